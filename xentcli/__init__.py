@@ -1,0 +1,55 @@
+"""Softmax cross-entropy loss and its gradient with respect to the logits.
+
+The three functions, their result and the errors are loaded when they are first used, so that
+`import xentcli` costs next to nothing and never imports numba.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from xentcli.errors import (
+        DataError,
+        FileError,
+        OptionError,
+        UnavailableError,
+        XentError,
+    )
+    from xentcli.loss import CrossEntropy, cross_entropy
+    from xentcli.probabilities import log_softmax, softmax
+
+__all__ = [
+    "CrossEntropy",
+    "DataError",
+    "FileError",
+    "OptionError",
+    "UnavailableError",
+    "XentError",
+    "__version__",
+    "cross_entropy",
+    "log_softmax",
+    "softmax",
+]
+
+_HOME = {
+    "CrossEntropy": "loss",
+    "cross_entropy": "loss",
+    "log_softmax": "probabilities",
+    "softmax": "probabilities",
+    **{name: "errors" for name in __all__ if name.endswith("Error")},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'xentcli' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"xentcli.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

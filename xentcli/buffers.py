@@ -1,0 +1,79 @@
+"""The array that results are written into, the caller's or a new one, block by block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xentcli.dtypes import Array, as_logits, default_output, name_of, narrow
+from xentcli.errors import DataError, DtypeError, ShapeError
+from xentcli.layout import Block, Layout
+
+
+class Destination:
+    """A buffer of the logits' shape, in any kind of float and any memory order.
+
+    Kernels write straight into it where its memory is what they write; else into a block of
+    their own, which `put` then rounds and copies.
+    """
+
+    def __init__(self, layout: Layout, logits: Array, out: Any = None) -> None:
+        self.layout = layout
+        if out is None:
+            out = np.empty(layout.shape, default_output(logits.dtype))
+        self.given: Array = out
+        self.array = _checked(out, layout)
+        self.dtype = self.array.dtype
+        boxed = layout.boxed(self.array)
+        self._is_view = self.array.size == 0 or np.shares_memory(boxed, self.array)
+        self._boxed = boxed if self._is_view else np.empty(layout.box, self.dtype)
+
+    def unshared(self, source: Array) -> Array:
+        """The source, or a copy of it where writing here would change it before it is read."""
+        if not np.may_share_memory(source, self.array) or _same_memory(source, self.array):
+            return source
+        return source.copy()
+
+    def buffer(self, block: Block, dtype: np.dtype[Any]) -> Array:
+        """Where a kernel writes the block's rows in `dtype`."""
+        rows = self.layout.take(self._boxed, block)
+        direct = rows.dtype == dtype and rows.flags.c_contiguous
+        if direct and (rows.size == 0 or np.shares_memory(rows, self._boxed)):
+            return rows
+        return np.empty(rows.shape, dtype)
+
+    def put(self, block: Block, rows: Array) -> None:
+        """Take what the kernel wrote into `buffer`."""
+        if not np.may_share_memory(rows, self._boxed):
+            if self.dtype.isnative:
+                rows = narrow(rows, self.dtype)
+            self.layout.put(self._boxed, block, rows)
+
+    def finish(self) -> Array:
+        """The filled array: the caller's own where one was given."""
+        if not self._is_view:
+            self.array[...] = self._boxed.reshape(self.layout.shape)
+        return self.given
+
+
+def _checked(out: Any, layout: Layout) -> Array:
+    if not isinstance(out, np.ndarray):
+        raise DtypeError("out", f"a {type(out).__name__} cannot be written to, a NumPy array can")
+    if out.shape != layout.shape:
+        raise ShapeError("out", f"shape {out.shape} does not fit logits of shape {layout.shape}")
+    if out.dtype.kind in "iu":
+        raise DtypeError("out", f"dtype {name_of(out.dtype)} cannot hold a gradient, floats can")
+    if not out.flags.writeable:
+        raise DataError("out", "the array is read-only")
+    return as_logits(out, "out")
+
+
+def _same_memory(a: Array, b: Array) -> bool:
+    return (
+        a.__array_interface__["data"] == b.__array_interface__["data"]
+        and a.strides == b.strides
+        and a.dtype == b.dtype
+    )
+
+

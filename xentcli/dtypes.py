@@ -1,0 +1,101 @@
+"""The floating-point kinds of logits and gradients, and the way between them and the kernels.
+
+Kernels compute on float32 or float64. float16 and bfloat16 are widened on the way in, which is
+exact, and rounded once on the way out. NumPy has no bfloat16, and an .npy file holds one as two
+nameless bytes; inside xent such an array has the dtype `BF16`, which says what it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xentcli.errors import DtypeError
+
+Array = npt.NDArray[Any]
+
+BF16 = np.dtype([("bfloat16", "<u2")])
+NAMES = {
+    "f16": np.dtype(np.float16),
+    "bf16": BF16,
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+}
+HALVES = (NAMES["f16"], BF16)
+
+
+def name_of(dtype: np.dtype[Any]) -> str:
+    """What a dtype is called in messages.
+
+    >>> name_of(BF16), name_of(np.dtype(">f4")), name_of(np.dtype("V2"))
+    ('bfloat16', 'float32', 'V2')
+    """
+    if dtype == BF16:
+        return "bfloat16"
+    return f"{dtype.kind}{dtype.itemsize}" if dtype.kind == "V" else dtype.name
+
+
+def as_logits(values: Any, where: str = "logits") -> Array:
+    """An array of logits in one of the four kinds, in any byte order; integers become float64.
+
+    A view where possible: an array of ml_dtypes.bfloat16 is seen as `BF16`.
+    """
+    array = np.asarray(values)
+    if array.dtype.name == "bfloat16":
+        return array.view(BF16)
+    if array.dtype == BF16 or array.dtype.newbyteorder("=") in NAMES.values():
+        return array
+    if array.dtype.kind in "iu":
+        return array.astype(np.float64)
+    raise DtypeError(where, f"dtype {name_of(array.dtype)} cannot be used", _hint(array.dtype))
+
+
+def _hint(dtype: np.dtype[Any]) -> str:
+    if dtype == np.dtype("V2"):
+        return "two bytes without a name may be bfloat16: say --dtype bf16, or view them as such"
+    return "float16, bfloat16, float32, float64 and integers can be"
+
+
+def reals(values: Any, where: str) -> Array:
+    """Numbers that stand beside the logits (weights, probabilities) as float64."""
+    array = np.asarray(values)
+    if array.dtype == bool:
+        raise DtypeError(where, "dtype bool cannot be used", _hint(array.dtype))
+    return widen(as_logits(array, where), NAMES["f64"])
+
+
+def compute_dtype(logits: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
+    """What a kernel computes on: float64 where one of both is, else float32."""
+    wide = 8 in (logits.itemsize, out.itemsize)
+    return NAMES["f64"] if wide else NAMES["f32"]
+
+
+def default_output(logits: np.dtype[Any]) -> np.dtype[Any]:
+    """The gradient's dtype where nobody says otherwise: the logits', float32 for the halves."""
+    return NAMES["f32"] if logits in HALVES else logits.newbyteorder("=")
+
+
+def widen(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Native, C-contiguous values in `dtype`; the array itself where it is that already.
+
+    >>> widen(narrow(np.float32([1.0, -2.5]), BF16), np.dtype("f4")).tolist()
+    [1.0, -2.5]
+    """
+    if array.dtype == BF16:
+        bits = np.ascontiguousarray(array).view("<u2").astype(np.uint32) << 16
+        array = bits.view(np.float32)
+    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+
+
+def narrow(array: Array, dtype: np.dtype[Any]) -> Array:
+    """float32 or float64 values rounded to `dtype`, to nearest, ties to even."""
+    with np.errstate(over="ignore", under="ignore"):
+        if dtype != BF16:
+            return array.astype(dtype, copy=False)
+        single = np.ascontiguousarray(array, dtype=np.float32)
+    bits = single.view(np.uint32)
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+    quiet_nan = (bits >> 16) | 0x40
+    return np.where(np.isnan(single), quiet_nan, rounded).astype("<u2").view(BF16)

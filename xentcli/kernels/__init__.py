@@ -1,0 +1,97 @@
+"""The backends, and which one `auto` takes.
+
+A backend has three functions over rows of C classes. Logits are float32 or float64, native and
+C-contiguous, (n, C); the results are written into the caller's buffers:
+
+    index_rows(logits, targets, weight, scale, scalars, loss, lse, grad)
+    prob_rows(logits, targets, weight, scale, scalars, loss, lse, grad)
+    softmax_rows(logits, scalars, log, out)
+
+`targets` is int64 (n,) with −1 for ignored rows, or float64 probabilities (n, C); `weight` (C,);
+`scale` (n,) multiplies each row's gradient and not its loss; `loss` and `lse` float64 (n,);
+`grad` (n, C) in the logits' dtype, or with no rows where no gradient is wanted. `grad` may be
+`logits`. A row's bits depend on that row alone. Ignored rows get loss 0, gradient +0.0 and
+lse NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from xentcli.dtypes import Array
+from xentcli.errors import OptionError
+
+NAMES = ("numpy", "cpu")
+
+# Up to this many logits NumPy is done before Numba has started. Measured on 2 cores, warm
+# cache: starting Numba and loading the kernel takes 0.8 s, the reference 45 to 75 ns a logit,
+# the kernel 4 ns. The rule knows only the size, so the same job gives the same bits always.
+AUTO_LIMIT = 10_000_000
+
+
+class Scalars(NamedTuple):
+    """The numbers that a kernel needs beside its arrays. A softcap of inf is none."""
+
+    label_smoothing: float = 0.0
+    temperature: float = 1.0
+    softcap: float = float("inf")
+    z_loss: float = 0.0
+
+
+class Backend(Protocol):
+    """What the module docstring says, as a type."""
+
+    name: str
+    block: int  # about how many logits it wants at a time
+
+    def index_rows(
+        self,
+        logits: Array,
+        targets: Array,
+        weight: Array,
+        scale: Array,
+        scalars: Scalars,
+        loss: Array,
+        lse: Array,
+        grad: Array,
+    ) -> None:
+        """Rows with one class index each."""
+
+    def prob_rows(
+        self,
+        logits: Array,
+        targets: Array,
+        weight: Array,
+        scale: Array,
+        scalars: Scalars,
+        loss: Array,
+        lse: Array,
+        grad: Array,
+    ) -> None:
+        """Rows with a probability for each class."""
+
+    def softmax_rows(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
+        """Probabilities, or their logarithms."""
+
+
+def get(
+    name: str, entries: int, threads: int | None = None, notify: Callable[[str], None] | None = None
+) -> Backend:
+    """The backend of that name; for `auto` the one that is done first with so many logits.
+
+    `notify` is called with a sentence when something takes long, such as a compilation.
+    """
+    if threads is not None and threads < 1:
+        raise OptionError("threads", f"{threads} is not allowed: a whole number, at least 1")
+    if name == "auto":
+        name = "numpy" if entries <= AUTO_LIMIT else "cpu"
+    if name == "numpy":
+        from xentcli.kernels.reference import NumpyBackend
+
+        return NumpyBackend()
+    if name == "cpu":
+        from xentcli.kernels.cpu import CpuBackend
+
+        return CpuBackend(threads, notify)
+    raise OptionError("backend", f"{name!r} is not known: auto, {' or '.join(NAMES)}")

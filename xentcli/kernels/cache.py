@@ -1,0 +1,54 @@
+"""Where compiled kernels are kept.
+
+Numba's cache is pickle, so whoever can write the folder can run code in every later process; and
+it does not notice when another file than the kernel's own has changed. So the folder is xent's
+own, only its owner may write it, and its name carries the version and a hash of the sources.
+Where no such folder can be had, kernels are compiled for each process, which costs seconds and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+
+from xentcli import __version__
+
+SOURCES = ("__init__.py", "cpu.py")
+
+
+def root() -> Path:
+    """The folder for all versions: $XENT_CACHE_DIR, else the user's cache folder."""
+    if own := os.environ.get("XENT_CACHE_DIR"):
+        return Path(own)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", "")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path("~").expanduser() / ".cache") / "xentcli"
+
+
+def folder() -> Path:
+    """The folder for exactly these kernels; nothing is created."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return root() / f"{__version__}-{digest.hexdigest()[:16]}"
+
+
+def prepare() -> Path | None:
+    """The folder, created and safe to trust, or None where that cannot be had."""
+    try:
+        path = folder()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = path.stat()
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+    if os.name == "posix":
+        private = state.st_uid == os.geteuid() and not stat.S_IMODE(state.st_mode) & 0o022
+        if not private:
+            return None
+    return path if os.access(path, os.R_OK | os.W_OK | os.X_OK) else None

@@ -1,0 +1,131 @@
+"""Where the classes lie in an array of logits, and how to walk it in rows of C classes.
+
+Every array of logits is seen as (outer, C, inner). Rows are numbered in the C order of the
+shape without its class axis, whatever the order in memory. A `Block` is some consecutive rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from xentcli.dtypes import Array
+from xentcli.errors import OptionError, ShapeError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows start to stop, as a box of the (outer, C, inner) view."""
+
+    start: int
+    stop: int
+    outer: slice
+    inner: slice
+
+    @property
+    def rows(self) -> slice:
+        """The block's rows in an array that has one entry per row."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of the logits and the axis of it that holds the classes."""
+
+    shape: Shape
+    class_axis: int
+
+    @property
+    def classes(self) -> int:
+        """C, the number of classes."""
+        return self.shape[self.class_axis]
+
+    @property
+    def row_shape(self) -> Shape:
+        """The shape without the class axis: that of class indices and of losses per row."""
+        return self.shape[: self.class_axis] + self.shape[self.class_axis + 1 :]
+
+    @property
+    def rows(self) -> int:
+        """N, the number of rows."""
+        return prod(self.row_shape)
+
+    @property
+    def box(self) -> tuple[int, int, int]:
+        """(outer, C, inner)."""
+        axis = self.class_axis
+        return prod(self.shape[:axis]), self.classes, prod(self.shape[axis + 1 :])
+
+    def blocks(self, entries: int) -> Iterator[Block]:
+        """All rows in order, in blocks of about `entries` logits, at least one row each."""
+        outer, classes, inner = self.box
+        rows = max(1, entries // max(1, classes))
+        step = max(1, rows // max(1, inner))
+        for o in range(0, outer, step):
+            last = min(outer, o + step)
+            width = inner if step > 1 else min(rows, inner)
+            for i in range(0, inner, max(1, width)):
+                end = min(inner, i + width)
+                start = o * inner + i
+                stop = start + (last - o) * (end - i)
+                yield Block(start, stop, slice(o, last), slice(i, end))
+
+    def boxed(self, array: Array) -> Array:
+        """The array as (outer, C, inner): a view where the memory allows it, else a copy."""
+        return array.reshape(self.box)
+
+    def take(self, boxed: Array, block: Block) -> Array:
+        """The block's rows as (rows, C): a view where the memory allows it."""
+        part = boxed[block.outer, :, block.inner]
+        return part.transpose(0, 2, 1).reshape(-1, self.classes)
+
+    def put(self, boxed: Array, block: Block, rows: Array) -> None:
+        """Write (rows, C) back to where `take` found them."""
+        part = boxed[block.outer, :, block.inner]
+        outer, classes, inner = part.shape
+        part[...] = rows.reshape(outer, inner, classes).transpose(0, 2, 1)
+
+
+def find(shape: Shape, targets: Shape | None, class_axis: int | None) -> Layout:
+    """The layout of logits: the class axis asked for, else the one that fits the targets.
+
+    PyTorch's (N, C, d1, …) and the (…, C) of most other libraries are both known; where both
+    fit, the axis has to be said.
+
+    >>> find((2, 5, 4), (2, 4), None).class_axis, find((2, 4, 5), (2, 4), None).class_axis
+    (1, 2)
+    """
+    if not 1 <= len(shape) <= 32:
+        raise ShapeError("logits", f"shape {shape} is not usable", "1 to 32 axes are")
+    axis = _asked(shape, class_axis) if class_axis is not None else _fitting(shape, targets)
+    layout = Layout(shape, axis)
+    if layout.classes == 0:
+        raise ShapeError("logits", f"shape {shape} has no classes on axis {axis}")
+    return layout
+
+
+def _asked(shape: Shape, axis: int) -> int:
+    if not -len(shape) <= axis < len(shape):
+        raise OptionError("class_axis", f"{axis} is not an axis of logits of shape {shape}")
+    return axis % len(shape)
+
+
+def _fitting(shape: Shape, targets: Shape | None) -> int:
+    last = len(shape) - 1
+    if last <= 1:
+        return last
+    if targets is None:
+        return last
+    first_fits, last_fits = (
+        targets in (shape, Layout(shape, axis).row_shape) for axis in (1, last)
+    )
+    if first_fits and last_fits:
+        raise OptionError(
+            "class_axis",
+            f"both axis 1 and axis {last} of logits {shape} fit targets {targets}",
+            f"say --class-axis 1 or --class-axis {last}",
+        )
+    return 1 if first_fits else last

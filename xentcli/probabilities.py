@@ -1,0 +1,98 @@
+"""Softmax and log-softmax from arrays, on the same kernels as the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xentcli import kernels
+from xentcli.buffers import Destination
+from xentcli.dtypes import Array, as_logits, compute_dtype, widen
+from xentcli.kernels import Scalars
+from xentcli.layout import find
+from xentcli.loss import Run
+from xentcli.options import LossOptions
+
+
+def probabilities(
+    logits: Any, options: LossOptions, run: Run, *, log: bool, out: Any = None
+) -> tuple[Array, str]:
+    """The array of probabilities, or of their logarithms, and the backend that ran.
+
+    Of the options the temperature, the softcap and the class axis matter.
+    """
+    x = as_logits(logits)
+    layout = find(x.shape, None, options.class_axis)
+    result = Destination(layout, x, out)
+    dtype = compute_dtype(x.dtype, result.dtype)
+    backend = kernels.get(run.backend, x.size, run.threads, run.notify)
+    softcap = np.inf if options.softcap is None else float(options.softcap)
+    scalars = Scalars(temperature=float(options.temperature), softcap=softcap)
+    boxed = layout.boxed(result.unshared(x))
+    for block in layout.blocks(backend.block):
+        buffer = result.buffer(block, dtype)
+        backend.softmax_rows(widen(layout.take(boxed, block), dtype), scalars, log, buffer)
+        result.put(block, buffer)
+    return result.finish(), backend.name
+
+
+def softmax(
+    logits: Any,
+    *,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_axis: int = -1,
+    out: Any = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Array:
+    """Probabilities of the classes.
+
+        p_c = exp(z_c) / Σ_j exp(z_j),   z = logits / temperature, then softcap·tanh(z / softcap)
+
+    Shapes: logits of any shape with the classes on `class_axis`; the result has the same shape
+    and the logits' dtype, float32 for float16 and bfloat16, or is `out` (`out=logits`: in
+    place). Units: none; each row sums to 1.
+
+    Errors: `DataError` (a ValueError) for arrays, `OptionError` (a ValueError) for options.
+
+    >>> softmax([1.0, 2.0, 3.0]).round(4).tolist()
+    [0.09, 0.2447, 0.6652]
+
+    Source: Bridle, Probabilistic interpretation of feedforward classification network outputs
+    (1990).
+    """
+    options = LossOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
+    return probabilities(logits, options, Run(backend, threads), log=False, out=out)[0]
+
+
+def log_softmax(
+    logits: Any,
+    *,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    class_axis: int = -1,
+    out: Any = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Array:
+    """Logarithms of the probabilities of the classes, without forming the probabilities.
+
+        log p_c = z_c − log Σ_j exp(z_j),   z = logits / temperature, then
+                                            softcap·tanh(z / softcap)
+
+    Shapes: logits of any shape with the classes on `class_axis`; the result has the same shape
+    and the logits' dtype, float32 for float16 and bfloat16, or is `out` (`out=logits`: in
+    place). Units: nats, at most 0.
+
+    Errors: `DataError` (a ValueError) for arrays, `OptionError` (a ValueError) for options.
+
+    >>> log_softmax([0.0, 1000.0]).tolist()
+    [-1000.0, 0.0]
+
+    Source: Blanchard, Higham, Higham, Accurately computing the log-sum-exp and softmax
+    functions, IMA Journal of Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
+    """
+    options = LossOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
+    return probabilities(logits, options, Run(backend, threads), log=True, out=out)[0]

@@ -1,0 +1,103 @@
+"""A cross-entropy problem: arrays that were checked against each other and the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xentcli.dtypes import Array, as_logits, reals
+from xentcli.errors import DataError, ShapeError
+from xentcli.layout import Layout, Shape, find
+from xentcli.options import LossOptions
+from xentcli.targets import IGNORED, as_indices, as_targets, kind_of
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The arrays that may stand beside logits and targets, as the user gave them."""
+
+    weight: Any = None
+    sample_weight: Any = None
+    upstream: Any = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Logits, targets and what scales them, in the one form that everything below expects.
+
+    `targets` is int64 (N,) with `IGNORED`, or, when `probs`, an array of the logits' shape.
+    `weight` is (C,); `sample_weight` (N,) or None; `upstream` a number or (N,). All float64.
+    """
+
+    logits: Array
+    layout: Layout
+    targets: Array
+    probs: bool
+    weight: Array
+    sample_weight: Array | None
+    upstream: Array
+
+    @property
+    def present(self) -> Array | slice:
+        """The rows that count: a mask, or all of them."""
+        return slice(None) if self.probs else self.targets != IGNORED
+
+    @property
+    def ignored(self) -> int:
+        """How many rows are left out."""
+        return 0 if self.probs else int(np.count_nonzero(self.targets == IGNORED))
+
+
+def build(logits: Any, targets: Any, options: LossOptions, extras: Extras) -> Problem:
+    """Check everything that can be known before the logits are read; raise `DataError`."""
+    x, t = as_logits(logits), as_targets(targets)
+    layout = find(x.shape, t.shape, options.class_axis)
+    probs = kind_of(t, layout, options) == "probs"
+    per_row = layout.rows, layout.row_shape
+    weight = np.ones(layout.classes)
+    if extras.weight is not None:
+        weight = _vector(extras.weight, "weight", (layout.classes, (layout.classes,)))
+    sample_weight = None
+    if extras.sample_weight is not None:
+        sample_weight = _vector(extras.sample_weight, "sample_weight", per_row)
+    return Problem(
+        logits=x,
+        layout=layout,
+        targets=t if probs else as_indices(t, layout, options.ignore_index),
+        probs=probs,
+        weight=weight,
+        sample_weight=sample_weight,
+        upstream=_upstream(extras.upstream, options, per_row),
+    )
+
+
+def _upstream(values: Any, options: LossOptions, per_row: tuple[int, Shape]) -> Array:
+    if values is None:
+        return np.ones(())
+    array = reals(values, "upstream")
+    if array.size == 1:
+        return _vector(array, "upstream", (1, (1,))).reshape(())
+    if options.reduction != "none":
+        raise ShapeError(
+            "upstream",
+            f"shape {array.shape}, but the reduction {options.reduction} gives one number",
+            "one upstream per row goes with --reduction none",
+        )
+    return _vector(array, "upstream", per_row)
+
+
+def _vector(values: Any, where: str, allowed: tuple[int, Shape]) -> Array:
+    """One finite number for each class or row; a single column or line is taken too."""
+    length, shape = allowed
+    array = reals(values, where)
+    if array.shape not in (shape, (length,), (length, 1), (1, length)) and array.size != 1:
+        raise ShapeError(where, f"shape {array.shape} does not fit: {shape} is needed")
+    if array.size != length:
+        raise ShapeError(where, f"{array.size} numbers do not fit: {length} are needed")
+    flat = array.reshape(-1)
+    if not np.isfinite(flat).all():
+        first = int(np.argmin(np.isfinite(flat)))
+        raise DataError(where, f"entry {first} is {flat[first].item()}, finite numbers are allowed")
+    return flat

@@ -1,0 +1,87 @@
+"""From losses per row to the reduced loss, and the factor this puts on each row's gradient.
+
+| reduction | index targets                 | probability targets |
+|-----------|-------------------------------|---------------------|
+| none      | L_i                           | L_i                 |
+| sum       | Σ L_i                         | Σ L_i               |
+| mean      | Σ L_i / D,  D = Σ v_i·w_{y_i} | Σ L_i / Σ v_i       |
+
+over the rows that are not ignored. The z-loss is divided by Σ v_i in both cases. A kernel knows
+nothing of this: it gets one scale per row, and the z-loss multiplied by D / Σ v_i.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from xentcli.dtypes import Array
+from xentcli.errors import DataError
+from xentcli.layout import Block
+from xentcli.options import LossOptions
+from xentcli.problem import Problem
+from xentcli.sums import RunningSum
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The denominator (1 for sum and none), and the z-loss coefficient that goes with it."""
+
+    problem: Problem
+    reduction: str
+    denominator: float
+    z_loss: float
+    when_empty: float | None
+
+    def scale(self, block: Block) -> Array:
+        """What the gradient of each of the block's rows is multiplied by: u_i·v_i / D."""
+        rows = block.stop - block.start
+        upstream = self.problem.upstream
+        scale = np.broadcast_to(upstream if upstream.ndim == 0 else upstream[block.rows], rows)
+        if self.denominator == 0:
+            return np.zeros(rows)  # every row that is there has weight 0
+        return self.weigh(scale / self.denominator, block)
+
+    def weigh(self, values: Array, block: Block) -> Array:
+        """One number per row of the block, times the row's weight."""
+        weight = self.problem.sample_weight
+        return values if weight is None else values * weight[block.rows]
+
+    def reduce(self, total: float) -> float:
+        """The loss from the sum over rows of v_i·L_i."""
+        if self.when_empty is not None:
+            return self.when_empty
+        return total / self.denominator if self.denominator else math.nan
+
+
+def plan(problem: Problem, options: LossOptions) -> Reduction:
+    """Find the denominators; they depend on targets and weights, never on the logits."""
+    if options.reduction != "mean":
+        return Reduction(problem, options.reduction, 1.0, options.z_loss, None)
+    if options.normalizer is not None:
+        return Reduction(problem, "mean", float(options.normalizer), options.z_loss, None)
+    present = problem.present
+    rows = np.ones(problem.layout.rows)
+    if problem.sample_weight is not None:
+        rows = problem.sample_weight
+    rows = rows[present]
+    plain = _total(rows)
+    if rows.size == 0:
+        return Reduction(problem, "mean", 1.0, options.z_loss, _empty_mean(options))
+    weighted = plain if problem.probs else _total(rows * problem.weight[problem.targets[present]])
+    z_loss = options.z_loss * (weighted / plain) if options.z_loss and plain else 0.0
+    return Reduction(problem, "mean", weighted, z_loss, None)
+
+
+def _total(values: Array) -> float:
+    total = RunningSum()
+    total.add(values)
+    return total.value()
+
+
+def _empty_mean(options: LossOptions) -> float:
+    if options.empty_mean == "error":
+        raise DataError("targets", "no row is left: the mean over no rows is not defined")
+    return math.nan if options.empty_mean == "nan" else 0.0

@@ -1,0 +1,85 @@
+"""Sums that do not lose digits and do not depend on how the numbers arrived.
+
+`exact_sum` adds along the last axis in twice the working precision; `RunningSum` does the same
+for a long sequence that comes in blocks, with the same bits for any cut into blocks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from xentcli.dtypes import Array
+
+BLOCK = 1024  # rows added before they are merged: a constant, because the bits depend on it
+
+
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """The rounded sum of two numbers and the error of that rounding (Knuth)."""
+    total = a + b
+    shadow = total - a
+    return total, (a - (total - shadow)) + (b - shadow)
+
+
+def exact_sum(values: Array) -> Array:
+    """Sum along the last axis, rounded once: neighbours are added in pairs, errors carried.
+
+    >>> exact_sum(np.array([1e16, 1.0, -1e16])).item()
+    1.0
+    """
+    high, low = _pairwise(values)
+    return np.where(np.isfinite(high), high + low, high)
+
+
+def _pairwise(values: Array) -> tuple[Array, Array]:
+    high, low = values, np.zeros_like(values)
+    with np.errstate(invalid="ignore", over="ignore"):
+        while high.shape[-1] > 1:
+            half, odd = divmod(high.shape[-1], 2)
+            left, right, rest = slice(0, half), slice(half, 2 * half), slice(2 * half, None)
+            total, error = two_sum(high[..., left], high[..., right])
+            error += low[..., left] + low[..., right]
+            high = np.concatenate([total, high[..., rest]], axis=-1) if odd else total
+            low = np.concatenate([error, low[..., rest]], axis=-1) if odd else error
+    if high.shape[-1] == 0:
+        return np.zeros(values.shape[:-1]), np.zeros(values.shape[:-1])
+    return high[..., 0], low[..., 0]
+
+
+class RunningSum:
+    """The sum of a sequence that comes in blocks of any size.
+
+    >>> total = RunningSum()
+    >>> total.add(np.array([0.1, 0.2])), total.add(np.array([0.3]))
+    (None, None)
+    >>> total.value()
+    0.6
+    """
+
+    def __init__(self) -> None:
+        self._waiting = np.empty(0)
+        self._high = 0.0
+        self._low = 0.0
+
+    def add(self, values: Array) -> None:
+        """Take the next values of the sequence, float64."""
+        waiting = np.concatenate([self._waiting, values])
+        whole = len(waiting) - len(waiting) % BLOCK
+        self._merge(waiting[:whole].reshape(-1, BLOCK))
+        self._waiting = waiting[whole:]
+
+    def value(self) -> float:
+        """The sum of everything so far."""
+        rest = RunningSum()
+        rest._high, rest._low = self._high, self._low
+        rest._merge(self._waiting[None, :])
+        return rest._high + rest._low if math.isfinite(rest._high) else rest._high
+
+    def _merge(self, blocks: Array) -> None:
+        highs, lows = _pairwise(blocks)
+        for high, low in zip(highs.tolist(), lows.tolist(), strict=True):
+            total = self._high + high
+            shadow = total - self._high
+            self._low += (self._high - (total - shadow)) + (high - shadow) + low
+            self._high = total

@@ -1,0 +1,163 @@
+"""The command line: declare, build objects, call, print.
+
+`main` is the one place where errors become messages and exit codes. Command modules import
+click and nothing heavier, so that `xent --help` is quick; what computes is imported in the
+functions that need it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from xentcli import __version__
+from xentcli.cli import files, losses, machine
+from xentcli.cli.params import FLAGS
+from xentcli.errors import FileError, XentError, visible
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=SETTINGS)
+@click.version_option(__version__, "-V", "--version", message="xent %(version)s")
+def cli() -> None:
+    """Softmax cross-entropy and its gradient, from files and pipes.
+
+    \b
+    xent grad logits.npy targets.npy -o grad.npy
+    cat logits.npy | xent loss - targets.npy --label-smoothing 0.1
+    xent inspect logits.npy
+
+    Any option --some-name can be set by the variable XENT_SOME_NAME.
+    """
+
+
+for command in (
+    losses.grad,
+    losses.loss,
+    losses.softmax,
+    files.inspect,
+    machine.info,
+    machine.completion,
+):
+    cli.add_command(command)
+
+
+class Terminated(BaseException):
+    """TERM or HUP arrived: unwind, so that temporary files are removed."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command line and end the process."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminate)
+    state: dict[str, Any] = {}
+    try:
+        code = _run(arguments, state)
+        if sys.stdout:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        _die(signal.SIGINT)
+    except Terminated as error:
+        _die(error.args[0])
+    except BrokenPipeError:
+        _die(getattr(signal, "SIGPIPE", signal.SIGTERM))
+    except OSError as error:
+        code = _report(FileError("<stdout>", f"writing failed: {error.strerror}"), state)
+    if code:
+        _drop_stdout()
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None, state: dict[str, Any]) -> int:
+    try:
+        cli.main(arguments, prog_name="xent", standalone_mode=False, obj=state)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.UsageError as error:
+        return _usage(error)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, Terminated, click.Abort) as error:
+        raise KeyboardInterrupt if isinstance(error, click.Abort) else error from None
+    except XentError as error:
+        return _report(error, state)
+    except MemoryError:
+        return _report(FileError("xent", "there is not enough memory"), state)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        where = visible(os.fsdecode(error.filename)) if error.filename else "xent"
+        return _report(FileError(where, error.strerror or errno.errorcode[error.errno or 0]), state)
+    except Exception as error:  # noqa: BLE001 (the last line of defence: a bug in xent)
+        return _bug(error, state)
+    return 0
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise Terminated(number)
+
+
+def _die(number: int) -> NoReturn:
+    """Die by the signal, so that the shell and `make` see what happened."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    sys.exit(128 + number)
+
+
+def _drop_stdout() -> None:
+    """What a failed command has not written yet is not wanted any more."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _usage(error: click.UsageError) -> int:
+    if isinstance(error, click.exceptions.NoSuchCommand | click.exceptions.NoSuchOption):
+        where = "command line"
+    else:
+        where = error.ctx.command_path if error.ctx else "command line"
+    _line("error", f"{where}: {visible(error.format_message())}")
+    if error.ctx:
+        _line("hint", f"{error.ctx.command_path} --help")
+    return error.exit_code
+
+
+def _report(error: XentError, state: dict[str, Any]) -> int:
+    if state.get("debug"):
+        traceback.print_exc()
+    names: dict[str, str] = state.get("names", {})
+    where = names.get(error.where) or FLAGS.get(error.where) or error.where
+    _line("error", f"{where}: {error.what}", state)
+    if error.hint:
+        _line("hint", error.hint, state)
+    return error.exit_code
+
+
+def _bug(error: Exception, state: dict[str, Any]) -> int:
+    if state.get("debug"):
+        traceback.print_exc()
+    text = visible(f"{type(error).__name__}: {error}")
+    _line("error", f"this is a bug in xent {__version__}: {text}", state)
+    _line("hint", "please report it with the output of the same command with --debug", state)
+    return 70
+
+
+def _line(kind: str, text: str, state: dict[str, Any] | None = None) -> None:
+    from xentcli.cli.console import wants_color
+
+    word = {"error": "xent: error:", "hint": "hint:"}[kind]
+    if sys.stderr and wants_color(sys.stderr, (state or {}).get("color", "auto")):
+        word = click.style(word, fg="red" if kind == "error" else "yellow", bold=True)
+    click.echo(f"{word} {text}", err=True, color=True)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from xentcli.dtypes import Array
-from xentcli.errors import OptionError
+from xentcli.errors import OptionError, UnavailableError
 
 NAMES = ("numpy", "cpu")
 
@@ -94,4 +94,6 @@ def get(
         from xentcli.kernels.cpu import CpuBackend
 
         return CpuBackend(threads, notify)
+    if name == "cuda":
+        raise UnavailableError("backend", "this version of xent has no CUDA kernels", "use cpu")
     raise OptionError("backend", f"{name!r} is not known: auto, {' or '.join(NAMES)}")

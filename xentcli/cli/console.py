@@ -1,0 +1,53 @@
+"""What a command says beside its result: the summary, notes, previews, and when in colour."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import click
+
+
+def wants_color(stream: TextIO, choice: str) -> bool:
+    """Whether to colour: as asked, else on a terminal where NO_COLOR is not set."""
+    if choice != "auto":
+        return choice == "always"
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def state() -> dict[str, Any]:
+    """The invocation's settings and names, kept at the root context."""
+    return click.get_current_context().find_root().ensure_object(dict)
+
+
+def say(text: str) -> None:
+    """One line on stderr, unless --quiet."""
+    if not state().get("quiet"):
+        click.echo(f"xent: {text}", err=True)
+
+
+def note(text: str) -> None:
+    """A note on stderr, unless --quiet."""
+    say(f"note: {text}")
+
+
+def show(draw: Callable[[int], Any]) -> None:
+    """What `draw` makes for the terminal's width, on standard output."""
+    from rich.console import Console
+
+    color = wants_color(sys.stdout, state().get("color", "auto"))
+    console = Console(
+        no_color=not color,
+        force_terminal=color or None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    console.print(draw(console.width))
+
+
+def stdout_is_terminal() -> bool:
+    """Whether a person reads standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()

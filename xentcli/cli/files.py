@@ -1,0 +1,51 @@
+"""`xent inspect`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from xentcli.cli.console import show, stdout_is_terminal
+from xentcli.cli.inputs import text_style
+from xentcli.cli.params import common_options, json_option, option, read_options
+from xentcli.errors import OptionError
+
+
+@click.command(short_help="Shape, dtype, order, byte order, version; --stats.")
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True)
+@option("--stats", is_flag=True, help="Read the numbers too: smallest, largest, mean, NaN, inf.")
+@read_options(targets=False)
+@json_option
+@common_options
+def inspect(**given: Any) -> None:
+    """What is in files of numbers: shape, dtype, order, byte order, version.
+
+    \b
+    xent inspect logits.npy targets.npy
+    xent grad logits.npy targets.npy | xent inspect - --stats
+    xent inspect batch.npz --json
+
+    A FILE may be - for standard input.
+    """
+    from xentcli.inspection import How, inspect_path, line
+
+    _once(given["paths"])
+    how = How(given["input_format"], given["key"], text_style(given), given["stats"])
+    found = [item for path in given["paths"] for item in inspect_path(path, how)]
+    if given["as_json"]:
+        from xentcli.formats.json import dumps
+
+        click.echo(dumps({"arrays": found}), nl=False)
+    elif stdout_is_terminal():
+        from xentcli.render import inspection
+
+        show(lambda width: inspection(found))
+    else:
+        for item in found:
+            click.echo(line(item))
+
+
+def _once(paths: tuple[str, ...]) -> None:
+    if paths.count("-") > 1:
+        raise OptionError("command line", "'-' is standard input, which can be read only once")

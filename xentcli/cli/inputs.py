@@ -1,0 +1,80 @@
+"""From the paths of a command line to arrays, with the names that errors call them by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from xentcli.cli.console import state
+from xentcli.errors import OptionError, visible
+from xentcli.options import LossOptions
+
+if TYPE_CHECKING:
+    from xentcli.dtypes import Array
+    from xentcli.formats import Loaded, TextStyle
+    from xentcli.problem import Extras
+
+ROLES = ("logits", "targets", "weight", "sample_weight", "upstream")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arrays of one command."""
+
+    logits: Array
+    format: str
+    targets: Any
+    extras: Extras
+
+
+def loss_options_of(given: dict[str, Any]) -> LossOptions:
+    """The command's options as one object; what a command does not have keeps its default."""
+    names = {item.name for item in fields(LossOptions)}
+    return LossOptions(**{name: value for name, value in given.items() if name in names})
+
+
+def text_style(given: dict[str, Any]) -> TextStyle:
+    """How this command reads and writes text."""
+    from xentcli.formats import TextStyle
+
+    return TextStyle(given.get("delimiter"), given.get("header", False), given.get("decimals"))
+
+
+def read_inputs(given: dict[str, Any]) -> Inputs:
+    """Read everything that the command names; `-` stands for standard input, once."""
+    from xentcli.formats import as_dtype, load
+    from xentcli.problem import Extras
+
+    paths = {role: given[role] for role in ROLES if given.get(role) is not None}
+    numbers = {"upstream": _number(paths.get("upstream"))}
+    if numbers["upstream"] is not None:
+        del paths["upstream"]
+    if list(paths.values()).count("-") > 1:
+        raise OptionError("command line", "'-' is standard input, which can be read only once")
+    state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
+    style = text_style(given)
+    logits = load(paths.pop("logits"), given["input_format"], given["key"], style)
+    array = as_dtype(logits, given["dtype"])
+    targets = None
+    if "targets" in paths:
+        path = paths.pop("targets")
+        loaded = load(path, given["target_format"], given["target_key"], style)
+        targets = _line_as_targets(loaded, array.shape)
+    beside = {role: load(path, style=style).array for role, path in paths.items()}
+    upstream = beside.pop("upstream", numbers["upstream"])
+    return Inputs(array, logits.format, targets, Extras(upstream=upstream, **beside))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _line_as_targets(targets: Loaded, logits_shape: tuple[int, ...]) -> Array:
+    """Text has always two axes: one line or one column of it are class indices."""
+    shape = targets.array.shape
+    if targets.is_text and 1 in shape and shape != logits_shape:
+        return targets.array.reshape(-1)
+    return targets.array

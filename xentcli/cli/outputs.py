@@ -1,0 +1,124 @@
+"""Results on their way out: the artefact, the summary line, the JSON object, the preview."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xentcli.cli.console import note, say, show, stdout_is_terminal
+from xentcli.cli.inputs import text_style
+from xentcli.errors import StrictError, plural
+
+if TYPE_CHECKING:
+    from xentcli.dtypes import Array
+    from xentcli.formats.sink import Outputs, Sink
+    from xentcli.loss import CrossEntropy
+    from xentcli.notes import Note
+
+
+def open_outputs(given: dict[str, Any]) -> Outputs:
+    """The command's destinations, all new at the end or all old."""
+    from xentcli.formats.sink import Outputs
+
+    return Outputs(no_clobber=given["no_clobber"], fsync=given["fsync"])
+
+
+class Artefact:
+    """The array that a command is for. It is opened before the work, which may be long."""
+
+    def __init__(self, outputs: Outputs, given: dict[str, Any], name: str) -> None:
+        self.given, self.name = given, name
+        self.path = given["output"]
+        self.preview = self.path is None and stdout_is_terminal()
+        self.sink = None if self.preview else outputs.open(self.path or "-")
+
+    @property
+    def destination(self) -> str:
+        """Where it goes, for the summary."""
+        return "" if self.sink is None else f" -> {self.sink.name}"
+
+    def write(self, array: Array, like: str) -> None:
+        """Send the array off, or show its beginning to whoever sits at the terminal."""
+        from xentcli import formats
+
+        if self.sink:
+            format = self.given["format"] or formats.suffix_format(self.path or "") or like
+            formats.save(self.sink.stream, array, format, text_style(self.given), self.name)
+            return
+        from xentcli.render import preview
+
+        show(lambda width: preview(array, self.name, self.given["decimals"], width))
+
+
+def write_loss(sink: Sink, loss: Any, given: dict[str, Any], format: str | None) -> None:
+    """The loss as a number or one per line, unless a suffix or an option says otherwise."""
+    import numpy as np
+
+    from xentcli import formats
+
+    format = format or formats.suffix_format(sink.path) or "csv"
+    losses = np.asarray(loss)
+    losses = losses.reshape(-1) if format in ("csv", "tsv") else losses
+    formats.save(sink.stream, losses, format, text_style(given), "loss")
+
+
+def tell(notes: tuple[Note, ...], given: dict[str, Any]) -> None:
+    """Print the notes; under --strict the first that is serious is an error."""
+    for item in notes:
+        if given["strict"] and item.strict:
+            raise StrictError(item.where, item.text, "without --strict this is only a note")
+        note(f"{item.where}: {item.text}")
+
+
+def require_finite(array: Array, given: dict[str, Any]) -> None:
+    """Under --strict the artefact itself has to be finite."""
+    import numpy as np
+
+    from xentcli.dtypes import widen
+
+    if given["strict"]:
+        values = widen(array, np.dtype(np.float64))
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            place = ", ".join(map(str, bad[0].tolist()))
+            text = f"{plural(len(bad), 'result')} not finite; first: [{place}]"
+            raise StrictError("logits", text, "without --strict it is written as it is")
+
+
+def loss_words(result: CrossEntropy, reduction: str) -> str:
+    """The loss and what it is taken over."""
+    if reduction == "none":
+        words = f"one loss for each of {plural(result.rows, 'row')}"
+        return words + (f", {result.ignored} ignored" if result.ignored else "")
+    counted = plural(result.rows - result.ignored, "row")
+    ignored = f", {result.ignored} ignored" if result.ignored else ""
+    return f"loss {result.loss:.9g} ({reduction} over {counted}{ignored})"
+
+
+def array_words(array: Array, name: str) -> str:
+    """What kind of array it is."""
+    from xentcli.dtypes import name_of
+
+    return f"{name} {tuple(array.shape)} {name_of(array.dtype)}"
+
+
+def summary(parts: list[str], backend: str, seconds: float) -> None:
+    """The line on stderr that says what was done."""
+    say("; ".join([*parts, f"{backend}, {seconds:.3f} s"]))
+
+
+def loss_json(result: CrossEntropy, given: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The result without its arrays as an object."""
+    import numpy as np
+
+    from xentcli.formats.json import plain
+
+    return {
+        "loss": plain(result.loss, given["decimals"]),
+        "nonfinite": int(np.count_nonzero(~np.isfinite(result.loss))),
+        "reduction": given["reduction"],
+        "rows": result.rows,
+        "ignored": result.ignored,
+        "backend": result.backend,
+        "seconds": round(seconds, 6),
+        "notes": [f"{item.where}: {item.text}" for item in result.notes],
+    }

@@ -1,0 +1,170 @@
+"""The options that commands share, declared once; those of the loss come from `LossOptions`.
+
+Every option `--some-name` can also be set by the environment variable `XENT_SOME_NAME`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from xentcli.errors import visible
+from xentcli.options import LossOptions, rule_text
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+# How an argument of the library is called on the command line, for messages.
+FLAGS: dict[str, str] = {
+    item.name: "--" + item.metadata.get("flag", item.name).replace("_", "-")
+    for item in fields(LossOptions)
+} | {"backend": "--backend", "threads": "--threads"}
+
+
+def option(*names: str, **settings: Any) -> Decorator:
+    """A Click option with its environment variable."""
+    longest = max(names[0].split("/")[0].split(), key=len) if len(names) == 1 else ""
+    longest = longest or next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = "XENT_" + longest.removeprefix("--").replace("-", "_").upper()
+    return click.option(*names, envvar=variable, **settings)
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """Several decorators as one, in the order in which help shows them."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def _loss_option(name: str) -> Decorator:
+    item = next(item for item in fields(LossOptions) if item.name == name)
+    rule = item.metadata
+    kind: Any = click.FLOAT
+    if "choices" in rule:
+        kind = click.Choice(rule["choices"])
+    elif rule.get("integer"):
+        kind = click.INT
+    words = rule["help"] if "choices" in rule else f"{rule['help']} ({rule_text(rule)})"
+    return option(
+        FLAGS[name], name, type=kind, default=item.default, show_default=True, help=words
+    )
+
+
+def _file_option(flag: str, metavar: str, words: str) -> Decorator:
+    return option(flag, metavar=metavar, help=words)
+
+
+logits_options = together(*map(_loss_option, ("temperature", "softcap", "class_axis")))
+
+loss_options = together(
+    _loss_option("reduction"),
+    _file_option("--weight", "FILE", "One weight per class."),
+    _file_option("--sample-weight", "FILE", "One weight per row."),
+    *map(_loss_option, ("ignore_index", "label_smoothing", "temperature", "softcap", "z_loss")),
+    _file_option(
+        "--upstream", "FILE|F", "dL/d(loss): a number, or one per row with --reduction none."
+    ),
+    *map(_loss_option, ("normalizer", "empty_mean", "target_kind", "class_axis")),
+)
+
+
+def read_options(*, targets: bool) -> Decorator:
+    """How inputs are read."""
+    kinds = click.Choice(["npy", "npz", "csv", "tsv"])
+    ours = [option("--input-format", type=kinds, help="Format of the logits. [default: found]")]
+    keys = [option("--key", metavar="NAME", help="Array of the logits in an .npz.")]
+    if targets:
+        ours.append(option("--target-format", type=kinds, help="Format of the targets."))
+        keys.append(option("--target-key", metavar="NAME", help="Array of the targets in an .npz."))
+    return together(
+        *ours,
+        *keys,
+        option(
+            "-d", "--delimiter", metavar="C", callback=_one_character, help="Between cells of text."
+        ),
+        option("--header/--no-header", default=False, help="Text starts with a line of names."),
+    )
+
+
+def _one_character(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    value = "\t" if value == r"\t" else value
+    if value is not None and (len(value) != 1 or not value.isascii() or value in "+-.\r\n0123456789"):
+        raise click.BadParameter(f"{visible(value)!r} is not one character that can part numbers")
+    return value
+
+
+dtype_option = option(
+    "--dtype",
+    type=click.Choice(["auto", "f16", "bf16", "f32", "f64"]),
+    default="auto",
+    show_default=True,
+    help="Of the result, and of logits whose file does not say it (text, bfloat16).",
+)
+
+write_options = together(
+    option("-o", "--output", metavar="PATH", help="Write here; - is standard output."),
+    option(
+        "-f",
+        "--format",
+        type=click.Choice(["npy", "npz", "csv", "tsv", "json"]),
+        help="Format of the output. [default: by its suffix, else as the logits]",
+    ),
+    option(
+        "--decimals", type=click.IntRange(0, 20), metavar="N", help="Round text output; else exact."
+    ),
+    option("-n", "--no-clobber", is_flag=True, help="Never replace an existing file."),
+    option("--fsync", is_flag=True, help="Wait for the disk, for new files too."),
+)
+
+machine_options = together(
+    option(
+        "--backend",
+        type=click.Choice(["auto", "numpy", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="What computes.",
+    ),
+    option(
+        "-t", "--threads", type=click.IntRange(min=1), metavar="N", help="At most this many threads."
+    ),
+    option("--strict", is_flag=True, help="Results that are not finite are an error."),
+    option("--no-progress", is_flag=True, help="No progress bar."),
+)
+
+json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    ctx.find_root().ensure_object(dict)[parameter.name] = value
+    return value
+
+
+common_options = together(
+    option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Errors only."
+    ),
+    option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        expose_value=False,
+        callback=_remember,
+        is_eager=True,
+        help="Colour on a terminal; NO_COLOR is honoured.",
+    ),
+    option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember,
+        is_eager=True,
+        help="Show tracebacks.",
+    ),
+)

@@ -1,0 +1,102 @@
+"""Files and streams of numbers: which format they are in, and reading and writing an array.
+
+A file's suffix says its format, else its first bytes do; an option overrules both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import IO
+
+import numpy as np
+
+from xentcli.dtypes import BF16, NAMES, Array, narrow
+from xentcli.errors import OptionError, visible
+from xentcli.formats import json, npy, npz, text
+from xentcli.formats.source import Source, open_source
+
+READABLE = ("npy", "npz", "csv", "tsv")
+WRITABLE = (*READABLE, "json")
+
+
+@dataclass(frozen=True)
+class TextStyle:
+    """How text is read and written. Without a delimiter the format's own is used."""
+
+    delimiter: str | None = None
+    header: bool = False
+    decimals: int | None = None
+
+    def between(self, format: str) -> str:
+        """The delimiter for `csv` or `tsv`."""
+        return self.delimiter or ("\t" if format == "tsv" else ",")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An array, the format that it came in, and the name it has in messages."""
+
+    array: Array
+    format: str
+    name: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it came as text, which has no dtype and always two axes."""
+        return self.format in ("csv", "tsv")
+
+
+def suffix_format(path: str) -> str | None:
+    """The format that a file's name promises."""
+    suffix = PurePath(path).suffix.lower().removeprefix(".")
+    return suffix if suffix in WRITABLE else None
+
+
+def sniff(source: Source) -> str:
+    """The format that a stream's first bytes show."""
+    start = source.peek(6)
+    if start == npy.MAGIC:
+        return "npy"
+    return "npz" if start[:4] == b"PK\x03\x04" else "csv"
+
+
+def load(
+    path: str, format: str | None = None, key: str | None = None, style: TextStyle = TextStyle()
+) -> Loaded:
+    """Read one array from a path, or from standard input for `-`."""
+    with open_source(path) as source:
+        source.name = visible(source.name)
+        format = format or suffix_format(path) or sniff(source)
+        if format not in READABLE:
+            raise OptionError(source.name, f"{format} is written by xent, and not read")
+        if format == "npy":
+            array = npy.read(source)
+        elif format == "npz":
+            array = npz.read(source, key)
+        else:
+            table = source.read_all()
+            array = text.read(table, source.name, style.between(format), style.header)
+        return Loaded(array, format, source.name)
+
+
+def as_dtype(loaded: Loaded, dtype: str) -> Array:
+    """Logits as `--dtype` reads them: text gets that dtype, two nameless bytes are bfloat16."""
+    array = loaded.array
+    if array.dtype == np.dtype("V2") and dtype == "bf16":
+        return array.view(BF16)
+    if loaded.is_text and dtype != "auto":
+        return narrow(array, NAMES[dtype])
+    return array
+
+
+def save(stream: IO[bytes], array: Array, format: str, style: TextStyle, name: str) -> None:
+    """Write one array; `name` is what an archive calls it."""
+    if format == "npy":
+        npy.write(stream, array)
+    elif format == "npz":
+        npz.write(stream, array, name)
+    elif format == "json":
+        json.write(stream, array, style.decimals)
+    else:
+        text.write(stream, array, style.between(format), style.decimals)

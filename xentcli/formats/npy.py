@@ -1,0 +1,162 @@
+"""NumPy's .npy files, versions 1 to 3, for files and for pipes.
+
+The header is parsed by its grammar and never evaluated: `numpy.load` runs Python's parser on it,
+which a hostile file can crash or make allocate. Format: numpy.lib.format, NEP 1.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import IO, Any
+
+import numpy as np
+
+from xentcli.dtypes import BF16, Array
+from xentcli.errors import DtypeError, FormatError
+from xentcli.formats.source import Source
+
+MAGIC = b"\x93NUMPY"
+MAX_HEADER = 10_000  # NumPy's own limit
+
+_ENTRY = re.compile(
+    r"\s*'(descr|fortran_order|shape)'\s*:\s*('[^'\\]*'|True|False|\([0-9L, ]*\))\s*(,|(?=\}))"
+)
+_TUPLE = re.compile(r"\(\s*((?:\d{1,19}L?\s*,\s*)*)(\d{1,19}L?)?\s*\)")
+_DESCR = re.compile(r"([<>|=])(f[248]|[iu][1248]|b1|V2)")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an .npy file says of its array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    version: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the data, in Python's unbounded integers."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(source: Source) -> Header:
+    """Parse the header and leave the stream at the first byte of the data."""
+    where = source.name
+    start = source.read(8)
+    if not start:
+        raise FormatError(where, "the file is empty")
+    if start[:6] != MAGIC[: len(start)] or len(start) < 8:
+        raise FormatError(where, f"not an .npy file: it starts with {start[:6]!r}", _hint(start))
+    major, minor = start[6], start[7]
+    if (major, minor) not in ((1, 0), (2, 0), (3, 0)):
+        raise FormatError(where, f"version {major}.{minor} of .npy is not known: 1.0, 2.0, 3.0")
+    width = 2 if major == 1 else 4
+    length = int.from_bytes(_exactly(source, width, "the header's length"), "little")
+    if length > MAX_HEADER:
+        raise FormatError(where, f"a header of {length} bytes; at most {MAX_HEADER} are allowed")
+    raw = _exactly(source, length, "the header")
+    try:
+        text = raw.decode("utf-8" if major == 3 else "latin-1")
+    except UnicodeDecodeError as error:
+        raise FormatError(where, f"byte {10 + error.start} of the header is not UTF-8") from error
+    return _parse(text, where, (major, minor))
+
+
+def _hint(start: bytes) -> str | None:
+    if start[:2] == b"PK":
+        return "it looks like an .npz (zip) file: --input-format npz"
+    if start[:1] == b"\x80":
+        return "it looks like a pickle, which xent never opens; save it with numpy.save"
+    return None
+
+
+def _exactly(source: Source, count: int, what: str) -> bytes:
+    data = source.read(count)
+    if len(data) < count:
+        raise FormatError(source.name, f"ends within {what}: {len(data)} of {count} bytes")
+    return data
+
+
+def _parse(text: str, where: str, version: tuple[int, int]) -> Header:
+    body = text.rstrip(" \n")
+    entries: dict[str, str] = {}
+    position = 1
+    while match := _ENTRY.match(body, position):
+        if match[1] in entries:
+            raise FormatError(where, f"the header names {match[1]!r} twice")
+        entries[match[1]] = match[2]
+        position = match.end()
+    closed = body[:1] == "{" and body[position:].strip() == "}"
+    shape = _TUPLE.fullmatch(entries.get("shape", ""))
+    order = entries.get("fortran_order")
+    descr = entries.get("descr", "")
+    is_tuple = shape is not None and (shape[1] != "" or shape[2] is None)
+    if not (closed and shape and is_tuple and order in ("True", "False") and descr[:1] == "'"):
+        raise FormatError(
+            where,
+            f"the header is not understood: {text.strip()[:80]!r}",
+            "descr has to be a plain dtype, fortran_order True or False, shape a tuple",
+        )
+    sizes = re.findall(r"\d+", shape[0])
+    dtype = _dtype(descr[1:-1], where)
+    return Header(tuple(map(int, sizes)), dtype, order == "True", version)
+
+
+def _dtype(descr: str, where: str) -> np.dtype[Any]:
+    if not _DESCR.fullmatch(descr):
+        raise DtypeError(
+            where,
+            f"dtype {descr[:40]!r} cannot be used",
+            "float16, bfloat16 (as V2), float32, float64 and integers can be",
+        )
+    return np.dtype(descr)
+
+
+def read(source: Source) -> Array:
+    """The array of an .npy stream that holds exactly one."""
+    return read_data(source, read_header(source))
+
+
+def check_size(source: Source, header: Header) -> None:
+    """Where the size of the file is known, it has to be what the header says."""
+    if source.size is not None and source.size - source.position != header.nbytes:
+        raise _wrong_size(source, header, source.size - source.position)
+
+
+def read_data(source: Source, header: Header) -> Array:
+    """The array after its header."""
+    check_size(source, header)
+    data = source.read_buffer(header.nbytes)
+    if len(data) < header.nbytes:
+        raise _wrong_size(source, header, len(data))
+    if source.read(1):
+        raise FormatError(source.name, "more bytes follow the array")
+    flat = data.view(header.dtype)
+    if header.fortran_order:
+        return flat.reshape(header.shape[::-1]).T
+    return flat.reshape(header.shape)
+
+
+def _wrong_size(source: Source, header: Header, have: int) -> FormatError:
+    need = header.nbytes
+    what = "surplus" if have > need else "missing"
+    return FormatError(
+        source.name,
+        f"shape {header.shape} of {header.dtype.name} needs {need} bytes of data, the file has "
+        f"{have}: {abs(have - need)} {what}",
+    )
+
+
+def write(stream: IO[bytes], array: Array) -> None:
+    """One array as version 1.0, in C order and little-endian."""
+    dtype = np.dtype("V2") if array.dtype == BF16 else array.dtype.newbyteorder("<")
+    shape = tuple(int(n) for n in array.shape)
+    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
+    padding = -(len(MAGIC) + 4 + len(text) + 1) % 64  # the data start aligned
+    header = (text + " " * padding + "\n").encode("latin-1")
+    stream.write(MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header)
+    data = np.ascontiguousarray(array, None if array.dtype == BF16 else dtype)
+    stream.write(data.reshape(-1).view(np.uint8).data)

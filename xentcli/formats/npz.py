@@ -1,0 +1,63 @@
+"""NumPy's .npz archives: a zip of .npy members."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import IO
+
+from xentcli.dtypes import Array
+from xentcli.errors import FormatError, OptionError, plural, visible
+from xentcli.formats import npy
+from xentcli.formats.source import Source
+
+
+def members(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
+    """The archive and the names of its arrays."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(source.read_all()))
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise FormatError(source.name, f"not an .npz file: {error}") from error
+    return archive, [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+
+
+def open_member(archive: zipfile.ZipFile, key: str, where: str) -> Source:
+    """One member as a source of its own, of its declared size."""
+    info = archive.getinfo(f"{key}.npy")
+    try:
+        stream = archive.open(info)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise FormatError(where, f"member {key!r} cannot be read: {error}") from error
+    return Source(stream, f"{where}[{visible(key)}]", info.file_size)
+
+
+def choose(names: list[str], key: str | None, where: str) -> str:
+    """The array named `key`; the only one where none is named."""
+    listed = ", ".join(map(visible, names[:10])) or "none"
+    if key is None and len(names) != 1:
+        hint = "choose one with --key NAME"
+        raise OptionError(where, f"holds {plural(len(names), 'array')}: {listed}", hint)
+    if key is not None and key not in names:
+        raise OptionError(where, f"no array {visible(key)!r}; it holds {listed}")
+    return key or names[0]
+
+
+def read(source: Source, key: str | None) -> Array:
+    """The array named `key`; the only one where none is named."""
+    archive, names = members(source)
+    return read_member(archive, choose(names, key, source.name), source.name)
+
+
+def read_member(archive: zipfile.ZipFile, key: str, where: str) -> Array:
+    """One array of an archive."""
+    member = open_member(archive, key, where)
+    try:
+        return npy.read(member)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise FormatError(member.name, f"the archive is damaged: {error}") from error
+
+
+def write(stream: IO[bytes], array: Array, name: str) -> None:
+    """One array as an archive with one member."""
+    with zipfile.ZipFile(stream, "w") as archive, archive.open(f"{name}.npy", "w") as member:
+        npy.write(member, array)

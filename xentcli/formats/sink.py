@@ -1,0 +1,161 @@
+"""Where bytes go: a file that is old or new but never half, a special file, standard output.
+
+A plain file is written beside its destination under a temporary name, and renamed over it when
+everything has succeeded. Devices and pipes are written to as they are: a rename would replace
+them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from xentcli.errors import FileError, OptionError, visible
+from xentcli.formats.source import failed
+
+BUFFER = 1 << 20
+
+
+class Sink:
+    """One destination; opening it shows at once whether it can be written."""
+
+    def __init__(self, path: str, *, no_clobber: bool = False, fsync: bool = False) -> None:
+        self.path = path
+        self.name = "<stdout>" if path == "-" else visible(path)
+        self._temporary: Path | None = None
+        self._target = Path(path)
+        self._mode: int | None = None
+        self._fsync = fsync
+        try:
+            self.stream = self._stdout() if path == "-" else self._file(no_clobber)
+        except OSError as error:
+            raise failed(self.name, "writing", error) from error
+
+    @staticmethod
+    def _stdout() -> IO[bytes]:
+        if sys.stdout is None:
+            raise FileError("<stdout>", "standard output is closed")
+        raw = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
+        return io.BufferedWriter(raw, BUFFER)
+
+    def _file(self, no_clobber: bool) -> IO[bytes]:
+        self._target = Path(os.path.realpath(self.path))  # a symlink stays, its target changes
+        try:
+            state = self._target.stat()
+        except FileNotFoundError:
+            return self._beside()
+        if no_clobber:
+            raise FileError(self.name, "exists, and --no-clobber keeps it")
+        if stat.S_ISDIR(state.st_mode):
+            raise FileError(self.name, "is a folder")
+        if not os.access(self._target, os.W_OK):
+            raise FileError(self.name, "is read-only")
+        if not stat.S_ISREG(state.st_mode):
+            return open(self._target, "wb", BUFFER)  # noqa: SIM115 (closed by commit or discard)
+        self._mode = stat.S_IMODE(state.st_mode)
+        return self._beside()
+
+    def _beside(self) -> IO[bytes]:
+        folder = self._target.parent
+        if not folder.is_dir():
+            raise FileError(self.name, f"there is no folder {visible(str(folder))}")
+        number, name = tempfile.mkstemp(prefix=".xent-", suffix=".tmp", dir=folder)
+        self._temporary = Path(name)
+        return os.fdopen(number, "wb", BUFFER)
+
+    def finish(self) -> None:
+        """Everything is on its way to the disk; the destination is still the old one."""
+        try:
+            self.stream.flush()
+            if self._temporary:
+                os.chmod(self._temporary, _new_mode() if self._mode is None else self._mode)
+                if self._fsync or self._mode is not None:
+                    os.fsync(self.stream.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def commit(self) -> None:
+        """Put the new file in the old one's place."""
+        try:
+            self.stream.close()
+            if self._temporary:
+                os.replace(self._temporary, self._target)
+                self._temporary = None
+                if self._fsync or self._mode is not None:
+                    _sync_folder(self._target.parent)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def discard(self) -> None:
+        """Leave no trace."""
+        with suppress(OSError):
+            self.stream.close()
+        if self._temporary:
+            with suppress(OSError):
+                self._temporary.unlink()
+
+    def _failed(self, error: OSError) -> Exception:
+        if isinstance(error, BrokenPipeError):
+            return error
+        return failed(self.name, "writing", error)
+
+
+class Outputs:
+    """All destinations of one command: every one is new afterwards, or none."""
+
+    def __init__(self, *, no_clobber: bool = False, fsync: bool = False) -> None:
+        self._how: dict[str, Any] = {"no_clobber": no_clobber, "fsync": fsync}
+        self._sinks: list[Sink] = []
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def open(self, path: str) -> Sink:
+        """Another destination; the same one twice is an error."""
+        for sink in self._sinks:
+            if sink.path == path or (path != "-" and os.path.realpath(path) == str(sink._target)):
+                raise OptionError(visible(path), "is named as output twice")
+        sink = Sink(path, **self._how)
+        self._sinks.append(sink)
+        return sink
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                for sink in self._sinks:
+                    sink.finish()
+                for sink in self._sinks:
+                    sink.commit()
+        finally:
+            for sink in self._sinks:
+                sink.discard()
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError) and self._sinks:
+            raise failed(self._sinks[0].name, "writing", error) from error
+
+
+def _new_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # Windows has no way to open a folder for this
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,74 @@
+"""Results as rich renderables of a given width; nothing here prints or computes."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from xentcli.dtypes import BF16, Array, name_of, widen
+
+ROWS = 10  # of a preview
+
+
+def _table(title: str | None = None) -> Table:
+    from rich import box
+
+    return Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+
+
+def preview(array: Array, name: str, decimals: int | None, width: int) -> RenderableType:
+    """The first rows and as many classes as fit, and how to get the rest."""
+    values = widen(array, np.dtype(np.float32)) if array.dtype == BF16 else array
+    shape = values.shape
+    lines = list(islice(np.ndindex(shape[:-1]), ROWS))
+    labels = [",".join(map(str, index)) for index in lines]
+    cells = [[_number(value, decimals) for value in values[index][:width]] for index in lines]
+    columns = _fitting(cells, width - max([3, *map(len, labels)]) - 3)
+    table = _table()
+    table.add_column("row", justify="right", style="dim", no_wrap=True)
+    for column in range(columns):
+        table.add_column(str(column), justify="right", overflow="fold")
+    for label, row in zip(labels, cells, strict=True):
+        table.add_row(label, *row[:columns])
+    rows, classes = int(np.prod(shape[:-1])), shape[-1]
+    shown = f"{len(lines)} of {rows} rows, {columns} of {classes} columns."
+    hint = Text(f"{shown} -o FILE saves all, -o - prints all.", style="dim")
+    return Group(Text(f"{name} {shape} {name_of(array.dtype)}", style="bold"), table, hint)
+
+
+def _number(value: Any, decimals: int | None) -> str:
+    return f"{value:.6g}" if decimals is None else f"{value:.{decimals}f}"
+
+
+def _fitting(cells: list[list[str]], width: int) -> int:
+    """How many columns fit; at least one."""
+    columns = list(zip(*cells, strict=True))
+    used, count = 0, 0
+    for column, texts in enumerate(columns):
+        used += max(map(len, [*texts, str(column)])) + 2
+        if used > width:
+            break
+        count += 1
+    return max(1, min(count, len(columns)))
+
+
+def facts_table(facts: dict[str, Any]) -> RenderableType:
+    """Names and values."""
+    table = _table()
+    table.show_header = False
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        shown = f"{value:.9g}" if isinstance(value, float) else str(value)
+        table.add_row(name.replace("_", " "), Text(shown))
+    return table
+
+
+def inspection(found: list[dict[str, Any]]) -> RenderableType:
+    """One block of facts for each array."""
+    return Group(*(facts_table(facts) for facts in found))

@@ -26,6 +26,11 @@ NAMES = {
 HALVES = (NAMES["f16"], BF16)
 
 
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in this machine's byte order; `BF16`, which is always little-endian, as it is."""
+    return dtype if dtype == BF16 else dtype.newbyteorder("=")
+
+
 def name_of(dtype: np.dtype[Any]) -> str:
     """What a dtype is called in messages.
 
@@ -45,7 +50,7 @@ def as_logits(values: Any, where: str = "logits") -> Array:
     array = np.asarray(values)
     if array.dtype.name == "bfloat16":
         return array.view(BF16)
-    if array.dtype == BF16 or array.dtype.newbyteorder("=") in NAMES.values():
+    if native(array.dtype) in NAMES.values():
         return array
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
@@ -74,7 +79,7 @@ def compute_dtype(logits: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
 
 def default_output(logits: np.dtype[Any]) -> np.dtype[Any]:
     """The gradient's dtype where nobody says otherwise: the logits', float32 for the halves."""
-    return NAMES["f32"] if logits in HALVES else logits.newbyteorder("=")
+    return NAMES["f32"] if native(logits) in HALVES else native(logits)
 
 
 def widen(array: Array, dtype: np.dtype[Any]) -> Array:

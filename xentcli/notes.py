@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xentcli.dtypes import HALVES, Array
+from xentcli.dtypes import HALVES, Array, native
 from xentcli.errors import plural
 
 
@@ -29,7 +29,7 @@ class ProbabilityCheck:
 
     def __init__(self, dtype: np.dtype[np.generic]) -> None:
         # Four printed digits are enough to pass, and so is what a half type can hold.
-        self.tolerance = 1e-2 if dtype in HALVES else 1e-3
+        self.tolerance = 1e-2 if native(dtype) in HALVES else 1e-3
         self.rows = 0
         self.wrong = 0
         self.worst = (0.0, 0, "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import BF16, HALVES, Array, as_logits, name_of
+from xentcli.dtypes import BF16, HALVES, Array, as_logits, name_of, native
 from xentcli.errors import DtypeError, OptionError, ShapeError, TargetError, plural
 from xentcli.layout import Layout, Shape
 from xentcli.options import LossOptions
@@ -74,7 +74,7 @@ def _row_shaped(targets: Array, layout: Layout) -> Array:
 
 
 def _whole_numbers(values: Array) -> Array:
-    if values.dtype in HALVES:
+    if native(values.dtype) in HALVES:
         raise DtypeError(
             "targets", f"{name_of(values.dtype)} is too coarse for class indices", "use integers"
         )

@@ -24,10 +24,11 @@ from xentcli.errors import OptionError, UnavailableError
 
 NAMES = ("numpy", "cpu")
 
-# Up to this many logits NumPy is done before Numba has started. Measured on 2 cores, warm
-# cache: starting Numba and loading the kernel takes 0.8 s, the reference 45 to 75 ns a logit,
-# the kernel 4 ns. The rule knows only the size, so the same job gives the same bits always.
-AUTO_LIMIT = 10_000_000
+# Up to this many logits NumPy is done before Numba has started. Measured as whole processes on
+# 2 cores with a warm kernel cache: 1 million 0.41 s against 1.18 s, 4 million 1.04 s against
+# 1.17 s, 8 million 1.97 s against 1.52 s. The rule knows only the size, so that the same job
+# gives the same bits always.
+AUTO_LIMIT = 4_000_000
 
 
 class Scalars(NamedTuple):

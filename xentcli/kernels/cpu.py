@@ -335,11 +335,15 @@ def softmax_rows(parts, logits, scalars, log, out):
         softmax_range(logits[a:b], scalars, log, out[a:b])
 
 
-def _typed(value: Any) -> Any:
-    """The Numba type of an argument; inputs and outputs alike may be given as read-only."""
-    if isinstance(value, np.ndarray):
-        return types.Array(numba.from_dtype(value.dtype), value.ndim, "C")
-    return numba.typeof(value)
+def _signature(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numba types. What comes before the scalars is input, and may be read-only memory."""
+    scalars = next(i for i, value in enumerate(arguments) if isinstance(value, Scalars))
+    return tuple(
+        types.Array(numba.from_dtype(value.dtype), value.ndim, "C", readonly=i < scalars)
+        if isinstance(value, np.ndarray)
+        else numba.typeof(value)
+        for i, value in enumerate(arguments)
+    )
 
 
 @cache
@@ -400,7 +404,7 @@ class CpuBackend:
     def _run(self, function: Callable[..., None], *arguments: Any) -> None:
         parts = min(len(arguments[0]), 4 * self.threads)
         with _ONE_AT_A_TIME, event.install_listener("numba:compile", _Listener(self.notify)):
-            kernel = _compiled(function, tuple(_typed(a) for a in (parts, *arguments)))
+            kernel = _compiled(function, _signature((parts, *arguments)))
             before = numba.get_num_threads()
             numba.set_num_threads(self.threads)
             try:

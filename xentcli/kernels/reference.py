@@ -119,7 +119,7 @@ class NumpyBackend:
     """The reference as a backend."""
 
     name = "numpy"
-    block = 1 << 14  # logits: the dozen float64 temporaries of a block stay in the cache
+    block = 1 << 16  # logits: the float64 temporaries of a block stay in the cache
 
     def index_rows(  # noqa: PLR0913 (the contract of all backends)
         self,

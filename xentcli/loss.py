@@ -111,7 +111,11 @@ class _Task:
             backend=self.backend.name,
             rows=self.layout.rows,
             ignored=self.problem.ignored,
-            notes=(*self.check.notes(), *nonfinite_rows(self.losses, "loss")),
+            notes=(
+                *self.check.notes(),
+                *nonfinite_rows(self.losses, "loss"),
+                *self.reduction.notes(),
+            ),
         )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from xentcli.dtypes import Array
 from xentcli.errors import DataError
 from xentcli.layout import Block
+from xentcli.notes import Note
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 from xentcli.sums import RunningSum
@@ -54,6 +55,16 @@ class Reduction:
         if self.when_empty is not None:
             return self.when_empty
         return total / self.denominator if self.denominator else math.nan
+
+    def notes(self) -> list[Note]:
+        """Why a mean is not a number although all losses are."""
+        if self.when_empty is not None:
+            text = f"no row is left, so the mean is {self.when_empty:g} (--empty-mean)"
+            return [Note("targets", text, strict=math.isnan(self.when_empty))]
+        if self.denominator == 0:
+            text = "the weights of all rows sum to 0, so the mean is nan"
+            return [Note("weight", text, strict=True)]
+        return []
 
 
 def plan(problem: Problem, options: LossOptions) -> Reduction:

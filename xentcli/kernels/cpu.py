@@ -71,7 +71,8 @@ def exp_below(gap, error):
     is written here because a call to the C library's exp keeps the loop scalar, and cost 150 ns
     instead of 8 where 256-bit conversions stood beside it.
     """
-    gap = min(gap, 746.0)  # below that exp is 0, and 2ⁿ stays in range
+    error = error if gap < 746.0 else 0.0  # of a gap of 1e16 the error alone is 1
+    gap = min(gap, 746.0)  # beyond, exp is 0; and 2ⁿ stays in range
     n = np.rint(gap * -1.4426950408889634)
     high = -gap - n * 6.93147180369123816490e-01
     low = n * 1.90821492927058770002e-10 + error

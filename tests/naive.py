@@ -28,12 +28,14 @@ def softmax(z, m=FLOATS):
 def masses(target, classes, weight, smoothing):
     """a_c = w_c·Q_c for a class index or a row of probabilities."""
     q = target if isinstance(target, list) else [float(c == target) for c in range(classes)]
-    return [w * ((1 - smoothing) * q_c + smoothing / classes) for w, q_c in zip(weight, q)]
+    return [
+        w * ((1 - smoothing) * q_c + smoothing / classes) for w, q_c in zip(weight, q, strict=True)
+    ]
 
 
 def row_loss(z, a, z_loss, m=FLOATS):
     _, lse = softmax(z, m)
-    terms = [a_c * (lse - z_c) for a_c, z_c in zip(a, z) if a_c != 0]
+    terms = [a_c * (lse - z_c) for a_c, z_c in zip(a, z, strict=True) if a_c != 0]
     return m.fsum([*terms, z_loss * lse**2])
 
 
@@ -44,7 +46,7 @@ def row_gradient(row, a, z_loss, temperature, softcap, m=FLOATS):
     slope = [1 - (v / softcap) ** 2 if softcap else m.mpf(1) for v in z]
     return [
         (total * p_c - a_c + 2 * z_loss * lse * p_c) * s / temperature
-        for p_c, a_c, s in zip(p, a, slope)
+        for p_c, a_c, s in zip(p, a, slope, strict=True)
     ]
 
 
@@ -70,14 +72,18 @@ def cross_entropy(
     logits = [[number(x) for x in row] for row in logits]
     classes = len(logits[0]) if logits else 0
     w = [number(x) for x in weight] if weight is not None else [number(1)] * classes
-    v = [number(x) for x in sample_weight] if sample_weight is not None else [number(1)] * len(logits)
+    v = (
+        [number(x) for x in sample_weight]
+        if sample_weight is not None
+        else [number(1)] * len(logits)
+    )
     eps, lam, temp = number(label_smoothing), number(z_loss), number(temperature)
     cap = None if softcap is None else number(softcap)
     ups = upstream if isinstance(upstream, list) else [upstream or 1] * len(logits)
     here = [isinstance(t, list) or t != ignore_index for t in targets]
 
     ce, zs, rows = [], [], []
-    for x, t, v_i, ok in zip(logits, targets, v, here):
+    for x, t, v_i, ok in zip(logits, targets, v, here, strict=True):
         if not ok:
             ce.append(number(0))
             zs.append(number(0))
@@ -93,23 +99,25 @@ def cross_entropy(
 
     d_ce = d_z = number(1)
     if reduction == "mean":
-        d_z = m.fsum([v_i for v_i, ok in zip(v, here) if ok])
+        d_z = m.fsum([v_i for v_i, ok in zip(v, here, strict=True) if ok])
         d_ce = m.fsum(
-            [v_i if isinstance(t, list) else v_i * w[t] for v_i, t, ok in zip(v, targets, here) if ok]
+            [
+                v_i if isinstance(t, list) else v_i * w[t]
+                for v_i, t, ok in zip(v, targets, here, strict=True)
+                if ok
+            ]
         )
         if normalizer is not None:
             d_ce = d_z = number(normalizer)
     grad = []
-    for pair, v_i, u_i in zip(rows, v, ups):
+    for pair, v_i, u_i in zip(rows, v, ups, strict=True):
         if pair is None or d_ce == 0:
             grad.append([number(0)] * classes)
             continue
         plain, both = pair
-        grad.append(
-            [u_i * v_i * (g / d_ce + (h - g) / d_z) for g, h in zip(plain, both)]
-        )
+        grad.append([u_i * v_i * (g / d_ce + (h - g) / d_z) for g, h in zip(plain, both)])
     if reduction == "none":
-        return [c + z for c, z in zip(ce, zs)], grad
+        return [c + z for c, z in zip(ce, zs, strict=True)], grad
     if reduction == "mean" and normalizer is None and not any(here):
         return {"nan": math.nan, "zero": 0.0}[empty_mean], grad
     if d_ce == 0:

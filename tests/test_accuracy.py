@@ -148,7 +148,12 @@ def test_options_that_only_scale_keep_the_bounds(backend, dtype, options):
 @pytest.mark.parametrize("target", ["index", "probs"])
 @pytest.mark.parametrize(
     "options",
-    [{"label_smoothing": 0.1}, {"label_smoothing": 1e-10}, {"z_loss": 0.01}, {"label_smoothing": 0.2, "z_loss": 0.1}],
+    [
+        {"label_smoothing": 0.1},
+        {"label_smoothing": 1e-10},
+        {"z_loss": 0.01},
+        {"label_smoothing": 0.2, "z_loss": 0.1},
+    ],
     ids=str,
 )
 def test_differences_keep_the_digits_of_their_terms(backend, dtype, target, options):
@@ -226,4 +231,4 @@ def test_a_shift_that_is_exact_changes_no_bit(backend, shift, rng):
 if __name__ == "__main__":
     for name, kind in itertools.product(("numpy", "cpu"), ("f4", "f8")):
         figures = ", ".join(f"{error:.2f}" for error in measure(name, kind))
-        print(f"{name} {kind}: loss, target, other: {figures} ULP")
+        print(f"{name} {kind}: loss, target, other: {figures} ULP")  # noqa: T201 (a script)

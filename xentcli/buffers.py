@@ -75,5 +75,3 @@ def _same_memory(a: Array, b: Array) -> bool:
         and a.strides == b.strides
         and a.dtype == b.dtype
     )
-
-

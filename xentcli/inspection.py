@@ -111,7 +111,10 @@ def line(facts: Facts) -> str:
     words = [f"{facts['name']}: {facts['shape']} {facts['dtype']}"]
     words.append(" ".join(filter(None, [facts["format"], facts.get("version")])))
     if "order" in facts:
-        words += [f"{facts['order']} order", f"{facts['byte_order']} endian".replace("none endian", "no byte order")]
+        words += [
+            f"{facts['order']} order",
+            f"{facts['byte_order']} endian".replace("none endian", "no byte order"),
+        ]
         words.append(f"{facts['nbytes']} bytes")
     if "min" in facts:
         numbers = ("min", "max", "mean", "nan", "inf")

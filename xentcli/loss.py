@@ -51,7 +51,9 @@ def compute(
     problem: Problem, options: LossOptions, run: Run, *, grad: bool = True, out: Any = None
 ) -> CrossEntropy:
     """Loss and, with `grad`, its gradient; `out` is the caller's buffer for it."""
-    task = _Task(problem, options, run, Destination(problem.layout, problem.logits, out) if grad else None)
+    task = _Task(
+        problem, options, run, Destination(problem.layout, problem.logits, out) if grad else None
+    )
     for block in problem.layout.blocks(task.backend.block):
         task.do(block)
     return task.result(options.reduction == "none")

@@ -100,7 +100,8 @@ def rule_text(rule: Any) -> str:
     ('a number from 0 to 1', 'a finite number above 0')
     """
     if "choices" in rule:
-        return ", ".join(rule["choices"][:-1]) + " or " + rule["choices"][-1]
+        *others, last = rule["choices"]
+        return f"{', '.join(others)} or {last}"
     if rule.get("integer"):
         return "a whole number"
     if "high" in rule:

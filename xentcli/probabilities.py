@@ -37,7 +37,7 @@ def probabilities(
     return result.finish(), backend.name
 
 
-def softmax(
+def softmax(  # noqa: PLR0913 (one name for each option)
     logits: Any,
     *,
     temperature: float = 1.0,
@@ -67,7 +67,7 @@ def softmax(
     return probabilities(logits, options, Run(backend, threads), log=False, out=out)[0]
 
 
-def log_softmax(
+def log_softmax(  # noqa: PLR0913 (one name for each option)
     logits: Any,
     *,
     temperature: float = 1.0,

@@ -51,9 +51,7 @@ def _loss_option(name: str) -> Decorator:
     elif rule.get("integer"):
         kind = click.INT
     words = rule["help"] if "choices" in rule else f"{rule['help']} ({rule_text(rule)})"
-    return option(
-        FLAGS[name], name, type=kind, default=item.default, show_default=True, help=words
-    )
+    return option(FLAGS[name], name, type=kind, default=item.default, show_default=True, help=words)
 
 
 def _file_option(flag: str, metavar: str, words: str) -> Decorator:
@@ -94,7 +92,9 @@ def read_options(*, targets: bool) -> Decorator:
 
 def _one_character(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     value = "\t" if value == r"\t" else value
-    if value is not None and (len(value) != 1 or not value.isascii() or value in "+-.\r\n0123456789"):
+    if value is not None and (
+        len(value) != 1 or not value.isascii() or value in "+-.\r\n0123456789"
+    ):
         raise click.BadParameter(f"{visible(value)!r} is not one character that can part numbers")
     return value
 
@@ -131,7 +131,11 @@ machine_options = together(
         help="What computes.",
     ),
     option(
-        "-t", "--threads", type=click.IntRange(min=1), metavar="N", help="At most this many threads."
+        "-t",
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="At most this many threads.",
     ),
     option("--strict", is_flag=True, help="Results that are not finite are an error."),
     option("--no-progress", is_flag=True, help="No progress bar."),

@@ -58,7 +58,7 @@ class Sink:
         if not os.access(self._target, os.W_OK):
             raise FileError(self.name, "is read-only")
         if not stat.S_ISREG(state.st_mode):
-            return open(self._target, "wb", BUFFER)  # noqa: SIM115 (closed by commit or discard)
+            return self._target.open("wb", BUFFER)
         self._mode = stat.S_IMODE(state.st_mode)
         return self._beside()
 
@@ -75,7 +75,7 @@ class Sink:
         try:
             self.stream.flush()
             if self._temporary:
-                os.chmod(self._temporary, _new_mode() if self._mode is None else self._mode)
+                self._temporary.chmod(_new_mode() if self._mode is None else self._mode)
                 if self._fsync or self._mode is not None:
                     os.fsync(self.stream.fileno())
         except OSError as error:
@@ -86,7 +86,7 @@ class Sink:
         try:
             self.stream.close()
             if self._temporary:
-                os.replace(self._temporary, self._target)
+                self._temporary.replace(self._target)
                 self._temporary = None
                 if self._fsync or self._mode is not None:
                     _sync_folder(self._target.parent)

@@ -74,7 +74,7 @@ class Source:
         first = self.read(min(len(self._ahead), len(buffer)))
         buffer[: len(first)] = np.frombuffer(first, np.uint8)
         filled = len(first)
-        view = memoryview(buffer)
+        view = buffer.data
         while filled < len(buffer):
             count = self._into(view[filled : filled + CHUNK])
             if not count:
@@ -85,7 +85,7 @@ class Source:
 
     def _into(self, view: memoryview) -> int:
         try:
-            return self._stream.readinto(view) or 0  # type: ignore[attr-defined, no-any-return] # every binary stream here has it
+            return self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
         except OSError as error:
             raise failed(self.name, "reading", error) from error
 

@@ -113,7 +113,9 @@ def _hint(cell: str) -> str | None:
     return None
 
 
-def write(stream: IO[bytes], array: Array, delimiter: str = ",", decimals: int | None = None) -> None:
+def write(
+    stream: IO[bytes], array: Array, delimiter: str = ",", decimals: int | None = None
+) -> None:
     """A table, or one number per line; the shortest digits that give the same bits."""
     if array.ndim > 2:
         raise FormatError("output", f"text holds 1 or 2 axes, not shape {array.shape}", "-f npy")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from xentcli import __version__
 
-SOURCES = ("__init__.py", "cpu.py")
+SOURCES = ("__init__.py", "arithmetic.py", "rows.py", "cpu.py")
 
 
 def root() -> Path:

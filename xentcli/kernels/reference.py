@@ -68,12 +68,12 @@ def _quotient(high: Array, low: Array, divisor: float) -> tuple[Array, Array]:
     if divisor == 1.0:
         return high, low
     quotient = high / divisor
-    product, excess = _product(quotient, np.float64(divisor))
+    product, excess = _product(quotient, np.array(divisor))
     error = ((high - product) - excess + low) / divisor
     return quotient, np.where(np.isfinite(error), error, 0.0)
 
 
-def _product(a: Array, b: np.float64) -> tuple[Array, Array]:
+def _product(a: Array, b: Array) -> tuple[Array, Array]:
     """a·b as the rounded product and its error (Dekker, with Veltkamp's splitting)."""
     a_high, a_low = _halves(a)
     b_high, b_low = _halves(b)
@@ -122,7 +122,7 @@ class NumpyBackend:
     name = "numpy"
     block = 1 << 16  # logits: the float64 temporaries of a block stay in the cache
 
-    def index_rows(  # noqa: PLR0913 (the contract of all backends)
+    def index_rows(
         self,
         logits: Array,
         targets: Array,
@@ -139,16 +139,14 @@ class NumpyBackend:
         onehot[np.arange(len(onehot)), targets[present]] = 1.0
         part = np.empty_like(onehot, dtype=grad.dtype) if grad.size else grad
         losses, lses = np.empty(len(onehot)), np.empty(len(onehot))
-        self.prob_rows(
-            logits[present], onehot, weight, scale[present], scalars, losses, lses, part
-        )
+        self.prob_rows(logits[present], onehot, weight, scale[present], scalars, losses, lses, part)
         loss[...], lse[...] = 0.0, np.nan
         loss[present], lse[present] = losses, lses
         if grad.size:
             grad[...] = 0.0
             grad[present] = part
 
-    def prob_rows(  # noqa: PLR0913 (the contract of all backends)
+    def prob_rows(
         self,
         logits: Array,
         targets: Array,

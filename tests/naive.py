@@ -115,7 +115,9 @@ def cross_entropy(
             grad.append([number(0)] * classes)
             continue
         plain, both = pair
-        grad.append([u_i * v_i * (g / d_ce + (h - g) / d_z) for g, h in zip(plain, both)])
+        grad.append(
+            [u_i * v_i * (g / d_ce + (h - g) / d_z) for g, h in zip(plain, both, strict=True)]
+        )
     if reduction == "none":
         return [c + z for c, z in zip(ce, zs, strict=True)], grad
     if reduction == "mean" and normalizer is None and not any(here):

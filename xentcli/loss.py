@@ -22,11 +22,15 @@ from xentcli.sums import RunningSum
 
 @dataclass(frozen=True)
 class Run:
-    """How to compute, as opposed to what; `notify` is told when something takes long."""
+    """How to compute, as opposed to what.
+
+    `notify` is told when something takes long; `progress` how many of how many rows are done.
+    """
 
     backend: str = "auto"
     threads: int | None = None
     notify: Callable[[str], None] | None = None
+    progress: Callable[[int, int], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ def compute(
     )
     for block in problem.layout.blocks(task.backend.block):
         task.do(block)
+        if run.progress:
+            run.progress(block.stop, problem.layout.rows)
     return task.result(options.reduction == "none")
 
 

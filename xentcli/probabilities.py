@@ -34,6 +34,8 @@ def probabilities(
         buffer = result.buffer(block, dtype)
         backend.softmax_rows(widen(layout.take(boxed, block), dtype), scalars, log, buffer)
         result.put(block, buffer)
+        if run.progress:
+            run.progress(block.stop, layout.rows)
     return result.finish(), backend.name
 
 

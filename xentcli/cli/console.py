@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -46,6 +47,37 @@ def show(draw: Callable[[int], Any]) -> None:
         emoji=False,
     )
     console.print(draw(console.width))
+
+
+class Progress:
+    """A bar on stderr, once the work has taken a second, where a person may see it."""
+
+    def __init__(self, wanted: bool) -> None:
+        seen = sys.stderr is not None and sys.stderr.isatty()
+        self._wanted = wanted and seen and not state().get("quiet")
+        self._start = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many rows are done."""
+        if not self._wanted or (self._bar is None and time.monotonic() - self._start < 1):
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import Progress as Bar
+
+            color = wants_color(sys.stderr, state().get("color", "auto"))
+            self._bar = Bar(console=Console(stderr=True, no_color=not color), transient=True)
+            self._bar.start()
+            self._bar.add_task("rows", total=total)
+        self._bar.update(0, completed=done)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def stdout_is_terminal() -> bool:

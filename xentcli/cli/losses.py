@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xentcli.cli import outputs as out
-from xentcli.cli.console import note
+from xentcli.cli.console import Progress, note
 from xentcli.cli.inputs import Inputs, loss_options_of, read_inputs
 from xentcli.cli.params import (
     common_options,
@@ -131,13 +131,14 @@ def softmax(**given: Any) -> None:
         artefact = out.Artefact(outputs, given, "log-softmax" if given["log"] else "softmax")
         inputs = read_inputs(given)
         start = time.perf_counter()
-        array, backend = probabilities(
-            inputs.logits,
-            loss_options_of(given),
-            _run(given),
-            log=given["log"],
-            out=_buffer(inputs, given),
-        )
+        with Progress(not given["no_progress"]) as progress:
+            array, backend = probabilities(
+                inputs.logits,
+                loss_options_of(given),
+                _run(given, progress),
+                log=given["log"],
+                out=_buffer(inputs, given),
+            )
         seconds = time.perf_counter() - start
         out.require_finite(array, given)
         artefact.write(array, inputs.format)
@@ -159,16 +160,17 @@ def _cross_entropy(
     options = loss_options_of(given)
     problem = build(inputs.logits, inputs.targets, options, inputs.extras)
     buffer = _buffer(inputs, given) if gradient else None
-    result = compute(problem, options, _run(given), grad=gradient, out=buffer)
+    with Progress(not given["no_progress"]) as progress:
+        result = compute(problem, options, _run(given, progress), grad=gradient, out=buffer)
     seconds = time.perf_counter() - start
     out.tell(result.notes, given)
     return result, seconds
 
 
-def _run(given: dict[str, Any]) -> Run:
+def _run(given: dict[str, Any], progress: Progress) -> Run:
     from xentcli.loss import Run
 
-    return Run(given["backend"], given["threads"], note)
+    return Run(given["backend"], given["threads"], note, progress)
 
 
 def _buffer(inputs: Inputs, given: dict[str, Any]) -> Array | None:

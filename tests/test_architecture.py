@@ -1,0 +1,167 @@
+"""The plan of the house, held: who imports whom, what is loaded when, how long things are."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import xentcli
+
+PACKAGE = Path(xentcli.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Lower layers first. A module may import from earlier layers, and from its own package.
+LAYERS = [
+    {"xentcli.errors"},
+    {"xentcli.options"},
+    {"xentcli.dtypes"},
+    {"xentcli.sums", "xentcli.layout", "xentcli.notes"},
+    {"xentcli.targets", "xentcli.buffers"},
+    {"xentcli.problem"},
+    {"xentcli.reduction"},
+    {"xentcli.kernels", "xentcli.formats"},
+    {"xentcli.loss"},
+    {"xentcli.probabilities", "xentcli.inspection", "xentcli.machine"},
+    {"xentcli.render"},
+    {"xentcli.cli"},
+    {"xentcli.__main__"},
+]
+
+ONLY_IN = {
+    "numba": {"xentcli.kernels.arithmetic", "xentcli.kernels.rows", "xentcli.kernels.cpu"},
+    "rich": {"xentcli.render", "xentcli.cli.console"},
+    "click": {name for name in ["xentcli.cli"]},
+}
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imports_of(tree):
+    """Every module that a file names in an import, those inside functions included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(name):
+    for number, layer in enumerate(LAYERS):
+        if any(name == member or name.startswith(f"{member}.") for member in layer):
+            return number
+    return None
+
+
+def forbidden(name, imported):
+    """Why a module may not import another, or None."""
+    root = imported.split(".")[0]
+    for library, homes in ONLY_IN.items():
+        if root == library and not any(name == h or name.startswith(f"{h}.") for h in homes):
+            return f"{library} belongs in {sorted(homes)}"
+    mine, theirs = layer_of(name), layer_of(imported)
+    if theirs is None or mine is None:
+        return None
+    same = name.split(".")[1] == imported.split(".")[1]
+    if theirs > mine or (theirs == mine and not same):
+        return "imports go down only"
+    if name.endswith(".reference") and imported.startswith("xentcli.kernels."):
+        allowed = imported.removeprefix("xentcli.kernels.") in ("Scalars",)
+        return None if allowed else "the reference shares no formula with the other kernels"
+    if imported.endswith(".reference") and name.split(".")[-1] in ("cpu", "rows", "arithmetic"):
+        return "the kernels share no formula with the reference"
+    return None
+
+
+def test_every_module_has_a_layer():
+    known = {"xentcli"} | {name_of(path) for path in MODULES if layer_of(name_of(path)) is not None}
+    assert {name_of(path) for path in MODULES} == known
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down_only(path):
+    tree = ast.parse(path.read_text())
+    name = name_of(path)
+    if name != "xentcli":
+        reasons = {i: forbidden(name, i) for i in imports_of(tree) if forbidden(name, i)}
+        assert not reasons
+
+
+def test_the_check_of_imports_can_fail():
+    assert forbidden("xentcli.loss", "rich.table")
+    assert forbidden("xentcli.options", "xentcli.loss")
+    assert forbidden("xentcli.kernels.cpu", "xentcli.formats.npy")
+    assert forbidden("xentcli.kernels.reference", "xentcli.kernels.rows")
+    assert forbidden("xentcli.loss", "numba")
+    assert not forbidden("xentcli.loss", "xentcli.kernels")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_print_is_called_nowhere(path):
+    calls = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+    ]
+    assert not calls
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    limit = 60 if "kernels" in path.parts else 25
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert length(node) <= limit, f"{node.name} has {length(node)} lines of code"
+
+
+def length(function):
+    """Lines of code of a function's body, without its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def loaded_by(code, *arguments):
+    """The modules that a fresh process has loaded after some code."""
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.__stderr__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in done.stderr.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["grad", "--help"], ["--version"]], ids=str)
+def test_help_loads_nothing_heavy(arguments):
+    loaded = loaded_by("from xentcli.cli import main; main()", *arguments)
+    assert "click" in loaded
+    assert not loaded & {"numpy", "numba", "rich"}
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not loaded_by("import xentcli") & {"numpy", "numba", "rich", "click"}
+    assert not loaded_by("from xentcli import cross_entropy") & {"numba", "rich", "click"}
+
+
+def test_a_small_job_does_not_start_numba(tmp_path):
+    (tmp_path / "x.csv").write_text("1,2,3\n")
+    (tmp_path / "y.csv").write_text("0\n")
+    files = [str(tmp_path / name) for name in ("x.csv", "y.csv", "g.csv")]
+    code = "from xentcli.cli import main; main()"
+    loaded = loaded_by(code, "grad", *files[:2], "-q", "-o", files[2])
+    assert "numpy" in loaded
+    assert not loaded & {"numba", "rich"}
+
+
+def test_names_that_do_not_exist_are_attribute_errors():
+    with pytest.raises(AttributeError, match="crossentropy"):
+        _ = xentcli.crossentropy
+    assert set(dir(xentcli)) == set(xentcli.__all__)
+    for name in xentcli.__all__:
+        assert getattr(xentcli, name) is not None

@@ -1,0 +1,195 @@
+"""Words that users read are run: README, help, docstrings, the sample data's README."""
+
+import doctest
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+import xentcli
+from xentcli.cli import cli
+from xentcli.options import LossOptions
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = {name: cli.commands[name] for name in cli.commands}
+
+
+def blocks(kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def sessions():
+    """(command, expected output) for every `$ ` line of the README."""
+    for block in blocks("console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            yield command, output
+
+
+def shell(command, folder):
+    """Run a line as the README's reader does; seconds are masked."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return masked(done.stdout + done.stderr)
+
+
+def masked(text):
+    return re.sub(r"\d+\.\d+ s\b", "… s", text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "sample_data", folder / "sample_data")
+    digits = folder / "sample_data" / "digits"
+    for name in ("logits", "targets"):
+        shutil.copy(digits / f"{name}.npy", folder)
+        array = np.load(digits / f"{name}.npy")[:20]
+        np.savetxt(folder / f"{name}.csv", array, delimiter=",", fmt="%.9g")
+    shutil.copy(folder / "targets.csv", folder / "labels.csv")
+    np.savez(folder / "batch.npz", logits=np.eye(3), targets=np.arange(3))
+    for place in (".zfunc", ".config/fish/completions", ".local/share/bash-completion/completions"):
+        (folder / place).mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(("command", "expected"), list(sessions()), ids=lambda text: text[:50])
+def test_the_readme_shows_what_is_printed(command, expected, folder):
+    assert shell(command, folder) == masked(expected)
+
+
+def test_the_check_of_the_readme_can_fail(folder):
+    assert shell("echo 1 row in 0.25 s", folder) != masked("2 rows in 0.25 s\n")
+
+
+def test_the_readmes_python_is_run():
+    example = "\n".join(blocks("python"))
+    test = doctest.DocTestParser().get_doctest(example, {}, "README", "README.md", 0)
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_readme_has_two_commands_and_stays_short():
+    commands = [block.strip() for block in blocks("sh")]
+    assert len(commands) == 2
+    assert all("\n" not in command for command in commands)
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_names_every_command_and_every_exit_code():
+    for name in COMMANDS:
+        assert f"| `xent {name}" in README
+    for code in (0, 1, 2, 3, 4, 70):
+        assert f"| {code} |" in README
+
+
+def test_every_option_of_the_readme_exists():
+    known = {name for c in COMMANDS.values() for p in c.params for name in p.opts}
+    known |= {"--help", "--some-name", "--without-pip", "--python"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help(name):
+    command = COMMANDS[name]
+    assert command.short_help
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            assert parameter.envvar.startswith("XENT_"), parameter.name
+
+
+def examples(command):
+    """The lines of a command's help that can be pasted."""
+    return [
+        line.strip()
+        for line in command.help.splitlines()
+        if re.match(r"\s*(xent|cat) ", line) and "xent" in line
+    ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_the_help_run(name, folder):
+    lines = examples(COMMANDS[name])
+    assert 2 <= len(lines) <= 3
+    for line in lines:
+        shell(line.replace("~", shlex.quote(str(folder))), folder)
+
+
+def test_the_examples_of_the_main_help_run(folder):
+    for line in examples(cli):
+        shell(line, folder)
+
+
+@pytest.mark.parametrize("item", fields(LossOptions), ids=lambda item: item.name)
+def test_the_options_of_the_loss_are_those_of_the_library(item):
+    for name in ("grad", "loss"):
+        options = {p.name: p for p in COMMANDS[name].params}
+        assert options[item.name].default == item.default
+        assert item.metadata["help"] in options[item.name].help
+    parameters = xentcli.cross_entropy.__kwdefaults__
+    assert parameters[item.name] == item.default
+
+
+def test_public_docstrings_have_all_their_parts():
+    for function in (xentcli.cross_entropy, xentcli.softmax, xentcli.log_softmax):
+        for part in ("Shapes:", "Units:", "Errors:", ">>> ", "Source:"):
+            assert part in function.__doc__, f"{function.__name__} lacks {part}"
+
+
+def test_the_version_is_one(folder):
+    assert shell("xent --version", folder) == f"xent {xentcli.__version__}\n"
+    assert shell("xentcli -V", folder) == f"xent {xentcli.__version__}\n"
+    assert shell(f"{sys.executable} -m xentcli -V", folder) == f"xent {xentcli.__version__}\n"
+
+
+def test_sample_data_is_the_same_as_npy_and_as_csv():
+    for path in sorted(ROOT.glob("sample_data/*/*.csv")):
+        array = np.load(path.with_suffix(".npy"))
+        text = np.loadtxt(path, delimiter=",", ndmin=array.ndim)
+        np.testing.assert_array_equal(text, array)
+
+
+def test_every_folder_of_sample_data_is_described():
+    words = (ROOT / "sample_data" / "README.md").read_text()
+    folders = [path.name for path in (ROOT / "sample_data").iterdir() if path.is_dir()]
+    assert len(folders) >= 8
+    for name in folders:
+        assert f"| `{name}` |" in words
+
+
+def test_the_digits_are_real_logits_of_a_model_that_works():
+    logits = np.load(ROOT / "sample_data/digits/logits.npy")
+    targets = np.load(ROOT / "sample_data/digits/targets.npy")
+    assert logits.shape == (1797, 10)
+    assert logits.dtype == np.float32
+    assert round((logits.argmax(axis=1) == targets).mean(), 3) == 0.981
+
+
+def test_the_top_level_holds_what_it_should():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    tops = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    names = {"pyproject.toml", "README.md", "LICENSE", "xentcli", "tests", "sample_data"}
+    assert {top for top in tops if not top.startswith(".")} <= names

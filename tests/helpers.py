@@ -6,7 +6,11 @@ import numpy as np
 
 DIGITS = 420  # exp(-745) has 323 zeros; 40 digits more, and some
 
-TINY = {np.dtype(np.float16): 2.0**-14, np.dtype(np.float32): 2.0**-126, np.dtype(float): 2.0**-1022}
+TINY = {
+    np.dtype(np.float16): 2.0**-14,
+    np.dtype(np.float32): 2.0**-126,
+    np.dtype(float): 2.0**-1022,
+}
 BITS = {np.dtype(np.float16): 11, np.dtype(np.float32): 24, np.dtype(float): 53}
 
 

@@ -32,7 +32,7 @@ LAYERS = [
 ONLY_IN = {
     "numba": {"xentcli.kernels.arithmetic", "xentcli.kernels.rows", "xentcli.kernels.cpu"},
     "rich": {"xentcli.render", "xentcli.cli.console"},
-    "click": {name for name in ["xentcli.cli"]},
+    "click": {"xentcli.cli"},
 }
 
 
@@ -129,7 +129,8 @@ def length(function):
 
 def loaded_by(code, *arguments):
     """The modules that a fresh process has loaded after some code."""
-    script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.__stderr__)"
+    tell = "print(*sys.modules, file=sys.__stderr__)"
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\n{tell}"
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60
     )

@@ -99,9 +99,20 @@ def test_a_masked_class_without_mass_costs_nothing(backend):
 
 @pytest.mark.parametrize("target", [0, 1, 2])
 @pytest.mark.parametrize(
-    "row", [[INF, 0, 1], [0, 1, INF], [INF, INF, 0], [INF, -INF, 0], [-INF] * 3, [NAN, 0, 1], [0, 1, -NAN]]
+    "row",
+    [
+        [INF, 0, 1],
+        [0, 1, INF],
+        [INF, INF, 0],
+        [INF, -INF, 0],
+        [-INF] * 3,
+        [NAN, 0, 1],
+        [0, 1, -NAN],
+    ],
 )
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"z_loss": 0.1}, {"temperature": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing": 0.1}, {"z_loss": 0.1}, {"temperature": 2}]
+)
 def test_a_row_without_an_answer_is_nan_throughout(backend, row, target, options):
     loss, grad = one(backend, row, target, **options)
     assert math.isnan(loss)

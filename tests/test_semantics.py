@@ -91,7 +91,9 @@ def test_upstream_per_row_with_reduction_none(backend):
     check(backend, Q, reduction="none", upstream=UPSTREAM, sample_weight=ROWS)
 
 
-@pytest.mark.parametrize("option", [{}, {"label_smoothing": 0.3, "weight": WEIGHT}, {"z_loss": 0.2}])
+@pytest.mark.parametrize(
+    "option", [{}, {"label_smoothing": 0.3, "weight": WEIGHT}, {"z_loss": 0.2}]
+)
 def test_gradient_is_the_central_difference_of_the_loss(backend, option):
     def loss(x):
         return cross_entropy(x, Y, grad=False, backend=backend, softcap=6.0, **option).loss
@@ -122,14 +124,18 @@ def test_lse_is_the_log_sum_exp_of_every_row_that_counts(backend):
 @pytest.mark.parametrize("options", [{}, {"temperature": 3.0}, {"softcap": 2.0}])
 def test_softmax_and_its_logarithm(backend, options):
     expected = [
-        naive.softmax(naive.capped(row, options.get("temperature", 1.0), options.get("softcap"), naive.FLOATS))[0]
+        naive.softmax(
+            naive.capped(row, options.get("temperature", 1.0), options.get("softcap"), naive.FLOATS)
+        )[0]
         for row in X.tolist()
     ]
     assert_close(softmax(X, backend=backend, **options), expected)
     assert_close(log_softmax(X, backend=backend, **options), np.log(expected), scale=10)
 
 
-@pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", ">i4", ">u8", "f4", "f8"])
+@pytest.mark.parametrize(
+    "kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", ">i4", ">u8", "f4", "f8"]
+)
 def test_index_targets_of_every_dtype(backend, kind):
     y = np.abs(Y) % C
     assert_same_bits(

@@ -65,7 +65,9 @@ def test_classes_can_be_renamed(problem, backend, seed):
     order = np.random.default_rng(seed).permutation(x.shape[1])
     a = cross_entropy(x, y, backend=backend)
     b = cross_entropy(x[:, order], np.argsort(order)[y], backend=backend)
-    np.testing.assert_allclose(a.grad[:, order], b.grad, rtol=1e-6 if x.itemsize == 4 else 2e-15, atol=0)
+    np.testing.assert_allclose(
+        a.grad[:, order], b.grad, rtol=1e-6 if x.itemsize == 4 else 2e-15, atol=0
+    )
     assert a.loss == pytest.approx(b.loss, rel=1e-14)
 
 
@@ -94,7 +96,9 @@ def test_the_gradient_is_softmax_minus_one_hot(problem, backend):
 def test_one_hot_probabilities_equal_indices(problem, backend):
     x, y = problem
     a = cross_entropy(x, y, reduction="none", backend=backend)
-    b = cross_entropy(x, np.eye(x.shape[1])[y], reduction="none", backend=backend, target_kind="probs")
+    b = cross_entropy(
+        x, np.eye(x.shape[1])[y], reduction="none", backend=backend, target_kind="probs"
+    )
     np.testing.assert_allclose(a.grad, b.grad, rtol=1e-6 if x.itemsize == 4 else 2e-15, atol=0)
     np.testing.assert_allclose(a.loss, b.loss, rtol=1e-14)
 

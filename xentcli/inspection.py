@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import zipfile
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from xentcli.dtypes import Array, name_of
-from xentcli.formats import READABLE, TextStyle, npy, npz, sniff, suffix_format, text
+from xentcli.formats import READABLE, How, npy, npz, sniff, suffix_format, text
 from xentcli.formats.source import Source, open_source
 
 Facts = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class How:
-    """How to look at a file."""
-
-    format: str | None = None
-    key: str | None = None
-    style: TextStyle = field(default_factory=TextStyle)
-    stats: bool = False
-
-
-def inspect_path(path: str, how: How) -> list[Facts]:
+def inspect_path(path: str, how: How, stats: bool) -> list[Facts]:
     """One dictionary for each array; a plain .npy is not read beyond its header."""
     with open_source(path) as source:
         format = how.format or suffix_format(path)
         if format not in READABLE:
             format = sniff(source)
         if format == "npy":
-            return [_of_npy(source, how.stats)]
+            return [_of_npy(source, stats)]
         if format == "npz":
-            return _of_npz(source, how)
+            return _of_npz(source, how, stats)
+        text.refuse_binary(source.peek(text.LOOK), source.name)
         table = text.read(
             source.read_all(), source.name, how.style.between(format), how.style.header
         )
         facts = {"name": source.name, "format": format, "shape": table.shape, "dtype": "float64"}
-        return [{**facts, **(statistics(table) if how.stats else {})}]
+        return [{**facts, **(statistics(table) if stats else {})}]
 
 
-def _of_npz(source: Source, how: How) -> list[Facts]:
+def _of_npz(source: Source, how: How, stats: bool) -> list[Facts]:
     archive, names = npz.members(source)
     if how.key is not None:
-        names = [npz.choose(names, how.key, source.name)]
-    return [_of_member(archive, name, source.name, how.stats) for name in names]
+        names = [npz.choose(names, how.key, source.name, how.key_option)]
+    return [_of_member(archive, name, source.name, stats) for name in names]
 
 
 def _of_member(archive: zipfile.ZipFile, name: str, where: str, stats: bool) -> Facts:
@@ -93,10 +84,12 @@ def statistics(array: Array) -> Facts:
         return {}  # bytes without a name have no values
     finite = array[np.isfinite(array)]
     some = finite.size > 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(finite.mean(dtype=np.float64)) if some else math.nan
     return {
         "min": finite.min().item() if some else None,
         "max": finite.max().item() if some else None,
-        "mean": finite.mean(dtype=np.float64).item() if some else None,
+        "mean": mean if math.isfinite(mean) else None,
         "nan": int(np.count_nonzero(np.isnan(array))),
         "inf": int(np.count_nonzero(np.isinf(array))),
     }

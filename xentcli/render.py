@@ -13,6 +13,7 @@ from rich.text import Text
 from xentcli.dtypes import BF16, Array, name_of, widen
 
 ROWS = 10  # of a preview
+AROUND = 3  # characters that rich puts around each cell
 
 
 def _table(title: str | None = None) -> Table:
@@ -28,7 +29,7 @@ def preview(array: Array, name: str, decimals: int | None, width: int) -> Render
     lines = list(islice(np.ndindex(shape[:-1]), ROWS))
     labels = [",".join(map(str, index)) for index in lines]
     cells = [[_number(value, decimals) for value in values[index][:width]] for index in lines]
-    columns = _fitting(cells, width - max([3, *map(len, labels)]) - 3)
+    columns = _fitting(cells, width - max([3, *map(len, labels)]) - AROUND)
     table = _table()
     table.add_column("row", justify="right", style="dim", no_wrap=True)
     for column in range(columns):
@@ -50,7 +51,7 @@ def _fitting(cells: list[list[str]], width: int) -> int:
     columns = list(zip(*cells, strict=True))
     used, count = 0, 0
     for column, texts in enumerate(columns):
-        used += max(map(len, [*texts, str(column)])) + 2
+        used += max(map(len, [*texts, str(column)])) + AROUND
         if used > width:
             break
         count += 1

@@ -7,24 +7,56 @@ functions that need it.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
-import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 
 from xentcli import __version__
 from xentcli.cli import files, losses, machine
-from xentcli.cli.params import FLAGS
+from xentcli.cli.params import called
 from xentcli.errors import FileError, XentError, visible
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=SETTINGS)
+class Terminated(BaseException):
+    """TERM or HUP arrived: unwind, so that temporary files are removed."""
+
+
+class ClosedPipe(BaseException):
+    """Nobody reads what is written. Click would make an exit code 1 of a BrokenPipeError."""
+
+
+class Xent(click.Group):
+    """The group of all commands, with a closed pipe told apart."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse; `--help` is printed here."""
+        with _pipe_watched():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _pipe_watched():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _pipe_watched() -> Iterator[None]:
+    try:
+        yield
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ClosedPipe from error
+
+
+@click.group(cls=Xent, context_settings=SETTINGS)
 @click.version_option(__version__, "-V", "--version", message="xent %(version)s")
 def cli() -> None:
     """Softmax cross-entropy and its gradient, from files and pipes.
@@ -49,10 +81,6 @@ for command in (
     cli.add_command(command)
 
 
-class Terminated(BaseException):
-    """TERM or HUP arrived: unwind, so that temporary files are removed."""
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command line and end the process."""
     for name in ("SIGTERM", "SIGHUP"):
@@ -61,16 +89,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     state: dict[str, Any] = {}
     try:
         code = _run(arguments, state)
-        if sys.stdout:
-            sys.stdout.flush()
     except KeyboardInterrupt:
         _die(signal.SIGINT)
     except Terminated as error:
         _die(error.args[0])
-    except BrokenPipeError:
+    except ClosedPipe:
         _die(getattr(signal, "SIGPIPE", signal.SIGTERM))
-    except OSError as error:
-        code = _report(FileError("<stdout>", f"writing failed: {error.strerror}"), state)
     if code:
         _drop_stdout()
     sys.exit(code)
@@ -86,17 +110,15 @@ def _run(arguments: list[str] | None, state: dict[str, Any]) -> int:
         return _usage(error)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (KeyboardInterrupt, Terminated, click.Abort) as error:
-        raise KeyboardInterrupt if isinstance(error, click.Abort) else error from None
+    except click.Abort:
+        raise KeyboardInterrupt from None
     except XentError as error:
         return _report(error, state)
     except MemoryError:
         return _report(FileError("xent", "there is not enough memory"), state)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        where = visible(os.fsdecode(error.filename)) if error.filename else "xent"
-        return _report(FileError(where, error.strerror or errno.errorcode[error.errno or 0]), state)
+        where = visible(os.fsdecode(error.filename)) if error.filename else "<stdout>"
+        return _report(FileError(where, error.strerror or str(error)), state)
     except Exception as error:  # noqa: BLE001 (the last line of defence: a bug in xent)
         return _bug(error, state)
     return 0
@@ -128,26 +150,29 @@ def _usage(error: click.UsageError) -> int:
         where = "command line"
     else:
         where = error.ctx.command_path if error.ctx else "command line"
-    _line("error", f"{where}: {visible(error.format_message())}")
+    _line("error", f"{where}: {visible(' '.join(error.format_message().split()))}")
     if error.ctx:
         _line("hint", f"{error.ctx.command_path} --help")
     return error.exit_code
 
 
 def _report(error: XentError, state: dict[str, Any]) -> int:
-    if state.get("debug"):
-        traceback.print_exc()
-    names: dict[str, str] = state.get("names", {})
-    where = names.get(error.where) or FLAGS.get(error.where) or error.where
-    _line("error", f"{where}: {error.what}", state)
+    _trace(state)
+    _line("error", f"{called(error.where, state)}: {error.what}", state)
     if error.hint:
         _line("hint", error.hint, state)
     return error.exit_code
 
 
-def _bug(error: Exception, state: dict[str, Any]) -> int:
+def _trace(state: dict[str, Any]) -> None:
     if state.get("debug"):
+        import traceback
+
         traceback.print_exc()
+
+
+def _bug(error: Exception, state: dict[str, Any]) -> int:
+    _trace(state)
     text = visible(f"{type(error).__name__}: {error}")
     _line("error", f"this is a bug in xent {__version__}: {text}", state)
     _line("hint", "please report it with the output of the same command with --debug", state)

@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 import click
 
+from xentcli.errors import FileError
+
 
 def wants_color(stream: TextIO, choice: str) -> bool:
     """Whether to colour: as asked, else on a terminal where NO_COLOR is not set."""
@@ -34,13 +36,20 @@ def note(text: str) -> None:
     say(f"note: {text}")
 
 
+def emit(text: str) -> None:
+    """Text on standard output, which has to be there."""
+    if sys.stdout is None:
+        raise FileError("<stdout>", "standard output is closed")
+    click.echo(text, nl=False)
+
+
 def show(draw: Callable[[int], Any]) -> None:
     """What `draw` makes for the terminal's width, on standard output."""
     from rich.console import Console
 
     color = wants_color(sys.stdout, state().get("color", "auto"))
     console = Console(
-        no_color=not color,
+        color_system="auto" if color else None,
         force_terminal=color or None,
         highlight=False,
         markup=False,
@@ -70,7 +79,8 @@ class Progress:
             from rich.progress import Progress as Bar
 
             color = wants_color(sys.stderr, state().get("color", "auto"))
-            self._bar = Bar(console=Console(stderr=True, no_color=not color), transient=True)
+            console = Console(stderr=True, color_system="auto" if color else None)
+            self._bar = Bar(console=console, transient=True)
             self._bar.start()
             self._bar.add_task("rows", total=total)
         self._bar.update(0, completed=done)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from xentcli.cli.console import show, stdout_is_terminal
+from xentcli.cli.console import emit, show, stdout_is_terminal
 from xentcli.cli.inputs import text_style
 from xentcli.cli.params import common_options, json_option, option, read_options
 from xentcli.errors import OptionError
@@ -28,22 +28,22 @@ def inspect(**given: Any) -> None:
 
     A FILE may be - for standard input.
     """
-    from xentcli.inspection import How, inspect_path, line
+    from xentcli.formats import How
+    from xentcli.inspection import inspect_path, line
 
     _once(given["paths"])
-    how = How(given["input_format"], given["key"], text_style(given), given["stats"])
-    found = [item for path in given["paths"] for item in inspect_path(path, how)]
+    how = How(given["input_format"], given["key"], text_style(given), "--key")
+    found = [item for path in given["paths"] for item in inspect_path(path, how, given["stats"])]
     if given["as_json"]:
         from xentcli.formats.json import dumps
 
-        click.echo(dumps({"arrays": found}), nl=False)
+        emit(dumps({"arrays": found}))
     elif stdout_is_terminal():
         from xentcli.render import inspection
 
         show(lambda width: inspection(found))
     else:
-        for item in found:
-            click.echo(line(item))
+        emit("".join(f"{line(item)}\n" for item in found))
 
 
 def _once(paths: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ def text_style(given: dict[str, Any]) -> TextStyle:
 
 def read_inputs(given: dict[str, Any]) -> Inputs:
     """Read everything that the command names; `-` stands for standard input, once."""
-    from xentcli.formats import as_dtype, load
+    from xentcli.formats import How, as_dtype, load
     from xentcli.problem import Extras
 
     paths = {role: given[role] for role in ROLES if given.get(role) is not None}
@@ -53,14 +53,14 @@ def read_inputs(given: dict[str, Any]) -> Inputs:
         raise OptionError("command line", "'-' is standard input, which can be read only once")
     state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
     style = text_style(given)
-    logits = load(paths.pop("logits"), given["input_format"], given["key"], style)
+    how = How(given["input_format"], given["key"], style, "--key")
+    logits = load(paths.pop("logits"), how)
     array = as_dtype(logits, given["dtype"])
     targets = None
     if "targets" in paths:
-        path = paths.pop("targets")
-        loaded = load(path, given["target_format"], given["target_key"], style)
-        targets = _line_as_targets(loaded, array.shape)
-    beside = {role: load(path, style=style).array for role, path in paths.items()}
+        how = How(given["target_format"], given["target_key"], style, "--target-key")
+        targets = _line_as_targets(load(paths.pop("targets"), how), array.shape)
+    beside = {role: load(path, How(style=style)).array for role, path in paths.items()}
     upstream = beside.pop("upstream", numbers["upstream"])
     return Inputs(array, logits.format, targets, Extras(upstream=upstream, **beside))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xentcli.cli import outputs as out
-from xentcli.cli.console import Progress, note
+from xentcli.cli.console import Progress, emit, note
 from xentcli.cli.inputs import Inputs, loss_options_of, read_inputs
 from xentcli.cli.params import (
     common_options,
@@ -202,4 +202,4 @@ def _about(array: Any, given: dict[str, Any]) -> dict[str, Any]:
 def _print_json(value: dict[str, Any]) -> None:
     from xentcli.formats.json import dumps
 
-    click.echo(dumps(value), nl=False)
+    emit(dumps(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from xentcli.cli.console import show, stdout_is_terminal
+from xentcli.cli.console import emit, show, stdout_is_terminal
 from xentcli.cli.params import common_options, json_option
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
@@ -26,14 +26,13 @@ def info(as_json: bool) -> None:
     if as_json:
         from xentcli.formats.json import dumps
 
-        click.echo(dumps(facts), nl=False)
+        emit(dumps(facts))
     elif stdout_is_terminal():
         from xentcli.render import facts_table
 
         show(lambda width: facts_table(facts))
     else:
-        for name, value in facts.items():
-            click.echo(f"{name}\t{value}")
+        emit("".join(f"{name}\t{value}\n" for name, value in facts.items()))
 
 
 @click.command(short_help="Shell completion script.")
@@ -57,4 +56,4 @@ def completion(shell: str) -> None:
             shell, "this version of click has no completion for it", "click 8.5 or later has"
         )
     root = click.get_current_context().find_root().command
-    click.echo(kind(root, {}, "xent", "_XENT_COMPLETE").source())
+    emit(kind(root, {}, "xent", "_XENT_COMPLETE").source())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xentcli.cli.console import note, say, show, stdout_is_terminal
+from xentcli.cli.console import note, say, show, state, stdout_is_terminal
 from xentcli.cli.inputs import text_style
+from xentcli.cli.params import called
 from xentcli.errors import StrictError, plural
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def tell(notes: tuple[Note, ...], given: dict[str, Any]) -> None:
     for item in notes:
         if given["strict"] and item.strict:
             raise StrictError(item.where, item.text, "without --strict this is only a note")
-        note(f"{item.where}: {item.text}")
+        note(f"{called(item.where, state())}: {item.text}")
 
 
 def require_finite(array: Array, given: dict[str, Any]) -> None:
@@ -120,5 +121,5 @@ def loss_json(result: CrossEntropy, given: dict[str, Any], seconds: float) -> di
         "ignored": result.ignored,
         "backend": result.backend,
         "seconds": round(seconds, 6),
-        "notes": [f"{item.where}: {item.text}" for item in result.notes],
+        "notes": [f"{called(item.where, state())}: {item.text}" for item in result.notes],
     }

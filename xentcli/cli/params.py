@@ -14,6 +14,13 @@ import click
 from xentcli.errors import visible
 from xentcli.options import LossOptions, rule_text
 
+
+def called(where: str, state: dict[str, Any]) -> str:
+    """An argument of the library as the user called it: the file's name, or the option."""
+    names: dict[str, str] = state.get("names", {})
+    return names.get(where) or FLAGS.get(where) or where
+
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # How an argument of the library is called on the command line, for messages.
@@ -92,10 +99,11 @@ def read_options(*, targets: bool) -> Decorator:
 
 def _one_character(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     value = "\t" if value == r"\t" else value
-    if value is not None and (
-        len(value) != 1 or not value.isascii() or value in "+-.\r\n0123456789"
-    ):
-        raise click.BadParameter(f"{visible(value)!r} is not one character that can part numbers")
+    parts = value is None or (len(value) == 1 and value.isascii() and not value.isalnum())
+    if not parts or value in ("+", "-", ".", "\r", "\n", "\0"):
+        raise click.BadParameter(
+            f"{visible(value or '')!r} is not one character that can part numbers"
+        )
     return value
 
 

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from xentcli.dtypes import BF16, NAMES, Array, narrow
-from xentcli.errors import OptionError, visible
+from xentcli.errors import OptionError
 from xentcli.formats import json, npy, npz, text
 from xentcli.formats.source import Source, open_source
 
@@ -31,6 +31,16 @@ class TextStyle:
     def between(self, format: str) -> str:
         """The delimiter for `csv` or `tsv`."""
         return self.delimiter or ("\t" if format == "tsv" else ",")
+
+
+@dataclass(frozen=True)
+class How:
+    """How an input is read. `key_option` is what chooses an array of an archive, if anything."""
+
+    format: str | None = None
+    key: str | None = None
+    style: TextStyle = TextStyle()
+    key_option: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,22 +71,20 @@ def sniff(source: Source) -> str:
     return "npz" if start[:4] == b"PK\x03\x04" else "csv"
 
 
-def load(
-    path: str, format: str | None = None, key: str | None = None, style: TextStyle = TextStyle()
-) -> Loaded:
+def load(path: str, how: How = How()) -> Loaded:
     """Read one array from a path, or from standard input for `-`."""
     with open_source(path) as source:
-        source.name = visible(source.name)
-        format = format or suffix_format(path) or sniff(source)
+        format = how.format or suffix_format(path) or sniff(source)
         if format not in READABLE:
             raise OptionError(source.name, f"{format} is written by xent, and not read")
         if format == "npy":
             array = npy.read(source)
         elif format == "npz":
-            array = npz.read(source, key)
+            array = npz.read(source, how.key, how.key_option)
         else:
-            table = source.read_all()
-            array = text.read(table, source.name, style.between(format), style.header)
+            delimiter = how.style.between(format)
+            text.refuse_binary(source.peek(text.LOOK), source.name)
+            array = text.read(source.read_all(), source.name, delimiter, how.style.header)
         return Loaded(array, format, source.name)
 
 

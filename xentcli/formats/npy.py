@@ -19,6 +19,8 @@ from xentcli.formats.source import Source
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000  # NumPy's own limit
+MAX_AXES = 64  # NumPy's own limit
+MAX_BYTES = 2**63 - 1  # the same, for the product of the axes that are not 0
 
 _ENTRY = re.compile(
     r"\s*'(descr|fortran_order|shape)'\s*:\s*('[^'\\]*'|True|False|\([0-9L, ]*\))\s*(,|(?=\}))"
@@ -81,28 +83,36 @@ def _exactly(source: Source, count: int, what: str) -> bytes:
 
 
 def _parse(text: str, where: str, version: tuple[int, int]) -> Header:
-    body = text.rstrip(" \n")
-    entries: dict[str, str] = {}
-    position = 1
-    while match := _ENTRY.match(body, position):
-        if match[1] in entries:
-            raise FormatError(where, f"the header names {match[1]!r} twice")
-        entries[match[1]] = match[2]
-        position = match.end()
-    closed = body[:1] == "{" and body[position:].strip() == "}"
+    entries = _entries(text.rstrip(" \n"), where)
     shape = _TUPLE.fullmatch(entries.get("shape", ""))
-    order = entries.get("fortran_order")
-    descr = entries.get("descr", "")
+    order, descr = entries.get("fortran_order"), entries.get("descr", "")
     is_tuple = shape is not None and (shape[1] != "" or shape[2] is None)
-    if not (closed and shape and is_tuple and order in ("True", "False") and descr[:1] == "'"):
+    if not (shape and is_tuple and order in ("True", "False") and descr[:1] == "'"):
         raise FormatError(
             where,
             f"the header is not understood: {text.strip()[:80]!r}",
             "descr has to be a plain dtype, fortran_order True or False, shape a tuple",
         )
-    sizes = re.findall(r"\d+", shape[0])
-    dtype = _dtype(descr[1:-1], where)
-    return Header(tuple(map(int, sizes)), dtype, order == "True", version)
+    sizes = tuple(map(int, re.findall(r"\d+", shape[0])))
+    header = Header(sizes, _dtype(descr[1:-1], where), order == "True", version)
+    if len(sizes) > MAX_AXES:
+        raise FormatError(where, f"{len(sizes)} axes; at most {MAX_AXES} are allowed")
+    if prod(n for n in sizes if n) * header.dtype.itemsize > MAX_BYTES:
+        raise FormatError(where, f"shape {sizes} is larger than any memory")
+    return header
+
+
+def _entries(text: str, where: str) -> dict[str, str]:
+    """The three entries of the header as text; none where it is no such dictionary."""
+    entries: dict[str, str] = {}
+    position = 1
+    while match := _ENTRY.match(text, position):
+        if match[1] in entries:
+            raise FormatError(where, f"the header names {match[1]!r} twice")
+        entries[match[1]] = match[2]
+        position = match.end()
+    closed = text[:1] == "{" and text[position:].strip() == "}"
+    return entries if closed else {}
 
 
 def _dtype(descr: str, where: str) -> np.dtype[Any]:

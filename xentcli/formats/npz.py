@@ -11,6 +11,8 @@ from xentcli.errors import FormatError, OptionError, plural, visible
 from xentcli.formats import npy
 from xentcli.formats.source import Source
 
+MOST_DEFLATED = 1032  # the largest ratio that deflate can reach
+
 
 def members(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
     """The archive and the names of its arrays."""
@@ -27,25 +29,29 @@ def open_member(archive: zipfile.ZipFile, key: str, where: str) -> Source:
     try:
         stream = archive.open(info)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise FormatError(where, f"member {key!r} cannot be read: {error}") from error
-    return Source(stream, f"{where}[{visible(key)}]", info.file_size)
+        raise FormatError(where, f"member '{visible(key)}' cannot be read: {error}") from error
+    name = f"{where}[{visible(key)}]"
+    if info.file_size > info.compress_size * MOST_DEFLATED + 64:
+        what = f"declares {info.file_size} bytes, which {info.compress_size} cannot inflate to"
+        raise FormatError(name, what)
+    return Source(stream, name, info.file_size, declared=True)
 
 
-def choose(names: list[str], key: str | None, where: str) -> str:
-    """The array named `key`; the only one where none is named."""
+def choose(names: list[str], key: str | None, where: str, option: str | None) -> str:
+    """The array named `key`; the only one where none is named. `option` is what names it."""
     listed = ", ".join(map(visible, names[:10])) or "none"
     if key is None and len(names) != 1:
-        hint = "choose one with --key NAME"
+        hint = f"choose one with {option} NAME" if option else "an archive of one array is needed"
         raise OptionError(where, f"holds {plural(len(names), 'array')}: {listed}", hint)
     if key is not None and key not in names:
-        raise OptionError(where, f"no array {visible(key)!r}; it holds {listed}")
+        raise OptionError(where, f"no array '{visible(key)}'; it holds {listed}")
     return key or names[0]
 
 
-def read(source: Source, key: str | None) -> Array:
+def read(source: Source, key: str | None, option: str | None) -> Array:
     """The array named `key`; the only one where none is named."""
     archive, names = members(source)
-    return read_member(archive, choose(names, key, source.name), source.name)
+    return read_member(archive, choose(names, key, source.name, option), source.name)
 
 
 def read_member(archive: zipfile.ZipFile, key: str, where: str) -> Array:

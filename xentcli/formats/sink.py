@@ -27,14 +27,17 @@ class Sink:
     """One destination; opening it shows at once whether it can be written."""
 
     def __init__(self, path: str, *, no_clobber: bool = False, fsync: bool = False) -> None:
+        if not path:
+            raise OptionError("command line", "an output's name is empty")
         self.path = path
         self.name = "<stdout>" if path == "-" else visible(path)
         self._temporary: Path | None = None
         self._target = Path(path)
         self._mode: int | None = None
         self._fsync = fsync
+        self._keep = no_clobber
         try:
-            self.stream = self._stdout() if path == "-" else self._file(no_clobber)
+            self.stream = self._stdout() if path == "-" else self._file()
         except OSError as error:
             raise failed(self.name, "writing", error) from error
 
@@ -45,21 +48,21 @@ class Sink:
         raw = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
         return io.BufferedWriter(raw, BUFFER)
 
-    def _file(self, no_clobber: bool) -> IO[bytes]:
-        self._target = Path(os.path.realpath(self.path))  # a symlink stays, its target changes
+    def _file(self) -> IO[bytes]:
         try:
             state = self._target.stat()
         except FileNotFoundError:
-            return self._beside()
-        if no_clobber:
-            raise FileError(self.name, "exists, and --no-clobber keeps it")
-        if stat.S_ISDIR(state.st_mode):
+            state = None
+        if state and stat.S_ISDIR(state.st_mode):
             raise FileError(self.name, "is a folder")
-        if not os.access(self._target, os.W_OK):
+        if state and not os.access(self.path, os.W_OK):
             raise FileError(self.name, "is read-only")
-        if not stat.S_ISREG(state.st_mode):
+        if state and not stat.S_ISREG(state.st_mode):
             return self._target.open("wb", BUFFER)
-        self._mode = stat.S_IMODE(state.st_mode)
+        if state and self._keep:
+            raise self._exists()
+        self._target = Path(os.path.realpath(self.path))  # a symlink stays, its target changes
+        self._mode = stat.S_IMODE(state.st_mode) if state else None
         return self._beside()
 
     def _beside(self) -> IO[bytes]:
@@ -86,12 +89,30 @@ class Sink:
         try:
             self.stream.close()
             if self._temporary:
-                self._temporary.replace(self._target)
+                self._put(self._temporary)
                 self._temporary = None
                 if self._fsync or self._mode is not None:
                     _sync_folder(self._target.parent)
         except OSError as error:
             raise self._failed(error) from error
+
+    def _put(self, temporary: Path) -> None:
+        if not self._keep:
+            temporary.replace(self._target)
+            return
+        try:
+            os.link(temporary, self._target)  # unlike a rename, it never replaces
+        except FileExistsError as error:
+            raise self._exists() from error
+        except OSError:  # a file system without hard links
+            if os.path.lexists(self._target):
+                raise self._exists() from None
+            temporary.replace(self._target)
+            return
+        temporary.unlink()
+
+    def _exists(self) -> FileError:
+        return FileError(self.name, "exists, and --no-clobber keeps it")
 
     def discard(self) -> None:
         """Leave no trace."""

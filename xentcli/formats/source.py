@@ -21,12 +21,16 @@ CHUNK = 1 << 24
 class Source:
     """A stream of bytes with a name for messages and, for a plain file, a size.
 
-    A few bytes can be looked at before they are read, which pipes do not offer.
+    A few bytes can be looked at before they are read, which pipes do not offer. Nothing is
+    allocated because of a size that is only `declared`, as by an archive for its members.
     """
 
-    def __init__(self, stream: IO[bytes], name: str, size: int | None = None) -> None:
+    def __init__(
+        self, stream: IO[bytes], name: str, size: int | None = None, *, declared: bool = False
+    ) -> None:
         self._stream = stream
         self._ahead = b""
+        self._declared = declared
         self.name = name
         self.size = size
         self.position = 0
@@ -58,7 +62,8 @@ class Source:
 
     def read_buffer(self, count: int) -> Array:
         """That many bytes as a writable array; nothing is allocated before it is there."""
-        if self.size is not None and self.size - self.position >= count:
+        known = self.size is not None and not self._declared
+        if known and self.size - self.position >= count:  # type: ignore[operator] # known is not None
             return self._fill(np.empty(count, np.uint8))
         parts = [np.empty(0, np.uint8)]
         left = count
@@ -103,7 +108,10 @@ def failed(where: str, doing: str, error: OSError) -> FileError:
 
 @contextmanager
 def open_source(path: str) -> Iterator[Source]:
-    """Open a path, or standard input for `-`."""
+    """Open a path, or standard input for `-`; its name is safe to print."""
+    name = visible(path)
+    if not path:
+        raise OptionError("command line", "an input's name is empty")
     if path == "-":
         yield Source(_stdin(), "<stdin>")
         return
@@ -111,15 +119,15 @@ def open_source(path: str) -> Iterator[Source]:
         with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (a path may be bytes-like)
             state = os.fstat(stream.fileno())
             regular = stat.S_ISREG(state.st_mode)
-            yield Source(stream, path, state.st_size if regular else None)
+            yield Source(stream, name, state.st_size if regular else None)
     except FileNotFoundError as error:
         if error.filename != path:
             raise
-        raise OptionError(path, "no such file") from error
+        raise OptionError(name, "no such file") from error
     except OSError as error:
         if error.filename != path:
             raise
-        raise failed(path, "opening", error) from error
+        raise failed(name, "opening", error) from error
 
 
 def _stdin() -> Any:
@@ -130,8 +138,3 @@ def _stdin() -> Any:
             "<stdin>", "'-' reads standard input, which is a terminal", "pipe data into it"
         )
     return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
-
-
-def shown(path: str) -> str:
-    """A path as it is named in messages."""
-    return "<stdin>" if path == "-" else visible(path)

@@ -20,7 +20,9 @@ from xentcli.errors import FormatError, visible
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _LETTERS = b"0123456789+-.eEnaifNAIFtyTY \r\n"
-_BLANK_LINE = re.compile(rb"\A[ \r]*\n|\n[ \r]*\n(?![ \r\n]*\Z)")
+_BLANK_LINE = re.compile(rb"\A[ \r]*\n|\n[ \r]*\n")
+_LONE_CR = re.compile(rb"\r(?!\n)")
+LOOK = 4096  # bytes that are looked at before all are read
 _LONGEST = 1000  # characters in a cell
 
 
@@ -33,8 +35,10 @@ def read(data: bytes, where: str, delimiter: str = ",", header: bool = False) ->
         first = 2
     if not data.strip():
         raise FormatError(where, "the file is empty" if first == 1 else "only a header line")
+    data = data.rstrip(b" \r\n")
     clean = not data.translate(None, _LETTERS + delimiter.encode())
-    if not clean or _BLANK_LINE.search(data) or re.search(rb"\r(?!\n)", data):
+    too_long = re.compile(rb"[^\n%b]{%d}" % (re.escape(delimiter.encode()), _LONGEST + 1))
+    if not clean or any(wrong.search(data) for wrong in (_BLANK_LINE, _LONE_CR, too_long)):
         _complain(data, where, delimiter, first)
     try:
         table = np.loadtxt(
@@ -46,6 +50,14 @@ def read(data: bytes, where: str, delimiter: str = ",", header: bool = False) ->
         for _ in _cells(data, where, delimiter, first):
             pass  # nan and inf are numbers here, 1e400 is not
     return table
+
+
+def refuse_binary(start: bytes, where: str) -> None:
+    """Stop before a stream of other bytes, perhaps one without an end, is read as text."""
+    if start[:2] == b"\x1f\x8b":
+        raise FormatError(where, "the data are compressed with gzip", "gunzip -c FILE | xent … -")
+    if 2 * start.count(0) > len(start):
+        raise FormatError(where, "most bytes are NUL: this is no text")
 
 
 def _without_mark(data: bytes, where: str) -> bytes:
@@ -63,7 +75,7 @@ def _complain(data: bytes, where: str, delimiter: str, first: int) -> None:
 def _cells(data: bytes, where: str, delimiter: str, first: int) -> Iterator[float]:
     """Read cell by cell; raise where the first one is wrong."""
     width = None
-    lines = data.rstrip(b" \r\n").split(b"\n")
+    lines = data.split(b"\n")
     for number, raw in enumerate(lines, first):
         line = _line(raw.removesuffix(b"\r"), f"line {number}", where)
         cells = line.split(delimiter)
@@ -96,19 +108,21 @@ def _value(cell: str, where: str, place: str, line: str) -> float:
     if _SPECIAL.fullmatch(cell):
         return float(cell)
     if not (cell.isascii() and _NUMBER.fullmatch(cell)):
-        raise FormatError(where, f"{place}: {visible(cell[:40])!r} is not a number", _hint(cell))
+        raise FormatError(
+            where, f"{place}: '{visible(cell[:40])}' is not a number", _hint(cell, place)
+        )
     value = float(cell)
     if np.isinf(value):
         raise FormatError(where, f"{place}: {cell[:40]} is out of the range of float64")
     return value
 
 
-def _hint(cell: str) -> str | None:
+def _hint(cell: str, place: str) -> str | None:
     for character, name in ((";", "';'"), ("\t", "tab"), (" ", "' '")):
         if character in cell.strip():
             option = r"$'\t'" if name == "tab" else name
             return f"the delimiter seems to be {name}: -d {option}"
-    if cell[:1].isalpha() or cell[:1] in "\"'_#":
+    if place.startswith("line 1,") and (cell[:1].isalpha() or cell[:1] in "\"'_#"):
         return "--header skips a first line of names"
     return None
 

@@ -1,0 +1,448 @@
+"""Output files are old or new and never half, and what is no plain file is never replaced."""
+
+import os
+import re
+import stat
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import (
+    GRADIENT,
+    LOGITS,
+    LOSSES,
+    TARGETS,
+    assert_done,
+    assert_error,
+    assert_unchanged,
+    bash,
+    contents,
+    from_npy,
+    inside,
+    npy,
+    run,
+    started,
+    temporaries,
+    wait_for,
+)
+
+from xentcli.errors import FileError, OptionError
+from xentcli.formats.sink import Outputs
+
+GRAD = ("grad", "l.npy", "t.npy")
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The current folder, with l.npy and t.npy in it."""
+    np.save(tmp_path / "l.npy", LOGITS)
+    np.save(tmp_path / "t.npy", TARGETS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def assert_gradient(path):
+    """The file holds the gradient, complete."""
+    np.testing.assert_allclose(from_npy(Path(path).read_bytes()), GRADIENT, rtol=1e-15)
+
+
+def mode(path):
+    """A file's permissions."""
+    return stat.S_IMODE(Path(path).stat().st_mode)
+
+
+def test_assert_gradient_fails_on_a_half_and_on_another_file(tmp_path):
+    (tmp_path / "half.npy").write_bytes(npy(GRADIENT)[:-1])
+    (tmp_path / "other.npy").write_bytes(npy(LOGITS))
+    for name in ("half.npy", "other.npy"):
+        with pytest.raises((AssertionError, ValueError)):
+            assert_gradient(tmp_path / name)
+
+
+def test_a_new_file_is_complete_and_nothing_else_is_left(files, capfdbinary):
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert_gradient("g.npy")
+    assert sorted(contents(files)) == ["g.npy", "l.npy", "t.npy"]
+
+
+def test_an_old_file_is_replaced(files, capfdbinary):
+    (files / "g.npy").write_bytes(b"old" * 1000)
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert_gradient("g.npy")
+
+
+def test_a_reader_of_the_old_file_is_not_disturbed(files, capfdbinary):
+    (files / "g.npy").write_bytes(b"old")
+    with (files / "g.npy").open("rb") as stream:
+        assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+        assert stream.read() == b"old"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o000])
+def test_a_new_file_has_the_mode_that_the_umask_leaves(umask, files, capfdbinary):
+    old = os.umask(umask)
+    try:
+        assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", "loss.txt"))
+        assert os.umask(umask) == umask, "the umask was changed"
+    finally:
+        os.umask(old)
+    assert mode("g.npy") == mode("loss.txt") == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("old", [0o600, 0o640, 0o666, 0o755])
+def test_a_replaced_file_keeps_its_mode(old, files, capfdbinary):
+    (files / "g.npy").write_bytes(b"old")
+    (files / "g.npy").chmod(old)
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert_gradient("g.npy")
+    assert mode("g.npy") == old
+
+
+def test_a_file_being_written_cannot_be_read_by_others(files):
+    with started("grad", "-", "t.npy", "-o", "g.npy") as process:
+        (temporary,) = wait_for(lambda: temporaries(files))
+        assert mode(temporary) == 0o600
+        process.communicate(npy(LOGITS), timeout=30)
+    assert_gradient("g.npy")
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["a file", "nothing"])
+def test_a_symlink_stays_and_its_target_changes(exists, files, capfdbinary):
+    (files / "there").mkdir()
+    target = files / "there" / "real.npy"
+    if exists:
+        target.write_bytes(b"old")
+        target.chmod(0o640)
+    (files / "g.npy").symlink_to("there/real.npy")
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert (files / "g.npy").is_symlink()
+    assert (files / "g.npy").readlink() == Path("there/real.npy")
+    assert_gradient(target)
+    assert mode(target) == (0o640 if exists else 0o666 & ~_umask())
+    assert list((files / "there").iterdir()) == [target]
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_loop_of_symlinks_cannot_be_written(files, capfdbinary):
+    (files / "loop.npy").symlink_to("loop.npy")
+    assert_error(inside(capfdbinary, *GRAD, "-o", "loop.npy"), 4, "loop.npy")
+    assert (files / "loop.npy").is_symlink()
+
+
+@pytest.mark.parametrize("option", ["-o", "--loss-out"])
+@pytest.mark.parametrize(
+    "path",
+    ["missing/g.npy", "d", "d/", "l.npy/g.npy"],
+    ids=["no folder", "folder", "slash", "file"],
+)
+def test_what_cannot_be_written_is_told(option, path, files, capfdbinary):
+    (files / "d").mkdir()
+    before = contents(files)
+    other = ["-o", "g.npy"] if option == "--loss-out" else []
+    result = inside(capfdbinary, *GRAD, *other, option, path)
+    assert_error(result, 4, path)
+    assert_unchanged(files, before)
+    assert not temporaries(files)
+
+
+@pytest.mark.parametrize("path", ["missing/g.npy", "d", "/dev/null/g.npy", "/proc/g.npy"])
+def test_a_hopeless_output_fails_before_the_input_is_read(path, files):
+    (files / "d").mkdir()
+    with started("grad", "-", "t.npy", "-o", path) as process:  # nothing is ever written to it
+        assert process.wait(timeout=30) == 4
+        assert process.stderr.read().decode().startswith(f"xent: error: {path}: ")
+
+
+def test_the_outputs_are_looked_at_before_the_inputs(files, capfdbinary):
+    (files / "l.npy").write_bytes(b"nonsense")
+    assert_error(inside(capfdbinary, *GRAD, "-o", "missing/g.npy"), 4, "missing")
+
+
+def test_a_read_only_target_is_kept(files, capfdbinary, monkeypatch):
+    (files / "g.npy").write_bytes(b"old")
+    (files / "g.npy").chmod(0o444)
+    if os.geteuid() == 0:  # whom the system lets write everything
+        monkeypatch.setattr(os, "access", lambda path, how, **more: mode(path) & 0o222 != 0)
+    assert_error(inside(capfdbinary, *GRAD, "-o", "g.npy"), 4, "g.npy", "read-only")
+    assert (files / "g.npy").read_bytes() == b"old"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_told(files, capfdbinary):
+    (files / "d").mkdir(mode=0o555)
+    assert_error(inside(capfdbinary, *GRAD, "-o", "d/g.npy"), 4, "d/g.npy", "ermission")
+
+
+# One file for two things
+
+
+@pytest.mark.parametrize("second", ["g.npy", "./g.npy", "link.npy", "d/../g.npy"])
+@pytest.mark.parametrize("exists", [True, False], ids=["an old file", "no file"])
+def test_one_file_cannot_be_both_outputs(second, exists, files, capfdbinary):
+    (files / "d").mkdir()
+    (files / "link.npy").symlink_to("g.npy")
+    if exists:
+        (files / "g.npy").write_bytes(b"old")
+    before = contents(files)
+    result = inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", second)
+    assert_error(result, 2, second, "twice")
+    assert_unchanged(files, before)
+
+
+def test_standard_output_cannot_be_both_outputs(files, capfdbinary):
+    assert_error(inside(capfdbinary, *GRAD, "-o", "-", "--loss-out", "-"), 2, "twice")
+
+
+def test_standard_output_without_a_name_cannot_be_both_outputs_either(files, capfdbinary):
+    assert_error(inside(capfdbinary, *GRAD, "--loss-out", "-"), 2, "twice")
+
+
+@pytest.mark.parametrize("how", ["same", "hard link", "symlink", "targets"])
+def test_the_output_may_be_the_input(how, files, capfdbinary):
+    output = {"same": "l.npy", "hard link": "hard.npy", "symlink": "soft.npy", "targets": "t.npy"}
+    (files / "hard.npy").hardlink_to("l.npy")
+    (files / "soft.npy").symlink_to("l.npy")
+    assert_done(inside(capfdbinary, *GRAD, "-o", output[how]))
+    assert_gradient(output[how])
+
+
+def test_the_output_may_be_the_file_under_standard_input(files):
+    assert_done(bash("xent grad - t.npy -o l.npy < l.npy"))
+    assert_gradient("l.npy")
+
+
+# All outputs or none
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-o", "g.npy", "--loss-out", "/dev/full"],
+        ["-o", "/dev/full", "--loss-out", "loss.txt"],
+        ["-o", "g.npy", "--loss-out", "missing/loss.txt"],
+        ["-o", "g.npy", "--loss-out", "d"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("exists", [True, False], ids=["old files", "no files"])
+def test_both_outputs_are_new_or_both_are_old(options, exists, files, capfdbinary):
+    (files / "d").mkdir()
+    if exists:
+        (files / "g.npy").write_bytes(b"old")
+        (files / "loss.txt").write_bytes(b"old loss")
+    before = contents(files)
+    assert_error(
+        inside(capfdbinary, *GRAD, *options), 4, options[3] if options[1] == "g.npy" else options[1]
+    )
+    assert_unchanged(files, before)
+
+
+def test_a_full_standard_output_leaves_the_other_output_old(files):
+    (files / "loss.txt").write_bytes(b"old loss")
+    before = contents(files)
+    assert_error(bash("xent grad l.npy t.npy --loss-out loss.txt > /dev/full"), 4, "No space left")
+    assert_unchanged(files, before)
+
+
+def test_a_closed_pipe_leaves_the_other_output_old(files):
+    np.save("l.npy", np.zeros((20_000, 10)))
+    np.save("t.npy", np.zeros(20_000, int))
+    before = contents(files)
+    result = bash("xent grad l.npy t.npy --loss-out loss.txt | head -c 10 | wc -c")
+    assert (result.out.strip(), result.err) == (b"10", "")
+    assert_unchanged(files, before)
+
+
+@pytest.mark.parametrize("limit", [0, 8])
+def test_a_file_size_limit_is_an_error_that_leaves_nothing(limit, files):
+    np.save("l.npy", np.zeros((20_000, 10)))
+    np.save("t.npy", np.zeros(20_000, int))
+    (files / "g.npy").write_bytes(b"old")
+    before = contents(files)
+    result = bash(f"ulimit -f {limit}; xent grad l.npy t.npy -o g.npy")
+    assert_error(result, 4, "g.npy", "File too large")
+    assert_unchanged(files, before)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace", "chmod"])
+def test_a_failing_step_at_the_end_is_told_and_leaves_the_old_file(
+    failing, files, capfdbinary, monkeypatch
+):
+    (files / "g.npy").write_bytes(b"old")
+    before = contents(files)
+
+    def fails(*arguments, **more):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, failing, fails)
+    result = inside(capfdbinary, *GRAD, "-o", "g.npy")
+    monkeypatch.undo()
+    assert_error(result, 4, "g.npy", "Input/output error")
+    assert_unchanged(files, before)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The names of what is done to files, in order."""
+    done = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *a, real=real, name=name: (done.append(name), real(*a))[1]
+        )
+    return done
+
+
+def test_a_replaced_file_is_on_the_disk_before_its_name_changes(files, capfdbinary, steps):
+    (files / "g.npy").write_bytes(b"old")
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert steps == ["fsync", "replace", "fsync"]
+
+
+def test_a_new_file_waits_for_the_disk_only_with_fsync(files, capfdbinary, steps):
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert steps == ["replace"]
+    steps.clear()
+    assert_done(inside(capfdbinary, *GRAD, "-o", "new.npy", "--fsync"))
+    assert steps == ["fsync", "replace", "fsync"]
+
+
+# --no-clobber
+
+
+@pytest.mark.parametrize("flag", ["-n", "--no-clobber"])
+@pytest.mark.parametrize("option", ["-o", "--loss-out"])
+def test_no_clobber_keeps_an_old_file(flag, option, files, capfdbinary):
+    (files / "old.npy").write_bytes(b"old")
+    before = contents(files)
+    other = ["-o", "new.npy"] if option == "--loss-out" else []
+    result = inside(capfdbinary, *GRAD, flag, *other, option, "old.npy")
+    assert_error(result, 4, "old.npy", "exists")
+    assert_unchanged(files, before)
+
+
+def test_no_clobber_writes_a_new_file(files, capfdbinary):
+    assert_done(inside(capfdbinary, *GRAD, "-n", "-o", "g.npy"))
+    assert_gradient("g.npy")
+
+
+def test_no_clobber_keeps_a_file_that_came_during_the_work(files):
+    with started("grad", "-", "t.npy", "-n", "-o", "g.npy") as process:
+        wait_for(lambda: temporaries(files))
+        (files / "g.npy").write_bytes(b"somebody else's")
+        _, err = process.communicate(npy(LOGITS), timeout=30)
+    assert (files / "g.npy").read_bytes() == b"somebody else's"
+    assert process.returncode == 4
+    assert b"g.npy: exists" in err
+    assert not temporaries(files)
+
+
+def test_no_clobber_does_not_stop_standard_output_and_devices(files, capfdbinary):
+    assert inside(capfdbinary, *GRAD, "-n").code == 0
+    assert_done(inside(capfdbinary, *GRAD, "-n", "-o", "/dev/null"))
+
+
+# What is no plain file
+
+
+def test_a_device_is_written_and_stays(files, capfdbinary):
+    before = Path("/dev/null").stat()
+    assert_done(inside(capfdbinary, *GRAD, "-o", "/dev/null", "--loss-out", "loss.txt"))
+    after = Path("/dev/null").stat()
+    assert stat.S_ISCHR(after.st_mode)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert float((files / "loss.txt").read_text()) == pytest.approx(LOSSES.mean())
+
+
+def test_a_full_device_is_told(files, capfdbinary):
+    result = inside(capfdbinary, *GRAD, "-o", "/dev/full")
+    assert_error(result, 4, "/dev/full", "No space left on device")
+
+
+def test_a_full_device_is_told_when_more_than_a_buffer_is_written(files):
+    np.save("l.npy", np.zeros((20_000, 10)))
+    np.save("t.npy", np.zeros(20_000, int))
+    for output in ("-o /dev/full", "-o - > /dev/full"):
+        assert_error(bash(f"xent grad l.npy t.npy {output}"), 4, "No space left on device")
+
+
+def test_a_fifo_is_written_and_stays(files, capfdbinary):
+    os.mkfifo("fifo")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((files / "fifo").read_bytes()))
+    reader.start()
+    assert_done(inside(capfdbinary, *GRAD, "-o", "fifo"))
+    reader.join()
+    assert stat.S_ISFIFO((files / "fifo").stat().st_mode)
+    np.testing.assert_allclose(from_npy(read[0]), GRADIENT, rtol=1e-15)
+
+
+@pytest.mark.parametrize("output", ["/dev/stdout", ">(cat)", "/dev/fd/1", "/proc/self/fd/1"])
+def test_the_names_of_open_pipes_can_be_written(output, files):
+    result = bash(f"xent grad l.npy t.npy -q -f npy -o {output} | cat")
+    assert (result.code, result.err) == (0, "")
+    np.testing.assert_allclose(from_npy(result.out), GRADIENT, rtol=1e-15)
+
+
+def test_a_preview_needs_no_output_file_and_json_goes_beside_it(files, capfdbinary):
+    result = inside(capfdbinary, *GRAD, "-o", "/dev/null", "--json", "-q")
+    assert result.code == 0
+    assert re.search(r'"path": "/dev/null"', result.text)
+
+
+# The class itself
+
+
+def write(names, error=None):
+    """Write to several outputs, and perhaps fail."""
+    with Outputs() as outputs:
+        for name in names:
+            outputs.open(name).stream.write(b"new")
+        if error:
+            raise error
+
+
+def test_outputs_that_are_left_by_an_error_leave_nothing(files):
+    (files / "a").write_bytes(b"old")
+    before = contents(files)
+    with pytest.raises(KeyError):
+        write(["a", "b"], KeyError())
+    assert_unchanged(files, before)
+
+
+def test_outputs_appear_at_the_end_and_together(files):
+    before = contents(files)
+    with Outputs() as outputs:
+        for name in ("a", "b"):
+            outputs.open(name).stream.write(b"new")
+        visible = {name for name in contents(files) if ".xent-" not in name}
+        assert visible == before.keys()
+    assert {name: data for name, data in contents(files).items() if name in "ab"} == {
+        "a": b"new",
+        "b": b"new",
+    }
+
+
+def test_the_same_output_twice_is_an_error(files):
+    with pytest.raises(OptionError, match="twice"):
+        write(["a", "./a"])
+    assert sorted(contents(files)) == ["l.npy", "t.npy"]
+
+
+def test_an_output_in_a_missing_folder_is_an_error(files):
+    with pytest.raises(FileError, match="no folder"):
+        write(["a", "missing/b"])
+    assert sorted(contents(files)) == ["l.npy", "t.npy"]
+
+
+def test_a_long_name_does_not_make_the_temporary_name_too_long(files):
+    name = "x" * 255
+    result = run(*GRAD, "-o", name)
+    assert_done(result)
+    assert_gradient(name)

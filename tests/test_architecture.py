@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Lower layers first. A module may import from earlier layers, and from its own package.
 LAYERS = [
-    {"xentcli.errors"},
+    {"xentcli.errors", "xentcli.cleanup"},
     {"xentcli.options"},
     {"xentcli.dtypes"},
     {"xentcli.sums", "xentcli.layout", "xentcli.notes"},

@@ -413,7 +413,7 @@ def test_more_than_two_axes_do_not_fit_into_text(tmp_path, capfdbinary):
     before = contents(tmp_path)
     output = tmp_path / "p.csv"
     result = inside(capfdbinary, "softmax", tmp_path / "l.npy", "-o", output)
-    assert_error(result, 1, "(2, 3, 4)", "npy")
+    assert_error(result, 2, "(2, 3, 4)", "npy")
     assert_unchanged(tmp_path, before)
 
 

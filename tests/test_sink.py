@@ -196,11 +196,11 @@ def test_one_file_cannot_be_both_outputs(second, exists, files, capfdbinary):
 
 
 def test_standard_output_cannot_be_both_outputs(files, capfdbinary):
-    assert_error(inside(capfdbinary, *GRAD, "-o", "-", "--loss-out", "-"), 2, "twice")
+    assert_error(inside(capfdbinary, *GRAD, "-o", "-", "--loss-out", "-"), 2, "standard output")
 
 
 def test_standard_output_without_a_name_cannot_be_both_outputs_either(files, capfdbinary):
-    assert_error(inside(capfdbinary, *GRAD, "--loss-out", "-"), 2, "twice")
+    assert_error(inside(capfdbinary, *GRAD, "--loss-out", "-"), 2, "standard output")
 
 
 @pytest.mark.parametrize("how", ["same", "hard link", "symlink", "targets"])
@@ -403,7 +403,7 @@ def write(names, error=None):
     """Write to several outputs, and perhaps fail."""
     with Outputs() as outputs:
         for name in names:
-            outputs.open(name).stream.write(b"new")
+            outputs.open(name).write(b"new")
         if error:
             raise error
 
@@ -420,7 +420,7 @@ def test_outputs_appear_at_the_end_and_together(files):
     before = contents(files)
     with Outputs() as outputs:
         for name in ("a", "b"):
-            outputs.open(name).stream.write(b"new")
+            outputs.open(name).write(b"new")
         visible = {name for name in contents(files) if ".xent-" not in name}
         assert visible == before.keys()
     assert {name: data for name, data in contents(files).items() if name in "ab"} == {

@@ -1,6 +1,19 @@
-"""`python -m xentcli` is the same as `xent`."""
+"""The command: `xent`, `xentcli` and `python -m xentcli` start here."""
 
-from xentcli.cli import main
+from __future__ import annotations
+
+from typing import NoReturn
+
+from xentcli.cleanup import watch_signals
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    watch_signals()  # before the imports, which take longest
+    from xentcli.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

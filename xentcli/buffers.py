@@ -46,9 +46,7 @@ class Destination:
     def put(self, block: Block, rows: Array) -> None:
         """Take what the kernel wrote into `buffer`."""
         if not np.may_share_memory(rows, self._boxed):
-            if self.dtype.isnative:
-                rows = narrow(rows, self.dtype)
-            self.layout.put(self._boxed, block, rows)
+            self.layout.put(self._boxed, block, narrow(rows, self.dtype))
 
     def finish(self) -> Array:
         """The filled array: the caller's own where one was given."""
@@ -63,10 +61,13 @@ def _checked(out: Any, layout: Layout) -> Array:
     if out.shape != layout.shape:
         raise ShapeError("out", f"shape {out.shape} does not fit logits of shape {layout.shape}")
     if out.dtype.kind in "iu":
-        raise DtypeError("out", f"dtype {name_of(out.dtype)} cannot hold a gradient, floats can")
+        raise DtypeError("out", f"dtype {name_of(out.dtype)} cannot hold fractions")
     if not out.flags.writeable:
         raise DataError("out", "the array is read-only")
-    return as_logits(out, "out")
+    try:
+        return as_logits(out, "out")
+    except DtypeError as error:
+        raise DtypeError("out", error.what, "float16, bfloat16, float32 and float64 can") from error
 
 
 def _same_memory(a: Array, b: Array) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xentcli.errors import DtypeError
+from xentcli.errors import DtypeError, ShapeError
 
 Array = npt.NDArray[Any]
 
@@ -42,12 +42,20 @@ def name_of(dtype: np.dtype[Any]) -> str:
     return f"{dtype.kind}{dtype.itemsize}" if dtype.kind == "V" else dtype.name
 
 
+def as_array(values: Any, where: str) -> Array:
+    """What numpy.asarray makes of it; nested lists of unequal length are no array."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise ShapeError(where, f"this is no array: {error}") from error
+
+
 def as_logits(values: Any, where: str = "logits") -> Array:
     """An array of logits in one of the four kinds, in any byte order; integers become float64.
 
     A view where possible: an array of ml_dtypes.bfloat16 is seen as `BF16`.
     """
-    array = np.asarray(values)
+    array = as_array(values, where)
     if array.dtype.name == "bfloat16":
         return array.view(BF16)
     if native(array.dtype) in NAMES.values():
@@ -65,10 +73,7 @@ def _hint(dtype: np.dtype[Any]) -> str:
 
 def reals(values: Any, where: str) -> Array:
     """Numbers that stand beside the logits (weights, probabilities) as float64."""
-    array = np.asarray(values)
-    if array.dtype == bool:
-        raise DtypeError(where, "dtype bool cannot be used", _hint(array.dtype))
-    return widen(as_logits(array, where), NAMES["f64"])
+    return widen(as_logits(values, where), NAMES["f64"])
 
 
 def compute_dtype(logits: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:

@@ -80,14 +80,20 @@ class FileError(XentError):
     exit_code = 4
 
 
-def visible(text: str) -> str:
+class Shown(str):
+    """Text from outside that is safe to print, told apart from the names of arguments."""
+
+    __slots__ = ()
+
+
+def visible(text: str) -> Shown:
     r"""Text from outside with every character escaped that a terminal would act on.
 
     >>> visible("a\x1b[31m.npy"), visible("two\nlines")
     ('a\\x1b[31m.npy', 'two\\nlines')
     """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    return Shown(
+        "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     )
 
 

@@ -55,14 +55,14 @@ def compute(
     problem: Problem, options: LossOptions, run: Run, *, grad: bool = True, out: Any = None
 ) -> CrossEntropy:
     """Loss and, with `grad`, its gradient; `out` is the caller's buffer for it."""
-    task = _Task(
-        problem, options, run, Destination(problem.layout, problem.logits, out) if grad else None
-    )
-    for block in problem.layout.blocks(task.backend.block):
-        task.do(block)
-        if run.progress:
-            run.progress(block.stop, problem.layout.rows)
-    return task.result(options.reduction == "none")
+    destination = Destination(problem.layout, problem.logits, out) if grad else None
+    with np.errstate(all="ignore"):  # NaN and infinity are answers here
+        task = _Task(problem, options, run, destination)
+        for block in problem.layout.blocks(task.backend.block):
+            task.do(block)
+            if run.progress:
+                run.progress(block.stop, problem.layout.rows)
+        return task.result(options.reduction == "none")
 
 
 class _Task:
@@ -72,9 +72,9 @@ class _Task:
         self, problem: Problem, options: LossOptions, run: Run, grad: Destination | None
     ) -> None:
         layout = problem.layout
-        logits, targets = problem.logits, problem.targets
         if grad:
-            logits, targets = grad.unshared(logits), grad.unshared(targets)
+            problem = problem.mapped(grad.unshared)
+        logits, targets = problem.logits, problem.targets
         self.logits = layout.boxed(logits)
         self.targets = layout.boxed(targets) if problem.probs else targets
         self.problem, self.layout, self.grad = problem, layout, grad
@@ -111,19 +111,19 @@ class _Task:
 
     def result(self, per_row: bool) -> CrossEntropy:
         """What all blocks together gave."""
-        losses = self.losses.reshape(self.layout.row_shape)
+        loss: Any = self.losses.reshape(self.layout.row_shape)
+        notes = [*self.check.notes(), *nonfinite_rows(self.losses, "loss")]
+        if not per_row:
+            loss = self.reduction.reduce(self.total.value())
+            notes += self.reduction.notes(loss, all_finite=not notes)
         return CrossEntropy(
-            loss=losses if per_row else self.reduction.reduce(self.total.value()),
+            loss=loss,
             grad=self.grad.finish() if self.grad else None,
             lse=self.lse.reshape(self.layout.row_shape),
             backend=self.backend.name,
             rows=self.layout.rows,
             ignored=self.problem.ignored,
-            notes=(
-                *self.check.notes(),
-                *nonfinite_rows(self.losses, "loss"),
-                *self.reduction.notes(),
-            ),
+            notes=tuple(notes),
         )
 
 

@@ -25,8 +25,15 @@ def describe() -> dict[str, str]:
         "threads": str(threads()),
         "backends": ", ".join(NAMES),
         "auto": f"numpy up to {AUTO_LIMIT:,} logits, cpu beyond",
-        "cache": visible(str(cache.folder())),
+        "cache": _cache(),
     }
+
+
+def _cache() -> str:
+    try:
+        return visible(str(cache.folder()))
+    except RuntimeError:  # there is no home folder
+        return "none: kernels are compiled for each process"
 
 
 def threads() -> int:

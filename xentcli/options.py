@@ -78,7 +78,7 @@ def _allowed(value: Any, default: Any, rule: Any) -> bool:
         return True
     if "choices" in rule:
         return value in rule["choices"]
-    if isinstance(value, bool):
+    if isinstance(value, bool | str):
         return False
     try:
         number = float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,24 @@ from xentcli.dtypes import Array, as_logits, compute_dtype, widen
 from xentcli.kernels import Scalars
 from xentcli.layout import find
 from xentcli.loss import Run
+from xentcli.notes import Note, nonfinite_rows
 from xentcli.options import LossOptions
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """The array, the backend that ran, how many entries are not finite, and notes."""
+
+    array: Array
+    backend: str
+    nonfinite: int
+    notes: tuple[Note, ...]
 
 
 def probabilities(
     logits: Any, options: LossOptions, run: Run, *, log: bool, out: Any = None
-) -> tuple[Array, str]:
-    """The array of probabilities, or of their logarithms, and the backend that ran.
+) -> Probabilities:
+    """Probabilities, or their logarithms.
 
     Of the options the temperature, the softcap and the class axis matter.
     """
@@ -30,13 +42,18 @@ def probabilities(
     softcap = np.inf if options.softcap is None else float(options.softcap)
     scalars = Scalars(temperature=float(options.temperature), softcap=softcap)
     boxed = layout.boxed(result.unshared(x))
-    for block in layout.blocks(backend.block):
-        buffer = result.buffer(block, dtype)
-        backend.softmax_rows(widen(layout.take(boxed, block), dtype), scalars, log, buffer)
-        result.put(block, buffer)
-        if run.progress:
-            run.progress(block.stop, layout.rows)
-    return result.finish(), backend.name
+    first, nonfinite = np.empty(layout.rows), 0
+    with np.errstate(all="ignore"):  # NaN and infinity are answers here
+        for block in layout.blocks(backend.block):
+            rows = result.buffer(block, dtype)
+            backend.softmax_rows(widen(layout.take(boxed, block), dtype), scalars, log, rows)
+            first[block.rows] = np.where(np.isnan(rows[:, 0]), np.nan, 0.0)
+            nonfinite += int(np.count_nonzero(~np.isfinite(rows)))
+            result.put(block, rows)
+            if run.progress:
+                run.progress(block.stop, layout.rows)
+    notes = tuple(nonfinite_rows(first, "result"))  # a row is NaN throughout or nowhere
+    return Probabilities(result.finish(), backend.name, nonfinite, notes)
 
 
 def softmax(  # noqa: PLR0913 (one name for each option)
@@ -66,7 +83,7 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     (1990).
     """
     options = LossOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
-    return probabilities(logits, options, Run(backend, threads), log=False, out=out)[0]
+    return probabilities(logits, options, Run(backend, threads), log=False, out=out).array
 
 
 def log_softmax(  # noqa: PLR0913 (one name for each option)
@@ -97,4 +114,4 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     functions, IMA Journal of Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
     """
     options = LossOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
-    return probabilities(logits, options, Run(backend, threads), log=True, out=out)[0]
+    return probabilities(logits, options, Run(backend, threads), log=True, out=out).array

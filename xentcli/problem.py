@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from xentcli.dtypes import Array, as_logits, reals
-from xentcli.errors import DataError, ShapeError
+from xentcli.errors import DataError, ShapeError, plural
 from xentcli.layout import Layout, Shape, find
 from xentcli.options import LossOptions
 from xentcli.targets import IGNORED, as_indices, as_targets, kind_of
@@ -39,10 +40,30 @@ class Problem:
     sample_weight: Array | None
     upstream: Array
 
+    def mapped(self, function: Callable[[Array], Array]) -> Problem:
+        """The same problem with a function applied to each of its arrays."""
+        arrays: dict[str, Any] = {
+            name: function(value)
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        return replace(self, **arrays)
+
     @property
     def present(self) -> Array | slice:
         """The rows that count: a mask, or all of them."""
         return slice(None) if self.probs else self.targets != IGNORED
+
+    def sample_weights(self, rows: slice) -> Array:
+        """v_i of some rows."""
+        if self.sample_weight is not None:
+            return self.sample_weight[rows]
+        return np.ones(len(range(*rows.indices(self.layout.rows))))
+
+    def row_weight(self, rows: slice) -> Array:
+        """What a row counts in the mean: v_i·w_{y_i}, or v_i for probabilities; any if ignored."""
+        weights = self.sample_weights(rows)
+        return weights if self.probs else weights * self.weight[self.targets[rows]]
 
     @property
     def ignored(self) -> int:
@@ -95,7 +116,7 @@ def _vector(values: Any, where: str, allowed: tuple[int, Shape]) -> Array:
     if array.shape not in (shape, (length,), (length, 1), (1, length)) and array.size != 1:
         raise ShapeError(where, f"shape {array.shape} does not fit: {shape} is needed")
     if array.size != length:
-        raise ShapeError(where, f"{array.size} numbers do not fit: {length} are needed")
+        raise ShapeError(where, f"{plural(array.size, 'number')} given, {length} needed")
     flat = array.reshape(-1)
     if not np.isfinite(flat).all():
         first = int(np.argmin(np.isfinite(flat)))

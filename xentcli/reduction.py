@@ -31,7 +31,6 @@ class Reduction:
     """The denominator (1 for sum and none), and the z-loss coefficient that goes with it."""
 
     problem: Problem
-    reduction: str
     denominator: float
     z_loss: float
     when_empty: float | None
@@ -42,7 +41,7 @@ class Reduction:
         upstream = self.problem.upstream
         scale = np.broadcast_to(upstream if upstream.ndim == 0 else upstream[block.rows], rows)
         if self.denominator == 0:
-            return np.zeros(rows)  # every row that is there has weight 0
+            return np.where(self.problem.row_weight(block.rows) == 0, 0.0, np.nan)
         return self.weigh(scale / self.denominator, block)
 
     def weigh(self, values: Array, block: Block) -> Array:
@@ -56,34 +55,32 @@ class Reduction:
             return self.when_empty
         return total / self.denominator if self.denominator else math.nan
 
-    def notes(self) -> list[Note]:
-        """Why a mean is not a number although all losses are."""
+    def notes(self, loss: float, *, all_finite: bool) -> list[Note]:
+        """Why the reduced loss is not a number although each row's is."""
         if self.when_empty is not None:
             text = f"no row is left, so the mean is {self.when_empty:g} (--empty-mean)"
             return [Note("targets", text, strict=math.isnan(self.when_empty))]
         if self.denominator == 0:
-            text = "the weights of all rows sum to 0, so the mean is nan"
-            return [Note("weight", text, strict=True)]
+            where = "weight" if self.problem.sample_weight is None else "sample_weight"
+            return [Note(where, "the rows' weights sum to 0, so the mean is nan", strict=True)]
+        if all_finite and not math.isfinite(loss):
+            return [Note("logits", "the sum of the losses is out of range", strict=True)]
         return []
 
 
 def plan(problem: Problem, options: LossOptions) -> Reduction:
     """Find the denominators; they depend on targets and weights, never on the logits."""
     if options.reduction != "mean":
-        return Reduction(problem, options.reduction, 1.0, options.z_loss, None)
+        return Reduction(problem, 1.0, options.z_loss, None)
     if options.normalizer is not None:
-        return Reduction(problem, "mean", float(options.normalizer), options.z_loss, None)
-    present = problem.present
-    rows = np.ones(problem.layout.rows)
-    if problem.sample_weight is not None:
-        rows = problem.sample_weight
-    rows = rows[present]
-    plain = _total(rows)
-    if rows.size == 0:
-        return Reduction(problem, "mean", 1.0, options.z_loss, _empty_mean(options))
-    weighted = plain if problem.probs else _total(rows * problem.weight[problem.targets[present]])
+        return Reduction(problem, float(options.normalizer), options.z_loss, None)
+    every = slice(None)
+    if problem.ignored == problem.layout.rows:
+        return Reduction(problem, 1.0, options.z_loss, _empty_mean(options))
+    plain = _total(problem.sample_weights(every)[problem.present])
+    weighted = _total(problem.row_weight(every)[problem.present])
     z_loss = options.z_loss * (weighted / plain) if options.z_loss and plain else 0.0
-    return Reduction(problem, "mean", weighted, z_loss, None)
+    return Reduction(problem, weighted, z_loss, None)
 
 
 def _total(values: Array) -> float:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xentcli.dtypes import BF16, Array, name_of, widen
+from xentcli.errors import plural
 
 ROWS = 10  # of a preview
 AROUND = 3  # characters that rich puts around each cell
@@ -37,7 +38,7 @@ def preview(array: Array, name: str, decimals: int | None, width: int) -> Render
     for label, row in zip(labels, cells, strict=True):
         table.add_row(label, *row[:columns])
     rows, classes = int(np.prod(shape[:-1])), shape[-1]
-    shown = f"{len(lines)} of {rows} rows, {columns} of {classes} columns."
+    shown = f"{len(lines)} of {plural(rows, 'row')}, {columns} of {plural(classes, 'column')}."
     hint = Text(f"{shown} -o FILE saves all, -o - prints all.", style="dim")
     return Group(Text(f"{name} {shape} {name_of(array.dtype)}", style="bold"), table, hint)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import BF16, HALVES, Array, as_logits, name_of, native
+from xentcli.dtypes import BF16, NAMES, Array, as_array, as_logits, name_of, widen
 from xentcli.errors import DtypeError, OptionError, ShapeError, TargetError, plural
 from xentcli.layout import Layout, Shape
 from xentcli.options import LossOptions
@@ -20,7 +20,7 @@ IGNORED = -1
 
 def as_targets(values: Any) -> Array:
     """Targets as an array of integers or floats; everything else is an error."""
-    array = np.asarray(values)
+    array = as_array(values, "targets")
     if array.dtype.kind in "iuf" or array.dtype.name == "bfloat16" or array.dtype == BF16:
         return array if array.dtype.kind in "iu" else as_logits(array, "targets")
     raise DtypeError(
@@ -51,12 +51,14 @@ def kind_of(targets: Array, layout: Layout, options: LossOptions) -> str:
 def as_indices(targets: Array, layout: Layout, ignore_index: int) -> Array:
     """Class indices as int64 of shape (N,), `IGNORED` where they equal `ignore_index`."""
     flat = _row_shaped(targets, layout)
-    whole = _whole_numbers(flat) if flat.dtype.kind in "fV" else flat
+    whole = flat if flat.dtype.kind in "iu" else _whole_numbers(widen(flat, NAMES["f64"]))
     ignored = whole == ignore_index
     wrong = ~ignored & ((whole < 0) | (whole >= layout.classes))
     if wrong.any():
         _complain(whole, wrong, layout)
-    return np.where(ignored, IGNORED, whole).astype(np.int64)
+    indices = np.where(ignored, 0, whole).astype(np.int64)  # unsigned types have no -1
+    indices[ignored] = IGNORED
+    return indices
 
 
 def _row_shaped(targets: Array, layout: Layout) -> Array:
@@ -66,18 +68,23 @@ def _row_shaped(targets: Array, layout: Layout) -> Array:
         allowed = (shape, (layout.rows, 1), (layout.rows,)) if shape else (shape, (1,))
     if targets.shape in allowed:
         return targets.reshape(-1)
+    if targets.shape == layout.shape:
+        raise ShapeError(
+            "targets",
+            f"shape {targets.shape} is that of the logits, which is for probabilities",
+            f"class indices have shape {shape}",
+        )
+    last = layout.shape[:-1]
+    first = layout.shape[:1] + layout.shape[2:]
+    shapes = f"{last} or {first}" if len(layout.shape) > 2 else f"{shape}"
     raise ShapeError(
         "targets",
         f"shape {targets.shape} does not fit logits of shape {layout.shape}",
-        f"class indices have shape {shape}, probabilities {layout.shape}",
+        f"class indices have shape {shapes}, probabilities {layout.shape}",
     )
 
 
 def _whole_numbers(values: Array) -> Array:
-    if native(values.dtype) in HALVES:
-        raise DtypeError(
-            "targets", f"{name_of(values.dtype)} is too coarse for class indices", "use integers"
-        )
     broken = ~(np.isfinite(values) & (values == np.floor(values)))
     if broken.any():
         row = int(np.argmax(broken))
@@ -90,7 +97,8 @@ def _whole_numbers(values: Array) -> Array:
 
 def _complain(values: Array, wrong: Array, layout: Layout) -> None:
     row = int(np.argmax(wrong))
-    value = int(values[row])
+    value = values[row].item()
+    value = int(value) if abs(value) < 2**64 else value  # 1e300, not its 300 digits
     hint = None
     if value < 0:
         hint = f"--ignore-index {value} leaves such rows out"

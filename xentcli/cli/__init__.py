@@ -17,15 +17,13 @@ from typing import Any, NoReturn
 import click
 
 from xentcli import __version__
+from xentcli.cleanup import die
 from xentcli.cli import files, losses, machine
+from xentcli.cli.console import State, tell, wants_color
 from xentcli.cli.params import called
 from xentcli.errors import FileError, XentError, visible
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Terminated(BaseException):
-    """TERM or HUP arrived: unwind, so that temporary files are removed."""
 
 
 class ClosedPipe(BaseException):
@@ -83,35 +81,25 @@ for command in (
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command line and end the process."""
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _terminate)
-    state: dict[str, Any] = {}
     try:
-        code = _run(arguments, state)
-    except KeyboardInterrupt:
-        _die(signal.SIGINT)
-    except Terminated as error:
-        _die(error.args[0])
+        code = _run(arguments, {})
     except ClosedPipe:
-        _die(getattr(signal, "SIGPIPE", signal.SIGTERM))
+        die(getattr(signal, "SIGPIPE", signal.SIGTERM))
     if code:
         _drop_stdout()
     sys.exit(code)
 
 
-def _run(arguments: list[str] | None, state: dict[str, Any]) -> int:
+def _run(arguments: list[str] | None, state: State) -> int:
     try:
         cli.main(arguments, prog_name="xent", standalone_mode=False, obj=state)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        tell(error.format_message())
         return error.exit_code
     except click.UsageError as error:
-        return _usage(error)
+        return _usage(error, state)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.Abort:
-        raise KeyboardInterrupt from None
     except XentError as error:
         return _report(error, state)
     except MemoryError:
@@ -124,17 +112,6 @@ def _run(arguments: list[str] | None, state: dict[str, Any]) -> int:
     return 0
 
 
-def _terminate(number: int, frame: Any) -> NoReturn:
-    raise Terminated(number)
-
-
-def _die(number: int) -> NoReturn:
-    """Die by the signal, so that the shell and `make` see what happened."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    sys.exit(128 + number)
-
-
 def _drop_stdout() -> None:
     """What a failed command has not written yet is not wanted any more."""
     if sys.stdout is None:
@@ -145,18 +122,18 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _usage(error: click.UsageError) -> int:
+def _usage(error: click.UsageError, state: State) -> int:
     if isinstance(error, click.exceptions.NoSuchCommand | click.exceptions.NoSuchOption):
         where = "command line"
     else:
         where = error.ctx.command_path if error.ctx else "command line"
-    _line("error", f"{where}: {visible(' '.join(error.format_message().split()))}")
+    _line("error", f"{where}: {visible(' '.join(error.format_message().split()))}", state)
     if error.ctx:
-        _line("hint", f"{error.ctx.command_path} --help")
+        _line("hint", f"{error.ctx.command_path} --help", state)
     return error.exit_code
 
 
-def _report(error: XentError, state: dict[str, Any]) -> int:
+def _report(error: XentError, state: State) -> int:
     _trace(state)
     _line("error", f"{called(error.where, state)}: {error.what}", state)
     if error.hint:
@@ -164,14 +141,14 @@ def _report(error: XentError, state: dict[str, Any]) -> int:
     return error.exit_code
 
 
-def _trace(state: dict[str, Any]) -> None:
+def _trace(state: State) -> None:
     if state.get("debug"):
         import traceback
 
         traceback.print_exc()
 
 
-def _bug(error: Exception, state: dict[str, Any]) -> int:
+def _bug(error: Exception, state: State) -> int:
     _trace(state)
     text = visible(f"{type(error).__name__}: {error}")
     _line("error", f"this is a bug in xent {__version__}: {text}", state)
@@ -179,10 +156,8 @@ def _bug(error: Exception, state: dict[str, Any]) -> int:
     return 70
 
 
-def _line(kind: str, text: str, state: dict[str, Any] | None = None) -> None:
-    from xentcli.cli.console import wants_color
-
+def _line(kind: str, text: str, state: State) -> None:
     word = {"error": "xent: error:", "hint": "hint:"}[kind]
-    if sys.stderr and wants_color(sys.stderr, (state or {}).get("color", "auto")):
+    if sys.stderr and wants_color(sys.stderr, state.get("color", "auto")):
         word = click.style(word, fg="red" if kind == "error" else "yellow", bold=True)
-    click.echo(f"{word} {text}", err=True, color=True)
+    tell(f"{word} {text}")

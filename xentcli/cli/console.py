@@ -6,11 +6,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TextIO
 
 import click
 
 from xentcli.errors import FileError
+
+State = dict[str, Any]  # settings of the invocation, and the files' names
 
 
 def wants_color(stream: TextIO, choice: str) -> bool:
@@ -20,15 +23,21 @@ def wants_color(stream: TextIO, choice: str) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def state() -> dict[str, Any]:
+def state() -> State:
     """The invocation's settings and names, kept at the root context."""
     return click.get_current_context().find_root().ensure_object(dict)
+
+
+def tell(text: str) -> None:
+    """One line on stderr; a stderr that is full or gone changes no result."""
+    with suppress(OSError):
+        click.echo(text, err=True, color=True)
 
 
 def say(text: str) -> None:
     """One line on stderr, unless --quiet."""
     if not state().get("quiet"):
-        click.echo(f"xent: {text}", err=True)
+        tell(f"xent: {text}")
 
 
 def note(text: str) -> None:

@@ -7,13 +7,12 @@ from typing import Any
 import click
 
 from xentcli.cli.console import emit, show, stdout_is_terminal
-from xentcli.cli.inputs import text_style
-from xentcli.cli.params import common_options, json_option, option, read_options
-from xentcli.errors import OptionError
+from xentcli.cli.inputs import stdin_once, text_style
+from xentcli.cli.params import PATH, common_options, json_option, option, read_options
 
 
 @click.command(short_help="Shape, dtype, order, byte order, version; --stats.")
-@click.argument("paths", metavar="FILE...", nargs=-1, required=True)
+@click.argument("paths", metavar="FILE...", type=PATH, nargs=-1, required=True)
 @option("--stats", is_flag=True, help="Read the numbers too: smallest, largest, mean, NaN, inf.")
 @read_options(targets=False)
 @json_option
@@ -31,7 +30,7 @@ def inspect(**given: Any) -> None:
     from xentcli.formats import How
     from xentcli.inspection import inspect_path, line
 
-    _once(given["paths"])
+    stdin_once(given["paths"])
     how = How(given["input_format"], given["key"], text_style(given), "--key")
     found = [item for path in given["paths"] for item in inspect_path(path, how, given["stats"])]
     if given["as_json"]:
@@ -44,8 +43,3 @@ def inspect(**given: Any) -> None:
         show(lambda width: inspection(found))
     else:
         emit("".join(f"{line(item)}\n" for item in found))
-
-
-def _once(paths: tuple[str, ...]) -> None:
-    if paths.count("-") > 1:
-        raise OptionError("command line", "'-' is standard input, which can be read only once")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from xentcli.formats import Loaded, TextStyle
     from xentcli.problem import Extras
 
+NUMBER = r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity)"
 ROLES = ("logits", "targets", "weight", "sample_weight", "upstream")
 
 
@@ -49,8 +52,7 @@ def read_inputs(given: dict[str, Any]) -> Inputs:
     numbers = {"upstream": _number(paths.get("upstream"))}
     if numbers["upstream"] is not None:
         del paths["upstream"]
-    if list(paths.values()).count("-") > 1:
-        raise OptionError("command line", "'-' is standard input, which can be read only once")
+    stdin_once(tuple(paths.values()))
     state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
     style = text_style(given)
     how = How(given["input_format"], given["key"], style, "--key")
@@ -65,16 +67,30 @@ def read_inputs(given: dict[str, Any]) -> Inputs:
     return Inputs(array, logits.format, targets, Extras(upstream=upstream, **beside))
 
 
+def stdin_once(paths: tuple[str, ...]) -> None:
+    """Standard input can be read only once."""
+    if paths.count("-") > 1:
+        raise OptionError("command line", "'-' is standard input, which can be read only once")
+
+
 def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
+    """An upstream that is a number; else it is a file's name."""
+    if text is None or not re.fullmatch(NUMBER, text):
         return None
+    value = float(text)
+    if not math.isfinite(value):
+        raise OptionError("upstream", f"{text} is not allowed: a finite number, or a file")
+    return value
 
 
 def _line_as_targets(targets: Loaded, logits_shape: tuple[int, ...]) -> Array:
     """Text has always two axes: one line or one column of it are class indices."""
     shape = targets.array.shape
-    if targets.is_text and 1 in shape and shape != logits_shape:
+    known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
+    if targets.is_text and 1 in shape and shape not in known:
         return targets.array.reshape(-1)
     return targets.array
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]

@@ -11,6 +11,7 @@ from xentcli.cli import outputs as out
 from xentcli.cli.console import Progress, emit, note
 from xentcli.cli.inputs import Inputs, loss_options_of, read_inputs
 from xentcli.cli.params import (
+    PATH,
     common_options,
     dtype_option,
     json_option,
@@ -26,16 +27,19 @@ from xentcli.errors import OptionError
 if TYPE_CHECKING:
     from xentcli.dtypes import Array
     from xentcli.loss import CrossEntropy, Run
+    from xentcli.probabilities import Probabilities
 
 
 @click.command(short_help="Loss, and its gradient with respect to the logits.")
-@click.argument("logits")
-@click.argument("targets")
+@click.argument("logits", type=PATH)
+@click.argument("targets", type=PATH)
 @loss_options
 @read_options(targets=True)
 @dtype_option
 @write_options
-@option("--loss-out", metavar="PATH", help="Write the loss too: one number, or one per row.")
+@option(
+    "--loss-out", metavar="PATH", type=PATH, help="Write the loss too: one number, or one per row."
+)
 @machine_options
 @json_option
 @common_options
@@ -50,15 +54,16 @@ def grad(**given: Any) -> None:
     LOGITS holds rows of C numbers; TARGETS one class index per row, or probabilities in the
     shape of the logits. Either may be - for standard input.
     """
-    _json_needs_a_file(given)
+    _one_artefact(given)
     with out.open_outputs(given) as outputs:
         artefact = out.Artefact(outputs, given, "grad")
         loss_sink = outputs.open(given["loss_out"]) if given["loss_out"] else None
         inputs = read_inputs(given)
+        artefact.expect(inputs.logits.shape, inputs.format)
         result, seconds = _cross_entropy(inputs, given, gradient=True)
         assert result.grad is not None
         out.require_finite(result.grad, given)
-        artefact.write(result.grad, inputs.format)
+        artefact.write(result.grad)
         if loss_sink:
             out.write_loss(loss_sink, result.loss, given, None)
     if given["as_json"]:
@@ -70,8 +75,8 @@ def grad(**given: Any) -> None:
 
 
 @click.command(short_help="Loss only.")
-@click.argument("logits")
-@click.argument("targets")
+@click.argument("logits", type=PATH)
+@click.argument("targets", type=PATH)
 @loss_options
 @read_options(targets=True)
 @dtype_option
@@ -97,7 +102,7 @@ def loss(**given: Any) -> None:
         if given["as_json"]:
             from xentcli.formats.json import dumps
 
-            sink.stream.write(dumps(out.loss_json(result, given, seconds)).encode())
+            sink.write(dumps(out.loss_json(result, given, seconds)).encode())
         else:
             out.write_loss(sink, result.loss, given, given["format"])
     if not given["as_json"]:
@@ -105,7 +110,7 @@ def loss(**given: Any) -> None:
 
 
 @click.command(short_help="Probabilities; --log for log-probabilities.")
-@click.argument("logits")
+@click.argument("logits", type=PATH)
 @option("--log", is_flag=True, help="Logarithms of the probabilities.")
 @logits_options
 @read_options(targets=False)
@@ -124,30 +129,33 @@ def softmax(**given: Any) -> None:
 
     LOGITS holds rows of C numbers, and may be - for standard input.
     """
-    from xentcli.probabilities import probabilities
-
-    _json_needs_a_file(given)
+    _one_artefact(given)
     with out.open_outputs(given) as outputs:
         artefact = out.Artefact(outputs, given, "log-softmax" if given["log"] else "softmax")
         inputs = read_inputs(given)
-        start = time.perf_counter()
-        with Progress(not given["no_progress"]) as progress:
-            array, backend = probabilities(
-                inputs.logits,
-                loss_options_of(given),
-                _run(given, progress),
-                log=given["log"],
-                out=_buffer(inputs, given),
-            )
-        seconds = time.perf_counter() - start
-        out.require_finite(array, given)
-        artefact.write(array, inputs.format)
+        artefact.expect(inputs.logits.shape, inputs.format)
+        result, seconds = _probabilities(inputs, given)
+        out.require_finite(result.array, given)
+        artefact.write(result.array)
     if given["as_json"]:
-        about = {"backend": backend, "seconds": round(seconds, 6)}
-        _print_json({**about, artefact.name: _about(array, given)})
+        about = {"nonfinite": result.nonfinite, "backend": result.backend, "seconds": seconds}
+        _print_json({**about, artefact.name: _about(result.array, given)})
         return
-    words = out.array_words(array, artefact.name) + artefact.destination
-    out.summary([words], backend, seconds)
+    words = out.array_words(result.array, artefact.name) + artefact.destination
+    out.summary([words], result.backend, seconds)
+
+
+def _probabilities(inputs: Inputs, given: dict[str, Any]) -> tuple[Probabilities, float]:
+    from xentcli.probabilities import probabilities
+
+    start = time.perf_counter()
+    options, buffer = loss_options_of(given), _buffer(inputs, given)
+    with Progress(not given["no_progress"]) as progress:
+        run = _run(given, progress)
+        result = probabilities(inputs.logits, options, run, log=given["log"], out=buffer)
+    seconds = time.perf_counter() - start
+    out.tell(result.notes, given)
+    return result, round(seconds, 6)
 
 
 def _cross_entropy(
@@ -184,11 +192,15 @@ def _buffer(inputs: Inputs, given: dict[str, Any]) -> Array | None:
     return np.empty(inputs.logits.shape, NAMES[given["dtype"]])
 
 
-def _json_needs_a_file(given: dict[str, Any]) -> None:
-    if given["as_json"] and given["output"] in (None, "-"):
-        raise OptionError(
-            "--json", "the array and the object cannot both be standard output", "add -o FILE"
-        )
+def _one_artefact(given: dict[str, Any]) -> None:
+    """Standard output takes one thing: the array, the loss, or the JSON object."""
+    names = {"--json": given["as_json"], "--loss-out": given.get("loss_out") == "-"}
+    asked = [name for name, wanted in names.items() if wanted]
+    if given["output"] in (None, "-"):
+        asked.append("the array")
+    if len(asked) > 1:
+        what = f"{' and '.join(asked)} cannot both be standard output"
+        raise OptionError("command line", what, "-o FILE writes the array to a file")
 
 
 def _about(array: Any, given: dict[str, Any]) -> dict[str, Any]:

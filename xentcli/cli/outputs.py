@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from xentcli.cli.console import note, say, show, state, stdout_is_terminal
 from xentcli.cli.inputs import text_style
 from xentcli.cli.params import called
-from xentcli.errors import StrictError, plural
+from xentcli.errors import OptionError, StrictError, plural
 
 if TYPE_CHECKING:
     from xentcli.dtypes import Array
@@ -29,6 +29,7 @@ class Artefact:
     def __init__(self, outputs: Outputs, given: dict[str, Any], name: str) -> None:
         self.given, self.name = given, name
         self.path = given["output"]
+        self.format = "npy"
         self.preview = self.path is None and stdout_is_terminal()
         self.sink = None if self.preview else outputs.open(self.path or "-")
 
@@ -37,13 +38,21 @@ class Artefact:
         """Where it goes, for the summary."""
         return "" if self.sink is None else f" -> {self.sink.name}"
 
-    def write(self, array: Array, like: str) -> None:
+    def expect(self, shape: tuple[int, ...], like: str) -> None:
+        """Fix the format, that of the input unless something says otherwise; does it fit?"""
+        from xentcli.formats import suffix_format
+
+        self.format = self.given["format"] or suffix_format(self.path or "") or like
+        if self.sink and self.format in ("csv", "tsv") and len(shape) > 2:
+            what = f"{self.format} has at most 2 axes, the result has {len(shape)}: {shape}"
+            raise OptionError("--format", what, "-f npy keeps the shape")
+
+    def write(self, array: Array) -> None:
         """Send the array off, or show its beginning to whoever sits at the terminal."""
         from xentcli import formats
 
         if self.sink:
-            format = self.given["format"] or formats.suffix_format(self.path or "") or like
-            formats.save(self.sink.stream, array, format, text_style(self.given), self.name)
+            formats.save(self.sink, array, self.format, text_style(self.given), self.name)
             return
         from xentcli.render import preview
 
@@ -59,7 +68,7 @@ def write_loss(sink: Sink, loss: Any, given: dict[str, Any], format: str | None)
     format = format or formats.suffix_format(sink.path) or "csv"
     losses = np.asarray(loss)
     losses = losses.reshape(-1) if format in ("csv", "tsv") else losses
-    formats.save(sink.stream, losses, format, text_style(given), "loss")
+    formats.save(sink, losses, format, text_style(given), "loss")
 
 
 def tell(notes: tuple[Note, ...], given: dict[str, Any]) -> None:
@@ -81,14 +90,15 @@ def require_finite(array: Array, given: dict[str, Any]) -> None:
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             place = ", ".join(map(str, bad[0].tolist()))
-            text = f"{plural(len(bad), 'result')} not finite; first: [{place}]"
+            verb = "is" if len(bad) == 1 else "are"
+            text = f"{plural(len(bad), 'result')} {verb} not finite; first: [{place}]"
             raise StrictError("logits", text, "without --strict it is written as it is")
 
 
 def loss_words(result: CrossEntropy, reduction: str) -> str:
     """The loss and what it is taken over."""
     if reduction == "none":
-        words = f"one loss for each of {plural(result.rows, 'row')}"
+        words = plural(result.rows, "loss")
         return words + (f", {result.ignored} ignored" if result.ignored else "")
     counted = plural(result.rows - result.ignored, "row")
     ignored = f", {result.ignored} ignored" if result.ignored else ""

@@ -11,15 +11,20 @@ from typing import Any
 
 import click
 
-from xentcli.errors import visible
+from xentcli.errors import Shown, visible
 from xentcli.options import LossOptions, rule_text
 
 
 def called(where: str, state: dict[str, Any]) -> str:
     """An argument of the library as the user called it: the file's name, or the option."""
+    if isinstance(where, Shown):
+        return where  # a file of the same name as an argument
     names: dict[str, str] = state.get("names", {})
     return names.get(where) or FLAGS.get(where) or where
 
+
+# Only for completion in the shell: what can be opened is found out by opening it.
+PATH = click.Path(allow_dash=True, readable=False)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -27,7 +32,10 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 FLAGS: dict[str, str] = {
     item.name: "--" + item.metadata.get("flag", item.name).replace("_", "-")
     for item in fields(LossOptions)
-} | {"backend": "--backend", "threads": "--threads"}
+} | {
+    name: "--" + name.replace("_", "-")
+    for name in ("backend", "threads", "weight", "sample_weight", "upstream")
+}
 
 
 def option(*names: str, **settings: Any) -> Decorator:
@@ -62,7 +70,7 @@ def _loss_option(name: str) -> Decorator:
 
 
 def _file_option(flag: str, metavar: str, words: str) -> Decorator:
-    return option(flag, metavar=metavar, help=words)
+    return option(flag, metavar=metavar, type=PATH, help=words)
 
 
 logits_options = together(*map(_loss_option, ("temperature", "softcap", "class_axis")))
@@ -116,7 +124,7 @@ dtype_option = option(
 )
 
 write_options = together(
-    option("-o", "--output", metavar="PATH", help="Write here; - is standard output."),
+    option("-o", "--output", metavar="PATH", type=PATH, help="Write here; - is standard output."),
     option(
         "-f",
         "--format",

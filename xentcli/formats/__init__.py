@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import IO
 
 import numpy as np
 
 from xentcli.dtypes import BF16, NAMES, Array, narrow
 from xentcli.errors import OptionError
 from xentcli.formats import json, npy, npz, text
+from xentcli.formats.sink import Writable
 from xentcli.formats.source import Source, open_source
 
 READABLE = ("npy", "npz", "csv", "tsv")
@@ -77,6 +77,8 @@ def load(path: str, how: How = How()) -> Loaded:
         format = how.format or suffix_format(path) or sniff(source)
         if format not in READABLE:
             raise OptionError(source.name, f"{format} is written by xent, and not read")
+        if how.key is not None and format != "npz":
+            raise OptionError(source.name, f"this is {format}, and {how.key_option} is for .npz")
         if format == "npy":
             array = npy.read(source)
         elif format == "npz":
@@ -98,7 +100,7 @@ def as_dtype(loaded: Loaded, dtype: str) -> Array:
     return array
 
 
-def save(stream: IO[bytes], array: Array, format: str, style: TextStyle, name: str) -> None:
+def save(stream: Writable, array: Array, format: str, style: TextStyle, name: str) -> None:
     """Write one array; `name` is what an archive calls it."""
     if format == "npy":
         npy.write(stream, array)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from xentcli.dtypes import BF16, Array, name_of, widen
+from xentcli.formats.sink import Writable
 from xentcli.formats.text import digits
 
 
-def write(stream: IO[bytes], array: Array, decimals: int | None = None) -> None:
+def write(stream: Writable, array: Array, decimals: int | None = None) -> None:
     """An array with its shape and dtype as one object."""
     name = name_of(array.dtype)
     values = widen(array, np.dtype(np.float32)) if array.dtype == BF16 else array

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from math import prod
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from xentcli.dtypes import BF16, Array
 from xentcli.errors import DtypeError, FormatError
+from xentcli.formats.sink import Writable
 from xentcli.formats.source import Source
 
 MAGIC = b"\x93NUMPY"
@@ -50,7 +51,9 @@ def read_header(source: Source) -> Header:
     start = source.read(8)
     if not start:
         raise FormatError(where, "the file is empty")
-    if start[:6] != MAGIC[: len(start)] or len(start) < 8:
+    if start[:6] == MAGIC and len(start) < 8:
+        raise FormatError(where, "ends after its first word, before the version")
+    if start[:6] != MAGIC:
         raise FormatError(where, f"not an .npy file: it starts with {start[:6]!r}", _hint(start))
     major, minor = start[6], start[7]
     if (major, minor) not in ((1, 0), (2, 0), (3, 0)):
@@ -63,7 +66,7 @@ def read_header(source: Source) -> Header:
     try:
         text = raw.decode("utf-8" if major == 3 else "latin-1")
     except UnicodeDecodeError as error:
-        raise FormatError(where, f"byte {10 + error.start} of the header is not UTF-8") from error
+        raise FormatError(where, f"byte {8 + width + error.start} is not UTF-8") from error
     return _parse(text, where, (major, minor))
 
 
@@ -160,7 +163,7 @@ def _wrong_size(source: Source, header: Header, have: int) -> FormatError:
     )
 
 
-def write(stream: IO[bytes], array: Array) -> None:
+def write(stream: Writable, array: Array) -> None:
     """One array as version 1.0, in C order and little-endian."""
     dtype = np.dtype("V2") if array.dtype == BF16 else array.dtype.newbyteorder("<")
     shape = tuple(int(n) for n in array.shape)

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
-from typing import IO
+import zlib
+from typing import Any, cast
 
 from xentcli.dtypes import Array
-from xentcli.errors import FormatError, OptionError, plural, visible
+from xentcli.errors import FormatError, OptionError, XentError, plural, visible
 from xentcli.formats import npy
+from xentcli.formats.sink import Writable
 from xentcli.formats.source import Source
+
+# What zipfile raises on damaged archives, besides the error that it has for them.
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 MOST_DEFLATED = 1032  # the largest ratio that deflate can reach
 
@@ -18,7 +32,7 @@ def members(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
     """The archive and the names of its arrays."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(source.read_all()))
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except _BROKEN as error:
         raise FormatError(source.name, f"not an .npz file: {error}") from error
     return archive, [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
 
@@ -28,7 +42,7 @@ def open_member(archive: zipfile.ZipFile, key: str, where: str) -> Source:
     info = archive.getinfo(f"{key}.npy")
     try:
         stream = archive.open(info)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except _BROKEN as error:
         raise FormatError(where, f"member '{visible(key)}' cannot be read: {error}") from error
     name = f"{where}[{visible(key)}]"
     if info.file_size > info.compress_size * MOST_DEFLATED + 64:
@@ -59,11 +73,16 @@ def read_member(archive: zipfile.ZipFile, key: str, where: str) -> Array:
     member = open_member(archive, key, where)
     try:
         return npy.read(member)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except XentError:
+        raise
+    except _BROKEN as error:
         raise FormatError(member.name, f"the archive is damaged: {error}") from error
 
 
-def write(stream: IO[bytes], array: Array, name: str) -> None:
+def write(stream: Writable, array: Array, name: str) -> None:
     """One array as an archive with one member."""
-    with zipfile.ZipFile(stream, "w") as archive, archive.open(f"{name}.npy", "w") as member:
+    with (
+        zipfile.ZipFile(cast(Any, stream), "w") as archive,
+        archive.open(f"{name}.npy", "w", force_zip64=True) as member,
+    ):
         npy.write(member, array)

@@ -15,12 +15,26 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from xentcli import cleanup
 from xentcli.errors import FileError, OptionError, visible
 from xentcli.formats.source import failed
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 BUFFER = 1 << 20
+
+
+class Writable(Protocol):
+    """What formats need of a destination."""
+
+    def write(self, data: Buffer, /) -> int:
+        """Take the next bytes."""
+
+    def flush(self) -> None:
+        """Hand on what is waiting."""
 
 
 class Sink:
@@ -37,7 +51,7 @@ class Sink:
         self._fsync = fsync
         self._keep = no_clobber
         try:
-            self.stream = self._stdout() if path == "-" else self._file()
+            self._stream = self._stdout() if path == "-" else self._file()
         except OSError as error:
             raise failed(self.name, "writing", error) from error
 
@@ -49,6 +63,8 @@ class Sink:
         return io.BufferedWriter(raw, BUFFER)
 
     def _file(self) -> IO[bytes]:
+        if self.path.endswith(os.sep):
+            raise FileError(self.name, "is the name of a folder")
         try:
             state = self._target.stat()
         except FileNotFoundError:
@@ -69,27 +85,44 @@ class Sink:
         folder = self._target.parent
         if not folder.is_dir():
             raise FileError(self.name, f"there is no folder {visible(str(folder))}")
-        number, name = tempfile.mkstemp(prefix=".xent-", suffix=".tmp", dir=folder)
+        with cleanup.held():  # no moment at which the file is there and not listed
+            number, name = tempfile.mkstemp(prefix=".xent-", suffix=".tmp", dir=folder)
+            cleanup.temporaries.add(name)
         self._temporary = Path(name)
         return os.fdopen(number, "wb", BUFFER)
 
+    def write(self, data: Buffer, /) -> int:
+        """Take the next bytes; an error names this destination."""
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def flush(self) -> None:
+        """Hand on what is waiting in the buffer; `zipfile` asks for it."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise self._failed(error) from error
+
     def finish(self) -> None:
         """Everything is on its way to the disk; the destination is still the old one."""
+        self.flush()
         try:
-            self.stream.flush()
             if self._temporary:
                 self._temporary.chmod(_new_mode() if self._mode is None else self._mode)
                 if self._fsync or self._mode is not None:
-                    os.fsync(self.stream.fileno())
+                    os.fsync(self._stream.fileno())
         except OSError as error:
             raise self._failed(error) from error
 
     def commit(self) -> None:
         """Put the new file in the old one's place."""
         try:
-            self.stream.close()
+            self._stream.close()
             if self._temporary:
                 self._put(self._temporary)
+                cleanup.temporaries.discard(str(self._temporary))
                 self._temporary = None
                 if self._fsync or self._mode is not None:
                     _sync_folder(self._target.parent)
@@ -117,10 +150,11 @@ class Sink:
     def discard(self) -> None:
         """Leave no trace."""
         with suppress(OSError):
-            self.stream.close()
+            self._stream.close()
         if self._temporary:
             with suppress(OSError):
                 self._temporary.unlink()
+            cleanup.temporaries.discard(str(self._temporary))
 
     def _failed(self, error: OSError) -> Exception:
         if isinstance(error, BrokenPipeError):
@@ -157,13 +191,12 @@ class Outputs:
             if kind is None:
                 for sink in self._sinks:
                     sink.finish()
-                for sink in self._sinks:
-                    sink.commit()
+                with cleanup.held():
+                    for sink in self._sinks:
+                        sink.commit()
         finally:
             for sink in self._sinks:
                 sink.discard()
-        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError) and self._sinks:
-            raise failed(self._sinks[0].name, "writing", error) from error
 
 
 def _new_mode() -> int:

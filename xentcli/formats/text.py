@@ -10,15 +10,16 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from typing import IO
 
 import numpy as np
 
 from xentcli.dtypes import BF16, Array, widen
 from xentcli.errors import FormatError, visible
+from xentcli.formats.sink import Writable
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_WORDS = re.compile(rb"nan|inf", re.IGNORECASE)
 _LETTERS = b"0123456789+-.eEnaifNAIFtyTY \r\n"
 _BLANK_LINE = re.compile(rb"\A[ \r]*\n|\n[ \r]*\n")
 _LONE_CR = re.compile(rb"\r(?!\n)")
@@ -37,8 +38,8 @@ def read(data: bytes, where: str, delimiter: str = ",", header: bool = False) ->
         raise FormatError(where, "the file is empty" if first == 1 else "only a header line")
     data = data.rstrip(b" \r\n")
     clean = not data.translate(None, _LETTERS + delimiter.encode())
-    too_long = re.compile(rb"[^\n%b]{%d}" % (re.escape(delimiter.encode()), _LONGEST + 1))
-    if not clean or any(wrong.search(data) for wrong in (_BLANK_LINE, _LONE_CR, too_long)):
+    longest = max(map(len, data.replace(b"\n", delimiter.encode()).split(delimiter.encode())))
+    if not clean or longest > _LONGEST or _BLANK_LINE.search(data) or _LONE_CR.search(data):
         _complain(data, where, delimiter, first)
     try:
         table = np.loadtxt(
@@ -46,9 +47,9 @@ def read(data: bytes, where: str, delimiter: str = ",", header: bool = False) ->
         )
     except ValueError:
         _complain(data, where, delimiter, first)
-    if not np.isfinite(table).all():
-        for _ in _cells(data, where, delimiter, first):
-            pass  # nan and inf are numbers here, 1e400 is not
+    special = np.count_nonzero(~np.isfinite(table))
+    if special and special != len(_WORDS.findall(data)):
+        _complain(data, where, delimiter, first)  # nan and inf are numbers here, 1e400 is not
     return table
 
 
@@ -128,11 +129,9 @@ def _hint(cell: str, place: str) -> str | None:
 
 
 def write(
-    stream: IO[bytes], array: Array, delimiter: str = ",", decimals: int | None = None
+    stream: Writable, array: Array, delimiter: str = ",", decimals: int | None = None
 ) -> None:
-    """A table, or one number per line; the shortest digits that give the same bits."""
-    if array.ndim > 2:
-        raise FormatError("output", f"text holds 1 or 2 axes, not shape {array.shape}", "-f npy")
+    """A table of 1 or 2 axes, one number per line if 1; the shortest digits for the same bits."""
     if array.dtype == BF16:
         array = widen(array, np.dtype(np.float32))
     table = array.reshape(-1, array.shape[-1]) if array.ndim == 2 else array.reshape(-1, 1)

@@ -16,6 +16,7 @@ lse NaN.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -83,7 +84,7 @@ def get(
 
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
-    if threads is not None and threads < 1:
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise OptionError("threads", f"{threads} is not allowed: a whole number, at least 1")
     if name == "auto":
         name = "numpy" if entries <= AUTO_LIMIT else "cpu"
@@ -92,9 +93,18 @@ def get(
 
         return NumpyBackend()
     if name == "cpu":
-        from xentcli.kernels.cpu import CpuBackend
-
-        return CpuBackend(threads, notify)
+        return _cpu(threads, notify)
     if name == "cuda":
         raise UnavailableError("backend", "this version of xent has no CUDA kernels", "use cpu")
     raise OptionError("backend", f"{name!r} is not known: auto, {' or '.join(NAMES)}")
+
+
+def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of settings that Numba then replaces
+            from xentcli.kernels.cpu import CpuBackend
+
+            return CpuBackend(threads, notify)
+    except (ValueError, RuntimeError) as error:  # Numba's variables hold something impossible
+        raise OptionError("backend", f"numba does not start: {error}") from error

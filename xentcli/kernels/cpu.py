@@ -5,6 +5,7 @@ What a row goes through is in `rows`; nothing here changes a bit of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache, partial
 from threading import RLock
@@ -22,8 +23,27 @@ from xentcli.kernels.rows import index_range, prob_range, softmax_range
 
 _config: Any = numba.config  # its names are made at import, unknown to type checkers
 
-# Numba's workqueue layer aborts the process when two threads run parallel kernels at once.
-_ONE_AT_A_TIME = RLock()
+
+class _Process:
+    """What is true of this process: one lock, and whether its threads are its own.
+
+    Numba's workqueue layer aborts when two threads run parallel kernels at once; its OpenMP
+    layer when a forked child runs one at all. So parallel kernels take turns, and a child of a
+    process that has run one computes serially, with the same bits.
+    """
+
+    lock = RLock()
+    started = False
+    forked = False
+
+    @classmethod
+    def after_fork(cls) -> None:
+        cls.lock = RLock()  # the old one may be held by a thread that is not here
+        cls.forked = cls.started
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.after_fork)
 
 
 def index_rows(parts, logits, targets, weight, scale, scalars, loss, lse, grad):
@@ -66,14 +86,17 @@ def _signature(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @cache
-def _compiled(function: Callable[..., None], signature: tuple[Any, ...]) -> Callable[..., None]:
+def _compiled(
+    function: Callable[..., None], signature: tuple[Any, ...], parallel: bool
+) -> Callable[..., None]:
     """One specialisation, from the cache folder or compiled now."""
-    compiler: Any = partial(njit, [signature], parallel=True, nogil=True, error_model="numpy")
+    compiler: Any = partial(njit, [signature], parallel=parallel, nogil=True, error_model="numpy")
     path = prepare()
     if path is None:
         return compiler()(function)  # type: ignore[no-any-return] # Numba's decorator
     before = _config.CACHE_DIR
-    _config.CACHE_DIR = str(path)
+    # Numba's index knows the types and not the flag: one folder for each.
+    _config.CACHE_DIR = str(path / ("parallel" if parallel else "serial"))
     try:
         return compiler(cache=True)(function)  # type: ignore[no-any-return] # Numba's decorator
     except Exception:  # noqa: BLE001 (a damaged cache fails in any way; what else is wrong, the next line says)
@@ -108,6 +131,9 @@ class CpuBackend:
         self, threads: int | None = None, notify: Callable[[str], None] | None = None
     ) -> None:
         most = _config.NUMBA_NUM_THREADS
+        if not _Process.forked:
+            _Process.started = True
+            numba.get_num_threads()  # starts the threads; impossible settings fail here
         self.threads = min(threads or most, most)
         self.notify = notify
 
@@ -125,8 +151,12 @@ class CpuBackend:
 
     def _run(self, function: Callable[..., None], *arguments: Any) -> None:
         parts = min(len(arguments[0]), 4 * self.threads)
-        with _ONE_AT_A_TIME, event.install_listener("numba:compile", _Listener(self.notify)):
-            kernel = _compiled(function, _signature((parts, *arguments)))
+        signature = _signature((parts, *arguments))
+        with _Process.lock, event.install_listener("numba:compile", _Listener(self.notify)):
+            kernel = _compiled(function, signature, not _Process.forked)
+            if _Process.forked:
+                kernel(parts, *arguments)
+                return
             before = numba.get_num_threads()
             numba.set_num_threads(self.threads)
             try:

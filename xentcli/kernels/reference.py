@@ -42,7 +42,7 @@ def softmax(logits: Array, scalars: Scalars) -> Softmax:
         angle = x / scalars.temperature / scalars.softcap
         z, divisor, slope = scalars.softcap * np.tanh(angle), 1.0, np.cosh(angle) ** -2.0
     top = np.max(z, axis=-1, keepdims=True)
-    top = np.where(np.isfinite(top), top, np.nan)  # +inf, NaN or nothing but −inf: no answer
+    top = np.where(np.isfinite(top / divisor), top, np.nan)  # ±inf or NaN: no answer
     gap, error = _quotient(*_difference(top, z), divisor)
     e = np.exp(-gap) * (1.0 - error)
     others = _others(e)

@@ -40,7 +40,7 @@ def read_row(x, scalars, z):
         bad |= value != value
         if value > peak:
             top, peak = c, value
-    if bad or not abs(peak) < math.inf:
+    if bad or not abs(peak / scalars.temperature) < math.inf:
         return -1
     return top
 
@@ -106,12 +106,13 @@ def index_row(x, y, weight, weight_sum, scalars, z):
         distance += even * high if high == math.inf else even * (high + low)
     others = exponentials(z, top, divisor)
     lse = peak / divisor + math.log1p(others)
-    a = hot + even * weight_sum
+    a = hot + even * (weight_sum[0] + weight_sum[1])
     loss = a * math.log1p(others) + distance + scalars.z_loss * lse * lse
     extra = 2.0 * scalars.z_loss * lse
     b = a + extra
     a_top = even * weight[top] + (hot if top == y else 0.0)
-    a_rest = even * (weight_sum - weight[top]) + (0.0 if top == y else hot)
+    without_top = (weight_sum[0] - weight[top]) + weight_sum[1]
+    a_rest = even * without_top + (0.0 if top == y else hot)
     factor = b / (1.0 + others)
     for c in range(len(z)):
         z[c] *= factor
@@ -173,7 +174,9 @@ def write_row(x, z, scalars, scale, grad):
 def index_range(logits, targets, weight, scale, scalars, loss, lse, grad):
     """A range of rows with one class index each."""
     z = np.empty(logits.shape[1])
-    weight_sum = weight.sum()
+    weight_sum = (0.0, 0.0)  # with its rounding error: one weight may dwarf all others
+    for c in range(len(weight)):
+        weight_sum = add(weight_sum[0], weight_sum[1], weight[c])
     for i in range(len(logits)):
         if targets[i] < 0:
             loss[i], lse[i] = 0.0, math.nan

@@ -1,0 +1,320 @@
+"""Bugs that were found, so that they stay gone: each test is one of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import mpmath
+import numpy as np
+import pytest
+from cli import LOGITS, TARGETS, assert_done, assert_error, bash, inside, run
+from helpers import assert_same_bits, assert_ulps, exactly
+
+from xentcli import DataError, OptionError, cross_entropy
+from xentcli.kernels.cache import prepare
+from xentcli.machine import describe
+
+UNSIGNED = ["u1", "u2", "u4", "u8"]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("l.npy", LOGITS)
+    np.save("t.npy", TARGETS)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", UNSIGNED)
+@pytest.mark.parametrize("classes", [4, 300])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_ignored_rows_of_unsigned_targets(backend, kind, classes, reduction, rng):
+    x = rng.normal(size=(3, classes))
+    options = {"ignore_index": 255, "reduction": reduction, "backend": backend}
+    r = cross_entropy(x, np.array([1, 255, 3], dtype=kind), **options)
+    expected = cross_entropy(x, np.array([1, 255, 3]), **options)
+    assert r.ignored == 1
+    assert_same_bits(r.grad, expected.grad)
+    assert_same_bits(r.loss, expected.loss)
+
+
+@pytest.mark.parametrize("heavy", [1e3, 1e16, 1e30])
+def test_one_weight_that_dwarfs_the_others_under_smoothing(backend, heavy):
+    options = {"weight": [heavy, 1.0, 1.0], "label_smoothing": 0.1, "reduction": "sum"}
+    r = cross_entropy([[50.0, 0.0, 1.0]], [0], backend=backend, **options)
+    _, grad = exactly([[50.0, 0.0, 1.0]], [0], **options)
+    assert_ulps(r.grad, grad, 8, "f8")
+
+
+def test_a_gap_far_beyond_the_exponential_is_zero(backend):
+    r = cross_entropy([[3.0, 3.602880130000001e16]], [1], backend=backend)
+    assert_same_bits(r.grad, np.zeros((1, 2)))
+
+
+def test_a_temperature_that_makes_logits_infinite_gives_nan(backend):
+    r = cross_entropy([[3.0, 2.9]], [0], temperature=1e-310, backend=backend)
+    assert np.isnan(r.loss)
+    assert np.isnan(r.grad).all()
+
+
+def test_weights_of_both_signs_that_cancel_leave_no_zeros_behind(backend):
+    r = cross_entropy(np.eye(2), [0, 1], weight=[1.0, -1.0], backend=backend)
+    assert np.isnan(r.loss)
+    assert np.isnan(r.grad).all()
+
+
+def test_arrays_beside_the_logits_may_share_memory_with_out(backend, rng):
+    x = rng.random((3, 3))
+    expected = cross_entropy(x, [0, 1, 2], weight=x[0].copy(), backend=backend).grad
+    assert_same_bits(
+        cross_entropy(x, [0, 1, 2], weight=x[0], out=x, backend=backend).grad, expected
+    )
+
+
+def test_whole_numbers_in_half_precision_are_class_indices():
+    r = cross_entropy(np.eye(3), np.array([0, 1, 2], dtype="f2"))
+    assert r.loss == cross_entropy(np.eye(3), [0, 1, 2]).loss
+
+
+def test_a_sum_that_overflows_is_not_finite_under_strict(files, capfdbinary):
+    np.save("b.npy", np.array([[1e308, 0.0]] * 2))
+    command = ["loss", "b.npy", "t1.npy", "--reduction", "sum"]
+    np.save("t1.npy", [1, 1])
+    assert_error(inside(capfdbinary, *command, "--strict"), 1, "b.npy", "out of range")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sample_weight": [1.0, 0.0]},
+        {"upstream": 1e308, "normalizer": 1e-10},
+        {"upstream": 1e300, "out": np.empty((2, 2), ">f4")},
+    ],
+    ids=["weight", "upstream", "out"],
+)
+def test_no_warning_of_numpy_comes_through(backend, options):
+    cross_entropy([[1.0, 0.0], [0.0, -np.inf]], [1, 1], backend=backend, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (([[1, 2], [3]], [0, 0]), DataError),
+        (([["a", "b"]], [0]), DataError),
+        (([[1, 2]], [[0], [0, 1]]), DataError),
+    ],
+)
+def test_lists_that_are_no_arrays_are_our_errors(arguments, error):
+    with pytest.raises(error):
+        cross_entropy(*arguments)
+
+
+@pytest.mark.parametrize(
+    "options", [{"z_loss": "0.1"}, {"temperature": "2"}, {"threads": 1.5}, {"threads": "2"}]
+)
+def test_options_of_another_type_are_our_errors(options):
+    with pytest.raises(OptionError):
+        cross_entropy([[1.0, 2.0]], [0], backend="cpu", **options)
+
+
+def damaged(path, rng):
+    np.savez_compressed(path, a=np.arange(4000.0).reshape(1000, 4))
+    data = bytearray(path.read_bytes())
+    for place in rng.integers(0, len(data), rng.integers(1, 6)):
+        data[place] = rng.integers(256)
+    path.write_bytes(data)
+
+
+def test_a_damaged_archive_is_one_error(files, rng, capfdbinary):
+    np.save("t.npy", np.zeros(1000, int))
+    for _ in range(150):
+        damaged(files / "a.npz", rng)
+        result = inside(capfdbinary, "loss", "a.npz", "t.npy", "-q")
+        assert result.code in (0, 1, 2), result.err
+        if result.code:
+            assert_error(result, result.code, "a.npz")
+
+
+def test_a_big_archive_can_be_written(monkeypatch, files, capfdbinary):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    assert_done(inside(capfdbinary, "grad", "l.npy", "t.npy", "-o", "g.npz"))
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["NUMBA_NUM_THREADS=0", "NUMBA_NUM_THREADS=-1", "NUMBA_THREADING_LAYER=foo"],
+)
+def test_impossible_settings_of_numba_are_one_line(files, variable):
+    assert_error(bash(f"{variable} xent loss l.npy t.npy --backend cpu"), 2, "--backend", "numba")
+
+
+def test_settings_of_numba_that_are_no_number_change_nothing(files):
+    result = bash("NUMBA_NUM_THREADS=abc xent loss l.npy t.npy --backend cpu -q")
+    assert (result.code, result.err) == (0, "")
+
+
+def test_a_stderr_that_is_full_changes_no_result(files):
+    result = bash("xent loss l.npy t.npy 2>/dev/full")
+    assert result.code == 0
+    assert float(result.out) == pytest.approx(LOSS)
+
+
+LOSS = float(mpmath.log(8) / 2)
+
+
+def test_no_home_folder_is_no_error(monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
+    monkeypatch.delenv("XENT_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert describe()["cache"].startswith("none")
+    assert prepare() is None
+
+
+def test_a_file_may_be_called_like_an_argument(files, capfdbinary):
+    assert_error(inside(capfdbinary, "loss", "l.npy", "logits"), 2, "xent: error: logits: no such")
+    (files / "temperature").write_text("x\n")
+    assert_error(inside(capfdbinary, "loss", "temperature", "t.npy"), 1, "error: temperature: line")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--upstream", "nan"], ["--upstream", "finite"]),
+        (["--upstream", "1_0"], ["1_0", "no such file"]),
+        (["--key", "a"], ["l.npy", "--key"]),
+        (["--json", "-o", "g.npy", "--loss-out", "-"], ["--json", "--loss-out"]),
+        (["-o", "new/"], ["new/", "folder"]),
+    ],
+    ids=str,
+)
+def test_wrong_usage_says_what(files, arguments, words, capfdbinary):
+    result = inside(capfdbinary, "grad", "l.npy", "t.npy", *arguments)
+    assert_error(result, 4 if "new/" in words else 2, *words)
+
+
+def test_a_full_output_is_named_and_no_other(files):
+    np.save("l.npy", np.zeros((300_000, 2)))
+    np.save("t.npy", np.zeros(300_000, int))
+    result = run(
+        "grad", "l.npy", "t.npy", "--reduction", "none", "-o", "g.npy", "--loss-out", "/dev/full"
+    )
+    assert_error(result, 4, "/dev/full", "No space left")
+
+
+def test_a_column_of_text_for_logits_with_a_last_axis_of_one(files, capfdbinary):
+    np.save("x.npy", np.zeros((2, 4, 1)))
+    (files / "t.csv").write_text("1\n2\n")
+    assert_done(inside(capfdbinary, "loss", "x.npy", "t.csv"))
+
+
+def test_softmax_notes_and_counts_what_is_not_finite(files, capfdbinary):
+    np.save("n.npy", [[np.nan, 1.0], [1.0, 2.0]])
+    result = inside(capfdbinary, "softmax", "n.npy", "-o", "p.npy", "--json")
+    assert '"nonfinite": 2' in result.text
+    assert "note: n.npy: the result of 1 of 2 rows is not finite" in result.err
+
+
+def test_one_infinity_in_text_is_no_reason_to_read_it_slowly(files, capfdbinary):
+    (files / "l.csv").write_text("1,-inf\n2,nan\n")
+    assert inside(capfdbinary, "softmax", "l.csv").code == 0
+    (files / "l.csv").write_text("1,-inf\n2,1e999\n")
+    assert_error(inside(capfdbinary, "softmax", "l.csv"), 1, "line 2, column 2", "out of the range")
+
+
+def test_a_target_of_many_digits_is_printed_short(files, capfdbinary):
+    np.save("t.npy", [0.0, 1e300])
+    assert_error(inside(capfdbinary, "loss", "l.npy", "t.npy"), 1, "row 1 is 1e+300")
+
+
+def test_files_are_completed_in_the_shell(files):
+    line = 'COMP_WORDS="xent grad l" COMP_CWORD=2 _XENT_COMPLETE=bash_complete xent'
+    assert b"file" in bash(line).out
+
+
+def test_an_ignored_hangup_stays_ignored(files):
+    code = (
+        "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "from xentcli.cleanup import watch_signals; watch_signals(); "
+        "os.kill(os.getpid(), signal.SIGHUP); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    assert done.stdout == b"alive\n"
+
+
+def test_a_signal_during_compilation_is_obeyed_at_once(files, tmp_path):
+    command = [sys.executable, "-m", "xentcli", "grad", "l.npy", "t.npy", "-o", "g.npy"]
+    environment = {**os.environ, "XENT_CACHE_DIR": str(tmp_path / "empty")}
+    process = subprocess.Popen(
+        [*command, "--backend", "cpu"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert "compiling" in process.stderr.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=30)[1]
+    assert process.returncode == -signal.SIGINT
+    assert rest == ""
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["l.npy", "t.npy"]
+
+
+def test_signals_wait_while_files_are_put_in_place(files):
+    code = """
+import os, signal
+from xentcli import cleanup
+cleanup.watch_signals()
+open("left.tmp", "w").close()
+cleanup.temporaries.add("left.tmp")
+with cleanup.held():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("held", flush=True)
+print("never")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    assert done.stdout == b"held\n"
+    assert done.returncode == -signal.SIGTERM
+    assert not (files / "left.tmp").exists()
+
+
+FORK = """
+import os, sys, threading
+import numpy as np
+from xentcli import cross_entropy
+x, y = np.random.default_rng(0).normal(size=(50, 9)), np.arange(50) % 9
+first = cross_entropy(x, y, backend="cpu").grad
+pid = os.fork()
+if pid == 0:
+    same = cross_entropy(x, y, backend="cpu").grad.tobytes() == first.tobytes()
+    os._exit(0 if same else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_computes_too(layer):
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}
+    done = subprocess.run([sys.executable, "-c", FORK], env=environment, timeout=120)
+    assert done.returncode == 0
+
+
+def test_several_threads_may_compute_at_once(rng):
+    x, y = rng.normal(size=(200, 30)), rng.integers(0, 30, 200)
+    expected = cross_entropy(x, y, backend="cpu").grad
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(cross_entropy(x, y, backend="cpu").grad))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for grad in found:
+        assert_same_bits(grad, expected)

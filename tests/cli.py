@@ -187,13 +187,22 @@ def started(*arguments, cwd=None, **streams):
     """`xent ARGUMENTS`, running; killed at the end if it still is."""
     how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(
-        [*XENT, *map(_argument, arguments)], cwd=cwd, env=environment(), **{**how, **streams}
+        [*XENT, *map(_argument, arguments)],
+        cwd=cwd,
+        env=environment(),
+        preexec_fn=heed_interrupts,
+        **{**how, **streams},
     ) as process:
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def heed_interrupts():
+    """Undo what a shell does to the jobs that it puts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(condition):

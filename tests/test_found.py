@@ -11,7 +11,7 @@ import zipfile
 import mpmath
 import numpy as np
 import pytest
-from cli import LOGITS, TARGETS, assert_done, assert_error, bash, inside, run
+from cli import LOGITS, TARGETS, assert_done, assert_error, bash, heed_interrupts, inside, run
 from helpers import assert_same_bits, assert_ulps, exactly
 
 from xentcli import DataError, OptionError, cross_entropy
@@ -252,7 +252,11 @@ def test_a_signal_during_compilation_is_obeyed_at_once(files, tmp_path):
     command = [sys.executable, "-m", "xentcli", "grad", "l.npy", "t.npy", "-o", "g.npy"]
     environment = {**os.environ, "XENT_CACHE_DIR": str(tmp_path / "empty")}
     process = subprocess.Popen(
-        [*command, "--backend", "cpu"], env=environment, stderr=subprocess.PIPE, text=True
+        [*command, "--backend", "cpu"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     assert "compiling" in process.stderr.readline()
     time.sleep(0.5)

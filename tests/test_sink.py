@@ -280,7 +280,7 @@ def test_a_failing_step_at_the_end_is_told_and_leaves_the_old_file(
     def fails(*arguments, **more):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, failing, fails)
+    monkeypatch.setattr(os if failing == "fsync" else Path, failing, fails)
     result = inside(capfdbinary, *GRAD, "-o", "g.npy")
     monkeypatch.undo()
     assert_error(result, 4, "g.npy", "Input/output error")
@@ -291,10 +291,10 @@ def test_a_failing_step_at_the_end_is_told_and_leaves_the_old_file(
 def steps(monkeypatch):
     """The names of what is done to files, in order."""
     done = []
-    for name in ("fsync", "replace"):
-        real = getattr(os, name)
+    for place, name in ((os, "fsync"), (Path, "replace")):
+        real = getattr(place, name)
         monkeypatch.setattr(
-            os, name, lambda *a, real=real, name=name: (done.append(name), real(*a))[1]
+            place, name, lambda *a, real=real, name=name: (done.append(name), real(*a))[1]
         )
     return done
 

@@ -20,6 +20,7 @@ class Destination:
 
     def __init__(self, layout: Layout, logits: Array, out: Any = None) -> None:
         self.layout = layout
+        self._logits = logits
         if out is None:
             out = np.empty(layout.shape, default_output(logits.dtype))
         self.given: Array = out
@@ -30,8 +31,12 @@ class Destination:
         self._boxed = boxed if self._is_view else np.empty(layout.box, self.dtype)
 
     def unshared(self, source: Array) -> Array:
-        """The source, or a copy of it where writing here would change it before it is read."""
-        if not np.may_share_memory(source, self.array) or _same_memory(source, self.array):
+        """The source, or a copy of it where writing here would change it before it is read.
+
+        The logits may be overwritten in place: a row is read before it is written.
+        """
+        in_place = source is self._logits and _same_memory(source, self.array)
+        if in_place or not np.may_share_memory(source, self.array):
             return source
         return source.copy()
 

@@ -17,8 +17,6 @@ from pathlib import Path
 
 from xentcli import __version__
 
-SOURCES = ("__init__.py", "arithmetic.py", "rows.py", "cpu.py")
-
 
 def root() -> Path:
     """The folder for all versions: $XENT_CACHE_DIR, else the user's cache folder."""
@@ -34,8 +32,8 @@ def root() -> Path:
 def folder() -> Path:
     """The folder for exactly these kernels; nothing is created."""
     digest = hashlib.sha256()
-    for name in SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
     return root() / f"{__version__}-{digest.hexdigest()[:16]}"
 
 

@@ -19,7 +19,7 @@ from numba.core import event
 from xentcli.dtypes import Array
 from xentcli.kernels import Scalars
 from xentcli.kernels.cache import prepare
-from xentcli.kernels.rows import index_range, prob_range, softmax_range
+from xentcli.kernels.ranges import goes_past_caches, index_range, prob_range, softmax_range
 
 _config: Any = numba.config  # its names are made at import, unknown to type checkers
 
@@ -49,21 +49,21 @@ if hasattr(os, "register_at_fork"):
 def index_rows(parts, logits, targets, weight, scale, scalars, loss, lse, grad):
     """Deal rows out to threads; a gradient without rows stays so."""
     n = len(logits)
+    past = goes_past_caches(logits, grad)
     for part in prange(parts):
         a, b = part * n // parts, (part + 1) * n // parts
-        index_range(
-            logits[a:b], targets[a:b], weight, scale[a:b], scalars, loss[a:b], lse[a:b], grad[a:b]
-        )
+        x, y, u, g = logits[a:b], targets[a:b], scale[a:b], grad[a:b]
+        index_range(x, y, weight, u, scalars, loss[a:b], lse[a:b], g, past)
 
 
 def prob_rows(parts, logits, targets, weight, scale, scalars, loss, lse, grad):
     """Deal rows out to threads; a gradient without rows stays so."""
     n = len(logits)
+    past = goes_past_caches(logits, grad)
     for part in prange(parts):
         a, b = part * n // parts, (part + 1) * n // parts
-        prob_range(
-            logits[a:b], targets[a:b], weight, scale[a:b], scalars, loss[a:b], lse[a:b], grad[a:b]
-        )
+        x, y, u, g = logits[a:b], targets[a:b], scale[a:b], grad[a:b]
+        prob_range(x, y, weight, u, scalars, loss[a:b], lse[a:b], g, past)
 
 
 def softmax_rows(parts, logits, scalars, log, out):

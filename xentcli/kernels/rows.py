@@ -1,220 +1,240 @@
-"""The CPU kernels: one row at a time, float64 inside, and ranges of rows.
+"""The CPU kernels: one row at a time, in vectors of 16 float64.
 
-One row of C logits goes through these steps, with d_c = (max z − z_c) ≥ 0 kept together with
+One row of C logits goes through three passes, with d_c = (max z − z_c) ≥ 0 kept together with
 its rounding error:
 
-    e_c    = exp(−d_c)                 the largest is exactly 1
-    others = Σ e_c without the largest, so that s = 1 + others and log s = log1p(others)
-    loss   = A·log1p(others) + Σ a_c·d_c + λ·lse²            A = Σ a_c, all terms ≥ 0
-    grad_c = B·e_c/s − a_c                                   B = A + 2·λ·lse
+    1. the largest logit; NaN if there is one
+    2. e_c = exp(−d_c), kept in a buffer that stays in the cache, and their sum s with its
+       rounding error: others = s − 1, because the largest e is exactly 1
+    3. grad_c = B·e_c/s − a_c, written past the caches where the gradient is large
 
-Only the entry of the largest logit can cancel; it is written as (B − a) − B·others/s where that
-is smaller.
+    loss = A·log1p(others) + Σ a_c·d_c + λ·lse²      A = Σ a_c, B = A + 2·λ·lse, all terms ≥ 0
+
+The entries of the target and of the largest logit are written again, one by one: there B·p − a
+may cancel, and is (B − a) − B·others/s where that is smaller.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from xentcli.kernels.arithmetic import add, below, compiled, exp_below
+from xentcli.kernels.arithmetic import add, below, compiled, exp_below, log1p, sech_squared, tanh
+from xentcli.kernels.memory import address, load, prefetch, size_of, store, stream
+from xentcli.kernels.simd import (
+    LANES,
+    as_stored,
+    constant,
+    equal,
+    filled,
+    first,
+    fma,
+    lanes_below,
+    select,
+    splat,
+    wide,
+)
+from xentcli.kernels.sweeps import get, largest, place_of_one, put, total
+
+# Below this share of the others a sum that rounds to float64 has not enough digits of them.
+SURE = 1e-6
+
+
+class Row(NamedTuple):
+    """What the gradient of a row needs to know of all its classes together."""
+
+    top: int  # the class of the largest logit
+    others: float  # Σ e_c without the largest, which is 1
+    hot: float  # what the target's class has beyond the mass that all classes get
+    even: float  # the mass that smoothing gives a class of weight 1
+    rest: float  # Σ a_c without the largest logit's, plus 2·λ·lse
+    b: float  # B
 
 
 @compiled
-def capped(x, scalars):
-    """The logit after the softcap, whose temperature is then used up."""
-    return scalars.softcap * math.tanh(x / scalars.temperature / scalars.softcap)
+def scored(x, scalars):
+    """z of logits: capped, where the temperature is then used up; else what still is to divide."""
+    if scalars.softcap < math.inf:
+        return tanh(x / scalars.temperature / scalars.softcap) * scalars.softcap
+    return x
 
 
 @compiled
-def read_row(x, scalars, z):
-    """Copy a row to z, capped where asked, and find its largest entry; −1 for a NaN row."""
-    has_cap = scalars.softcap < math.inf
-    top, peak, bad = 0, -math.inf, False
-    for c in range(len(x)):
-        value = np.float64(x[c])
-        if has_cap:
-            value = capped(value, scalars)
-        z[c] = value
-        bad |= value != value
-        if value > peak:
-            top, peak = c, value
-    if bad or not abs(peak / scalars.temperature) < math.inf:
-        return -1
-    return top
+def divisor(scalars):
+    """The temperature, where it is not used up by the softcap."""
+    return 1.0 if scalars.softcap < math.inf else scalars.temperature
 
 
 @compiled
-def exponentials(z, top, divisor):
-    """Replace z by exp(z − max z); return the sum without the largest."""
-    peak = z[top]
-    for c in range(len(z)):
-        gap, error = below(peak, z[c], divisor)
-        z[c] = exp_below(gap, error)
-    high, low = 0.0, 0.0
-    for c in range(len(z)):
-        if c != top:
-            high, low = add(high, low, z[c])
-    return high + low
+def exponentials(x, classes, peak, scalars, z):
+    """Fill z with exp(z_c − max z); their sum without the largest."""
+    top = filled(z, peak)
+    high = filled(z, 0.0)
+    low = high
+    for c in range(0, classes, LANES):
+        score = scored(wide(get(x, classes, c, -math.inf)), scalars)
+        if size_of(x) == 4:
+            gap = top - score
+            if divisor(scalars) != 1.0:  # a division costs as much as the exponential
+                gap = gap / divisor(scalars)
+            e = exp_below(gap, None)  # float32 logits have no error that float64 sees
+        else:
+            e = exp_below(*below(top, score, divisor(scalars)))
+        if c + LANES > classes:  # a softcap makes numbers of what lies beyond the end
+            e = select(lanes_below(classes - c), e, filled(z, 0.0))
+        store(z, c, e)
+        if size_of(x) == 4:
+            high = high + e
+        else:
+            high, low = add(high, low, e)
+        prefetch(x, c + classes)  # the next row, while this one is computed
+        if size_of(x) == 8:
+            prefetch(x, c + classes + LANES // 2)
+    sum_high, sum_low = total(high, low)
+    others = (sum_high - 1.0) + sum_low
+    if size_of(x) == 4 and others < SURE:
+        return sum_of_others(classes, z)
+    return others
 
 
 @compiled
-def at_top(b, a, b_rest, others):
-    """B·p − a at the largest logit, where p = 1/s: the form that cancels less."""
-    s = 1.0 + others
-    if abs(b_rest) + abs(b) * others / s < abs(b) / s + abs(a):
-        return b_rest - b * (others / s)
-    return b / s - a
+def sum_of_others(classes, z):
+    """The sum of the exponentials but the largest, where that is lost in a plain sum."""
+    high = filled(z, 0.0)
+    low = high
+    for c in range(0, classes, LANES):
+        high, low = add(high, low, load(z, c))
+    sum_high, sum_low = total(high, low)
+    return (sum_high - 1.0) + sum_low
+
+
+@compiled
+def mass(q, weight, classes, c, scalars, even):
+    """What classes c to c + 15 get for their probabilities and from smoothing: not the target."""
+    if q is None:
+        return get(weight, classes, c, 0.0) * even
+    return get(weight, classes, c, 0.0) * (
+        get(q, classes, c, 0.0) * (1.0 - scalars.label_smoothing) + even
+    )
+
+
+@compiled
+def mass_of(q, weight, c, scalars, even):
+    """The same for one class."""
+    if q is None:
+        return weight[c] * even
+    return weight[c] * (q[c] * (1.0 - scalars.label_smoothing) + even)
+
+
+@compiled
+def spread(x, q, weight, classes, peak, scalars, even):
+    """Σ a_c·d_c, and Σ a_c with its error, over the masses that `mass` gives."""
+    sum_high = filled(weight, 0.0)
+    sum_low, far_high, far_low = sum_high, sum_high, sum_high
+    for c in range(0, classes, LANES):
+        a = mass(q, weight, classes, c, scalars, even)
+        score = scored(wide(get(x, classes, c, 0.0)), scalars)
+        gap, _ = below(constant(a, peak), score, divisor(scalars))
+        far = select(equal(a, constant(a, 0.0)), constant(a, 0.0), a * gap)  # 0·inf is 0
+        far_high, far_low = add(far_high, far_low, far)
+        sum_high, sum_low = add(sum_high, sum_low, a)
+    high, low = total(far_high, far_low)
+    sums = total(sum_high, sum_low)
+    return (high + low if abs(high) < math.inf else high), sums[0], sums[1]
+
+
+@compiled
+def summarised(x, y, q, call, z):
+    """Passes 1 and 2: loss, log-sum-exp, and what the gradient needs. NaN where there is none."""
+    weight, classes, scalars = call
+    peak = scored(largest(x, classes), scalars)
+    limit = peak / divisor(scalars)
+    if not abs(limit) < math.inf:
+        return math.nan, math.nan, Row(0, math.nan, 0.0, 0.0, math.nan, math.nan)
+    others = exponentials(x, classes, peak, scalars, z)
+    log_s = log1p(others)
+    lse = limit + log_s
+    even = scalars.label_smoothing / classes
+    distance, hot, base_top, base_rest = 0.0, 0.0, 0.0, 0.0
+    top = y if y >= 0 and z[y] == 1.0 else -1
+    if q is not None or even > 0.0:
+        top = place_of_one(z, classes)
+        base_top = mass_of(q, weight, top, scalars, even)
+        distance, high, low = spread(x, q, weight, classes, peak, scalars, even)
+        base_rest = (high - base_top) + low
+    if q is None:
+        hot = (1.0 - scalars.label_smoothing) * weight[y]
+        gap, error = below(peak, scored(np.float64(x[y]), scalars), divisor(scalars))
+        distance += hot * gap + hot * error if hot != 0.0 else 0.0
+    a = base_rest + base_top + hot
+    loss = a * log_s + distance + scalars.z_loss * lse * lse
+    extra = 2.0 * scalars.z_loss * lse
+    rest = base_rest + (0.0 if top == y else hot) + extra
+    return loss + 0.0, lse, Row(top, others, hot, even, rest, a + extra)
+
+
+@compiled
+def entry(c, y, q, weight, scalars, z, row):
+    """B·p − a of one class, in the form that cancels less."""
+    s = 1.0 + row.others
+    a = mass_of(q, weight, c, scalars, row.even) + (row.hot if c == y else 0.0)
+    if c == row.top and abs(row.rest) + abs(row.b) * row.others / s < abs(row.b) / s + abs(a):
+        return row.rest - row.b * (row.others / s)
+    return z[c] * (row.b / s) - a
 
 
 @compiled
 def slope(x, scalars):
-    """dz/dx for a capped logit, times the temperature: 1 − tanh², without cancellation."""
-    return math.cosh(x / scalars.temperature / scalars.softcap) ** -2.0
+    """dz/dx of capped logits, times the temperature."""
+    return sech_squared(x / scalars.temperature / scalars.softcap)
 
 
 @compiled
-def finish(x, scalars, scale, grad):
-    """Multiply a row by its scale and by dz/dx; + 0.0 turns −0.0 into 0.0."""
+def entries(x, q, call, factors, z, row, grad, c):
+    """The gradient of classes c to c + 15, as if the target had no mass of its own."""
+    weight, classes, scalars = call
+    per_e, per_mass = factors
+    g = load(z, c) * per_e
+    if q is not None or row.even > 0.0:
+        a = mass(q, weight, classes, c, scalars, row.even)
+        g = fma(load(z, c), filled(z, per_e), a * -per_mass)
     if scalars.softcap < math.inf:
-        for c in range(len(grad)):
-            grad[c] = grad[c] * (slope(np.float64(x[c]), scalars) * scale) + 0.0
-    else:
-        for c in range(len(grad)):
-            grad[c] = grad[c] * scale + 0.0
+        g = g * slope(wide(get(x, classes, c, 0.0)), scalars)
+    return as_stored(grad, g) + filled(grad, 0.0)  # −0.0 becomes 0.0
 
 
 @compiled
-def index_row(x, y, weight, weight_sum, scalars, z):
-    """Loss and log-sum-exp of one row; z becomes the unscaled gradient."""
-    top = read_row(x, scalars, z)
-    if top < 0:
-        z[:] = math.nan
-        return math.nan, math.nan
-    peak = z[top]
-    divisor = 1.0 if scalars.softcap < math.inf else scalars.temperature
-    even = scalars.label_smoothing / len(x)
-    hot = (1.0 - scalars.label_smoothing) * weight[y]
-    gap, error = below(peak, z[y], divisor)
-    distance = hot * gap + hot * error if hot != 0.0 else 0.0
-    if even > 0.0:
-        high, low = 0.0, 0.0
-        for c in range(len(z)):
-            if weight[c] != 0.0:
-                high, low = add(high, low, weight[c] * below(peak, z[c], divisor)[0])
-        distance += even * high if high == math.inf else even * (high + low)
-    others = exponentials(z, top, divisor)
-    lse = peak / divisor + math.log1p(others)
-    a = hot + even * (weight_sum[0] + weight_sum[1])
-    loss = a * math.log1p(others) + distance + scalars.z_loss * lse * lse
-    extra = 2.0 * scalars.z_loss * lse
-    b = a + extra
-    a_top = even * weight[top] + (hot if top == y else 0.0)
-    without_top = (weight_sum[0] - weight[top]) + weight_sum[1]
-    a_rest = even * without_top + (0.0 if top == y else hot)
-    factor = b / (1.0 + others)
-    for c in range(len(z)):
-        z[c] *= factor
-    if even > 0.0:
-        for c in range(len(z)):
-            z[c] -= even * weight[c]
-    z[y] -= hot
-    z[top] = at_top(b, a_top, a_rest + extra, others)
-    return loss + 0.0, lse
+def write(x, y, q, call, how, z, row, grad):
+    """Pass 3: the gradient of one row into the caller's buffer, which may be x itself."""
+    weight, classes, scalars = call
+    scale, past_caches = how
+    per_mass = scale / scalars.temperature
+    factors = (row.b / (1.0 + row.others) * per_mass, per_mass)
+    of_target, of_top = 1.0, 1.0
+    if scalars.softcap < math.inf:  # x may be overwritten below
+        of_target = slope(np.float64(x[max(y, 0)]), scalars)
+        of_top = slope(np.float64(x[max(row.top, 0)]), scalars)
+    start = 0
+    if past_caches and classes >= LANES:
+        store(grad, 0, entries(x, q, call, factors, z, row, grad, 0))
+        start = (-address(grad) % 64) // size_of(grad)
+    for c in range(start, classes, LANES):
+        g = entries(x, q, call, factors, z, row, grad, c)
+        if past_caches and c + LANES <= classes:
+            stream(grad, c, g)
+        else:
+            put(grad, classes, c, g)
+    if y >= 0:
+        value = entry(y, y, q, weight, scalars, z, row) * (per_mass * of_target)
+        grad[y] = stored_number(grad, value)
+    if row.top >= 0 and row.top != y:
+        value = entry(row.top, y, q, weight, scalars, z, row) * (per_mass * of_top)
+        grad[row.top] = stored_number(grad, value)
 
 
 @compiled
-def mass(q, c, weight, scalars, even):
-    """a_c = w_c·((1 − ε)·q_c + ε/C)."""
-    return weight[c] * ((1.0 - scalars.label_smoothing) * q[c] + even)
-
-
-@compiled
-def prob_row(x, q, weight, scalars, z):
-    """Loss and log-sum-exp of one row with a probability per class; z becomes the gradient."""
-    top = read_row(x, scalars, z)
-    if top < 0:
-        z[:] = math.nan
-        return math.nan, math.nan
-    peak = z[top]
-    divisor = 1.0 if scalars.softcap < math.inf else scalars.temperature
-    even = scalars.label_smoothing / len(x)
-    rest, rest_low, high, low = 0.0, 0.0, 0.0, 0.0
-    for c in range(len(z)):
-        a = mass(q, c, weight, scalars, even)
-        if a != 0.0:
-            high, low = add(high, low, a * below(peak, z[c], divisor)[0])
-        if c != top:
-            rest, rest_low = add(rest, rest_low, a)
-    distance = high + low if abs(high) < math.inf else high
-    others = exponentials(z, top, divisor)
-    lse = peak / divisor + math.log1p(others)
-    a_top = mass(q, top, weight, scalars, even)
-    a_rest = rest + rest_low
-    loss = (a_rest + a_top) * math.log1p(others) + distance + scalars.z_loss * lse * lse
-    extra = 2.0 * scalars.z_loss * lse
-    b = a_rest + a_top + extra
-    factor = b / (1.0 + others)
-    for c in range(len(z)):
-        z[c] = z[c] * factor - mass(q, c, weight, scalars, even)
-    z[top] = at_top(b, a_top, a_rest + extra, others)
-    return loss + 0.0, lse
-
-
-@compiled
-def write_row(x, z, scalars, scale, grad):
-    """The gradient of one row in the caller's buffer, which may be x itself."""
-    finish(x, scalars, scale / scalars.temperature, z)
-    for c in range(len(z)):
-        grad[c] = z[c]
-
-
-@compiled
-def index_range(logits, targets, weight, scale, scalars, loss, lse, grad):
-    """A range of rows with one class index each."""
-    z = np.empty(logits.shape[1])
-    weight_sum = (0.0, 0.0)  # with its rounding error: one weight may dwarf all others
-    for c in range(len(weight)):
-        weight_sum = add(weight_sum[0], weight_sum[1], weight[c])
-    for i in range(len(logits)):
-        if targets[i] < 0:
-            loss[i], lse[i] = 0.0, math.nan
-            if len(grad):
-                grad[i] = 0.0
-            continue
-        loss[i], lse[i] = index_row(logits[i], targets[i], weight, weight_sum, scalars, z)
-        if len(grad):
-            write_row(logits[i], z, scalars, scale[i], grad[i])
-
-
-@compiled
-def prob_range(logits, targets, weight, scale, scalars, loss, lse, grad):
-    """A range of rows with a probability for each class."""
-    z = np.empty(logits.shape[1])
-    for i in range(len(logits)):
-        loss[i], lse[i] = prob_row(logits[i], targets[i], weight, scalars, z)
-        if len(grad):
-            write_row(logits[i], z, scalars, scale[i], grad[i])
-
-
-@compiled
-def softmax_range(logits, scalars, log, out):
-    """A range of rows: probabilities, or their logarithms −d_c − log s."""
-    z = np.empty(logits.shape[1])
-    divisor = 1.0 if scalars.softcap < math.inf else scalars.temperature
-    for i in range(len(logits)):
-        top = read_row(logits[i], scalars, z)
-        if top < 0:
-            out[i] = math.nan
-            continue
-        peak = z[top]
-        if log:
-            out_row = z.copy()
-        others = exponentials(z, top, divisor)
-        for c in range(len(z)):
-            if log:
-                gap, error = below(peak, out_row[c], divisor)
-                out[i, c] = 0.0 - (gap + (math.log1p(others) + error))
-            else:
-                out[i, c] = z[c] / (1.0 + others)
+def stored_number(grad, value):
+    """A number as the gradient holds it; −0.0, which may come of rounding, becomes 0.0."""
+    return first(as_stored(grad, splat(value)) + filled(grad, 0.0))

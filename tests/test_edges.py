@@ -147,6 +147,18 @@ def test_mean_and_sum_over_a_broken_row_are_not_finite(backend, junk):
         assert "row 0 is nan" in r.notes[0].text
 
 
+@pytest.mark.parametrize("place", [0, 1, 20, 39])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_nan_is_not_capped(backend, place, dtype):
+    x = np.zeros((2, 40), dtype=dtype)
+    x[0, place] = NAN
+    r = cross_entropy(x, [1, 1], softcap=2.0, reduction="none", backend=backend)
+    assert np.isnan(r.grad[0]).all()
+    assert np.isnan(r.loss[0])
+    assert np.isfinite(r.grad[1]).all()
+    assert np.isnan(softmax(x, softcap=2.0, backend=backend)[0]).all()
+
+
 def test_a_softcap_makes_infinite_logits_finite(backend):
     loss, grad = one(backend, [INF, -INF, 0.0], 0, softcap=2.0)
     s = math.exp(-2) + math.exp(-4)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from xentcli.kernels.simd import absolute, constant, fma, less, power_of_two, select, smaller
+from xentcli.kernels.simd import absolute, constant, equal, fma, less, power_of_two, select, smaller
 
 # NumPy's rules for division by zero; never fastmath: NaN and infinity have a meaning here, and
 # reassociation would undo the error terms.
@@ -94,12 +94,13 @@ def exp_below(gap, error):
 
 @compiled
 def tanh(x):
-    """tanh without cancellation near 0: with m = expm1(−2·|x|) it is ∓m / (2 + m)."""
+    """tanh without cancellation near 0: with m = expm1(−2·|x|) it is ∓m / (2 + m); NaN of NaN."""
     s, power = exponent_and_rest(absolute(x) * 2.0, constant(x, 0.0))
     power = power * 2.0**-100
     m = fma(power, s, power - 1.0)
     t = m / (2.0 + m)
-    return select(less(x, constant(x, 0.0)), t, 0.0 - t)
+    t = select(less(x, constant(x, 0.0)), t, 0.0 - t)
+    return select(equal(x, x), t, x)
 
 
 @compiled

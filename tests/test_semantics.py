@@ -171,11 +171,12 @@ def test_logits_of_every_dtype_are_read_exactly(backend, kind):
     np.testing.assert_allclose(r.grad, exact.grad, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("order", ["C", "F", "strided", "reversed", "read-only"])
+@pytest.mark.parametrize("order", ["C", "F", "strided", "reversed", "read-only", "unaligned"])
 def test_any_memory_order_gives_the_same_bits(backend, order):
     wide = np.zeros((2 * N, 3 * C))
     wide[::2, ::3] = X
     reverse = X[::-1, ::-1].copy()[::-1, ::-1]
+    unaligned = np.frombuffer(b" " + X.tobytes(), dtype=float, offset=1).reshape(X.shape)
     frozen = X.copy()
     frozen.flags.writeable = False
     x = {
@@ -184,6 +185,7 @@ def test_any_memory_order_gives_the_same_bits(backend, order):
         "strided": wide[::2, ::3],
         "reversed": reverse,
         "read-only": frozen,
+        "unaligned": unaligned,
     }[order]
     assert_same_bits(
         cross_entropy(x, Y, backend=backend).grad, cross_entropy(X, Y, backend=backend).grad
@@ -239,12 +241,13 @@ def test_in_place(backend, dtype):
     assert_same_bits(x, expected)
 
 
-@pytest.mark.parametrize("order", ["C", "F", "strided", ">f8", "f4"])
+@pytest.mark.parametrize("order", ["C", "F", "strided", "unaligned", ">f8", "f4"])
 def test_out_of_any_layout(backend, order):
     out = {
         "C": np.empty((N, C)),
         "F": np.empty((N, C), order="F"),
         "strided": np.empty((N, 2 * C))[:, ::2],
+        "unaligned": np.empty(N * C * 8 + 1, "u1")[1:].view(float).reshape(N, C),
         ">f8": np.empty((N, C), dtype=">f8"),
         "f4": np.empty((N, C), dtype="f4"),
     }[order]

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from cli import LOGITS, TARGETS
 
 
 def pytest_configure(config):
@@ -15,6 +16,15 @@ def pytest_configure(config):
 def backend(request):
     """Every backend that exists here."""
     return request.param
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The current folder, with l.npy and t.npy in it."""
+    np.save(tmp_path / "l.npy", LOGITS)
+    np.save(tmp_path / "t.npy", TARGETS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from cli import (
     LOGITS,
     LOSSES,
     PROBABILITIES,
-    TARGETS,
     XENT,
     assert_done,
     assert_error,
@@ -28,15 +27,6 @@ from cli import (
 from helpers import assert_same_bits
 
 COMMANDS = ["grad", "loss", "softmax", "inspect", "info", "completion"]
-
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """The current folder, with l.npy and t.npy in it."""
-    np.save(tmp_path / "l.npy", LOGITS)
-    np.save(tmp_path / "t.npy", TARGETS)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_grad_writes_the_gradient(files):

@@ -12,7 +12,6 @@ from cli import (
     LOGITS,
     LOSSES,
     PROBABILITIES,
-    TARGETS,
     Result,
     assert_clean,
     assert_done,
@@ -36,16 +35,13 @@ from xentcli.errors import visible
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
+def files(files):
     """The current folder, with l.npy, t.npy and the same in text."""
-    np.save(tmp_path / "l.npy", LOGITS)
-    np.save(tmp_path / "t.npy", TARGETS)
-    (tmp_path / "l.csv").write_text(
+    (files / "l.csv").write_text(
         "".join(",".join(map(repr, row)) + "\n" for row in LOGITS.tolist())
     )
-    (tmp_path / "t.csv").write_text("0\n1\n")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    (files / "t.csv").write_text("0\n1\n")
+    return files
 
 
 @pytest.fixture

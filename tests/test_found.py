@@ -11,7 +11,7 @@ import zipfile
 import mpmath
 import numpy as np
 import pytest
-from cli import LOGITS, TARGETS, assert_done, assert_error, bash, heed_interrupts, inside, run
+from cli import assert_done, assert_error, bash, heed_interrupts, inside, run
 from helpers import assert_same_bits, assert_ulps, exactly
 
 from xentcli import DataError, OptionError, cross_entropy
@@ -19,14 +19,6 @@ from xentcli.kernels.cache import prepare
 from xentcli.machine import describe
 
 UNSIGNED = ["u1", "u2", "u4", "u8"]
-
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.save("l.npy", LOGITS)
-    np.save("t.npy", TARGETS)
-    return tmp_path
 
 
 @pytest.mark.parametrize("kind", UNSIGNED)

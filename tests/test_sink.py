@@ -12,7 +12,6 @@ from cli import (
     GRADIENT,
     LOGITS,
     LOSSES,
-    TARGETS,
     assert_done,
     assert_error,
     assert_unchanged,
@@ -31,15 +30,6 @@ from xentcli.errors import FileError, OptionError
 from xentcli.formats.sink import Outputs
 
 GRAD = ("grad", "l.npy", "t.npy")
-
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """The current folder, with l.npy and t.npy in it."""
-    np.save(tmp_path / "l.npy", LOGITS)
-    np.save(tmp_path / "t.npy", TARGETS)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def assert_gradient(path):

@@ -40,9 +40,7 @@ def index_range(logits, targets, weight, scale, scalars, loss, lse, grad, past_c
                 fill(g, classes, 0.0)
             continue
         loss[i], lse[i], row = summarised(x, y, None, call, z)
-        if len(grad) and lse[i] != lse[i]:
-            fill(g, classes, math.nan)
-        elif len(grad):
+        if len(grad):
             write(x, y, None, call, (scale[i], past_caches), z, row, g)
 
 
@@ -57,9 +55,7 @@ def prob_range(logits, targets, weight, scale, scalars, loss, lse, grad, past_ca
         x, g = pointer(logits, i * classes), pointer(grad, i * classes)
         q = pointer(targets, i * classes)
         loss[i], lse[i], row = summarised(x, -1, q, call, z)
-        if len(grad) and lse[i] != lse[i]:
-            fill(g, classes, math.nan)
-        elif len(grad):
+        if len(grad):
             write(x, -1, q, call, (scale[i], past_caches), z, row, g)
 
 

@@ -36,7 +36,7 @@ from xentcli.kernels.simd import (
     splat,
     wide,
 )
-from xentcli.kernels.sweeps import get, largest, place_of_one, put, total
+from xentcli.kernels.sweeps import fill, get, largest, place_of_one, put, total
 
 # Below this share of the others a sum that rounds to float64 has not enough digits of them.
 SURE = 1e-6
@@ -209,6 +209,9 @@ def entries(x, q, call, factors, z, row, grad, c):
 def write(x, y, q, call, how, z, row, grad):
     """Pass 3: the gradient of one row into the caller's buffer, which may be x itself."""
     weight, classes, scalars = call
+    if row.b != row.b:  # a row without an answer
+        fill(grad, classes, math.nan)
+        return
     scale, past_caches = how
     per_mass = scale / scalars.temperature
     factors = (row.b / (1.0 + row.others) * per_mass, per_mass)

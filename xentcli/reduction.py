@@ -74,11 +74,14 @@ def plan(problem: Problem, options: LossOptions) -> Reduction:
         return Reduction(problem, 1.0, options.z_loss, None)
     if options.normalizer is not None:
         return Reduction(problem, float(options.normalizer), options.z_loss, None)
-    every = slice(None)
     if problem.ignored == problem.layout.rows:
         return Reduction(problem, 1.0, options.z_loss, _empty_mean(options))
-    plain = _total(problem.sample_weights(every)[problem.present])
-    weighted = _total(problem.row_weight(every)[problem.present])
+    plain = float(problem.layout.rows - problem.ignored)  # the sum of as many ones
+    if problem.sample_weight is not None:
+        plain = _total(problem.sample_weight[problem.present])
+    weighted = plain
+    if not (problem.probs or (problem.weight == 1).all()):
+        weighted = _total(problem.row_weight(slice(None))[problem.present])
     z_loss = options.z_loss * (weighted / plain) if options.z_loss and plain else 0.0
     return Reduction(problem, weighted, z_loss, None)
 

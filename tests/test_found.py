@@ -280,9 +280,12 @@ print("never")
 FORK = """
 import os, sys, threading
 import numpy as np
-from xentcli import cross_entropy
+from xentcli import OptionError, cross_entropy
 x, y = np.random.default_rng(0).normal(size=(50, 9)), np.arange(50) % 9
-first = cross_entropy(x, y, backend="cpu").grad
+try:
+    first = cross_entropy(x, y, backend="cpu").grad
+except OptionError:
+    sys.exit(77)
 pid = os.fork()
 if pid == 0:
     same = cross_entropy(x, y, backend="cpu").grad.tobytes() == first.tobytes()
@@ -296,6 +299,8 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 def test_a_forked_child_computes_too(layer):
     environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}
     done = subprocess.run([sys.executable, "-c", FORK], env=environment, timeout=120)
+    if done.returncode == 77:
+        pytest.skip(f"the library of the threading layer {layer} is not here")
     assert done.returncode == 0
 
 

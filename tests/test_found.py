@@ -138,10 +138,23 @@ def test_a_big_archive_can_be_written(monkeypatch, files, capfdbinary):
 
 @pytest.mark.parametrize(
     "variable",
-    ["NUMBA_NUM_THREADS=0", "NUMBA_NUM_THREADS=-1", "NUMBA_THREADING_LAYER=foo"],
+    [
+        "NUMBA_NUM_THREADS=0",
+        "NUMBA_NUM_THREADS=-1",
+        "NUMBA_THREADING_LAYER=foo",
+    ],
 )
 def test_impossible_settings_of_numba_are_one_line(files, variable):
     assert_error(bash(f"{variable} xent loss l.npy t.npy --backend cpu"), 2, "--backend", "numba")
+
+
+def test_numbas_reason_of_several_lines_becomes_one(monkeypatch):
+    def refuse():
+        raise ValueError("No threading layer.\nHINT:\n  install one")
+
+    monkeypatch.setattr("numba.get_num_threads", refuse)
+    with pytest.raises(OptionError, match="start: No threading layer. HINT: install one"):
+        cross_entropy([[1.0, 2.0]], [0], backend="cpu")
 
 
 def test_settings_of_numba_that_are_no_number_change_nothing(files):

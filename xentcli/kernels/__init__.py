@@ -107,4 +107,5 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
 
             return CpuBackend(threads, notify)
     except (ValueError, RuntimeError) as error:  # Numba's variables hold something impossible
-        raise OptionError("backend", f"numba does not start: {error}") from error
+        reason = " ".join(str(error).split())  # Numba's has several lines
+        raise OptionError("backend", f"numba does not start: {reason}") from error

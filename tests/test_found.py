@@ -233,6 +233,13 @@ def test_one_infinity_in_text_is_no_reason_to_read_it_slowly(files, capfdbinary)
     assert_error(inside(capfdbinary, "softmax", "l.csv"), 1, "line 2, column 2", "out of the range")
 
 
+def test_words_are_no_numbers_with_another_delimiter(files, capfdbinary):
+    (files / "l.csv").write_text("# a title\n1,2\n")
+    assert "-d" not in inside(capfdbinary, "softmax", "l.csv").err
+    (files / "l.csv").write_text("1;2\n3;4\n")
+    assert "-d ';'" in inside(capfdbinary, "softmax", "l.csv").err
+
+
 def test_a_target_of_many_digits_is_printed_short(files, capfdbinary):
     np.save("t.npy", [0.0, 1e300])
     assert_error(inside(capfdbinary, "loss", "l.npy", "t.npy"), 1, "row 1 is 1e+300")

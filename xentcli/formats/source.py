@@ -62,17 +62,15 @@ class Source:
 
     def read_buffer(self, count: int) -> Array:
         """That many bytes as a writable array; nothing is allocated before it is there."""
-        known = self.size is not None and not self._declared
-        if known and self.size - self.position >= count:  # type: ignore[operator] # known is not None
+        if not self._declared and self.size is not None and self.size - self.position >= count:
             return self._fill(np.empty(count, np.uint8))
         parts = [np.empty(0, np.uint8)]
-        left = count
-        while left:
-            part = self._fill(np.empty(min(left, CHUNK), np.uint8))
-            parts.append(part)
-            left -= len(part)
-            if len(part) < min(left + len(part), CHUNK):
+        while count:
+            wanted = min(count, CHUNK)
+            parts.append(self._fill(np.empty(wanted, np.uint8)))
+            if len(parts[-1]) < wanted:
                 break
+            count -= wanted
         return np.concatenate(parts)
 
     def _fill(self, buffer: Array) -> Array:
@@ -116,7 +114,7 @@ def open_source(path: str) -> Iterator[Source]:
         yield Source(_stdin(), "<stdin>")
         return
     try:
-        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (a path may be bytes-like)
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (Path would change the name)
             state = os.fstat(stream.fileno())
             regular = stat.S_ISREG(state.st_mode)
             yield Source(stream, name, state.st_size if regular else None)

@@ -120,7 +120,8 @@ def _value(cell: str, where: str, place: str, line: str) -> float:
 
 def _hint(cell: str, place: str) -> str | None:
     for character, name in ((";", "';'"), ("\t", "tab"), (" ", "' '")):
-        if character in cell.strip():
+        parts = cell.strip().split(character)
+        if len(parts) > 1 and all(map(_NUMBER.fullmatch, parts)):
             option = r"$'\t'" if name == "tab" else name
             return f"the delimiter seems to be {name}: -d {option}"
     if place.startswith("line 1,") and (cell[:1].isalpha() or cell[:1] in "\"'_#"):

@@ -45,7 +45,7 @@ SURE = 1e-6
 class Row(NamedTuple):
     """What the gradient of a row needs to know of all its classes together."""
 
-    top: int  # the class of the largest logit
+    top: int  # the class of the largest logit, −1 where only the target could cancel
     others: float  # Σ e_c without the largest, which is 1
     hot: float  # what the target's class has beyond the mass that all classes get
     even: float  # the mass that smoothing gives a class of weight 1

@@ -29,7 +29,20 @@ LAYERS = [
     {"xentcli.__main__"},
 ]
 
-COMPILED = ("arithmetic", "cpu", "memory", "ranges", "rows", "simd", "sweeps")
+COMPILED = (
+    "arithmetic",
+    "cpu",
+    "exponential",
+    "formulas",
+    "kinds",
+    "memory",
+    "pipeline",
+    "ranges",
+    "rows",
+    "simd",
+    "sweeps",
+    "tiles",
+)
 
 ONLY_IN = {
     "numba": {f"xentcli.kernels.{name}" for name in COMPILED},

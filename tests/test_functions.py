@@ -6,17 +6,23 @@ import pytest
 from helpers import DIGITS, ulps
 from numba import njit
 
-from xentcli.kernels import arithmetic
-from xentcli.kernels.memory import load, pointer, store
+from xentcli.dtypes import BF16, NAMES, narrow, widen
+from xentcli.kernels import arithmetic, exponential, kinds
+from xentcli.kernels.memory import keep, load, pointer, store
+from xentcli.kernels.simd import LANES
 
 SPECIAL = [0.0, 1e-300, 1e-20, 0.34657359027997264, 0.3465735902799727, 708.5, 744.0, 745.13]
 
 FUNCTIONS = {
-    "exp": (njit(lambda x: arithmetic.exp_below(x, x - x)), lambda x: mpmath.exp(-x), 1),
-    "exp, no error": (njit(lambda x: arithmetic.exp_below(x, None)), lambda x: mpmath.exp(-x), 1.2),
+    "exp": (njit(lambda x: exponential.exp_below(x, x - x)), lambda x: mpmath.exp(-x), 1),
+    "exp, no error": (
+        njit(lambda x: exponential.exp_below(x, None)),
+        lambda x: mpmath.exp(-x),
+        1.2,
+    ),
     "log1p": (arithmetic.log1p, mpmath.log1p, 1),
-    "tanh": (arithmetic.tanh, mpmath.tanh, 3),
-    "sech²": (arithmetic.sech_squared, lambda x: mpmath.sech(x) ** 2, 4),
+    "tanh": (exponential.tanh, mpmath.tanh, 3),
+    "sech²": (exponential.sech_squared, lambda x: mpmath.sech(x) ** 2, 4),
 }
 
 
@@ -35,7 +41,7 @@ def test_errors_in_ulps(name, rng):
     assert worst <= limit
 
 
-@pytest.mark.parametrize("name", ["exp", "exp, no error", "tanh", "sech²"])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_sixteen_numbers_have_the_bits_of_one(name, rng):
     function = FUNCTIONS[name][0]
     one = njit(lambda x: function(x))
@@ -51,8 +57,82 @@ def test_sixteen_numbers_have_the_bits_of_one(name, rng):
 
 
 def test_the_ends_of_the_range():
-    exp = njit(lambda x: arithmetic.exp_below(x, 0.0))
-    tanh = njit(lambda x: arithmetic.tanh(x))
+    exp = njit(lambda x: exponential.exp_below(x, 0.0))
+    tanh = njit(lambda x: exponential.tanh(x))
     assert [exp(0.0), exp(746.0), exp(1e300), exp(np.inf)] == [1.0, 0.0, 0.0, 0.0]
     assert [tanh(np.inf), tanh(-np.inf), tanh(-0.5)] == [1.0, -1.0, -tanh(0.5)]
     assert np.isnan(tanh(np.nan))
+
+
+@njit
+def boosted_line(x, top, out, taken):
+    """exp(x − top) of float32, 16 at a time, without its power of two."""
+    tops = load(pointer(top, 0), 0)
+    for i in range(0, len(x), LANES):
+        e, rest = exponential.boosted_single(load(pointer(x, 0), i), tops)
+        store(pointer(out, 0), i, e)
+        store(pointer(taken, 0), i, rest)
+    keep(x)
+    keep(top)
+
+
+@pytest.mark.parametrize("top", [0.0, 5.1, -77.7, 1e-30, 1234.5, -1e8, 3e38])
+def test_the_exponential_of_a_float32_difference(top, rng):
+    """In units of 2⁻²⁴, which is what rounding to float32 costs at most. An entry of the gradient
+    is e·factor/Σe: 1.2 + 0.3 for the sum + half a unit in the last place, about 2 ULP."""
+    size = 1 << 18
+    x = np.float32(top) - np.abs(rng.normal(size=size) * rng.choice([0.1, 1, 10, 40], size=size))
+    x = np.minimum(x.astype("f4"), np.float32(top))
+    out, taken = np.empty_like(x), np.empty_like(x)
+    boosted_line(x, np.full(LANES, top, "f4"), out, taken)
+    gap = x.astype("f8") - np.float64(np.float32(top))
+    exact = np.where(gap < -120, 0.0, np.exp(gap) * 2.0**48)
+    near = gap > -119.9
+    assert (out[gap < -120.1] == 0).all()
+    error = np.abs(out[near] - exact[near]) / exact[near] * 2**24
+    both = np.abs(out[near].astype("f8") + taken[near] - exact[near]) / exact[near] * 2**24
+    assert error.max() < 1.25
+    assert both[gap[near] > -80].max() < 0.3
+    assert both.max() < 0.5  # the second word becomes subnormal
+
+
+def test_a_nan_stays_in_the_exponential_and_the_ends_are_exact():
+    x = np.array([np.nan, -np.inf, 1.0, 1.0 - 121, -3e38] + [0.0] * 11, "f4")
+    out, taken = np.empty_like(x), np.empty_like(x)
+    boosted_line(x, np.full(LANES, 1.0, "f4"), out, taken)
+    assert np.isnan(out[0])
+    assert out[1:5].tolist() == [0.0, 2.0**48, 0.0, 0.0]
+
+
+def converters():
+    """Loads and stores of the half types, compiled now."""
+
+    @njit
+    def from_half(x, out):
+        for i in range(0, len(x), LANES):
+            store(pointer(out, 0), i, load(pointer(x, 0), i))
+
+    return from_half
+
+
+@pytest.mark.parametrize("in_hardware", [True, False])
+@pytest.mark.parametrize("dtype", [NAMES["f16"], BF16], ids=["f16", "bf16"])
+def test_half_types_are_widened_and_rounded_like_everywhere(monkeypatch, in_hardware, dtype, rng):
+    monkeypatch.setattr(kinds, "IN_HARDWARE", in_hardware and kinds.IN_HARDWARE)
+    bits = np.uint16 if dtype == NAMES["f16"] else np.int16
+    convert = converters()
+    halves = np.arange(1 << 16, dtype=np.uint16)
+    wide = np.empty(1 << 16, "f4")
+    convert(halves.view(bits), wide)
+    np.testing.assert_array_equal(wide, widen(halves.view(dtype), np.dtype("f4")))
+
+    single = rng.integers(0, 1 << 32, 1 << 20, dtype=np.uint32)
+    edges = wide.view(np.uint32)[:, None] + np.array([0, 1, 2**32 - 1, 1 << 12, 1 << 15], "u4")
+    single = np.concatenate([single, edges.reshape(-1)]).view("f4")
+    rounded = np.empty(len(single), bits)
+    with np.errstate(invalid="ignore"):
+        converters()(single, rounded)
+        expected = narrow(single, dtype).view(np.uint16)
+    is_nan = np.isnan(single)
+    np.testing.assert_array_equal(rounded.view(np.uint16)[~is_nan], expected[~is_nan])
+    assert np.isnan(widen(rounded.view(dtype)[is_nan], np.dtype("f4"))).all()

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import Array, as_logits, default_output, name_of, narrow
+from xentcli.dtypes import Array, as_logits, default_output, name_of, native
 from xentcli.errors import DataError, DtypeError, ShapeError
-from xentcli.layout import Block, Layout
+from xentcli.layout import Block, Layout, is_dense
 
 
 class Destination:
     """A buffer of the logits' shape, in any kind of float and any memory order.
 
-    Kernels write straight into it where its memory is what they write; else into a block of
-    their own, which `put` then rounds and copies.
+    Kernels write straight into it where its memory is dense; else into a block of their own,
+    which `put` then copies.
     """
 
     def __init__(self, layout: Layout, logits: Array, out: Any = None) -> None:
@@ -40,18 +40,15 @@ class Destination:
             return source
         return source.copy()
 
-    def buffer(self, block: Block, dtype: np.dtype[Any]) -> Array:
-        """Where a kernel writes the block's rows in `dtype`."""
-        rows = self.layout.take(self._boxed, block)
-        direct = rows.dtype == dtype and rows.flags.c_contiguous
-        if direct and (rows.size == 0 or np.shares_memory(rows, self._boxed)):
-            return rows
-        return np.empty(rows.shape, dtype)
+    def buffer(self, block: Block) -> Array:
+        """Where a kernel writes the block's rows, a box."""
+        part = block.of(self._boxed)
+        return part if is_dense(part) else np.empty(part.shape, native(self.dtype))
 
     def put(self, block: Block, rows: Array) -> None:
         """Take what the kernel wrote into `buffer`."""
         if not np.may_share_memory(rows, self._boxed):
-            self.layout.put(self._boxed, block, narrow(rows, self.dtype))
+            block.of(self._boxed)[...] = rows
 
     def finish(self) -> Array:
         """The filled array: the caller's own where one was given."""

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from xentcli.dtypes import Array
+import numpy as np
+
+from xentcli.dtypes import Array, native
 from xentcli.errors import OptionError, ShapeError
 
 Shape = tuple[int, ...]
@@ -24,6 +26,10 @@ class Block:
     stop: int
     outer: slice
     inner: slice
+
+    def of(self, boxed: Array) -> Array:
+        """The block's part of a boxed array, a view."""
+        return boxed[self.outer, :, self.inner]
 
     @property
     def rows(self) -> slice:
@@ -77,16 +83,18 @@ class Layout:
         """The array as (outer, C, inner): a view where the memory allows it, else a copy."""
         return array.reshape(self.box)
 
-    def take(self, boxed: Array, block: Block) -> Array:
-        """The block's rows as (rows, C): a view where the memory allows it."""
-        part = boxed[block.outer, :, block.inner]
-        return part.transpose(0, 2, 1).reshape(-1, self.classes)
 
-    def put(self, boxed: Array, block: Block, rows: Array) -> None:
-        """Write (rows, C) back to where `take` found them."""
-        part = boxed[block.outer, :, block.inner]
-        outer, classes, inner = part.shape
-        part[...] = rows.reshape(outer, inner, classes).transpose(0, 2, 1)
+def is_dense(box: Array) -> bool:
+    """Whether kernels can read and write a box: neighbours side by side, in native byte order."""
+    axis = 1 if box.shape[2] == 1 else 2
+    side_by_side = box.strides[axis] == box.itemsize or box.shape[axis] <= 1
+    whole = all(stride % box.itemsize == 0 for stride in box.strides)
+    return side_by_side and whole and box.flags.aligned and box.dtype == native(box.dtype)
+
+
+def dense(box: Array) -> Array:
+    """The box itself where kernels can read it, else a copy."""
+    return box if is_dense(box) else np.ascontiguousarray(box, native(box.dtype))
 
 
 def find(shape: Shape, targets: Shape | None, class_axis: int | None) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 
 from xentcli import kernels
 from xentcli.buffers import Destination
-from xentcli.dtypes import NAMES, Array, compute_dtype, widen
+from xentcli.dtypes import Array, as_logits
 from xentcli.kernels import Scalars
-from xentcli.layout import Block
+from xentcli.layout import Block, dense
 from xentcli.notes import Note, ProbabilityCheck, nonfinite_rows
 from xentcli.options import LossOptions
 from xentcli.problem import Extras, Problem, build
@@ -78,7 +79,6 @@ class _Task:
         self.logits = layout.boxed(logits)
         self.targets = layout.boxed(targets) if problem.probs else targets
         self.problem, self.layout, self.grad = problem, layout, grad
-        self.dtype = compute_dtype(logits.dtype, grad.dtype if grad else NAMES["f32"])
         self.backend = kernels.get(run.backend, logits.size, run.threads, run.notify)
         self.reduction = plan(problem, options)
         self.scalars = Scalars(
@@ -87,39 +87,42 @@ class _Task:
             np.inf if options.softcap is None else float(options.softcap),
             float(self.reduction.z_loss),
         )
-        self.losses, self.lse = np.empty(layout.rows), np.empty(layout.rows)
+        self.results = np.empty((2, layout.rows))
         self.total, self.check = RunningSum(), ProbabilityCheck(targets.dtype)
 
     def do(self, block: Block) -> None:
         """Compute one block of rows."""
-        x = widen(self.layout.take(self.logits, block), self.dtype)
-        empty = np.empty((0, self.layout.classes), self.dtype)
-        buffer = self.grad.buffer(block, self.dtype) if self.grad else empty
-        loss, lse = self.losses[block.rows], self.lse[block.rows]
-        weight, scale = self.problem.weight, self.reduction.scale(block)
-        if self.problem.probs:
-            q = widen(self.layout.take(self.targets, block), NAMES["f64"])
-            self.check.add(q)
-            self.backend.prob_rows(x, q, weight, scale, self.scalars, loss, lse, buffer)
-        else:
-            y = self.targets[block.rows]
-            self.backend.index_rows(x, y, weight, scale, self.scalars, loss, lse, buffer)
-        loss[...] = self.reduction.weigh(loss, block)
-        self.total.add(loss)
+        x, buffer = dense(block.of(self.logits)), None
         if self.grad:
+            buffer = self.grad.buffer(block)
+        if self.problem.probs:
+            targets = dense(as_logits(block.of(self.targets), "targets"))
+            self.check.add(targets)
+        else:
+            targets = self.targets[block.rows]
+        weight, scale = self.problem.weight, self.reduction.scale(block)
+        results = self.results[:, block.rows]
+        self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
+        if self.problem.sample_weight is not None:
+            results[0] = self.reduction.weigh(results[0], block)
+        self.total.add(results[0])
+        if self.grad and buffer is not None:
             self.grad.put(block, buffer)
 
     def result(self, per_row: bool) -> CrossEntropy:
         """What all blocks together gave."""
-        loss: Any = self.losses.reshape(self.layout.row_shape)
-        notes = [*self.check.notes(), *nonfinite_rows(self.losses, "loss")]
+        losses, lse = self.results
+        loss: Any = losses.reshape(self.layout.row_shape)
+        notes, total = self.check.notes(), self.total.value()
+        if not math.isfinite(total):
+            notes += nonfinite_rows(losses, "loss")
         if not per_row:
-            loss = self.reduction.reduce(self.total.value())
+            loss = self.reduction.reduce(total)
             notes += self.reduction.notes(loss, all_finite=not notes)
         return CrossEntropy(
             loss=loss,
             grad=self.grad.finish() if self.grad else None,
-            lse=self.lse.reshape(self.layout.row_shape),
+            lse=lse.reshape(self.layout.row_shape),
             backend=self.backend.name,
             rows=self.layout.rows,
             ignored=self.problem.ignored,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xentcli.dtypes import HALVES, Array, native
+from xentcli.dtypes import HALVES, NAMES, Array, native, widen
 from xentcli.errors import plural
 
 
@@ -35,9 +35,10 @@ class ProbabilityCheck:
         self.worst = (0.0, 0, "")
 
     def add(self, q: Array) -> None:
-        """Look at the next rows, (n, C)."""
+        """Look at the next rows, the classes on axis 1. float32 is precise enough for this."""
+        values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
         with np.errstate(all="ignore"):
-            sums, smallest = q.sum(axis=1), q.min(axis=1)
+            sums, smallest = values.sum(axis=1).reshape(-1), values.min(axis=1).reshape(-1)
             error = np.maximum(np.abs(sums - 1), np.where(smallest < 0, 1 - smallest, 0.0))
         error[np.isnan(error)] = np.inf
         self.wrong += int(np.count_nonzero(error > self.tolerance))
@@ -49,7 +50,7 @@ class ProbabilityCheck:
                 else f"sums to {sums[row]:.6g}"
             )
             self.worst = (float(error[row]), self.rows + row, what)
-        self.rows += len(q)
+        self.rows += len(sums)
 
     def notes(self) -> list[Note]:
         """What was found."""

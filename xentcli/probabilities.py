@@ -9,9 +9,9 @@ import numpy as np
 
 from xentcli import kernels
 from xentcli.buffers import Destination
-from xentcli.dtypes import Array, as_logits, compute_dtype, widen
+from xentcli.dtypes import BF16, NAMES, Array, as_logits, widen
 from xentcli.kernels import Scalars
-from xentcli.layout import find
+from xentcli.layout import dense, find
 from xentcli.loss import Run
 from xentcli.notes import Note, nonfinite_rows
 from xentcli.options import LossOptions
@@ -37,7 +37,6 @@ def probabilities(
     x = as_logits(logits)
     layout = find(x.shape, None, options.class_axis)
     result = Destination(layout, x, out)
-    dtype = compute_dtype(x.dtype, result.dtype)
     backend = kernels.get(run.backend, x.size, run.threads, run.notify)
     softcap = np.inf if options.softcap is None else float(options.softcap)
     scalars = Scalars(temperature=float(options.temperature), softcap=softcap)
@@ -45,10 +44,11 @@ def probabilities(
     first, nonfinite = np.empty(layout.rows), 0
     with np.errstate(all="ignore"):  # NaN and infinity are answers here
         for block in layout.blocks(backend.block):
-            rows = result.buffer(block, dtype)
-            backend.softmax_rows(widen(layout.take(boxed, block), dtype), scalars, log, rows)
-            first[block.rows] = np.where(np.isnan(rows[:, 0]), np.nan, 0.0)
-            nonfinite += int(np.count_nonzero(~np.isfinite(rows)))
+            rows = result.buffer(block)
+            backend.softmax(dense(block.of(boxed)), scalars, log, rows)
+            values = widen(rows, NAMES["f32"]) if rows.dtype == BF16 else rows
+            first[block.rows] = np.where(np.isnan(values[:, 0].reshape(-1)), np.nan, 0.0)
+            nonfinite += int(np.count_nonzero(~np.isfinite(values)))
             result.put(block, rows)
             if run.progress:
                 run.progress(block.stop, layout.rows)

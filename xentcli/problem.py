@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Problem:
         weights = self.sample_weights(rows)
         return weights if self.probs else weights * self.weight[self.targets[rows]]
 
-    @property
+    @cached_property
     def ignored(self) -> int:
         """How many rows are left out."""
         return 0 if self.probs else int(np.count_nonzero(self.targets == IGNORED))

@@ -36,12 +36,14 @@ class Reduction:
     when_empty: float | None
 
     def scale(self, block: Block) -> Array:
-        """What the gradient of each of the block's rows is multiplied by: u_i·v_i / D."""
-        rows = block.stop - block.start
+        """What the gradient of each of the block's rows is multiplied by: u_i·v_i / D.
+
+        One number where it is the same for all rows.
+        """
         upstream = self.problem.upstream
-        scale = np.broadcast_to(upstream if upstream.ndim == 0 else upstream[block.rows], rows)
         if self.denominator == 0:
             return np.where(self.problem.row_weight(block.rows) == 0, 0.0, np.nan)
+        scale = upstream.reshape(1) if upstream.ndim == 0 else upstream[block.rows]
         return self.weigh(scale / self.denominator, block)
 
     def weigh(self, values: Array, block: Block) -> Array:

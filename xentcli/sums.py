@@ -12,6 +12,7 @@ import numpy as np
 
 from xentcli.dtypes import Array
 
+CHUNK = 32  # blocks at a time, which stay in the cache
 BLOCK = 1024  # rows added before they are merged: a constant, because the bits depend on it
 
 
@@ -47,6 +48,21 @@ def _pairwise(values: Array) -> tuple[Array, Array]:
     return high[..., 0], low[..., 0]
 
 
+def _split(blocks: Array) -> tuple[Array, Array]:
+    """The sum of each row, and what that lost: every number is cut at a bit above which the
+    sum of so many is exact (Rump's extraction), and the lower parts are added up apart."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = np.maximum(blocks.max(axis=-1, initial=0.0), -blocks.min(axis=-1, initial=0.0))
+        cut = np.ldexp(1.0, np.frexp(largest)[1] + BLOCK.bit_length())[:, None]
+        if not np.isfinite(cut).all():
+            return _pairwise(blocks)
+        upper = blocks + cut
+        upper -= cut
+        high = upper.sum(axis=-1)
+        np.subtract(blocks, upper, out=upper)
+        return high, upper.sum(axis=-1)
+
+
 class RunningSum:
     """The sum of a sequence that comes in blocks of any size.
 
@@ -64,10 +80,11 @@ class RunningSum:
 
     def add(self, values: Array) -> None:
         """Take the next values of the sequence, float64."""
-        waiting = np.concatenate([self._waiting, values])
-        whole = len(waiting) - len(waiting) % BLOCK
-        self._merge(waiting[:whole].reshape(-1, BLOCK))
-        self._waiting = waiting[whole:]
+        if len(self._waiting):
+            values = np.concatenate([self._waiting, values])
+        whole = len(values) - len(values) % BLOCK
+        self._merge(values[:whole].reshape(-1, BLOCK))
+        self._waiting = values[whole:].copy()
 
     def value(self) -> float:
         """The sum of everything so far."""
@@ -77,7 +94,10 @@ class RunningSum:
         return rest._high + rest._low if math.isfinite(rest._high) else rest._high
 
     def _merge(self, blocks: Array) -> None:
-        highs, lows = _pairwise(blocks)
+        for part in range(0, len(blocks), CHUNK):
+            self._merge_some(*_split(blocks[part : part + CHUNK]))
+
+    def _merge_some(self, highs: Array, lows: Array) -> None:
         for high, low in zip(highs.tolist(), lows.tolist(), strict=True):
             total = self._high + high
             shadow = total - self._high

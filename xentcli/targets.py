@@ -52,6 +52,9 @@ def as_indices(targets: Array, layout: Layout, ignore_index: int) -> Array:
     """Class indices as int64 of shape (N,), `IGNORED` where they equal `ignore_index`."""
     flat = _row_shaped(targets, layout)
     whole = flat if flat.dtype.kind in "iu" else _whole_numbers(widen(flat, NAMES["f64"]))
+    usual = not 0 <= ignore_index < layout.classes and whole.size
+    if usual and whole.min() >= 0 and whole.max() < layout.classes:  # two passes instead of six
+        return whole.astype(np.int64, copy=False)
     ignored = whole == ignore_index
     wrong = ~ignored & ((whole < 0) | (whole >= layout.classes))
     if wrong.any():

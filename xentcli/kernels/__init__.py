@@ -1,17 +1,18 @@
 """The backends, and which one `auto` takes.
 
-A backend has three functions over rows of C classes. Logits are float32 or float64, native and
-C-contiguous, (n, C); the results are written into the caller's buffers:
+A backend has two functions over a box of logits (outer, C, inner), whose rows are numbered in C
+order, n = outer·inner:
 
-    index_rows(logits, targets, weight, scale, scalars, loss, lse, grad)
-    prob_rows(logits, targets, weight, scale, scalars, loss, lse, grad)
-    softmax_rows(logits, scalars, log, out)
+    rows(logits, targets, weight, scale, scalars, results, grad)
+    softmax(logits, scalars, log, out)
 
-`targets` is int64 (n,) with −1 for ignored rows, or float64 probabilities (n, C); `weight` (C,);
-`scale` (n,) multiplies each row's gradient and not its loss; `loss` and `lse` float64 (n,);
-`grad` (n, C) in the logits' dtype, or with no rows where no gradient is wanted. `grad` may be
-`logits`. A row's bits depend on that row alone. Ignored rows get loss 0, gradient +0.0 and
-lse NaN.
+Logits, probabilities and gradients are of any of the four kinds, each of its own, in native byte
+order; neighbours of the inner axis, or of the class axis where inner is 1, lie side by side.
+`targets` is int64 (n,) with −1 for ignored rows, or probabilities, a box like the logits.
+`weight` (C,); `scale`, (n,) or one number for all, multiplies each row's gradient and not its
+loss. `results` (2, n) takes the losses and the log-sum-exps, float64; `grad` is a box like the
+logits, or None, or `logits` itself. A row's bits depend on that row alone, and not on how it lies
+in memory. Ignored rows get loss 0, log-sum-exp NaN and gradient +0.0.
 """
 
 from __future__ import annotations
@@ -47,33 +48,19 @@ class Backend(Protocol):
     name: str
     block: int  # about how many logits it wants at a time
 
-    def index_rows(
+    def rows(
         self,
         logits: Array,
         targets: Array,
         weight: Array,
         scale: Array,
         scalars: Scalars,
-        loss: Array,
-        lse: Array,
-        grad: Array,
+        results: Array,
+        grad: Array | None,
     ) -> None:
-        """Rows with one class index each."""
+        """Losses, log-sum-exps and gradients."""
 
-    def prob_rows(
-        self,
-        logits: Array,
-        targets: Array,
-        weight: Array,
-        scale: Array,
-        scalars: Scalars,
-        loss: Array,
-        lse: Array,
-        grad: Array,
-    ) -> None:
-        """Rows with a probability for each class."""
-
-    def softmax_rows(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
+    def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
 
 

@@ -16,10 +16,20 @@ import numpy as np
 from numba import njit, prange, types
 from numba.core import event
 
-from xentcli.dtypes import Array
+from xentcli.dtypes import BF16, Array, compute_dtype
 from xentcli.kernels import Scalars
 from xentcli.kernels.cache import prepare
-from xentcli.kernels.ranges import goes_past_caches, index_range, prob_range, softmax_range
+from xentcli.kernels.ranges import (
+    SHORT,
+    general_boxes,
+    plain_boxes,
+    short_boxes,
+    softmax_boxes,
+)
+
+# Bytes of gradient from which on it is written past the caches: it would not stay there, and a
+# plain store reads each line before it writes it.
+STREAM_FROM = 1 << 22
 
 _config: Any = numba.config  # its names are made at import, unknown to type checkers
 
@@ -46,39 +56,51 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Process.after_fork)
 
 
-def index_rows(parts, logits, targets, weight, scale, scalars, loss, lse, grad):
-    """Deal rows out to threads; a gradient without rows stays so."""
-    n = len(logits)
-    past = goes_past_caches(logits, grad)
+def plain_rows(deal, logits, targets, weight, scale, scalars, results, grad, work):
+    """Long rows with an index target and without options."""
+    parts, past_caches = deal
+    n = results.shape[1]
     for part in prange(parts):
-        a, b = part * n // parts, (part + 1) * n // parts
-        x, y, u, g = logits[a:b], targets[a:b], scale[a:b], grad[a:b]
-        index_range(x, y, weight, u, scalars, loss[a:b], lse[a:b], g, past)
+        span = part * n // parts, (part + 1) * n // parts, past_caches
+        plain_boxes(span, logits, targets, weight, scale, scalars, results, grad, work)
 
 
-def prob_rows(parts, logits, targets, weight, scale, scalars, loss, lse, grad):
-    """Deal rows out to threads; a gradient without rows stays so."""
-    n = len(logits)
-    past = goes_past_caches(logits, grad)
+def general_rows(deal, logits, targets, weight, scale, scalars, results, grad, work):
+    """Long rows with any target and any option."""
+    parts, past_caches = deal
+    n = results.shape[1]
     for part in prange(parts):
-        a, b = part * n // parts, (part + 1) * n // parts
-        x, y, u, g = logits[a:b], targets[a:b], scale[a:b], grad[a:b]
-        prob_range(x, y, weight, u, scalars, loss[a:b], lse[a:b], g, past)
+        span = part * n // parts, (part + 1) * n // parts, past_caches
+        general_boxes(span, logits, targets, weight, scale, scalars, results, grad, work)
 
 
-def softmax_rows(parts, logits, scalars, log, out):
-    """Deal rows out to threads."""
-    n = len(logits)
+def short_rows(deal, logits, targets, weight, scale, scalars, results, grad, work):
+    """Short rows with any target and any option."""
+    parts, past_caches = deal
+    n = results.shape[1]
     for part in prange(parts):
-        a, b = part * n // parts, (part + 1) * n // parts
-        softmax_range(logits[a:b], scalars, log, out[a:b])
+        span = part * n // parts, (part + 1) * n // parts, past_caches
+        short_boxes(span, logits, targets, weight, scale, scalars, results, grad, work)
+
+
+def softmax_rows(deal, logits, scalars, log, out, work):
+    """Probabilities, or their logarithms."""
+    parts, _ = deal
+    n = logits.shape[0] * logits.shape[2]
+    for part in prange(parts):
+        softmax_boxes((part * n // parts, (part + 1) * n // parts), logits, scalars, log, out, work)
 
 
 def _signature(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Numba types. What comes before the scalars is input, and may be read-only memory."""
     scalars = next(i for i, value in enumerate(arguments) if isinstance(value, Scalars))
     return tuple(
-        types.Array(numba.from_dtype(value.dtype), value.ndim, "C", readonly=i < scalars)
+        types.Array(
+            numba.from_dtype(value.dtype),
+            value.ndim,
+            "C" if value.ndim == 1 else "A",
+            readonly=i < scalars,
+        )
         if isinstance(value, np.ndarray)
         else numba.typeof(value)
         for i, value in enumerate(arguments)
@@ -121,11 +143,25 @@ class _Listener(event.Listener):
         """Nothing to say."""
 
 
+def _bits(array: Array) -> Array:
+    """The half types as Numba knows them: whole numbers, see `kinds`."""
+    if array.dtype == BF16:
+        return array.view(np.int16)
+    return array.view(np.uint16) if array.dtype == np.float16 else array
+
+
+def _goes_past_caches(logits: Array, grad: Array | None) -> bool:
+    """Whether a gradient is too large to stay in a cache, and not in place of the logits."""
+    if grad is None or grad.nbytes < STREAM_FROM:
+        return False
+    return grad.ctypes.data != logits.ctypes.data
+
+
 class CpuBackend:
     """The kernels as a backend."""
 
     name = "cpu"
-    block = 1 << 22  # logits: 16 MiB of float32, far below the 200 ms that Ctrl-C may wait
+    block = 1 << 25  # logits: below the 200 ms that Ctrl-C may wait
 
     def __init__(
         self, threads: int | None = None, notify: Callable[[str], None] | None = None
@@ -137,29 +173,51 @@ class CpuBackend:
         self.threads = min(threads or most, most)
         self.notify = notify
 
-    def index_rows(self, *buffers: Any) -> None:
-        """Rows with one class index each."""
-        self._run(index_rows, *buffers)
+    def rows(
+        self,
+        logits: Array,
+        targets: Array,
+        weight: Array,
+        scale: Array,
+        scalars: Scalars,
+        results: Array,
+        grad: Array | None,
+    ) -> None:
+        """Losses, log-sum-exps and gradients."""
+        dtypes = logits.dtype, grad.dtype if grad is not None else logits.dtype
+        plain = targets.ndim == 1 and scalars == Scalars(z_loss=scalars.z_loss)
+        kernel = plain_rows if plain else general_rows
+        arguments = (
+            _bits(logits),
+            targets if targets.ndim == 1 else _bits(targets),
+            weight,
+            scale,
+            scalars,
+            results,
+            None if grad is None else _bits(grad),
+            np.empty(0, compute_dtype(*dtypes)),
+        )
+        deal = min(results.shape[1], self.threads), _goes_past_caches(logits, grad)
+        self._run(short_rows if logits.shape[1] <= SHORT else kernel, deal, *arguments)
 
-    def prob_rows(self, *buffers: Any) -> None:
-        """Rows with a probability for each class."""
-        self._run(prob_rows, *buffers)
-
-    def softmax_rows(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
+    def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
-        self._run(softmax_rows, logits, scalars, log, out)
+        work = np.empty(0, compute_dtype(logits.dtype, out.dtype))
+        deal = min(logits.shape[0] * logits.shape[2], self.threads), False
+        self._run(softmax_rows, deal, _bits(logits), scalars, log, _bits(out), work)
 
-    def _run(self, function: Callable[..., None], *arguments: Any) -> None:
-        parts = min(len(arguments[0]), 4 * self.threads)
-        signature = _signature((parts, *arguments))
+    def _run(self, function: Callable[..., None], deal: tuple[int, bool], *arguments: Any) -> None:
+        if deal[0] == 0:
+            return
+        signature = _signature((deal, *arguments))
         with _Process.lock, event.install_listener("numba:compile", _Listener(self.notify)):
             kernel = _compiled(function, signature, not _Process.forked)
             if _Process.forked:
-                kernel(parts, *arguments)
+                kernel(deal, *arguments)
                 return
             before = numba.get_num_threads()
             numba.set_num_threads(self.threads)
             try:
-                kernel(parts, *arguments)
+                kernel(deal, *arguments)
             finally:
                 numba.set_num_threads(before)

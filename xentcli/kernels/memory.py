@@ -10,13 +10,15 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.imputils import impl_ret_borrowed
 
-from xentcli.kernels.simd import I32, I64, MASK, Vector, call, intrinsic, llvm, suffix
+from xentcli.kernels.kinds import held, narrowed, widened
+from xentcli.kernels.simd import F64, I32, I64, LANES, MASK, call, intrinsic, llvm, splatted
 
 
 @intrinsic
 def pointer(typing: Any, array: Any, index: Any) -> Any:
-    """Where a place of a contiguous array is in memory."""
+    """Where an array's data are, and `index` elements on."""
     kind = types.CPointer(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -25,19 +27,64 @@ def pointer(typing: Any, array: Any, index: Any) -> Any:
     return kind(array, types.intp), generate
 
 
-def _place(builder: Any, kind: Any, values: Any) -> Any:
-    return builder.bitcast(builder.gep(values[0], [values[1]]), llvm(kind).as_pointer())
+@intrinsic
+def keep(typing: Any, array: Any) -> Any:
+    """The last use of an array. Without it Numba frees the memory where the name of the array
+    was last read, although pointers into it are still in use."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(array), generate
+
+
+@intrinsic
+def typed_like(typing: Any, array: Any, other: Any) -> Any:
+    """The array with the type of another one, which may be read-only and less regular: so that
+    a kernel is compiled for one type and not for two."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return impl_ret_borrowed(context, builder, signature.return_type, values[0])
+
+    return other(array, other), generate
+
+
+@intrinsic
+def moved(typing: Any, place: Any, by: Any) -> Any:
+    """A pointer some elements on."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.gep(values[0], [values[1]])
+
+    return place(place, types.intp), generate
+
+
+def _line(array: Any) -> Any:
+    """The LLVM type of 16 elements as they lie in memory."""
+    bits = array.dtype.bitwidth
+    wholes: Any = ir.IntType(bits)
+    element = {32: ir.FloatType(), 64: ir.DoubleType()}.get(bits, wholes)
+    return ir.VectorType(element, LANES)
+
+
+def _masked(array: Any) -> str:
+    bits = array.dtype.bitwidth
+    return f"v{LANES}{'i' if bits == 16 else 'f'}{bits}.p0"
+
+
+def _place(builder: Any, array: Any, values: Any) -> Any:
+    return builder.bitcast(builder.gep(values[0], [values[1]]), _line(array).as_pointer())
 
 
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """16 neighbours, from any address."""
-    kind = Vector(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_place(builder, kind, values), align=array.dtype.bitwidth // 8)
+        bits = builder.load(_place(builder, array, values), align=array.dtype.bitwidth // 8)
+        return widened(builder, array.dtype, bits)
 
-    return kind(array, types.intp), generate
+    return held(array)(array, types.intp), generate
 
 
 @intrinsic
@@ -45,23 +92,28 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write 16 neighbours to any address."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        builder.store(values[2], _place(builder, value, values), align=array.dtype.bitwidth // 8)
+        bits = narrowed(builder, array.dtype, values[2])
+        builder.store(bits, _place(builder, array, values), align=array.dtype.bitwidth // 8)
 
-    return types.void(array, types.intp, value), generate
+    return (types.void(array, types.intp, value), generate) if value == held(array) else None
 
 
 @intrinsic
-def load_some(typing: Any, array: Any, index: Any, mask: Any, other: Any) -> Any:
-    """The neighbours that the mask selects; what `other` holds in the lanes left out."""
-    kind = Vector(array.dtype)
+def load_some(typing: Any, array: Any, index: Any, mask: Any) -> Any:
+    """The neighbours that the mask selects, and 0 in the other lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _place(builder, kind, values)
-        align = I32(array.dtype.bitwidth // 8)
-        name = f"llvm.masked.load.{suffix(kind)}.p0"
-        return call(builder, name, llvm(kind), [place, align, *values[2:]])
+        line = _line(array)
+        arguments = [
+            _place(builder, array, values),
+            I32(array.dtype.bitwidth // 8),
+            values[2],
+            ir.Constant(line, None),
+        ]
+        bits = call(builder, f"llvm.masked.load.{_masked(array)}", line, arguments)
+        return widened(builder, array.dtype, bits)
 
-    return (kind(array, types.intp, MASK, kind), generate) if other == kind else None
+    return held(array)(array, types.intp, MASK), generate
 
 
 @intrinsic
@@ -69,23 +121,122 @@ def store_some(typing: Any, array: Any, index: Any, mask: Any, value: Any) -> An
     """Write the neighbours that the mask selects."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _place(builder, value, values)
-        align = I32(array.dtype.bitwidth // 8)
-        name = f"llvm.masked.store.{suffix(value)}.p0"
-        call(builder, name, ir.VoidType(), [values[3], place, align, values[2]])
+        bits = narrowed(builder, array.dtype, values[3])
+        arguments = [
+            bits,
+            _place(builder, array, values),
+            I32(array.dtype.bitwidth // 8),
+            values[2],
+        ]
+        call(builder, f"llvm.masked.store.{_masked(array)}", ir.VoidType(), arguments)
 
-    return types.void(array, types.intp, MASK, value), generate
+    return (types.void(array, types.intp, MASK, value), generate) if value == held(array) else None
 
 
 @intrinsic
 def stream(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write 16 neighbours past the caches; the address is a multiple of 64 bytes."""
+    """Write 16 neighbours past the caches; the address is a multiple of their size, or of 64."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        written = builder.store(values[2], _place(builder, value, values), align=64)
+        bits = narrowed(builder, array.dtype, values[2])
+        align = min(64, LANES * array.dtype.bitwidth // 8)
+        written = builder.store(bits, _place(builder, array, values), align=align)
         written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
 
-    return types.void(array, types.intp, value), generate
+    return (types.void(array, types.intp, value), generate) if value == held(array) else None
+
+
+def _places(builder: Any, array: Any, values: Any) -> Any:
+    """16 pointers, to the elements whose numbers are given as float64."""
+    lanes = ir.VectorType(I64, LANES)
+    numbers = builder.fptosi(values[1], lanes)
+    size = ir.Constant(lanes, [array.dtype.bitwidth // 8] * LANES)
+    begin = splatted(builder, lanes, builder.ptrtoint(values[0], I64))
+    addresses = builder.add(builder.mul(numbers, size), begin)
+    return builder.inttoptr(addresses, ir.VectorType(_line(array).element.as_pointer(), LANES))
+
+
+@intrinsic
+def gather(typing: Any, array: Any, places: Any) -> Any:
+    """16 elements from anywhere; their numbers are whole float64."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        line = _line(array)
+        every = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [1] * LANES)
+        arguments = [
+            _places(builder, array, values),
+            I32(array.dtype.bitwidth // 8),
+            every,
+            ir.Constant(line, None),
+        ]
+        name = f"llvm.masked.gather.{_masked(array).replace('.p0', f'.v{LANES}p0')}"
+        return widened(builder, array.dtype, call(builder, name, line, arguments))
+
+    return (held(array)(array, places), generate) if places == F64 else None
+
+
+@intrinsic
+def scatter(typing: Any, array: Any, places: Any, mask: Any, value: Any) -> Any:
+    """Write the lanes that the mask selects to anywhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        arguments = [
+            narrowed(builder, array.dtype, values[3]),
+            _places(builder, array, values),
+            I32(array.dtype.bitwidth // 8),
+            values[2],
+        ]
+        name = f"llvm.masked.scatter.{_masked(array).replace('.p0', f'.v{LANES}p0')}"
+        call(builder, name, ir.VoidType(), arguments)
+
+    fits = places == F64 and value == held(array)
+    return (types.void(array, places, mask, value), generate) if fits else None
+
+
+def _exchanged(builder: Any, rows: list[Any], block: int) -> None:
+    """One step of a transposition: blocks beside the diagonal change places."""
+    lanes = range(LANES)
+    upper = [lane if not lane & block else LANES + lane - block for lane in lanes]
+    lower = [LANES + lane if lane & block else lane + block for lane in lanes]
+    for i in lanes:
+        if not i & block:
+            a, b = rows[i], rows[i + block]
+            for row, order in ((i, upper), (i + block, lower)):
+                mask = ir.Constant(ir.VectorType(I32, LANES), order)
+                rows[row] = builder.shuffle_vector(a, b, mask)
+
+
+@intrinsic
+def transpose(typing: Any, source: Any, its_step: Any, target: Any, step: Any) -> Any:
+    """Copy 16 lines of 16, so that lines become columns: 4 ns a line against 16 of one by one."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        align = source.dtype.bitwidth // 8
+        lines = []
+        for i in range(LANES):
+            at = [values[0], builder.mul(values[1], I64(i))]
+            lines.append(builder.load(_place(builder, source, at), align=align))
+        for block in (8, 4, 2, 1):
+            _exchanged(builder, lines, block)
+        for i, line in enumerate(lines):
+            at = [values[2], builder.mul(values[3], I64(i))]
+            builder.store(line, _place(builder, target, at), align=align)
+
+    return types.void(source, types.intp, target, types.intp), generate
+
+
+@intrinsic
+def load_whole(typing: Any, array: Any, index: Any, mask: Any) -> Any:
+    """Whole numbers, int64 in memory, as float64; 0 where the mask does not select."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        line = ir.VectorType(I64, LANES)
+        place = builder.bitcast(builder.gep(values[0], [values[1]]), line.as_pointer())
+        arguments = [place, I32(8), values[2], ir.Constant(line, None)]
+        numbers = call(builder, f"llvm.masked.load.v{LANES}i64.p0", line, arguments)
+        return builder.sitofp(numbers, llvm(F64))
+
+    return F64(array, types.intp, MASK), generate
 
 
 @intrinsic
@@ -107,13 +258,3 @@ def address(typing: Any, place: Any) -> Any:
         return builder.ptrtoint(values[0], I64)
 
     return types.int64(place), generate
-
-
-@intrinsic
-def size_of(typing: Any, array: Any) -> Any:
-    """Bytes of each number; LLVM knows it when it compiles."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return I64(array.dtype.bitwidth // 8)
-
-    return types.int64(array), generate

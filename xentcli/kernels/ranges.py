@@ -1,81 +1,217 @@
-"""Ranges of rows, one after the other: what one thread does."""
+"""What one thread does: a range of rows of a box (outer, C, inner), by the kernel for its C.
+
+Rows are numbered in C order. Where the inner axis is longer than 1 the classes of a row are an
+image apart: long rows are then copied to where they lie side by side, a few at a time, and go
+through the same kernels with the same bits.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
 
-from xentcli.kernels.arithmetic import below, compiled, log1p
-from xentcli.kernels.memory import address, load, pointer
-from xentcli.kernels.rows import divisor, exponentials, scored, summarised, write
-from xentcli.kernels.simd import LANES, as_stored, constant, wide
-from xentcli.kernels.sweeps import fill, get, largest, put
+from xentcli.kernels.arithmetic import compiled
+from xentcli.kernels.kinds import filled
+from xentcli.kernels.memory import (
+    keep,
+    load_some,
+    load_whole,
+    moved,
+    pointer,
+    store_some,
+    transpose,
+    typed_like,
+)
+from xentcli.kernels.pipeline import plain_range
+from xentcli.kernels.rows import general_range, softmax_range
+from xentcli.kernels.simd import LANES, constant, equal, lanes_below, larger, not_above, select
+from xentcli.kernels.sweeps import box_of, place, split
+from xentcli.kernels.tiles import fill_tile, lanes_of, softmax_tile, summarised, write
 
-# Bytes of gradient from which on it is written past the caches: it would not stay there, and a
-# plain store reads each line before it writes it.
-STREAM_FROM = 1 << 22
+# Up to so many classes 16 rows are computed at a time: at 64 both ways cost the same.
+SHORT = 64
 
 
 @compiled
-def goes_past_caches(logits, grad):
-    """Whether a gradient is too large to stay in a cache, and not in place of the logits."""
-    large = grad.size * grad.itemsize >= STREAM_FROM
-    return large and address(pointer(grad, 0)) != address(pointer(logits, 0))
+def side_by_side(array, first, count):
+    """Some rows of a box as an array of its own, (count, C, 1)."""
+    classes = array.shape[1]
+    rows = np.empty((count, classes, 1), array.dtype)
+    box = box_of(array)
+    o, i = split(box, first)
+    row = 0
+    while row < count:
+        run = min(box.inner - i, count - row)
+        source, target = place(box, o, i), moved(pointer(rows, 0), row * classes)
+        turn(source, (box.step, box.beside), target, (1, classes), (classes, run))
+        row, o, i = row + run, o + 1, 0
+    return typed_like(rows, array)
+
+
+@compiled
+def put_apart(rows, array, first):
+    """The other way round."""
+    classes, count = array.shape[1], len(rows)
+    box = box_of(array)
+    o, i = split(box, first)
+    row = 0
+    while row < count:
+        run = min(box.inner - i, count - row)
+        source, target = moved(pointer(rows, 0), row * classes), place(box, o, i)
+        turn(source, (classes, 1), target, (box.beside, box.step), (run, classes))
+        row, o, i = row + run, o + 1, 0
+
+
+@compiled
+def turn(source, steps, target, its_steps, shape):
+    """Copy a matrix whose elements are neighbours along the second axis to where they are so
+    along the first, 16 × 16 at a time."""
+    lines, columns = shape
+    square = steps[1] == 1 and its_steps[0] == 1
+    whole = (lines // LANES * LANES, columns // LANES * LANES) if square else (0, 0)
+    across = its_steps[1] > steps[0]  # what is farther apart comes first
+    for a in range(0, whole[1] if across else whole[0], LANES):
+        for b in range(0, whole[0] if across else whole[1], LANES):
+            i, j = (b, a) if across else (a, b)
+            here = moved(source, i * steps[0] + j)
+            transpose(here, steps[0], moved(target, i + j * its_steps[1]), its_steps[1])
+    for i in range(lines):
+        for j in range(whole[1] if i < whole[0] else 0, columns):
+            target[i * its_steps[0] + j * its_steps[1]] = source[i * steps[0] + j * steps[1]]
+
+
+@compiled
+def chunk(classes):
+    """How many rows are copied at a time: whole lines of the inner axis, 256 KiB if more."""
+    return max(LANES, (1 << 16) // classes // LANES * LANES)
+
+
+@compiled
+def part_of(array, begin, end):
+    """Some rows of an array that may be None."""
+    part = array
+    if array is not None:  # as a `return None` Numba would take it for an Optional
+        part = array[begin:end]
+    return part
+
+
+@compiled
+def targets_of(targets, first, count):
+    """The targets of some rows as a kernel for long rows takes them."""
+    if targets.ndim == 1:
+        return targets[first : first + count]
+    return side_by_side(targets, first, count)
+
+
+@compiled
+def scales_of(scale, begin, end):
+    """The scales of some rows; one is for all."""
+    return scale[begin:end] if len(scale) > 1 else scale
+
+
+@compiled
+def room_for(grad, count):
+    """Where the gradients of some rows are written, before they are put apart."""
+    room = grad
+    if grad is not None:
+        room = typed_like(np.empty((count, grad.shape[1], 1), grad.dtype), grad)
+    return room
+
+
+@compiled
+def put_grad(rows, grad, first):
+    """Put gradients apart, if there are any."""
+    if grad is not None:
+        put_apart(rows, grad, first)
+
+
+def _on_boxes(kernel: Any) -> Any:
+    """A kernel for long rows, (n, C, 1), as one for rows `span` of a box."""
+
+    @njit(error_model="numpy", nogil=True)
+    def box_range(span, logits, targets, weight, scale, scalars, results, grad, work):
+        begin, end, past_caches = span
+        if logits.shape[2] == 1:
+            x, t, g = logits[begin:end], targets[begin:end], part_of(grad, begin, end)
+            u, r = scales_of(scale, begin, end), results[:, begin:end]
+            kernel(x, t, weight, u, scalars, r, g, work, past_caches)
+            return
+        step = chunk(logits.shape[1])
+        for first in range(begin, end, step):
+            count = min(step, end - first)
+            x, t = side_by_side(logits, first, count), targets_of(targets, first, count)
+            u, r = scales_of(scale, first, first + count), results[:, first : first + count]
+            g = room_for(grad, count)
+            kernel(x, t, weight, u, scalars, r, g, work, False)
+            put_grad(g, grad, first)
+
+    return box_range
+
+
+plain_boxes = _on_boxes(plain_range)
+general_boxes = _on_boxes(general_range)
 
 
 @njit(error_model="numpy", nogil=True)
-def index_range(logits, targets, weight, scale, scalars, loss, lse, grad, past_caches):
-    """A range of rows with one class index each."""
+def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, work):
+    """Rows `span` of a box, 16 at a time. Only pointers are used in the loop: see `memory`."""
     classes = logits.shape[1]
-    buffer = np.empty(classes + LANES)
-    z = pointer(buffer, 0)
+    x_tile, z_tile = np.empty(classes * LANES, work.dtype), np.empty(classes * LANES)
+    xs, z = pointer(x_tile, 0), pointer(z_tile, 0)
+    losses, lses = pointer(results[0], 0), pointer(results[1], 0)
+    box, t, u = box_of(logits), pointer(targets, 0), pointer(scale, 0)
     call = pointer(weight, 0), classes, scalars
-    for i in range(len(logits)):
-        x, y, g = pointer(logits, i * classes), targets[i], pointer(grad, i * classes)
-        if y < 0:
-            loss[i], lse[i] = 0.0, math.nan
-            if len(grad):
-                fill(g, classes, 0.0)
-            continue
-        loss[i], lse[i], row = summarised(x, y, None, call, z)
-        if len(grad):
-            write(x, y, None, call, (scale[i], past_caches), z, row, g)
+    nothing = filled(call[0], 0.0)
+    if targets.ndim == 3:
+        q_tile, q_box = np.empty(classes * LANES), box_of(targets)
+        qs = pointer(q_tile, 0)
+    for row in range(span[0], span[1], LANES):
+        lanes = lanes_of(box, row, span[1], nothing)
+        inside = lanes_below(lanes.count)
+        peak = fill_tile(box, lanes, classes, xs)
+        if targets.ndim == 3:
+            fill_tile(q_box, lanes_of(q_box, row, span[1], nothing), classes, qs)
+            y, present = nothing, equal(nothing, nothing)
+        else:
+            qs, y = None, load_whole(t, row, inside)
+            present = not_above(nothing, y)
+            y = larger(y, nothing)
+        loss, lse, parts = summarised(xs, qs, z, y, call, peak)
+        store_some(losses, row, inside, select(present, loss, nothing))
+        store_some(lses, row, inside, select(present, lse, constant(lse, math.nan)))
+        if grad is not None:
+            g_box = box_of(grad)
+            out = g_box, lanes_of(g_box, row, span[1], nothing)
+            scales = load_some(u, row, inside) if len(scale) > 1 else filled(u, scale[0])
+            write(xs, qs, z, y, call, (*parts, scales, present), out)
+    keep(x_tile)
+    keep(z_tile)
+    if targets.ndim == 3:
+        keep(q_tile)
 
 
 @njit(error_model="numpy", nogil=True)
-def prob_range(logits, targets, weight, scale, scalars, loss, lse, grad, past_caches):
-    """A range of rows with a probability for each class."""
-    classes = logits.shape[1]
-    buffer = np.empty(classes + LANES)
-    z = pointer(buffer, 0)
-    call = pointer(weight, 0), classes, scalars
-    for i in range(len(logits)):
-        x, g = pointer(logits, i * classes), pointer(grad, i * classes)
-        q = pointer(targets, i * classes)
-        loss[i], lse[i], row = summarised(x, -1, q, call, z)
-        if len(grad):
-            write(x, -1, q, call, (scale[i], past_caches), z, row, g)
-
-
-@njit(error_model="numpy", nogil=True)
-def softmax_range(logits, scalars, log, out):
-    """A range of rows: probabilities, or their logarithms −d_c − log s."""
-    classes = logits.shape[1]
-    buffer = np.empty(classes + LANES)
-    z = pointer(buffer, 0)
-    for i in range(len(logits)):
-        x, g = pointer(logits, i * classes), pointer(out, i * classes)
-        peak = scored(largest(x, classes), scalars)
-        if not abs(peak / divisor(scalars)) < math.inf:
-            fill(g, classes, math.nan)
-            continue
-        others = exponentials(x, classes, peak, scalars, z)
-        for c in range(0, classes, LANES):
-            value = load(z, c) / (1.0 + others)
-            if log:
-                score = scored(wide(get(x, classes, c, 0.0)), scalars)
-                gap, error = below(constant(score, peak), score, divisor(scalars))
-                value = 0.0 - (gap + (error + log1p(others)))
-            put(g, classes, c, as_stored(g, value))
+def softmax_boxes(span, logits, scalars, log, out, work):
+    """Rows `span` of a box: probabilities, or their logarithms."""
+    classes, begin, end = logits.shape[1], span[0], span[1]
+    if classes <= SHORT:
+        x_tile, z_tile = np.empty(classes * LANES, work.dtype), np.empty(classes * LANES)
+        xs, z, box, p_box = pointer(x_tile, 0), pointer(z_tile, 0), box_of(logits), box_of(out)
+        for row in range(begin, end, LANES):
+            peak = fill_tile(box, lanes_of(box, row, end, filled(z, 0.0)), classes, xs)
+            lanes = lanes_of(p_box, row, end, filled(z, 0.0))
+            softmax_tile(xs, classes, peak, scalars, log, z, (p_box, lanes))
+        keep(x_tile)
+        keep(z_tile)
+    elif logits.shape[2] == 1:
+        softmax_range(logits[begin:end], scalars, log, out[begin:end], work)
+    else:
+        step = chunk(classes)
+        for first in range(begin, end, step):
+            count = min(step, end - first)
+            p = room_for(out, count)
+            softmax_range(side_by_side(logits, first, count), scalars, log, p, work)
+            put_apart(p, out, first)

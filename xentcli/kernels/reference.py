@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.dtypes import NAMES, Array, narrow, widen
 from xentcli.kernels import Scalars
 from xentcli.sums import exact_sum, two_sum
 
@@ -33,9 +33,8 @@ class Softmax(NamedTuple):
     slope: Array
 
 
-def softmax(logits: Array, scalars: Scalars) -> Softmax:
+def softmax(x: Array, scalars: Scalars) -> Softmax:
     """Everything that depends on the logits alone, in float64."""
-    x = logits.astype(np.float64)
     if np.isinf(scalars.softcap):
         z, divisor, slope = x, scalars.temperature, np.ones_like(x)
     else:
@@ -101,19 +100,20 @@ def _others(values: Array) -> Array:
     return rest
 
 
-def _cross_entropy(
-    s: Softmax, a: Array, scale: Array, z_loss: float, grad: Array | None
-) -> tuple[Array, Array]:
-    """Loss per row and, into `grad`, the scaled gradient, for target masses a."""
+def _loss(s: Softmax, a: Array, z_loss: float) -> tuple[Array, Array]:
+    """Loss and log-sum-exp of each row, for target masses a."""
     loss = exact_sum(np.where(a == 0, 0.0, a * s.surprise))
     if z_loss:
         loss += z_loss * s.lse**2
-    if grad is not None:
-        g = s.p * _others(a) - a * s.rest
-        if z_loss:
-            g += 2 * z_loss * s.lse[:, None] * s.p
-        grad[...] = g * s.slope * scale[:, None] + 0.0  # + 0.0: no −0.0
     return loss + 0.0, s.lse
+
+
+def _gradient(s: Softmax, a: Array, z_loss: float) -> Array:
+    """The gradient of each row's loss with respect to its logits."""
+    g: Array = s.p * _others(a) - a * s.rest
+    if z_loss:
+        g += 2 * z_loss * s.lse[:, None] * s.p
+    return np.multiply(g, s.slope, out=g)
 
 
 class NumpyBackend:
@@ -122,51 +122,49 @@ class NumpyBackend:
     name = "numpy"
     block = 1 << 16  # logits: the float64 temporaries of a block stay in the cache
 
-    def index_rows(
+    def rows(
         self,
         logits: Array,
         targets: Array,
         weight: Array,
         scale: Array,
         scalars: Scalars,
-        loss: Array,
-        lse: Array,
-        grad: Array,
+        results: Array,
+        grad: Array | None,
     ) -> None:
-        """Rows with one class index each."""
-        present = targets >= 0
-        onehot = np.zeros((np.count_nonzero(present), logits.shape[1]))
-        onehot[np.arange(len(onehot)), targets[present]] = 1.0
-        part = np.empty_like(onehot, dtype=grad.dtype) if grad.size else grad
-        losses, lses = np.empty(len(onehot)), np.empty(len(onehot))
-        self.prob_rows(logits[present], onehot, weight, scale[present], scalars, losses, lses, part)
-        loss[...], lse[...] = 0.0, np.nan
-        loss[present], lse[present] = losses, lses
-        if grad.size:
-            grad[...] = 0.0
-            grad[present] = part
-
-    def prob_rows(
-        self,
-        logits: Array,
-        targets: Array,
-        weight: Array,
-        scale: Array,
-        scalars: Scalars,
-        loss: Array,
-        lse: Array,
-        grad: Array,
-    ) -> None:
-        """Rows with a probability for each class."""
-        smoothing = scalars.label_smoothing
+        """Losses, log-sum-exps and gradients."""
+        x = _by_row(logits)
+        if targets.ndim > 1:
+            q, present = _by_row(targets), np.full(len(x), True)
+        else:
+            present = targets >= 0
+            q = np.zeros((np.count_nonzero(present), x.shape[1]))
+            q[np.arange(len(q)), targets[present]] = 1.0
+        smoothing, row_scale = scalars.label_smoothing, np.broadcast_to(scale, len(x))
+        g = None if grad is None else np.zeros_like(x)
+        results[0], results[1] = 0.0, np.nan
         with np.errstate(all="ignore"):
-            a = weight * ((1 - smoothing) * targets + smoothing / logits.shape[1])
-            loss[...], lse[...] = _cross_entropy(
-                softmax(logits, scalars), a, scale, scalars.z_loss, grad if grad.size else None
-            )
+            a = weight * ((1 - smoothing) * q + smoothing / x.shape[1])
+            s = softmax(x[present], scalars)
+            results[0, present], results[1, present] = _loss(s, a, scalars.z_loss)
+            if g is not None:
+                g[present] = _gradient(s, a, scalars.z_loss) * row_scale[present, None] + 0.0
+        _put(grad, g)
 
-    def softmax_rows(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
+    def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
         with np.errstate(all="ignore"):
-            s = softmax(logits, scalars)
-            out[...] = 0.0 - s.surprise if log else s.p
+            s = softmax(_by_row(logits), scalars)
+            _put(out, 0.0 - s.surprise if log else s.p)
+
+
+def _by_row(box: Array) -> Array:
+    """(outer, C, inner) as float64 (outer·inner, C)."""
+    return widen(box.transpose(0, 2, 1).reshape(-1, box.shape[1]), NAMES["f64"])
+
+
+def _put(box: Array | None, rows: Array | None) -> None:
+    if box is not None and rows is not None:
+        outer, classes, inner = box.shape
+        rounded = narrow(rows + 0.0, box.dtype)  # + 0.0: no −0.0
+        box[...] = rounded.reshape(outer, inner, classes).transpose(0, 2, 1)

@@ -73,8 +73,9 @@ def _is_number(kind: Any) -> bool:
     return _element(kind) in (types.float32, types.float64)
 
 
-def _splat(builder: Any, kind: Any, value: Any) -> Any:
-    empty = ir.Constant(llvm(kind), ir.Undefined)
+def splatted(builder: Any, kind: Any, value: Any) -> Any:
+    """One number in every lane of a vector of Numba's or of LLVM's."""
+    empty = ir.Constant(llvm(kind) if isinstance(kind, Vector) else kind, ir.Undefined)
     one = builder.insert_element(empty, value, I32(0))
     return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(I32, LANES), None))
 
@@ -84,7 +85,7 @@ def splat(typing: Any, number: Any) -> Any:
     """The number in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _splat(builder, Vector(number), values[0])
+        return splatted(builder, Vector(number), values[0])
 
     return (Vector(number)(number), generate) if number in _ELEMENTS else None
 
@@ -107,6 +108,7 @@ def _named(name: str, arity: int) -> Any:
     return intrinsic(shapes[arity])
 
 
+floor = _named("floor", 1)
 fma = _named("fma", 3)  # a·b + c, rounded once
 absolute = _named("fabs", 1)
 maximum = _named("maximum", 2)  # NaN if either is
@@ -144,13 +146,14 @@ for _symbol, _name in (
     _operator(_symbol, _name)
 
 
-def _comparison(condition: str) -> Any:
-    """A comparison that is false where a NaN takes part."""
+def _comparison(condition: str, *, of_nan: bool) -> Any:
+    """A comparison, and what it says where a NaN takes part."""
 
     @intrinsic
     def compare(typing: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.fcmp_ordered(condition, *values)
+            compared = builder.fcmp_unordered if of_nan else builder.fcmp_ordered
+            return compared(condition, *values)
 
         truth = MASK if isinstance(a, Vector) else types.boolean
         return (truth(a, b), generate) if a == b and _is_number(a) else None
@@ -158,8 +161,19 @@ def _comparison(condition: str) -> Any:
     return compare
 
 
-less = _comparison("<")
-equal = _comparison("==")
+less = _comparison("<", of_nan=False)
+equal = _comparison("==", of_nan=False)
+not_above = _comparison("<=", of_nan=True)
+
+
+@intrinsic
+def larger(typing: Any, a: Any, b: Any) -> Any:
+    """The larger one; b where one of both is NaN. One instruction where `maximum` is five."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *values), *values)
+
+    return (a(a, b), generate) if a == b else None
 
 
 @intrinsic
@@ -178,27 +192,50 @@ def constant(typing: Any, like: Any, number: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         value = context.cast(builder, values[1], number, _element(like))
-        return _splat(builder, like, value) if isinstance(like, Vector) else value
+        return splatted(builder, like, value) if isinstance(like, Vector) else value
 
     return like(like, number), generate
 
 
-@intrinsic
-def power_of_two(typing: Any, biased: Any) -> Any:
-    """2ⁿ from n + 1.5·2⁵² (float64) or n + 1.5·2²³ (float32), whose last bits are n."""
-    bits = _element(biased).bitwidth
-    mantissa, bias = (52, 1023) if bits == 64 else (23, 127)
+def whole(kind: Any, number: int, bits: int = 0) -> Any:
+    """A whole number in every lane of a vector, or as one; its bits are the floats'."""
+    width: Any = ir.IntType(bits or _element(kind).bitwidth)
+    if isinstance(kind, Vector):
+        return ir.Constant(ir.VectorType(width, LANES), [number] * LANES)
+    return ir.Constant(width, number)
+
+
+def _format(kind: Any) -> tuple[int, int]:
+    """Bits of the mantissa, bias of the exponent."""
+    return (52, 1023) if _element(kind).bitwidth == 64 else (23, 127)
+
+
+@intrinsic(prefer_literal=True)
+def power_of_two(typing: Any, biased: Any, more: Any) -> Any:
+    """2ⁿ⁺ᵐᵒʳᵉ from n + 1.5·2⁵² (float64) or n + 1.5·2²³ (float32), whose last bits are n."""
+    mantissa, bias = _format(biased)
+    shift, add = whole(biased, mantissa), whole(biased, (bias + more.literal_value) << mantissa)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        whole: Any = ir.IntType(bits)
-        vector = isinstance(biased, Vector)
-        kind = ir.VectorType(whole, LANES) if vector else whole
-        add = ir.Constant(kind, [bias] * LANES if vector else bias)
-        shift = ir.Constant(kind, [mantissa] * LANES if vector else mantissa)
-        number = builder.add(builder.bitcast(values[0], kind), add)
-        return builder.bitcast(builder.shl(number, shift), llvm(biased))
+        bits = builder.shl(builder.bitcast(values[0], shift.type), shift)
+        return builder.bitcast(builder.add(bits, add), llvm(biased))
 
-    return (biased(biased), generate) if _is_number(biased) else None
+    return biased(biased, more), generate
+
+
+@intrinsic
+def exponent(typing: Any, value: Any) -> Any:
+    """k of a normal number 2ᵏ·f with √½ ≤ f < √2."""
+    mantissa, bias = _format(value)
+    shift = whole(value, mantissa)
+    add = whole(value, (bias << 52) - 0x3FE6A09E667F3BCD)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        bits = builder.add(builder.bitcast(values[0], shift.type), add)
+        k = builder.sub(builder.ashr(bits, shift), whole(value, bias))
+        return builder.sitofp(k, llvm(value))
+
+    return (value(value), generate) if value in (types.float64, F64) else None
 
 
 @intrinsic
@@ -217,35 +254,13 @@ def lanes_below(typing: Any, count: Any) -> Any:
 
 
 @intrinsic
-def filled(typing: Any, array: Any, number: Any) -> Any:
-    """A vector of the array's numbers with one number in every lane."""
-    kind = Vector(array.dtype)
+def lane_numbers(typing: Any, like: Any) -> Any:
+    """0 to 15."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _splat(builder, kind, context.cast(builder, values[1], number, array.dtype))
+        return ir.Constant(llvm(like), [float(lane) for lane in range(LANES)])
 
-    return kind(array, number), generate
-
-
-@intrinsic
-def wide(typing: Any, value: Any) -> Any:
-    """As float64."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return values[0] if value == F64 else builder.fpext(values[0], llvm(F64))
-
-    return (F64(value), generate) if value in (F32, F64) else None
-
-
-@intrinsic
-def as_stored(typing: Any, array: Any, value: Any) -> Any:
-    """A vector of float64 rounded to what the array holds."""
-    kind = Vector(array.dtype)
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return values[1] if kind == value else builder.fptrunc(values[1], llvm(kind))
-
-    return kind(array, value), generate
+    return like(like), generate
 
 
 @intrinsic(prefer_literal=True)

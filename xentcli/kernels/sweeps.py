@@ -1,14 +1,25 @@
-"""What is done with a whole row of numbers: read or write to its end, largest, sum."""
+"""What is done with a whole row of numbers: read or write to its end, one place, largest, sum."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xentcli.kernels.arithmetic import add, compiled
-from xentcli.kernels.memory import load, load_some, store, store_some
-from xentcli.kernels.simd import LANES, filled, first, lanes_below, maximum, rotated
+from xentcli.kernels.kinds import as_stored, filled, size_of
+from xentcli.kernels.memory import address, load, load_some, moved, pointer, store, store_some
+from xentcli.kernels.simd import (
+    LANES,
+    constant,
+    first,
+    lanes_below,
+    maximum,
+    rotated,
+    select,
+    splat,
+)
 
 
 @compiled
@@ -16,7 +27,8 @@ def get(array, classes, c, other):
     """16 numbers from place c on; `other` beyond the end."""
     if c + LANES <= classes:
         return load(array, c)
-    return load_some(array, c, lanes_below(classes - c), filled(array, other))
+    inside = lanes_below(classes - c)
+    return select(inside, load_some(array, c, inside), filled(array, other))
 
 
 @compiled
@@ -26,6 +38,28 @@ def put(array, classes, c, value):
         store(array, c, value)
     else:
         store_some(array, c, lanes_below(classes - c), value)
+
+
+@compiled
+def one(array, c):
+    """The number at a place, as float64."""
+    return np.float64(first(load_some(array, c, lanes_below(1))))
+
+
+@compiled
+def put_one(array, c, value):
+    """Write a float64 to a place; −0.0, which may come of rounding, becomes 0.0."""
+    rounded = as_stored(array, splat(value)) + filled(array, 0.0)
+    store_some(array, c, lanes_below(1), rounded)
+
+
+@compiled
+def across(a):
+    """The largest of 16 numbers, as float64; NaN if there is one."""
+    a = maximum(a, rotated(a, 8))
+    a = maximum(a, rotated(a, 4))
+    a = maximum(a, rotated(a, 2))
+    return np.float64(first(maximum(a, rotated(a, 1))))
 
 
 @compiled
@@ -41,11 +75,7 @@ def largest(x, classes):
         d = maximum(d, load(x, i + 3 * LANES))
     for i in range(body, classes, LANES):
         a = maximum(a, get(x, classes, i, -math.inf))
-    a = maximum(maximum(a, b), maximum(c, d))
-    a = maximum(a, rotated(a, 8))
-    a = maximum(a, rotated(a, 4))
-    a = maximum(a, rotated(a, 2))
-    return np.float64(first(maximum(a, rotated(a, 1))))
+    return across(maximum(maximum(a, b), maximum(c, d)))
 
 
 @compiled
@@ -59,6 +89,14 @@ def total(high, low):
 
 
 @compiled
+def others_of(sums):
+    """The sum of all exponentials but the largest, from what `add_others` gave in 16 lanes."""
+    ones, _ = total(sums[0], constant(sums[0], 0.0))
+    high, low = total(sums[1], sums[2])
+    return (ones - 1.0) + (high + low)
+
+
+@compiled
 def place_of_one(z, classes):
     """The first class whose e is 1."""
     for c in range(classes):
@@ -68,7 +106,60 @@ def place_of_one(z, classes):
 
 
 @compiled
-def fill(grad, classes, value):
+def fill(array, classes, value):
     """The same number in the whole row."""
     for c in range(0, classes, LANES):
-        put(grad, classes, c, filled(grad, value))
+        put(array, classes, c, filled(array, value))
+
+
+@compiled
+def row_of(array, i):
+    """Where row i of an array (n, C, 1) begins."""
+    return pointer(array, i * (array.strides[0] // array.itemsize))
+
+
+class Box(NamedTuple):
+    """Where the rows of an array (outer, C, inner) are, in elements."""
+
+    data: Any
+    outer: Any
+    step: Any  # from a class to the next
+    beside: Any
+    inner: Any
+
+
+@compiled
+def box_of(array):
+    """The geometry of an array."""
+    size = array.itemsize
+    outer, step, beside = array.strides
+    return Box(pointer(array, 0), outer // size, step // size, beside // size, array.shape[2])
+
+
+@compiled
+def split(box, row):
+    """The place (o, i) of a row among the outer and the inner ones."""
+    return row // box.inner, row % box.inner
+
+
+@compiled
+def place(box, o, i):
+    """Where row (o, i) begins."""
+    return moved(box.data, o * box.outer + i * box.beside)
+
+
+@compiled
+def lined_up(buffer):
+    """Where a buffer's first whole line begins."""
+    start = pointer(buffer, 0)
+    return moved(start, (-address(start) % 64) // size_of(start))
+
+
+@compiled
+def skip(targets, results, grad):
+    """What rows get that are ignored: loss 0, log-sum-exp NaN, gradient 0."""
+    for i in range(len(targets)):
+        if targets[i] < 0:
+            results[0, i], results[1, i] = 0.0, math.nan
+            if grad is not None:
+                fill(row_of(grad, i), grad.shape[1], 0.0)

@@ -72,7 +72,7 @@ def below(peak, score, divisor):
 
 @compiled
 def log1p(x):
-    """log(1 + x) for 0 ≤ x < 2¹⁰⁰⁰, within 1 ULP.
+    """log(1 + x) for 0 ≤ x < 2⁵⁰⁰, within 1 ULP.
 
     1 + x = 2ᵏ·(1 + f), √½ < 1 + f < √2, and log(1 + f) = f − f²/2 + s·(f²/2 + R(s²)) with
     s = f / (2 + f); the rounding error of 1 + x enters to first order. The polynomial R is that
@@ -81,15 +81,16 @@ def log1p(x):
     u, error = add(constant(x, 1.0), constant(x, 0.0), x)
     k = exponent(u)
     f = u * power_of_two(ROUND - k, 0) - 1.0
-    s = f / (2.0 + f)
+    inverse = 1.0 / ((2.0 + f) * u)  # one division for two quotients, of which both are small
+    s = f * u * inverse
     z = s * s
     r = constant(x, 1.479819860511658591e-01)
-    r = r * z + 1.531383769920937332e-01
-    r = r * z + 1.818357216161805012e-01
-    r = r * z + 2.222219843214978396e-01
-    r = r * z + 2.857142874366239149e-01
-    r = r * z + 3.999999999940941908e-01
-    r = r * z + 6.666666666666735130e-01
+    r = fma(r, z, constant(x, 1.531383769920937332e-01))
+    r = fma(r, z, constant(x, 1.818357216161805012e-01))
+    r = fma(r, z, constant(x, 2.222219843214978396e-01))
+    r = fma(r, z, constant(x, 2.857142874366239149e-01))
+    r = fma(r, z, constant(x, 3.999999999940941908e-01))
+    r = fma(r, z, constant(x, 6.666666666666735130e-01))
     half = f * f * 0.5
-    rest = s * (half + r * z) + (k * LN2_LOW + error / u)
+    rest = s * fma(r, z, half) + (k * LN2_LOW + error * (2.0 + f) * inverse)
     return k * LN2_HIGH - ((half - rest) - f)

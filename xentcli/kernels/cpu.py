@@ -198,15 +198,15 @@ class CpuBackend:
             np.empty(0, compute_dtype(*dtypes)),
         )
         deal = min(results.shape[1], self.threads), _goes_past_caches(logits, grad)
-        self._run(short_rows if logits.shape[1] <= SHORT else kernel, deal, *arguments)
+        self.run(short_rows if logits.shape[1] <= SHORT else kernel, deal, *arguments)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
         work = np.empty(0, compute_dtype(logits.dtype, out.dtype))
         deal = min(logits.shape[0] * logits.shape[2], self.threads), False
-        self._run(softmax_rows, deal, _bits(logits), scalars, log, _bits(out), work)
+        self.run(softmax_rows, deal, _bits(logits), scalars, log, _bits(out), work)
 
-    def _run(self, function: Callable[..., None], deal: tuple[int, bool], *arguments: Any) -> None:
+    def run(self, function: Callable[..., None], deal: tuple[int, bool], *arguments: Any) -> None:
         if deal[0] == 0:
             return
         signature = _signature((deal, *arguments))

@@ -52,6 +52,14 @@ def divisor(scalars):
 
 
 @compiled
+def divided(value, by):
+    """A quotient; dividing by 1 costs as much as any division."""
+    if by == 1.0:
+        return value
+    return value / by
+
+
+@compiled
 def slope(x, scalars):
     """dz/dx, times the temperature."""
     if scalars.softcap < math.inf:
@@ -64,10 +72,7 @@ def exponential(score, peak, scalars, exact):
     """e of a class. float32 logits have no error of the difference that float64 sees."""
     if exact:
         return exp_below(*below(peak, score, divisor(scalars)))
-    gap = peak - score
-    if divisor(scalars) != 1.0:  # a division costs as much as the exponential
-        gap = gap / divisor(scalars)
-    return exp_below(gap, None)
+    return exp_below(divided(peak - score, divisor(scalars)), None)
 
 
 @compiled

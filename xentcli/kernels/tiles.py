@@ -18,6 +18,7 @@ from xentcli.kernels.arithmetic import add, add_others, below, compiled, log1p
 from xentcli.kernels.formulas import (
     Masses,
     concluded,
+    divided,
     divisor,
     entry,
     exponential,
@@ -190,7 +191,7 @@ def summarised(xs, qs, z, y, call, peak):
         if even > 0.0:
             top_is_target = equal(at, y)
     masses = Masses(hot, of_top, rest, top_is_target)
-    loss, lse, row = concluded(top / divisor(scalars), others, masses, distance, scalars)
+    loss, lse, row = concluded(divided(top, divisor(scalars)), others, masses, distance, scalars)
     return loss, lse, (row, masses, at)
 
 
@@ -201,7 +202,7 @@ def write(xs, qs, z, y, call, done, out):
     weight, classes, scalars = call
     grad, lanes = out
     even = scalars.label_smoothing / classes
-    per_mass, nothing = scale / scalars.temperature, constant(scale, 0.0)
+    per_mass, nothing = divided(scale, scalars.temperature), constant(scale, 0.0)
     per_e = row.b / (row.others + 1.0) * per_mass
     for c in range(classes):
         g = load(z, c * LANES) * per_e

@@ -1,0 +1,273 @@
+"""Speed beside the machine's limit and beside others, each answer checked before it is timed.
+
+All contestants and the limits take turns in every round, so that a machine that others use too
+slows all of them alike. What is reported are medians, the share of the time that moving the same
+bytes takes, and the largest error in units in the last place over some rows.
+
+Variants of the CPU kernels that were tried, loss and gradient, float32, N·C = 2²⁷, 2 cores with
+AVX-512, a streaming copy of the same bytes 29 ms. Failures are here too, so that nobody has to
+try them again:
+
+| variant                                                          | C = 1,000 | C = 32,768 |
+|------------------------------------------------------------------|-----------|------------|
+| one row after the other, all lanes float64                       |    140 ms |     136 ms |
+| the same, plain stores instead of streaming ones                 |    170 ms |     165 ms |
+| 16 lanes of float32, difference with its error, two-word factor  |     93 ms |      90 ms |
+| the same, next row prefetched while this one is computed         |     66 ms |      68 ms |
+| three rows in flight in one loop, `llvm.maximum`                 |     83 ms |      53 ms |
+| the same, ends of rows with a mask instead of an overlapping line|     56 ms |      53 ms |
+| the same, maximum in one instruction, no clamp (what is here)    |     55 ms |      51 ms |
+| four or eight vectors of each row at a time                      |   no gain |    no gain |
+| prefetch into the second cache only, or 16 KiB ahead             |   no gain |    no gain |
+| without the exponentials, only their reading and writing         |     38 ms |      42 ms |
+| rows of 2 to 64 classes one by one                               | 200 ns a row, whatever C     |
+| 16 of them at a time, through stores of single numbers           | 540 ns for 16 rows of C = 2  |
+| 16 of them at a time, through gathers (what is here)             | 250 ns for 16 rows of C = 2  |
+| calls of the C library's exp, log1p, tanh                        | 150 to 220 ns each           |
+| Numba arrays instead of pointers in the loops                    | 4 ns a logit                 |
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xentcli.bench.case import Case, Data, rows_of
+from xentcli.bench.limits import Limits
+from xentcli.bench.peers import PEERS, Answer, CannotError, Machine, ours
+from xentcli.dtypes import BF16, Array, name_of
+from xentcli.errors import OptionError
+from xentcli.loss import cross_entropy
+
+# Bits of the mantissa, exponent of the smallest number.
+FORMATS = {
+    "float16": (10, -24),
+    "bfloat16": (7, -133),
+    "float32": (23, -149),
+    "float64": (52, -1074),
+}
+ROWS = 64  # that are compared with the reference
+
+
+@dataclass
+class Contestant:
+    """One line of the table. `seconds` are those of every round; `why_not` says why there are none."""
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    loss_ulp: float | None = None
+    grad_ulp: float | None = None
+    why_not: str | None = None
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+
+@dataclass
+class Result:
+    """A case, what took part, and the seconds of the limits."""
+
+    case: Case
+    contestants: list[Contestant]
+    limits: dict[str, list[float]]
+    limit_bytes: int
+
+    def limit(self) -> float:
+        """Seconds that moving the bytes of this case takes at the rate that was measured."""
+        of = {name: statistics.median(seconds) for name, seconds in self.limits.items()}
+        name = "in place" if self.case.in_place else "copy" if self.case.gradient else "read"
+        both = 2 if self.case.gradient else 1
+        extra = self.case.moved - both * self.case.nbytes
+        return (of[name] * self.case.nbytes + of["read"] * extra) / self.limit_bytes
+
+    def rates(self) -> dict[str, float]:
+        """Bytes per second of each limit."""
+        return {
+            name: self.limit_bytes * (1 if name == "read" else 2) / statistics.median(seconds)
+            for name, seconds in self.limits.items()
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Plain data, for tables and files; None where there is no number."""
+        mine = self.contestants[0]
+        return [self._row(one, mine) for one in self.contestants]
+
+    def _row(self, one: Contestant, mine: Contestant) -> dict[str, Any]:
+        timed = one.why_not is None
+        return {
+            "who": one.name,
+            "median_ms": one.median * 1e3 if timed else None,
+            "min_ms": min(one.seconds) * 1e3 if timed else None,
+            "max_ms": max(one.seconds) * 1e3 if timed else None,
+            "gb_per_s": self.case.moved / one.median / 1e9 if timed else None,
+            "of_the_limit": self.limit() / one.median if timed else None,
+            "times_ours": one.median / mine.median if timed and mine.seconds else None,
+            "loss_ulp": one.loss_ulp,
+            "grad_ulp": one.grad_ulp,
+            "why_not": one.why_not,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who takes part, and how often."""
+
+    against: tuple[str, ...] = tuple(PEERS)
+    warmup: int = 1
+    runs: int = 5
+    seed: int = 0
+    machine: Machine = ("cpu", None)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.against if name not in PEERS]
+        if unknown:
+            known = ", ".join(PEERS)
+            raise OptionError("against", f"{unknown[0]!r} is not known", f"one of {known}")
+
+
+def measure(case: Case, plan: Plan, tell: Callable[[str], None]) -> Result:
+    """Check, warm up and time everybody; `tell` hears what is going on."""
+    data = Data.make(case, plan.seed)
+    limits = Limits(case.nbytes, plan.machine[1])
+    exact = Exact.of(case, data)
+    timed: dict[str, Callable[[], object]] = dict(limits.functions())
+    contestants = []
+    for name in ("xent", *plan.against):
+        tell(f"{name}: first run and check")
+        one = Contestant(name)
+        contestants.append(one)
+        run = _prepared(one, case, data, plan.machine, exact)
+        if run is not None:
+            timed[name] = run
+    seconds = _rounds(timed, plan, tell)
+    for one in contestants:
+        one.seconds = seconds.get(one.name, [])
+    found = {name: seconds[name] for name in limits.functions()}
+    return Result(case, contestants, found, limits.nbytes)
+
+
+def _prepared(
+    one: Contestant, case: Case, data: Data, machine: Machine, exact: Exact
+) -> Callable[[], Answer] | None:
+    """Let a contestant answer once, and compare."""
+    contestant = ours if one.name == "xent" else PEERS[one.name]
+    try:
+        run = contestant(case, data, machine)
+        loss, grad = run()
+        one.loss_ulp, one.grad_ulp = exact.errors(case, loss, grad)
+    except CannotError as reason:
+        one.why_not = str(reason)
+    except Exception as error:  # noqa: BLE001 (others fail in ways of their own, and the rest goes on)
+        if one.name == "xent":
+            raise
+        one.why_not = f"failed: {type(error).__name__}"
+    else:
+        if exact.is_wrong(case, loss, grad):
+            one.why_not = "gives a wrong answer"
+    return None if one.why_not else run
+
+
+def _rounds(
+    timed: dict[str, Callable[[], object]], plan: Plan, tell: Callable[[str], None]
+) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for round_ in range(plan.warmup + plan.runs):
+        tell(f"round {round_ + 1} of {plan.warmup + plan.runs}")
+        for name, run in timed.items():
+            start = time.perf_counter()
+            run()
+            taken = time.perf_counter() - start
+            if round_ >= plan.warmup:
+                seconds[name].append(taken)
+    return seconds
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The loss, and the gradient of some rows, by the reference in float64."""
+
+    loss: float
+    rows: Array
+    grad: Array
+
+    @classmethod
+    def of(cls, case: Case, data: Data) -> Exact:
+        """The loss needs all rows, the gradient only its own and the denominator."""
+        options = {
+            name: getattr(case.options, name)
+            for name in ("label_smoothing", "temperature", "softcap", "z_loss")
+        }
+        everything = cross_entropy(
+            data.logits,
+            data.targets,
+            weight=data.weight,
+            class_axis=case.class_axis,
+            backend="numpy",
+            grad=False,
+            **options,
+        )
+        rows, logits, targets = data.some_rows(case, ROWS)
+        n = case.layout.rows
+        total = float(n)
+        if data.weight is not None and not case.probs:
+            total = float(data.weight[data.targets].sum())
+            # the z-loss is divided by the rows, everything else by their weights
+            options["z_loss"] *= total / n
+        some = cross_entropy(
+            logits, targets, weight=data.weight, normalizer=total, backend="numpy", **options
+        )
+        return cls(float(everything.loss), rows, some.grad)  # type: ignore[arg-type] # it was asked for
+
+    def errors(self, case: Case, loss: float, grad: Any) -> tuple[float, float | None]:
+        """In units in the last place: of float32 for the loss of halves, else of the logits."""
+        kind = "f8" if case.dtype == "f64" else "f4"
+        loss_ulp = abs(loss - self.loss) / float(np.spacing(np.array(self.loss, kind)))
+        if grad is None:
+            return loss_ulp, None
+        theirs = self._theirs(case, grad)
+        ulp = _spacing(self.grad, name_of_grad(grad))
+        return loss_ulp, float(np.max(np.abs(theirs - self.grad) / ulp))
+
+    def is_wrong(self, case: Case, loss: float, grad: Any) -> bool:
+        """Whether an answer is another one, and not an inexact one."""
+        rough = 0.05 if case.dtype in ("f16", "bf16") else 1e-3
+        if not abs(loss - self.loss) <= rough * max(1.0, abs(self.loss)):
+            return True
+        if grad is None:
+            return False
+        worst = float(np.max(np.abs(self._theirs(case, grad) - self.grad)))
+        return not worst <= rough * float(np.max(np.abs(self.grad)))
+
+    def _theirs(self, case: Case, grad: Any) -> Array:
+        return rows_of(as_numpy(grad), case, self.rows)
+
+
+def as_numpy(grad: Any) -> Array:
+    """An array of NumPy, PyTorch or JAX as NumPy's."""
+    if hasattr(grad, "detach"):
+        grad = grad.detach()
+        if str(grad.dtype) == "torch.bfloat16":
+            return grad.float().numpy()  # type: ignore[no-any-return] # PyTorch is not known here
+    array = np.asarray(grad)
+    return array if array.dtype == BF16 or array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def name_of_grad(grad: Any) -> str:
+    """The kind of an array, also of PyTorch's bfloat16."""
+    if "bfloat16" in str(getattr(grad, "dtype", "")):
+        return "bfloat16"
+    return name_of(as_numpy(grad).dtype)
+
+
+def _spacing(values: Array, name: str) -> Array:
+    """One unit in the last place of numbers of that kind."""
+    digits, smallest = FORMATS[name]
+    exponents = np.frexp(values)[1] - 1.0
+    return np.exp2(np.maximum(exponents - digits, smallest))  # type: ignore[no-any-return] # NumPy

@@ -1,0 +1,125 @@
+"""One job to be timed: its shape, dtype and options, and data made for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from xentcli.dtypes import NAMES, Array, default_output, name_of, narrow, widen
+from xentcli.errors import OptionError
+from xentcli.layout import Layout
+from xentcli.options import LossOptions
+
+LARGEST = 1 << 36  # bytes: a slip of the finger shall not ask for a terabyte
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is computed. `weighted` has class weights; `probs` a probability for each class."""
+
+    shape: tuple[int, ...]
+    dtype: str = "f32"
+    options: LossOptions = LossOptions()
+    class_axis: int = -1
+    weighted: bool = False
+    probs: bool = False
+    gradient: bool = True
+    in_place: bool = False
+
+    def __post_init__(self) -> None:
+        axes = len(self.shape)
+        if axes < 2 or min(self.shape) < 1 or self.nbytes > LARGEST:
+            raise OptionError("shape", f"{self.shape} is not usable: N,C or more axes, each ≥ 1")
+        if not -axes <= self.class_axis < axes:
+            raise OptionError("class_axis", f"{self.class_axis} is not an axis of {self.shape}")
+        if self.in_place and not self.gradient:
+            raise OptionError("in_place", "without a gradient nothing is written")
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the classes are."""
+        return Layout(self.shape, self.class_axis % len(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the logits."""
+        return int(np.prod(self.shape, dtype=float)) * NAMES[self.dtype].itemsize
+
+    @property
+    def moved(self) -> int:
+        """Bytes that have to be read and written: logits, probabilities, gradient."""
+        return self.nbytes * (1 + self.probs + self.gradient)
+
+    def title(self) -> str:
+        """The case in words."""
+        parts = [
+            " × ".join(f"{n:,}" for n in self.shape),
+            name_of(NAMES[self.dtype]),
+            "loss and gradient" if self.gradient else "loss only",
+        ]
+        for wanted, words in (
+            (self.in_place, "in place"),
+            (self.class_axis % len(self.shape) != len(self.shape) - 1, f"axis {self.class_axis}"),
+            (self.weighted, "class weights"),
+            (self.probs, "probability targets"),
+        ):
+            parts += [words] if wanted else []
+        plain = LossOptions()
+        for name in ("label_smoothing", "temperature", "softcap", "z_loss"):
+            value = getattr(self.options, name)
+            parts += [f"{name} {value:g}"] if value != getattr(plain, name) else []
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Arrays for a case: normal logits of width 4, one row in eight nearly certain of its target.
+
+    float16 and bfloat16 gradients are in the logits' kind, as in training.
+    """
+
+    logits: Array
+    targets: Array
+    weight: Array | None
+
+    @classmethod
+    def make(cls, case: Case, seed: int = 0) -> Data:
+        """The same numbers for the same seed."""
+        rng = np.random.default_rng(seed)
+        layout, dtype = case.layout, NAMES[case.dtype]
+        logits = rng.standard_normal(case.shape, dtype=np.float32)
+        logits *= 4
+        indices = rng.integers(0, layout.classes, layout.row_shape)
+        boxed = layout.boxed(logits)
+        outer, _, inner = boxed.shape
+        certain = np.arange(0, layout.rows, 8)
+        o, i = np.divmod(certain, inner)
+        boxed[o, indices.reshape(outer, inner)[o, i], i] += 30
+        weight = rng.random(layout.classes) + 0.5 if case.weighted else None
+        if case.dtype == "f64":
+            logits = logits + rng.random(case.shape) * 2.0**-20  # bits that float32 has not
+        targets = _probabilities(rng, case) if case.probs else indices
+        return cls(narrow(logits, dtype), targets, weight)
+
+    def some_rows(self, case: Case, count: int) -> tuple[Array, Array, Array]:
+        """The numbers of some rows, the first among them; their logits and targets."""
+        rows = np.unique(np.linspace(0, case.layout.rows - 1, count).astype(np.int64))
+        targets = self.targets.reshape(-1)[rows] if not case.probs else None
+        picked = rows_of(self.logits, case, rows)
+        return rows, picked, targets if targets is not None else rows_of(self.targets, case, rows)
+
+
+def rows_of(array: Array, case: Case, rows: Array) -> Array:
+    """Some rows of an array of the case's shape, as float64 (rows, C)."""
+    outer, _, inner = case.layout.box
+    o, i = np.divmod(rows, inner)
+    boxed = array.reshape(outer, case.layout.classes, inner)
+    return widen(boxed[o, :, i], NAMES["f64"])
+
+
+def _probabilities(rng: np.random.Generator, case: Case) -> Array:
+    values = rng.random(case.shape, dtype=np.float32)
+    values /= values.sum(axis=case.class_axis, keepdims=True)
+    return narrow(values, default_output(NAMES[case.dtype]))

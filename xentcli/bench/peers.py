@@ -1,0 +1,261 @@
+"""Who else computes the same: each prepares the data in its own form, and then only computes.
+
+A contestant is called with a case and its data, and returns a function that computes once and
+gives (loss, gradient), or raises `CannotError` with the reason. None of them is needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xentcli.bench.case import Case, Data
+from xentcli.dtypes import BF16, NAMES, Array, widen
+from xentcli.loss import cross_entropy
+
+Answer = tuple[float, Any]
+Contestant = Callable[[Case, Data, "Machine"], Callable[[], Answer]]
+Machine = tuple[str, int | None]  # our backend, and how many threads each may use
+
+
+class CannotError(Exception):
+    """What a contestant has no means for."""
+
+
+def ours(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
+    """xent itself, into a buffer that is there already, as PyTorch keeps its memory."""
+    backend, threads = machine
+    out = None
+    if case.gradient:
+        out = data.logits.copy() if case.in_place else np.zeros_like(data.logits)
+    logits = out if case.in_place else data.logits
+    options = {
+        name: getattr(case.options, name)
+        for name in ("label_smoothing", "temperature", "softcap", "z_loss")
+    }
+
+    def run() -> Answer:
+        result = cross_entropy(
+            logits,
+            data.targets,
+            weight=data.weight,
+            class_axis=case.class_axis,
+            grad=case.gradient,
+            out=out,
+            backend=backend,
+            threads=threads,
+            **options,
+        )
+        return result.loss, result.grad
+
+    return run
+
+
+def _needs(case: Case, *, options: tuple[str, ...] = (), axis: bool = True) -> None:
+    plain = type(case.options)()
+    for name in ("label_smoothing", "temperature", "softcap", "z_loss"):
+        if name not in options and getattr(case.options, name) != getattr(plain, name):
+            raise CannotError(f"has no {name}")
+    if case.in_place:
+        raise CannotError("does not work in place")
+    if not axis and len(case.shape) != 2:
+        raise CannotError("takes rows of classes only")
+
+
+def _import(name: str) -> Any:
+    if importlib.util.find_spec(name) is None:
+        raise CannotError("is not installed")
+    return importlib.import_module(name)
+
+
+def _tensor(torch: Any, array: Array) -> Any:
+    if array.dtype == BF16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _torch_loss(torch: Any, case: Case, data: Data) -> Callable[[Any], Any]:
+    x = _tensor(torch, data.logits)
+    targets = _tensor(torch, data.targets).to(x.dtype) if case.probs else None
+    t = targets if targets is not None else torch.from_numpy(data.targets)
+    weight = None if data.weight is None else torch.from_numpy(data.weight).to(x.dtype)
+    options, axis = case.options, case.layout.class_axis
+    if axis != 1:
+        if len(case.shape) != 2:
+            raise CannotError("wants the classes on axis 1")
+    function = torch.nn.functional.cross_entropy
+
+    def loss(z: Any) -> Any:
+        if options.temperature != 1:
+            z = z / options.temperature
+        if options.softcap is not None:
+            z = options.softcap * torch.tanh(z / options.softcap)
+        value = function(z, t, weight=weight, label_smoothing=options.label_smoothing)
+        if options.z_loss:
+            value = value + options.z_loss * (torch.logsumexp(z, axis) ** 2).mean()
+        return value
+
+    return loss
+
+
+def _torch_run(torch: Any, case: Case, data: Data, loss: Callable[[Any], Any]) -> Any:
+    x = _tensor(torch, data.logits)
+
+    def run() -> Answer:
+        if not case.gradient:
+            with torch.no_grad():
+                return float(loss(x)), None
+        leaf = x.detach().requires_grad_(True)
+        value = loss(leaf)
+        value.backward()
+        return float(value), leaf.grad
+
+    return run
+
+
+def torch_eager(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
+    """PyTorch as most people call it: `cross_entropy(...).backward()`."""
+    _needs(case, options=("label_smoothing", "temperature", "softcap", "z_loss"))
+    torch = _import("torch")
+    if machine[1]:
+        torch.set_num_threads(machine[1])
+    run: Callable[[], Answer] = _torch_run(torch, case, data, _torch_loss(torch, case, data))
+    return run
+
+
+def torch_compiled(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
+    """The same through `torch.compile`."""
+    _needs(case, options=("label_smoothing", "temperature", "softcap", "z_loss"))
+    torch = _import("torch")
+    if machine[1]:
+        torch.set_num_threads(machine[1])
+    loss = torch.compile(_torch_loss(torch, case, data))
+    run: Callable[[], Answer] = _torch_run(torch, case, data, loss)
+    return run
+
+
+def jax_jit(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
+    """JAX: jit of value_and_grad over log_softmax."""
+    _needs(case, options=("label_smoothing", "temperature", "softcap", "z_loss"))
+    if case.dtype == "bf16":
+        raise CannotError("is not asked for bfloat16 here")
+    jax = _import("jax")
+    if case.dtype == "f64":
+        jax.config.update("jax_enable_x64", True)
+    jnp, options, axis = jax.numpy, case.options, case.layout.class_axis
+    x, t = jnp.asarray(data.logits), jnp.asarray(data.targets)
+    weight = None if data.weight is None else jnp.asarray(data.weight, dtype=x.dtype)
+    classes = case.layout.classes
+
+    def loss(z: Any) -> Any:
+        z = z / options.temperature if options.temperature != 1 else z
+        z = options.softcap * jnp.tanh(z / options.softcap) if options.softcap else z
+        lse = jax.nn.logsumexp(z, axis=axis, keepdims=True)
+        logs = jnp.moveaxis(z - lse, axis, -1)
+        rest = options.label_smoothing / classes
+        if case.probs:
+            masses = (1 - options.label_smoothing) * jnp.moveaxis(t, axis, -1) + rest
+            rows = -(logs * (masses if weight is None else masses * weight)).sum(-1)
+            mean = rows.mean()
+        else:
+            hot = jnp.take_along_axis(logs, t[..., None], -1)[..., 0]
+            w = 1.0 if weight is None else weight[t]
+            rows = -(1 - options.label_smoothing) * hot * w
+            if rest:
+                rows = rows - rest * (logs if weight is None else logs * weight).sum(-1)
+            mean = rows.mean() if weight is None else rows.sum() / weight[t].sum()
+        return mean + options.z_loss * (lse**2).mean() if options.z_loss else mean
+
+    function = jax.jit(jax.value_and_grad(loss) if case.gradient else loss)
+
+    def run() -> Answer:
+        answer = jax.block_until_ready(function(x))
+        return (float(answer[0]), answer[1]) if case.gradient else (float(answer), None)
+
+    return run
+
+
+def numpy_plain(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
+    """The formula in five lines of NumPy, in the dtype of the logits."""
+    _needs(case, axis=False)
+    if case.probs or case.weighted:
+        raise CannotError("is the five lines for an index target")
+    x = widen(data.logits, NAMES["f32"]) if case.dtype in ("f16", "bf16") else data.logits
+    rows = np.arange(len(x))
+
+    def run() -> Answer:
+        e = x - x.max(axis=1, keepdims=True)
+        loss = -e[rows, data.targets]
+        np.exp(e, out=e)
+        s = e.sum(axis=1, keepdims=True)
+        loss = float((loss + np.log(s[:, 0])).mean(dtype=np.float64))
+        if not case.gradient:
+            return loss, None
+        e /= s * len(x)
+        e[rows, data.targets] -= 1 / len(x)
+        return loss, e
+
+    return run
+
+
+def scipy_softmax(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
+    """SciPy's log_softmax and softmax."""
+    _needs(case, axis=False)
+    if case.probs or case.weighted:
+        raise CannotError("is asked for an index target only")
+    special = _import("scipy.special") if importlib.util.find_spec("scipy") else _import("scipy")
+    x = widen(data.logits, NAMES["f32"]) if case.dtype in ("f16", "bf16") else data.logits
+    rows = np.arange(len(x))
+
+    def run() -> Answer:
+        logs = special.log_softmax(x, axis=1)
+        loss = -float(logs[rows, data.targets].mean(dtype=np.float64))
+        if not case.gradient:
+            return loss, None
+        np.exp(logs, out=logs)
+        logs[rows, data.targets] -= 1
+        logs /= len(x)
+        return loss, logs
+
+    return run
+
+
+def sklearn_half(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
+    """scikit-learn's half multinomial loss, as its linear models call it."""
+    _needs(case, axis=False)
+    if case.probs or case.weighted or case.dtype not in ("f32", "f64"):
+        raise CannotError("is asked for float32 or float64 and an index target only")
+    if importlib.util.find_spec("sklearn") is None:
+        raise CannotError("is not installed")
+    module = importlib.import_module("sklearn._loss")
+    half = module.HalfMultinomialLoss(n_classes=case.layout.classes)
+    y, threads = data.targets.astype(data.logits.dtype), machine[1] or _processors()
+
+    def run() -> Answer:
+        if not case.gradient:
+            losses = half.loss(y, data.logits, n_threads=threads)
+            return float(losses.mean(dtype=np.float64)), None
+        losses, grad = half.loss_gradient(y, data.logits, n_threads=threads)
+        grad /= len(y)
+        return float(losses.mean(dtype=np.float64)), grad
+
+    return run
+
+
+def _processors() -> int:
+    from xentcli.machine import threads
+
+    return threads()
+
+
+PEERS: dict[str, Contestant] = {
+    "torch": torch_eager,
+    "torch-compile": torch_compiled,
+    "jax": jax_jit,
+    "numpy": numpy_plain,
+    "scipy": scipy_softmax,
+    "sklearn": sklearn_half,
+}

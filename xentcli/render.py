@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from xentcli.bench import Result
+from xentcli.bench.export import COLUMNS, cell, limits_words
 from xentcli.dtypes import BF16, Array, name_of, widen
 from xentcli.errors import plural
 
@@ -69,6 +71,32 @@ def facts_table(facts: dict[str, Any]) -> RenderableType:
         shown = f"{value:.9g}" if isinstance(value, float) else str(value)
         table.add_row(name.replace("_", " "), Text(shown))
     return table
+
+
+def bench_table(result: Result, width: int) -> RenderableType:
+    """Who took how long, as many columns as fit, and who could not take part."""
+    names = list(COLUMNS)
+    if width < 76:
+        names = ["who", "median_ms", "of_the_limit", "times_ours", "grad_ulp"]
+    if width < 48:
+        names = ["who", "median_ms", "of_the_limit", "times_ours"]
+    table = _table()
+    for name in names:
+        justify: Any = "left" if name == "who" else "right"
+        table.add_column(COLUMNS[name][0], justify=justify, overflow="fold")
+    absent = []
+    for row in result.rows():
+        if row["why_not"]:
+            absent.append(f"{row['who']} {row['why_not']}")
+            continue
+        style = "bold" if row["who"] == "xent" else None
+        table.add_row(*(cell(name, row[name]) for name in names), style=style)
+    words: list[RenderableType] = [
+        Text(result.case.title(), style="bold"),
+        table,
+        Text(limits_words(result)),
+    ]
+    return Group(*words, *([Text("; ".join(absent), style="dim")] if absent else []))
 
 
 def inspection(found: list[dict[str, Any]]) -> RenderableType:

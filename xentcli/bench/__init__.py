@@ -56,7 +56,7 @@ ROWS = 64  # that are compared with the reference
 
 @dataclass
 class Contestant:
-    """One line of the table. `seconds` are those of every round; `why_not` says why there are none."""
+    """One line of the table: the seconds of every round, or why there are none."""
 
     name: str
     seconds: list[float] = field(default_factory=list)
@@ -164,7 +164,7 @@ def _prepared(
         one.loss_ulp, one.grad_ulp = exact.errors(case, loss, grad)
     except CannotError as reason:
         one.why_not = str(reason)
-    except Exception as error:  # noqa: BLE001 (others fail in ways of their own, and the rest goes on)
+    except Exception as error:  # others fail in ways of their own, and the rest goes on
         if one.name == "xent":
             raise
         one.why_not = f"failed: {type(error).__name__}"
@@ -270,4 +270,4 @@ def _spacing(values: Array, name: str) -> Array:
     """One unit in the last place of numbers of that kind."""
     digits, smallest = FORMATS[name]
     exponents = np.frexp(values)[1] - 1.0
-    return np.exp2(np.maximum(exponents - digits, smallest))  # type: ignore[no-any-return] # NumPy
+    return np.exp2(np.maximum(exponents - digits, smallest))

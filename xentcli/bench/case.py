@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +21,7 @@ class Case:
 
     shape: tuple[int, ...]
     dtype: str = "f32"
-    options: LossOptions = LossOptions()
+    options: LossOptions = field(default_factory=LossOptions)
     class_axis: int = -1
     weighted: bool = False
     probs: bool = False
@@ -98,9 +98,10 @@ class Data:
         o, i = np.divmod(certain, inner)
         boxed[o, indices.reshape(outer, inner)[o, i], i] += 30
         weight = rng.random(layout.classes) + 0.5 if case.weighted else None
-        if case.dtype == "f64":
-            logits = logits + rng.random(case.shape) * 2.0**-20  # bits that float32 has not
         targets = _probabilities(rng, case) if case.probs else indices
+        if case.dtype == "f64":
+            fine = rng.random(case.shape) * 2.0**-20  # bits that float32 has not
+            return cls(logits + fine, targets, weight)
         return cls(narrow(logits, dtype), targets, weight)
 
     def some_rows(self, case: Case, count: int) -> tuple[Array, Array, Array]:

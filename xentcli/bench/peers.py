@@ -83,9 +83,8 @@ def _torch_loss(torch: Any, case: Case, data: Data) -> Callable[[Any], Any]:
     t = targets if targets is not None else torch.from_numpy(data.targets)
     weight = None if data.weight is None else torch.from_numpy(data.weight).to(x.dtype)
     options, axis = case.options, case.layout.class_axis
-    if axis != 1:
-        if len(case.shape) != 2:
-            raise CannotError("wants the classes on axis 1")
+    if axis != 1 and len(case.shape) != 2:
+        raise CannotError("wants the classes on axis 1")
     function = torch.nn.functional.cross_entropy
 
     def loss(z: Any) -> Any:
@@ -111,7 +110,7 @@ def _torch_run(torch: Any, case: Case, data: Data, loss: Callable[[Any], Any]) -
         leaf = x.detach().requires_grad_(True)
         value = loss(leaf)
         value.backward()
-        return float(value), leaf.grad
+        return float(value.detach()), leaf.grad
 
     return run
 

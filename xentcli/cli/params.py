@@ -57,7 +57,8 @@ def together(*decorators: Decorator) -> Decorator:
     return apply
 
 
-def _loss_option(name: str) -> Decorator:
+def loss_option(name: str) -> Decorator:
+    """The option of the command line that sets a field of `LossOptions`."""
     item = next(item for item in fields(LossOptions) if item.name == name)
     rule = item.metadata
     kind: Any = click.FLOAT
@@ -73,17 +74,17 @@ def _file_option(flag: str, metavar: str, words: str) -> Decorator:
     return option(flag, metavar=metavar, type=PATH, help=words)
 
 
-logits_options = together(*map(_loss_option, ("temperature", "softcap", "class_axis")))
+logits_options = together(*map(loss_option, ("temperature", "softcap", "class_axis")))
 
 loss_options = together(
-    _loss_option("reduction"),
+    loss_option("reduction"),
     _file_option("--weight", "FILE", "One weight per class."),
     _file_option("--sample-weight", "FILE", "One weight per row."),
-    *map(_loss_option, ("ignore_index", "label_smoothing", "temperature", "softcap", "z_loss")),
+    *map(loss_option, ("ignore_index", "label_smoothing", "temperature", "softcap", "z_loss")),
     _file_option(
         "--upstream", "FILE|F", "dL/d(loss): a number, or one per row with --reduction none."
     ),
-    *map(_loss_option, ("normalizer", "empty_mean", "target_kind", "class_axis")),
+    *map(loss_option, ("normalizer", "empty_mean", "target_kind", "class_axis")),
 )
 
 

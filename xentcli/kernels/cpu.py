@@ -206,7 +206,7 @@ class CpuBackend:
         deal = min(logits.shape[0] * logits.shape[2], self.threads), False
         self.run(softmax_rows, deal, _bits(logits), scalars, log, _bits(out), work)
 
-    def run(self, function: Callable[..., None], deal: tuple[int, bool], *arguments: Any) -> None:
+    def run(self, function: Callable[..., None], deal: tuple[int, int], *arguments: Any) -> None:
         if deal[0] == 0:
             return
         signature = _signature((deal, *arguments))

@@ -134,6 +134,32 @@ def store_some(typing: Any, array: Any, index: Any, mask: Any, value: Any) -> An
 
 
 @intrinsic
+def load_one(typing: Any, array: Any, index: Any) -> Any:
+    """One element, in lane 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        line = _line(array)
+        place = builder.bitcast(builder.gep(values[0], [values[1]]), line.element.as_pointer())
+        bits = builder.insert_element(ir.Constant(line, None), builder.load(place), I32(0))
+        return widened(builder, array.dtype, bits)
+
+    return held(array)(array, types.intp), generate
+
+
+@intrinsic
+def store_one(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write lane 0. (LLVM makes a store of 4 bytes of a masked one of a single half.)"""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        bits = narrowed(builder, array.dtype, values[2])
+        element = _line(array).element.as_pointer()
+        place = builder.bitcast(builder.gep(values[0], [values[1]]), element)
+        builder.store(builder.extract_element(bits, I32(0)), place)
+
+    return (types.void(array, types.intp, value), generate) if value == held(array) else None
+
+
+@intrinsic
 def stream(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write 16 neighbours past the caches; the address is a multiple of their size, or of 64."""
 

@@ -29,7 +29,7 @@ from xentcli.kernels.arithmetic import add_others, below, compiled
 from xentcli.kernels.exponential import BOOST, SINGLE_BOOST, boosted, boosted_single
 from xentcli.kernels.formulas import Masses, concluded, entry
 from xentcli.kernels.kinds import as_stored, doubles, filled, size_of, wide
-from xentcli.kernels.memory import address, keep, load, prefetch, store, store_some, stream
+from xentcli.kernels.memory import keep, load, prefetch, store, store_some, stream
 from xentcli.kernels.simd import F64, LANES, constant, fma, lanes_below, larger
 from xentcli.kernels.sweeps import (
     across,
@@ -41,6 +41,7 @@ from xentcli.kernels.sweeps import (
     put_one,
     row_of,
     skip,
+    to_line,
 )
 
 AHEAD = 2048  # bytes; 512 to 4096 are the same within the noise, none costs a fifth
@@ -138,7 +139,7 @@ def sweep_and_write(sums, rows, classes, top, buffers, done, out):
     coming, x = rows
     z, old = buffers
     grad, past_caches = out
-    start = (-address(grad) % 64) // size_of(grad) if past_caches else 0
+    start = to_line(grad) if past_caches else 0
     store_some(grad, 0, lanes_below(start), as_stored(grad, product(old, 0, done)))
     body = (classes - start) // LANES * LANES
     for c in range(0, body, LANES):

@@ -29,7 +29,7 @@ from xentcli.kernels.formulas import (
     weighed,
 )
 from xentcli.kernels.kinds import as_stored, doubles, filled, size_of, wide
-from xentcli.kernels.memory import address, keep, load, pointer, prefetch, store, store_some, stream
+from xentcli.kernels.memory import keep, load, pointer, prefetch, store, store_some, stream
 from xentcli.kernels.simd import LANES, constant, fma, lanes_below, select
 from xentcli.kernels.sweeps import (
     fill,
@@ -43,6 +43,7 @@ from xentcli.kernels.sweeps import (
     put_one,
     row_of,
     skip,
+    to_line,
     total,
 )
 
@@ -153,7 +154,7 @@ def write(x, y, q, call, how, z, row, top, grad):
         largest_one = entry(z[top], a, True, row) * (per_mass * slope(one(x, top), scalars))
     start = 0
     if past_caches:
-        start = (-address(grad) % 64) // size_of(grad)
+        start = to_line(grad)
         value = entries(x, q, call, factors, z, even, grad, 0)
         store_some(grad, 0, lanes_below(start), value)
     for c in range(start, classes, LANES):

@@ -9,7 +9,17 @@ import numpy as np
 
 from xentcli.kernels.arithmetic import add, compiled
 from xentcli.kernels.kinds import as_stored, filled, size_of
-from xentcli.kernels.memory import address, load, load_some, moved, pointer, store, store_some
+from xentcli.kernels.memory import (
+    address,
+    load,
+    load_one,
+    load_some,
+    moved,
+    pointer,
+    store,
+    store_one,
+    store_some,
+)
 from xentcli.kernels.simd import (
     LANES,
     constant,
@@ -43,14 +53,14 @@ def put(array, classes, c, value):
 @compiled
 def one(array, c):
     """The number at a place, as float64."""
-    return np.float64(first(load_some(array, c, lanes_below(1))))
+    return np.float64(first(load_one(array, c)))
 
 
 @compiled
 def put_one(array, c, value):
     """Write a float64 to a place; −0.0, which may come of rounding, becomes 0.0."""
     rounded = as_stored(array, splat(value)) + filled(array, 0.0)
-    store_some(array, c, lanes_below(1), rounded)
+    store_one(array, c, rounded)
 
 
 @compiled
@@ -146,6 +156,12 @@ def split(box, row):
 def place(box, o, i):
     """Where row (o, i) begins."""
     return moved(box.data, o * box.outer + i * box.beside)
+
+
+@compiled
+def to_line(place):
+    """How many elements there are up to where a vector may be streamed: fewer than 16."""
+    return (-address(place) % min(64, LANES * size_of(place))) // size_of(place)
 
 
 @compiled

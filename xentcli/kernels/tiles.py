@@ -5,8 +5,8 @@ here 16 rows share it. The logits of 16 rows are gathered class by class, wherev
 lie in memory: side by side, or an image apart.
 
 Numbers go from vector to vector, or through memory as whole vectors. 16 stores of one number
-with a load of all 16 behind them let the processor wait until the last store is done: that alone
-made a tile of two classes take 540 ns, against ___ ns.
+with a load of all 16 behind them let the processor wait until the last store is done: so a tile
+of two classes took 540 ns, against 250 ns with gathers.
 """
 
 from __future__ import annotations

@@ -1,0 +1,195 @@
+"""The CPU kernels beyond what the semantics say: every way through them gives the same bits."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import assert_same_bits
+
+from xentcli import cross_entropy, log_softmax, softmax
+from xentcli.dtypes import NAMES, narrow, widen
+from xentcli.kernels import cpu
+
+KINDS = ["f16", "bf16", "f32", "f64"]
+CLASSES = [2, 16, 64, 65, 100, 1000]  # 16 rows at a time up to 64, then row after row
+OPTIONS = {
+    "plain": {},
+    "weighted, z-loss": {"z_loss": 0.01, "weight": True},
+    "smoothing": {"label_smoothing": 0.1},
+    "all": {"label_smoothing": 0.1, "z_loss": 0.01, "softcap": 20.0, "temperature": 0.7},
+}
+
+
+def problem(classes, kind, rows=37, seed=3):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, classes)) * 5
+    x[::5, 0] += 30
+    y = rng.integers(0, classes, rows)
+    y[::5] = 0
+    y[4:5] = -100
+    return narrow(x.astype("f4") if kind != "f64" else x, NAMES[kind]), y
+
+
+def options_of(name, classes):
+    options = dict(OPTIONS[name])
+    if options.pop("weight", False):
+        options["weight"] = np.linspace(0.5, 2, classes)
+    return options
+
+
+def in_kind(shape, kind):
+    """A buffer full of something else than a gradient."""
+    return narrow(np.full(shape, 7.0), NAMES[kind])
+
+
+@pytest.mark.parametrize("past_caches", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_every_kind_and_width_against_the_reference(monkeypatch, classes, kind, past_caches):
+    """Written past the caches or not, at every alignment that rows of this width come to."""
+    monkeypatch.setattr(cpu, "STREAM_FROM", 0 if past_caches else 1 << 60)
+    x, y = problem(classes, kind)
+    a = cross_entropy(x, y, backend="cpu", out=in_kind(x.shape, kind))
+    b = cross_entropy(x, y, backend="numpy", out=in_kind(x.shape, "f64"))
+    digits = {"f16": 1e-3, "bf16": 1e-2, "f32": 3e-7, "f64": 1e-14}[kind]
+    smallest = {"f16": 6e-8, "bf16": 1e-40, "f32": 1e-44, "f64": 1e-320}[kind]
+    np.testing.assert_allclose(widen(a.grad, NAMES["f64"]), b.grad, rtol=digits, atol=smallest)
+    np.testing.assert_allclose(a.loss, b.loss, rtol=3e-8)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_no_way_through_memory_changes_a_bit(monkeypatch, classes, name):
+    x, y = problem(classes, "f32")
+    options = {**options_of(name, classes), "backend": "cpu"}
+    expected = cross_entropy(x, y, **options)
+
+    def same(*arguments, **more):
+        found = cross_entropy(*arguments, **{**options, **more})
+        assert_same_bits(np.asarray(found.grad).reshape(-1), expected.grad.reshape(-1))
+        assert found.loss == expected.loss
+        assert found.lse.tobytes() == expected.lse.tobytes()
+
+    same(np.asfortranarray(x), y)
+    for offset in (1, 5):
+        room = np.empty(x.size + offset, "f4")
+        room[offset:] = x.reshape(-1)
+        same(room[offset:].reshape(x.shape), y)
+        out = np.empty(x.size + offset, "f4")[offset:].reshape(x.shape)
+        same(x, y, out=out)
+    wide = np.zeros((len(x), classes + 3), "f4")
+    wide[:, :classes] = x
+    same(wide[:, :classes], y)
+    in_place = x.copy()
+    same(in_place, y, out=in_place)
+    for threads in (1, 2, 3):
+        same(x, y, threads=threads)
+    monkeypatch.setattr(cpu, "STREAM_FROM", 0)
+    same(x, y)
+    assert cross_entropy(x, y, grad=False, **options).loss == expected.loss
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("classes", [3, 70])
+@pytest.mark.parametrize("inner", [1, 3, 16, 33])
+def test_a_class_axis_in_the_middle_changes_no_bit(classes, inner, name):
+    x, y = problem(classes, "f32", rows=2 * inner)
+    options = {**options_of(name, classes), "backend": "cpu"}
+    rows = cross_entropy(x, y, **options)
+    image = np.ascontiguousarray(x.reshape(2, inner, classes).transpose(0, 2, 1))
+    found = cross_entropy(image, y.reshape(2, inner), class_axis=1, **options)
+    assert_same_bits(found.grad.transpose(0, 2, 1).reshape(x.shape), rows.grad)
+    assert found.loss == rows.loss
+
+
+@pytest.mark.parametrize("function", [softmax, log_softmax])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_softmax_has_the_same_bits_along_any_axis(function, classes):
+    x, _ = problem(classes, "f32", rows=34)
+    rows = function(x, backend="cpu")
+    image = np.ascontiguousarray(x.reshape(2, 17, classes).transpose(0, 2, 1))
+    found = function(image, class_axis=1, backend="cpu")
+    assert_same_bits(found.transpose(0, 2, 1).reshape(x.shape), rows)
+    np.testing.assert_allclose(rows, function(x, backend="numpy"), rtol=3e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30, 1e37, -1.0, 0.0])
+def test_factors_that_leave_float32_on_the_way_do_not_leave_it_at_the_end(scale):
+    """The product e·factor is taken in float32 only where both are in the middle of its range."""
+    x, y = problem(100, "f32")
+    a = cross_entropy(x, y, backend="cpu", reduction="sum", upstream=scale)
+    b = cross_entropy(x, y, backend="numpy", reduction="sum", upstream=scale)
+    np.testing.assert_allclose(a.grad, b.grad, rtol=3e-7, atol=3e-45)
+    assert not np.signbit(a.grad[a.grad == 0]).any()
+
+
+@pytest.mark.parametrize("classes", [64, 1000, 131072])
+def test_equal_small_terms_are_summed_without_drift(classes):
+    """Beside the largest, which is 1, each of them is rounding error; together they count."""
+    for gap in (12.3, 20.1, 40.0):
+        x = np.full((2, classes), -gap, "f4")
+        x[:, classes // 3] = 0
+        y = np.full(2, classes // 3)
+        a = cross_entropy(x, y, backend="cpu", reduction="sum")
+        b = cross_entropy(x.astype("f8"), y, backend="numpy", reduction="sum")
+        np.testing.assert_allclose(a.loss, b.loss, rtol=6e-8)
+        np.testing.assert_allclose(a.grad, b.grad, rtol=1.3e-7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 15, 63, 64, 66])
+def test_a_row_without_an_answer_leaves_its_neighbours_alone(place, value):
+    x, y = problem(67, "f32", rows=9)
+    expected = cross_entropy(x, y, reduction="none", backend="cpu")
+    x[3, place] = value
+    found = cross_entropy(x, y, reduction="none", backend="cpu")
+    assert np.isnan(found.loss[3])
+    assert np.isnan(found.grad[3]).all()
+    others = np.arange(9) != 3
+    assert_same_bits(found.grad[others], expected.grad[others])
+    assert_same_bits(found.loss[others], expected.loss[others])
+
+
+SCRIPT = """
+import hashlib, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+from xentcli import cross_entropy
+rng = np.random.default_rng(0)
+digest = hashlib.sha256()
+every = {"label_smoothing": 0.1, "softcap": 30.0, "temperature": 0.7, "z_loss": 0.01}
+for classes, kind, options in (100, "f2", {}), (3, "f4", every):
+    x = (rng.normal(size=(19, classes)) * 5).astype(kind)
+    x[3, 1], x[4, 2] = np.nan, -np.inf
+    r = cross_entropy(x, rng.integers(0, classes, 19), reduction="none",
+                      backend="cpu", out=np.empty_like(x), **options)
+    digest.update(r.grad.tobytes() + r.loss.tobytes())
+print(digest.hexdigest())
+"""
+
+
+def digest_with(**variables):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_same_bits_on_other_processors(tmp_path):
+    """Vectors of 2 or 4 float64, halves converted by hand, a multiplication with addition that is
+    a function call: only the speed may differ. NaN and infinity keep their rules too."""
+    here = digest_with()
+    for name in ("generic", "x86-64-v3"):
+        assert digest_with(NUMBA_CPU_NAME=name, XENT_CACHE_DIR=str(tmp_path)) == here
+
+
+def test_the_kernels_stay_inside_their_arrays(tmp_path):
+    """NUMBA_BOUNDSCHECK sees what is indexed; what goes through pointers, the tests above."""
+    assert digest_with(NUMBA_BOUNDSCHECK="1", XENT_CACHE_DIR=str(tmp_path)) == digest_with()

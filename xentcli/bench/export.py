@@ -1,0 +1,99 @@
+"""Results of a benchmark as text: JSON, CSV, Markdown, and lines for a pipe."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from xentcli import __version__
+from xentcli.bench import Result
+from xentcli.machine import describe
+
+# Title and format of each column.
+COLUMNS = {
+    "who": ("", "{}"),
+    "median_ms": ("ms", "{:.1f}"),
+    "min_ms": ("min", "{:.1f}"),
+    "max_ms": ("max", "{:.1f}"),
+    "gb_per_s": ("GB/s", "{:.1f}"),
+    "of_the_limit": ("of limit", "{:.0%}"),
+    "times_ours": ("× xent", "{:.2f}"),
+    "loss_ulp": ("loss ULP", "{:.3g}"),
+    "grad_ulp": ("grad ULP", "{:.3g}"),
+}
+
+
+def cell(name: str, value: Any) -> str:
+    """A number as the tables show it.
+
+    >>> cell("of_the_limit", 0.567), cell("median_ms", None)
+    ('57%', '')
+    """
+    return "" if value is None else COLUMNS[name][1].format(value)
+
+
+def limits_words(result: Result) -> str:
+    """What the machine can do, in words."""
+    rates = ", ".join(f"{name} {rate / 1e9:.1f}" for name, rate in result.rates().items())
+    return f"limit: {result.limit() * 1e3:.1f} ms; GB/s of moving as many bytes: {rates}"
+
+
+def as_json(results: Sequence[Result]) -> str:
+    """One object with everything, the seconds of each round included."""
+    cases = [
+        {
+            "case": result.case.title(),
+            "shape": list(result.case.shape),
+            "dtype": result.case.dtype,
+            "bytes_moved": result.case.moved,
+            "limit_ms": result.limit() * 1e3,
+            "limits_gb_per_s": {name: rate / 1e9 for name, rate in result.rates().items()},
+            "contestants": [
+                {**row, "seconds": one.seconds}
+                for row, one in zip(result.rows(), result.contestants, strict=True)
+            ],
+        }
+        for result in results
+    ]
+    about = {"xent": __version__, "machine": describe(), "cases": cases}
+    return json.dumps(about, allow_nan=False, indent=1) + "\n"
+
+
+def as_csv(results: Sequence[Result]) -> str:
+    """One line for each contestant of each case, numbers in full."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["case", *COLUMNS, "why_not"])
+    for result in results:
+        for row in result.rows():
+            writer.writerow([result.case.title(), *row.values()])
+    return stream.getvalue()
+
+
+def as_markdown(results: Sequence[Result]) -> str:
+    """A table for each case."""
+    return "\n".join(_markdown(result) for result in results)
+
+
+def _markdown(result: Result) -> str:
+    head = " | ".join(title for title, _ in COLUMNS.values())
+    lines = [f"**{result.case.title()}**; {limits_words(result)}", "", f"| {head} |"]
+    lines.append("|" + "---|" + "---:|" * (len(COLUMNS) - 1))
+    for row in result.rows():
+        cells = [cell(name, row[name]) for name in COLUMNS]
+        if row["why_not"]:
+            cells[1] = row["why_not"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_lines(result: Result) -> str:
+    """Cells between tabs, for a pipe."""
+    lines = [f"# {result.case.title()}; {limits_words(result)}", "\t".join(COLUMNS)]
+    for row in result.rows():
+        cells = [cell(name, row[name]) or "-" for name in COLUMNS]
+        lines.append("\t".join([*cells, *([row["why_not"]] if row["why_not"] else [])]))
+    return "\n".join(lines) + "\n"

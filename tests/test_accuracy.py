@@ -5,6 +5,8 @@ smaller, and printed by `python tests/test_accuracy.py`.
 """
 
 import itertools
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -97,6 +99,48 @@ def strata():
         row[:, 5] += gap
         yield row, np.array([5, 1])
     yield rng.normal(size=(1, 1000)) * 10, np.array([1])
+    for scale, offset in itertools.product((1e-3, 1, 10, 100), (0, 1e4, -1e8)):  # long rows
+        yield rng.normal(size=(2, 70)) * scale + offset, rng.integers(0, 70, 2)
+    for gap in np.linspace(0, 110, 8):
+        row = rng.normal(size=(2, 65))
+        row[:, 7] += gap
+        yield row, np.array([7, 1])
+    for row, y in WORST:
+        yield np.array(row)[None, :], np.array([y])
+
+
+# What `python tests/test_accuracy.py search` has found worst, as (logits, target).
+WORST: list[tuple[list[float], int]] = []
+
+
+def near_worst(rng, dtype):
+    """A row of few different logits: rounding errors then add up instead of cancelling."""
+    classes = int(rng.choice([65, 100, 300]))
+    values = rng.normal(size=3) * rng.choice([0.1, 1, 5, 20])
+    row = rng.choice(values, classes).astype(dtype)
+    row[rng.integers(classes)] += abs(rng.normal()) * 5
+    return row, int(rng.integers(classes))
+
+
+def search(backend, dtype, seconds=60):
+    """Hill climbing on the largest error of a row; prints what it finds."""
+    rng, worst, end = np.random.default_rng(), 0.0, time.monotonic() + seconds
+    best = near_worst(rng, dtype)
+    while time.monotonic() < end:
+        row, y = near_worst(rng, dtype) if rng.random() < 0.3 else best
+        if row is best[0]:
+            row = np.where(row == rng.choice(row), np.nextafter(row, dtype(rng.normal() * 9)), row)
+        found = cross_entropy(row[None, :], [y], backend=backend)
+        with np.errstate(all="ignore"):
+            exact = cross_entropy(row.astype("f8")[None, :], [y], backend="numpy")
+        error = max(
+            largest_ulps(found.grad[0], exact.grad[0], dtype),
+            ulps(found.loss, exact.loss, dtype),
+        )
+        if error > worst:
+            worst, best = error, (row, y)
+            values, counts = np.unique(row, return_counts=True)
+            print(f"{error:.3f}", y, dict(zip(values.tolist(), counts.tolist(), strict=True)))  # noqa: T201 (a script)
 
 
 def measure(backend, dtype):
@@ -229,6 +273,9 @@ def test_a_shift_that_is_exact_changes_no_bit(backend, shift, rng):
 
 
 if __name__ == "__main__":
+    if "search" in sys.argv:
+        search("cpu", np.float32)
+        sys.exit()
     for name, kind in itertools.product(("numpy", "cpu"), ("f4", "f8")):
         figures = ", ".join(f"{error:.2f}" for error in measure(name, kind))
         print(f"{name} {kind}: loss, target, other: {figures} ULP")  # noqa: T201 (a script)

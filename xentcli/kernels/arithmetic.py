@@ -6,6 +6,7 @@ Each is written once, for a number and for a vector of them.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from numba import njit
 
@@ -21,8 +22,16 @@ from xentcli.kernels.simd import (
 )
 
 # NumPy's rules for division by zero; never fastmath: NaN and infinity have a meaning here, and
-# reassociation would undo the error terms.
-compiled = njit(error_model="numpy", nogil=True, forceinline=True)
+# reassociation would undo the error terms. What is never called from Python needs no wrappers
+# for that, which take a sixth of the time to compile.
+RULES: dict[str, Any] = {
+    "error_model": "numpy",
+    "nogil": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+compiled = njit(**RULES, forceinline=True)
+called = njit(**RULES)
 
 ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
 LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number

@@ -13,7 +13,10 @@ import hashlib
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from xentcli import __version__
 
@@ -35,6 +38,31 @@ def folder() -> Path:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return root() / f"{__version__}-{digest.hexdigest()[:16]}"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process compiles, the others wait and then read: 16 first runs would compile 16 times.
+
+    Where files cannot be locked nobody waits; Numba replaces its files whole.
+    """
+    file = _lock_file(path / "lock")
+    try:
+        yield
+    finally:
+        if file:
+            file.close()  # and with it the lock goes, as it does with the process
+
+
+def _lock_file(path: Path) -> IO[str] | None:
+    try:
+        import fcntl
+
+        file = path.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        return None
+    return file
 
 
 def prepare() -> Path | None:

@@ -6,8 +6,11 @@ What a row goes through is in `rows`; nothing here changes a bit of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
+from shutil import rmtree
 from threading import RLock
 from typing import Any
 
@@ -18,7 +21,7 @@ from numba.core import event
 
 from xentcli.dtypes import BF16, Array, compute_dtype
 from xentcli.kernels import Scalars
-from xentcli.kernels.cache import prepare
+from xentcli.kernels.cache import locked, prepare
 from xentcli.kernels.ranges import (
     SHORT,
     general_boxes,
@@ -114,15 +117,24 @@ def _compiled(
     """One specialisation, from the cache folder or compiled now."""
     compiler: Any = partial(njit, [signature], parallel=parallel, nogil=True, error_model="numpy")
     path = prepare()
-    if path is None:
-        return compiler()(function)  # type: ignore[no-any-return] # Numba's decorator
+    if path is not None:
+        # Numba's index knows the types and not the flag: one folder for each.
+        folder = path / ("parallel" if parallel else "serial")
+        with locked(path), _cache_in(folder):
+            for _ in range(2):
+                try:
+                    return compiler(cache=True)(function)  # type: ignore[no-any-return] # Numba's
+                except Exception:  # noqa: BLE001 (a damaged cache fails in any way)
+                    rmtree(folder, ignore_errors=True)
+    return compiler()(function)  # type: ignore[no-any-return] # Numba's decorator
+
+
+@contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
     before = _config.CACHE_DIR
-    # Numba's index knows the types and not the flag: one folder for each.
-    _config.CACHE_DIR = str(path / ("parallel" if parallel else "serial"))
+    _config.CACHE_DIR = str(folder)
     try:
-        return compiler(cache=True)(function)  # type: ignore[no-any-return] # Numba's decorator
-    except Exception:  # noqa: BLE001 (a damaged cache fails in any way; what else is wrong, the next line says)
-        return compiler()(function)  # type: ignore[no-any-return] # Numba's decorator
+        yield
     finally:
         _config.CACHE_DIR = before
 

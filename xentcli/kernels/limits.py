@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from xentcli.dtypes import Array
 from xentcli.kernels import Scalars
+from xentcli.kernels.arithmetic import called
 from xentcli.kernels.cpu import CpuBackend
 from xentcli.kernels.memory import load, pointer, prefetch, store, stream
 from xentcli.kernels.simd import LANES, constant, larger
@@ -15,7 +16,7 @@ from xentcli.kernels.sweeps import across
 AHEAD = 512  # elements of float32, as in the pipeline
 
 
-@njit(error_model="numpy", nogil=True)
+@called
 def copy_lines(source, begin, end, target):
     """Lines of 64 bytes, past the caches."""
     x, y = pointer(source, 0), pointer(target, 0)
@@ -24,7 +25,7 @@ def copy_lines(source, begin, end, target):
         stream(y, i, load(x, i))
 
 
-@njit(error_model="numpy", nogil=True)
+@called
 def largest_of(source, begin, end):
     """The largest number: every line has to be read."""
     x = pointer(source, 0)
@@ -42,7 +43,7 @@ def largest_of(source, begin, end):
     return across(larger(larger(a, b), larger(c, d)))
 
 
-@njit(error_model="numpy", nogil=True)
+@called
 def scale_lines(target, begin, end, factor):
     """Read, multiply, write back."""
     y = pointer(target, 0)

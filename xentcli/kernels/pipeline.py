@@ -22,10 +22,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.extending import overload
 
-from xentcli.kernels.arithmetic import add_others, below, compiled
+from xentcli.kernels.arithmetic import RULES, add_others, below, called, compiled
 from xentcli.kernels.exponential import BOOST, SINGLE_BOOST, boosted, boosted_single
 from xentcli.kernels.formulas import Masses, concluded, entry
 from xentcli.kernels.kinds import as_stored, doubles, filled, size_of, wide
@@ -45,6 +44,9 @@ from xentcli.kernels.sweeps import (
 )
 
 AHEAD = 2048  # bytes; 512 to 4096 are the same within the noise, none costs a fifth
+
+
+INLINE: Any = {**RULES, "forceinline": True}
 
 
 class Sums(NamedTuple):
@@ -71,7 +73,7 @@ def step(sums: Sums, coming: Any, x: Any, top: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(step, jit_options={"forceinline": True, "error_model": "numpy"})
+@overload(step, jit_options=INLINE)
 def _step(sums, coming, x, top):
     if top == F64:
 
@@ -206,7 +208,7 @@ def present(targets):
     return rows[:n]
 
 
-@njit(error_model="numpy", nogil=True)
+@called
 def plain_range(logits, targets, weight, scale, scalars, results, grad, work, past_caches):
     """A range of rows, (n, C, 1), through the pipeline.
 

@@ -11,9 +11,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from xentcli.kernels.arithmetic import compiled
+from xentcli.kernels.arithmetic import called, compiled
 from xentcli.kernels.kinds import filled
 from xentcli.kernels.memory import (
     keep,
@@ -90,20 +89,29 @@ def chunk(classes):
 
 
 @compiled
-def part_of(array, begin, end):
-    """Some rows of an array that may be None."""
-    part = array
-    if array is not None:  # as a `return None` Numba would take it for an Optional
-        part = array[begin:end]
-    return part
+def of_rows(logits, targets, grad, first, count):
+    """Some rows as a kernel for long rows takes them: arrays (count, C, 1)."""
+    return (
+        rows_of(logits, first, count),
+        targets_of(targets, first, count),
+        room_for(grad, first, count),
+    )
+
+
+@compiled
+def rows_of(array, first, count):
+    """Where the classes lie side by side a view, else a copy."""
+    if array.shape[2] == 1:
+        return array[first : first + count]
+    return side_by_side(array, first, count)
 
 
 @compiled
 def targets_of(targets, first, count):
-    """The targets of some rows as a kernel for long rows takes them."""
+    """Class indices or probabilities of some rows."""
     if targets.ndim == 1:
         return targets[first : first + count]
-    return side_by_side(targets, first, count)
+    return rows_of(targets, first, count)
 
 
 @compiled
@@ -113,40 +121,41 @@ def scales_of(scale, begin, end):
 
 
 @compiled
-def room_for(grad, count):
-    """Where the gradients of some rows are written, before they are put apart."""
+def room_for(grad, first, count):
+    """Where the gradients of some rows are written: where they belong, or to be put apart."""
     room = grad
-    if grad is not None:
-        room = typed_like(np.empty((count, grad.shape[1], 1), grad.dtype), grad)
+    if grad is not None:  # as a `return None` Numba would take it for an Optional
+        if grad.shape[2] == 1:
+            room = grad[first : first + count]
+        else:
+            room = typed_like(np.empty((count, grad.shape[1], 1), grad.dtype), grad)
     return room
 
 
 @compiled
 def put_grad(rows, grad, first):
-    """Put gradients apart, if there are any."""
-    if grad is not None:
-        put_apart(rows, grad, first)
+    """Put gradients apart, if there are any, and they are not where they belong."""
+    if grad is not None:  # noqa: SIM102 (Numba leaves out a block, not half a condition)
+        if grad.shape[2] > 1:
+            put_apart(rows, grad, first)
 
 
 def _on_boxes(kernel: Any) -> Any:
     """A kernel for long rows, (n, C, 1), as one for rows `span` of a box."""
 
-    @njit(error_model="numpy", nogil=True)
+    @called
     def box_range(span, logits, targets, weight, scale, scalars, results, grad, work):
         begin, end, past_caches = span
-        if logits.shape[2] == 1:
-            x, t, g = logits[begin:end], targets[begin:end], part_of(grad, begin, end)
-            u, r = scales_of(scale, begin, end), results[:, begin:end]
-            kernel(x, t, weight, u, scalars, r, g, work, past_caches)
-            return
-        step = chunk(logits.shape[1])
-        for first in range(begin, end, step):
+        beside = logits.shape[2] == 1
+        step = end - begin if beside else chunk(logits.shape[1])
+        first = begin
+        while first < end:
             count = min(step, end - first)
-            x, t = side_by_side(logits, first, count), targets_of(targets, first, count)
+            x, t, g = of_rows(logits, targets, grad, first, count)
             u, r = scales_of(scale, first, first + count), results[:, first : first + count]
-            g = room_for(grad, count)
-            kernel(x, t, weight, u, scalars, r, g, work, False)
+            kernel(x, t, weight, u, scalars, r, g, work, past_caches and beside)
             put_grad(g, grad, first)
+            first += count
 
     return box_range
 
@@ -155,7 +164,7 @@ plain_boxes = _on_boxes(plain_range)
 general_boxes = _on_boxes(general_range)
 
 
-@njit(error_model="numpy", nogil=True)
+@called
 def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, work):
     """Rows `span` of a box, 16 at a time. Only pointers are used in the loop: see `memory`."""
     classes = logits.shape[1]
@@ -193,7 +202,7 @@ def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, wo
         keep(q_tile)
 
 
-@njit(error_model="numpy", nogil=True)
+@called
 def softmax_boxes(span, logits, scalars, log, out, work):
     """Rows `span` of a box: probabilities, or their logarithms."""
     classes, begin, end = logits.shape[1], span[0], span[1]
@@ -206,12 +215,12 @@ def softmax_boxes(span, logits, scalars, log, out, work):
             softmax_tile(xs, classes, peak, scalars, log, z, (p_box, lanes))
         keep(x_tile)
         keep(z_tile)
-    elif logits.shape[2] == 1:
-        softmax_range(logits[begin:end], scalars, log, out[begin:end], work)
-    else:
-        step = chunk(classes)
-        for first in range(begin, end, step):
-            count = min(step, end - first)
-            p = room_for(out, count)
-            softmax_range(side_by_side(logits, first, count), scalars, log, p, work)
-            put_apart(p, out, first)
+        return
+    step = end - begin if logits.shape[2] == 1 else chunk(classes)
+    first = begin
+    while first < end:
+        count = min(step, end - first)
+        p = room_for(out, first, count)
+        softmax_range(rows_of(logits, first, count), scalars, log, p, work)
+        put_grad(p, out, first)
+        first += count

@@ -14,9 +14,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from xentcli.kernels.arithmetic import add, add_others, below, compiled, log1p
+from xentcli.kernels.arithmetic import add, add_others, below, called, compiled, log1p
 from xentcli.kernels.formulas import (
     Masses,
     concluded,
@@ -169,7 +168,7 @@ def write(x, y, q, call, how, z, row, top, grad):
         put_one(grad, y, target)
 
 
-@njit(error_model="numpy", nogil=True)
+@called
 def general_range(logits, targets, weight, scale, scalars, results, grad, work, past_caches):
     """A range of rows, (n, C, 1); targets are class indices or probabilities, (n, C, 1)."""
     if targets.ndim == 1:
@@ -193,7 +192,7 @@ def general_range(logits, targets, weight, scale, scalars, results, grad, work, 
     keep(buffer)
 
 
-@njit(error_model="numpy", nogil=True)
+@called
 def softmax_range(logits, scalars, log, out, work):
     """A range of rows, (n, C, 1): probabilities, or their logarithms −d_c − log s."""
     classes = logits.shape[1]

@@ -200,10 +200,7 @@ class Exact:
     @classmethod
     def of(cls, case: Case, data: Data) -> Exact:
         """The loss needs all rows, the gradient only its own and the denominator."""
-        options = {
-            name: getattr(case.options, name)
-            for name in ("label_smoothing", "temperature", "softcap", "z_loss")
-        }
+        options = case.loss_options()
         everything = cross_entropy(
             data.logits,
             data.targets,

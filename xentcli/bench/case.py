@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from xentcli.errors import OptionError
 from xentcli.layout import Layout
 from xentcli.options import LossOptions
 
+OPTIONS = ("label_smoothing", "temperature", "softcap", "z_loss")
 LARGEST = 1 << 36  # bytes: a slip of the finger shall not ask for a terabyte
 
 
@@ -42,6 +44,10 @@ class Case:
         """Where the classes are."""
         return Layout(self.shape, self.class_axis % len(self.shape))
 
+    def loss_options(self) -> dict[str, Any]:
+        """The options that are varied, as keywords."""
+        return {name: getattr(self.options, name) for name in OPTIONS}
+
     @property
     def nbytes(self) -> int:
         """Bytes of the logits."""
@@ -67,7 +73,7 @@ class Case:
         ):
             parts += [words] if wanted else []
         plain = LossOptions()
-        for name in ("label_smoothing", "temperature", "softcap", "z_loss"):
+        for name in OPTIONS:
             value = getattr(self.options, name)
             parts += [f"{name} {value:g}"] if value != getattr(plain, name) else []
         return ", ".join(parts)

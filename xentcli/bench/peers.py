@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.bench.case import Case, Data
+from xentcli.bench.case import OPTIONS, Case, Data
 from xentcli.dtypes import BF16, NAMES, Array, widen
 from xentcli.loss import cross_entropy
 
@@ -32,10 +32,7 @@ def ours(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     if case.gradient:
         out = data.logits.copy() if case.in_place else np.zeros_like(data.logits)
     logits = out if case.in_place else data.logits
-    options = {
-        name: getattr(case.options, name)
-        for name in ("label_smoothing", "temperature", "softcap", "z_loss")
-    }
+    options = case.loss_options()
 
     def run() -> Answer:
         result = cross_entropy(
@@ -56,7 +53,7 @@ def ours(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
 
 def _needs(case: Case, *, options: tuple[str, ...] = (), axis: bool = True) -> None:
     plain = type(case.options)()
-    for name in ("label_smoothing", "temperature", "softcap", "z_loss"):
+    for name in OPTIONS:
         if name not in options and getattr(case.options, name) != getattr(plain, name):
             raise CannotError(f"has no {name}")
     if case.in_place:
@@ -117,7 +114,7 @@ def _torch_run(torch: Any, case: Case, data: Data, loss: Callable[[Any], Any]) -
 
 def torch_eager(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """PyTorch as most people call it: `cross_entropy(...).backward()`."""
-    _needs(case, options=("label_smoothing", "temperature", "softcap", "z_loss"))
+    _needs(case, options=OPTIONS)
     torch = _import("torch")
     if machine[1]:
         torch.set_num_threads(machine[1])
@@ -127,7 +124,7 @@ def torch_eager(case: Case, data: Data, machine: Machine) -> Callable[[], Answer
 
 def torch_compiled(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """The same through `torch.compile`."""
-    _needs(case, options=("label_smoothing", "temperature", "softcap", "z_loss"))
+    _needs(case, options=OPTIONS)
     torch = _import("torch")
     if machine[1]:
         torch.set_num_threads(machine[1])
@@ -138,36 +135,13 @@ def torch_compiled(case: Case, data: Data, machine: Machine) -> Callable[[], Ans
 
 def jax_jit(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """JAX: jit of value_and_grad over log_softmax."""
-    _needs(case, options=("label_smoothing", "temperature", "softcap", "z_loss"))
+    _needs(case, options=OPTIONS)
     if case.dtype == "bf16":
         raise CannotError("is not asked for bfloat16 here")
     jax = _import("jax")
     if case.dtype == "f64":
         jax.config.update("jax_enable_x64", True)
-    jnp, options, axis = jax.numpy, case.options, case.layout.class_axis
-    x, t = jnp.asarray(data.logits), jnp.asarray(data.targets)
-    weight = None if data.weight is None else jnp.asarray(data.weight, dtype=x.dtype)
-    classes = case.layout.classes
-
-    def loss(z: Any) -> Any:
-        z = z / options.temperature if options.temperature != 1 else z
-        z = options.softcap * jnp.tanh(z / options.softcap) if options.softcap else z
-        lse = jax.nn.logsumexp(z, axis=axis, keepdims=True)
-        logs = jnp.moveaxis(z - lse, axis, -1)
-        rest = options.label_smoothing / classes
-        if case.probs:
-            masses = (1 - options.label_smoothing) * jnp.moveaxis(t, axis, -1) + rest
-            rows = -(logs * (masses if weight is None else masses * weight)).sum(-1)
-            mean = rows.mean()
-        else:
-            hot = jnp.take_along_axis(logs, t[..., None], -1)[..., 0]
-            w = 1.0 if weight is None else weight[t]
-            rows = -(1 - options.label_smoothing) * hot * w
-            if rest:
-                rows = rows - rest * (logs if weight is None else logs * weight).sum(-1)
-            mean = rows.mean() if weight is None else rows.sum() / weight[t].sum()
-        return mean + options.z_loss * (lse**2).mean() if options.z_loss else mean
-
+    x, loss = jax.numpy.asarray(data.logits), _jax_loss(jax, case, data)
     function = jax.jit(jax.value_and_grad(loss) if case.gradient else loss)
 
     def run() -> Answer:
@@ -175,6 +149,31 @@ def jax_jit(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
         return (float(answer[0]), answer[1]) if case.gradient else (float(answer), None)
 
     return run
+
+
+def _jax_loss(jax: Any, case: Case, data: Data) -> Callable[[Any], Any]:
+    jnp, options, axis = jax.numpy, case.options, case.layout.class_axis
+    t, smooth = jnp.asarray(data.targets), options.label_smoothing
+    weight = None if data.weight is None else jnp.asarray(data.weight)
+    even = smooth / case.layout.classes
+
+    def loss(x: Any) -> Any:
+        z = x / options.temperature if options.temperature != 1 else x
+        z = options.softcap * jnp.tanh(z / options.softcap) if options.softcap else z
+        lse = jax.nn.logsumexp(z, axis=axis, keepdims=True)
+        logs = jnp.moveaxis(z - lse, axis, -1)
+        w = jnp.ones((), x.dtype) if weight is None else weight.astype(x.dtype)
+        if case.probs:
+            q = jnp.moveaxis(t, axis, -1)
+            mean = -(logs * ((1 - smooth) * q + even) * w).sum(-1).mean()
+        else:
+            wy = w if weight is None else w[t]
+            rows = (1 - smooth) * wy * jnp.take_along_axis(logs, t[..., None], -1)[..., 0]
+            rows = rows + even * (logs * w).sum(-1) if even else rows
+            mean = -rows.mean() if weight is None else -rows.sum() / wy.sum()
+        return mean + options.z_loss * (lse**2).mean() if options.z_loss else mean
+
+    return loss
 
 
 def numpy_plain(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:

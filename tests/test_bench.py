@@ -1,0 +1,159 @@
+"""`xent bench`: what it prints, that it checks answers first, and that its figures fit together."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from cli import run
+
+from xentcli.bench import Plan, Result, measure, peers
+from xentcli.bench.case import Case, Data
+from xentcli.bench.export import COLUMNS, as_lines, as_markdown
+from xentcli.errors import OptionError
+from xentcli.options import LossOptions
+
+SMALL = ("--shape", "40,70", "--runs", "2", "--against", "numpy")
+
+
+def result_of(case, *names, **plan):
+    return measure(case, Plan(names, warmup=0, runs=2, **plan), lambda text: None)
+
+
+def test_the_table_in_a_pipe():
+    done = run("bench", *SMALL, "--shape", "2,3,5", "--class-axis", "-2")
+    assert done.code == 0, done.err
+    lines = done.text.splitlines()
+    assert lines[0].startswith("# 40 × 70, float32, loss and gradient, axis -2; limit: ")
+    assert lines[1].split("\t") == list(COLUMNS)
+    assert lines[2].startswith("xent\t")
+    assert [line.split("\t")[0] for line in lines[5:]] == ["who", "xent", "numpy"]
+    assert "takes rows of classes only" in lines[-1]
+
+
+def test_exports_hold_the_same_figures(tmp_path):
+    kinds = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "markdown")}
+    options = [f"--export-{kind}={path}" for kind, path in kinds.items()]
+    done = run("bench", *SMALL, *options)
+    assert done.code == 0, done.err
+    (case,) = json.loads(kinds["json"].read_text())["cases"]
+    assert case["shape"] == [40, 70]
+    assert case["bytes_moved"] == 2 * 40 * 70 * 4
+    mine, other = case["contestants"]
+    assert mine["median_ms"] == pytest.approx(np.median(mine["seconds"]) * 1e3)
+    assert mine["of_the_limit"] == pytest.approx(case["limit_ms"] / mine["median_ms"])
+    assert mine["gb_per_s"] == pytest.approx(case["bytes_moved"] / mine["median_ms"] / 1e6)
+    assert other["times_ours"] == pytest.approx(other["median_ms"] / mine["median_ms"])
+    rows = list(csv.DictReader(io.StringIO(kinds["csv"].read_text())))
+    assert [float(row["median_ms"]) for row in rows] == [mine["median_ms"], other["median_ms"]]
+    assert f"| xent | {mine['median_ms']:.1f} |" in kinds["markdown"].read_text()
+
+
+def test_an_export_may_be_standard_output():
+    done = run("bench", *SMALL, "--export-json", "-", "-q")
+    assert json.loads(done.text)["cases"][0]["dtype"] == "f32"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((30, 8)),
+        Case((30, 80), "f64"),
+        Case((30, 80), "bf16"),
+        Case((30, 80), "f16"),
+        Case((6, 8, 5), class_axis=1, weighted=True),
+        Case((30, 80), weighted=True, options=LossOptions(z_loss=0.1)),
+        Case((30, 8), probs=True),
+        Case((30, 8), in_place=True),
+        Case((30, 8), gradient=False),
+        Case((30, 8), options=LossOptions(label_smoothing=0.1, temperature=2, softcap=5.0)),
+    ],
+    ids=Case.title,
+)
+def test_our_own_answer_passes_the_check(case):
+    result = result_of(case)
+    (mine,) = result.contestants
+    assert mine.why_not is None
+    assert len(mine.seconds) == 2
+    assert mine.loss_ulp < 2
+    assert mine.grad_ulp is None or mine.grad_ulp < 9
+    assert result.limit() > 0
+    assert as_lines(result)
+    assert as_markdown([result])
+
+
+@pytest.mark.parametrize("name", ["numpy", "scipy", "sklearn"])
+def test_peers_that_are_here_give_the_right_answer(name):
+    one = result_of(Case((64, 12)), name).contestants[1]
+    assert one.why_not in (None, "is not installed")
+    assert one.why_not or one.grad_ulp > 2  # one row in eight is nearly certain of its target
+
+
+def wrong_loss(case, data, machine):
+    return lambda: (1.0, np.zeros(case.shape))
+
+
+def wrong_gradient(case, data, machine):
+    right = peers.ours(case, data, machine)
+    return lambda: (right()[0], right()[1] * 1.01)
+
+
+def broken(case, data, machine):
+    raise RuntimeError("no kernel image")
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (wrong_loss, "gives a wrong answer"),
+        (wrong_gradient, "gives a wrong answer"),
+        (broken, "failed: RuntimeError"),
+    ],
+)
+def test_who_is_wrong_is_not_timed(monkeypatch, function, reason):
+    monkeypatch.setitem(peers.PEERS, "numpy", function)
+    one = result_of(Case((30, 8)), "numpy").contestants[1]
+    assert (one.why_not, one.seconds) == (reason, [])
+
+
+def test_the_same_seed_makes_the_same_data():
+    case = Case((20, 6), "f16")
+    a, b, c = (Data.make(case, seed) for seed in (1, 1, 2))
+    assert a.logits.tobytes() == b.logits.tobytes() != c.logits.tobytes()
+    rows = np.arange(0, 20, 8)
+    assert (a.logits[rows].argmax(1) == a.targets[rows]).all()
+
+
+def test_the_share_of_the_limit_counts_the_bytes():
+    limits = {"copy": [2.0, 4.0, 3.0], "read": [1.0], "in place": [2.0]}
+    plain = Result(Case((10, 10)), [], limits, 400)
+    assert plain.limit() == 3.0
+    assert Result(Case((10, 10), gradient=False), [], limits, 400).limit() == 1.0
+    assert Result(Case((10, 10), in_place=True), [], limits, 400).limit() == 2.0
+    assert Result(Case((10, 10), probs=True), [], limits, 400).limit() == 4.0
+    assert plain.rates()["copy"] == pytest.approx(800 / 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--shape", "5"], "N,C or more axes"),
+        (["--shape", "5,x"], "whole numbers with commas"),
+        (["--shape", "5,0"], "N,C or more axes"),
+        (["--shape", "1000000000,1000000"], "N,C or more axes"),
+        (["--against", "tensorflow"], "'tensorflow' is not one of"),
+        (["--shape", "5,5", "--in-place", "--loss-only"], "nothing is written"),
+        (["--runs", "0"], "x>=1"),
+    ],
+)
+def test_wrong_use(arguments, words):
+    done = run("bench", *arguments)
+    assert done.code == 2
+    assert words in done.err
+    assert not done.text
+
+
+def test_an_unknown_peer_in_python():
+    with pytest.raises(OptionError, match="not known"):
+        Plan(("tensorflow",))

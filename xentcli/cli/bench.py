@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from xentcli.cli.console import emit, say, show, stdout_is_terminal
+from xentcli.cli.console import emit, say, show, status, stdout_is_terminal
 from xentcli.cli.params import PATH, common_options, loss_option, option, together
 
 NAMES = ("torch", "torch-compile", "jax", "numpy", "scipy", "sklearn")
@@ -99,7 +99,8 @@ def bench(**given: Any) -> None:
         results = []
         for case in _cases(given):
             say(case.title())
-            results.append(measure(case, plan, _whisper))
+            results.append(measure(case, plan, status))
+            status("")
             if "-" not in kinds.values():
                 _print(results[-1])
         for kind, sink in sinks.items():
@@ -124,14 +125,6 @@ def _cases(given: dict[str, Any]) -> list[Any]:
         Case(shape, given["dtype"], options, axis, gradient=not given["loss_only"], **flags)
         for shape in given["shapes"] or DEFAULT_SHAPES
     ]
-
-
-def _whisper(text: str) -> None:
-    """What is going on, where a person may wait for it."""
-    import sys
-
-    if sys.stderr is not None and sys.stderr.isatty():
-        say(text)
 
 
 def _print(result: Any) -> None:

@@ -45,6 +45,13 @@ def note(text: str) -> None:
     say(f"note: {text}")
 
 
+def status(text: str) -> None:
+    """What is going on, on a line of its own that the next one replaces, where a person waits."""
+    if sys.stderr is not None and sys.stderr.isatty() and not state().get("quiet"):
+        with suppress(OSError):
+            click.echo(f"\r\033[2K{text}", nl=False, err=True, color=True)
+
+
 def emit(text: str) -> None:
     """Text on standard output, which has to be there."""
     if sys.stdout is None:

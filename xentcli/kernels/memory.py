@@ -234,7 +234,11 @@ def _exchanged(builder: Any, rows: list[Any], block: int) -> None:
 
 @intrinsic
 def transpose(typing: Any, source: Any, its_step: Any, target: Any, step: Any) -> Any:
-    """Copy 16 lines of 16, so that lines become columns: 4 ns a line against 16 of one by one."""
+    """Copy 16 lines of 16, so that lines become columns.
+
+    100 classes on axis 1, 2²⁴ logits: 29 ms so, in the order of `ranges.turn`, 41 to 60 ms in
+    others, 70 ms one by one.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         align = source.dtype.bitwidth // 8

@@ -1,5 +1,6 @@
 """Bugs that were found, so that they stay gone: each test is one of them."""
 
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from helpers import assert_same_bits, assert_ulps, exactly
 from xentcli import DataError, OptionError, cross_entropy
 from xentcli.kernels.cache import prepare
 from xentcli.machine import describe
+from xentcli.sums import RunningSum
 
 UNSIGNED = ["u1", "u2", "u4", "u8"]
 
@@ -339,3 +341,16 @@ def test_several_threads_may_compute_at_once(rng):
     assert len(found) == 4
     for grad in found:
         assert_same_bits(grad, expected)
+
+
+def test_a_sum_near_the_end_of_the_range_does_not_depend_on_its_blocks():
+    """One block of rows beyond 2¹⁰¹² had its neighbours summed in another way."""
+    rng = np.random.default_rng(2)
+    values = rng.random(5 * 1024) * 1e3
+    values[1024] = -1e307
+    values[1025] = 1e307
+    whole, parts = RunningSum(), RunningSum()
+    whole.add(values)
+    for start in range(0, len(values), 700):
+        parts.add(values[start : start + 700])
+    assert whole.value() == parts.value() == math.fsum(values)

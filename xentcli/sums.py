@@ -54,13 +54,15 @@ def _split(blocks: Array) -> tuple[Array, Array]:
     with np.errstate(invalid="ignore", over="ignore"):
         largest = np.maximum(blocks.max(axis=-1, initial=0.0), -blocks.min(axis=-1, initial=0.0))
         cut = np.ldexp(1.0, np.frexp(largest)[1] + BLOCK.bit_length())[:, None]
-        if not np.isfinite(cut).all():
-            return _pairwise(blocks)
         upper = blocks + cut
         upper -= cut
         high = upper.sum(axis=-1)
         np.subtract(blocks, upper, out=upper)
-        return high, upper.sum(axis=-1)
+        low = upper.sum(axis=-1)
+        beyond = ~np.isfinite(cut[:, 0])  # each row for itself: the bits depend on no other row
+        if beyond.any():
+            high[beyond], low[beyond] = _pairwise(blocks[beyond])
+        return high, low
 
 
 class RunningSum:

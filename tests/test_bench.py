@@ -138,12 +138,15 @@ def test_the_share_of_the_limit_counts_the_bytes():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--shape", "5"], "N,C or more axes"),
+        (["--shape", "5"], "--shape: (5,) is not usable: N,C or more axes"),
         (["--shape", "5,x"], "whole numbers with commas"),
         (["--shape", "5,0"], "N,C or more axes"),
         (["--shape", "1000000000,1000000"], "N,C or more axes"),
         (["--against", "tensorflow"], "'tensorflow' is not one of"),
-        (["--shape", "5,5", "--in-place", "--loss-only"], "nothing is written"),
+        (
+            ["--shape", "5,5", "--in-place", "--loss-only"],
+            "--in-place: without a gradient nothing is written",
+        ),
         (["--runs", "0"], "x>=1"),
     ],
 )

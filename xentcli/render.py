@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xentcli.bench import Result
-from xentcli.bench.export import COLUMNS, cell, limits_words
 from xentcli.dtypes import BF16, Array, name_of, widen
 from xentcli.errors import plural
+
+if TYPE_CHECKING:
+    from xentcli.bench import Result
 
 ROWS = 10  # of a preview
 AROUND = 3  # characters that rich puts around each cell
@@ -75,6 +76,8 @@ def facts_table(facts: dict[str, Any]) -> RenderableType:
 
 def bench_table(result: Result, width: int) -> RenderableType:
     """Who took how long, as many columns as fit, and who could not take part."""
+    from xentcli.bench.export import COLUMNS, cell, limits_words
+
     names = list(COLUMNS)
     if width < 76:
         names = ["who", "median_ms", "of_the_limit", "times_ours", "grad_ulp"]

@@ -97,7 +97,13 @@ def _torch_loss(torch: Any, case: Case, data: Data) -> Callable[[Any], Any]:
     return loss
 
 
-def _torch_run(torch: Any, case: Case, data: Data, loss: Callable[[Any], Any]) -> Any:
+def _torch(case: Case, data: Data, machine: Machine, *, compiled: bool) -> Callable[[], Answer]:
+    _needs(case, options=OPTIONS)
+    torch = _import("torch")
+    if machine[1]:
+        torch.set_num_threads(machine[1])
+    loss = _torch_loss(torch, case, data)
+    loss = torch.compile(loss) if compiled else loss
     x = _tensor(torch, data.logits)
 
     def run() -> Answer:
@@ -114,23 +120,12 @@ def _torch_run(torch: Any, case: Case, data: Data, loss: Callable[[Any], Any]) -
 
 def torch_eager(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """PyTorch as most people call it: `cross_entropy(...).backward()`."""
-    _needs(case, options=OPTIONS)
-    torch = _import("torch")
-    if machine[1]:
-        torch.set_num_threads(machine[1])
-    run: Callable[[], Answer] = _torch_run(torch, case, data, _torch_loss(torch, case, data))
-    return run
+    return _torch(case, data, machine, compiled=False)
 
 
 def torch_compiled(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """The same through `torch.compile`."""
-    _needs(case, options=OPTIONS)
-    torch = _import("torch")
-    if machine[1]:
-        torch.set_num_threads(machine[1])
-    loss = torch.compile(_torch_loss(torch, case, data))
-    run: Callable[[], Answer] = _torch_run(torch, case, data, loss)
-    return run
+    return _torch(case, data, machine, compiled=True)
 
 
 def jax_jit(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:

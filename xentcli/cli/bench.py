@@ -42,7 +42,8 @@ case_options = together(
     option("--in-place", is_flag=True, help="The gradient overwrites the logits."),
     option("--weighted", is_flag=True, help="With class weights."),
     option("--probs", is_flag=True, help="With probability targets."),
-    *map(loss_option, ("label_smoothing", "temperature", "softcap", "z_loss", "class_axis")),
+    *map(loss_option, ("label_smoothing", "temperature", "softcap", "z_loss")),
+    option("--class-axis", type=int, default=-1, show_default=True, help="That holds the classes."),
 )
 
 run_options = together(
@@ -119,10 +120,16 @@ def _cases(given: dict[str, Any]) -> list[Any]:
 
     names = ("label_smoothing", "temperature", "softcap", "z_loss")
     options = LossOptions(**{name: given[name] for name in names})
-    axis = -1 if given["class_axis"] is None else given["class_axis"]
     flags = {name: given[name] for name in ("weighted", "probs", "in_place")}
     return [
-        Case(shape, given["dtype"], options, axis, gradient=not given["loss_only"], **flags)
+        Case(
+            shape,
+            given["dtype"],
+            options,
+            given["class_axis"],
+            gradient=not given["loss_only"],
+            **flags,
+        )
         for shape in given["shapes"] or DEFAULT_SHAPES
     ]
 

@@ -34,7 +34,10 @@ FLAGS: dict[str, str] = {
     for item in fields(LossOptions)
 } | {
     name: "--" + name.replace("_", "-")
-    for name in ("backend", "threads", "weight", "sample_weight", "upstream")
+    for name in (
+        *("backend", "threads", "weight", "sample_weight", "upstream"),
+        *("shape", "in_place", "against"),
+    )
 }
 
 

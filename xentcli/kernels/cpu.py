@@ -1,6 +1,6 @@
 """The CPU backend: ranges of rows dealt out to threads, compiled once and kept.
 
-What a row goes through is in `rows`; nothing here changes a bit of it.
+What a row goes through is in `pipeline`, `rows` and `tiles`; nothing here changes a bit of it.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _compiled(
         with locked(path), _cache_in(folder):
             for _ in range(2):
                 try:
-                    return compiler(cache=True)(function)  # type: ignore[no-any-return] # Numba's
+                    return compiler(cache=True)(function)  # type: ignore[no-any-return] # Numba's decorator
                 except Exception:  # noqa: BLE001 (a damaged cache fails in any way)
                     rmtree(folder, ignore_errors=True)
     return compiler()(function)  # type: ignore[no-any-return] # Numba's decorator

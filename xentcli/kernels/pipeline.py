@@ -44,8 +44,6 @@ from xentcli.kernels.sweeps import (
 )
 
 AHEAD = 2048  # bytes; 1 to 16 KiB are the same within the noise, none costs a fifth
-
-
 INLINE: Any = {**RULES, "forceinline": True}
 
 
@@ -70,7 +68,7 @@ class Finished(NamedTuple):
 
 def step(sums: Sums, coming: Any, x: Any, top: Any) -> Any:
     """Passes 1 and 2 for 16 classes each: the sums, and the exponentials."""
-    raise NotImplementedError
+    raise NotImplementedError  # compiled code takes `_step`, by the type of the lanes
 
 
 @overload(step, jit_options=INLINE)

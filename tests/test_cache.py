@@ -15,9 +15,11 @@ said = []
 backend = get("cpu", 1, 1, said.append)
 from xentcli.loss import Run, compute
 from xentcli.problem import Extras, build
+from xentcli.targets import Whole
 from xentcli.options import LossOptions
-problem = build(np.eye(3, dtype="f4"), [0, 1, 2], LossOptions(), Extras())
-result = compute(problem, LossOptions(), Run("cpu", 1, said.append), grad=False)
+x = np.eye(3, dtype="f4")
+problem = build(x.shape, Whole(np.arange(3)), LossOptions(), Extras())
+result = compute(problem, (x, None), LossOptions(), Run("cpu", 1, said.append), grad=False)
 print(repr(result.loss), "compiled" if said else "found")
 """
 LOSS = "0.5514447139320511"

@@ -435,7 +435,7 @@ def test_a_bug_is_one_line_that_says_how_to_report_it(files, capfdbinary, monkey
     def broken(*arguments):
         raise RuntimeError("what nobody\n\x1b[31mexpected")
 
-    monkeypatch.setattr(reader, "read", broken)
+    monkeypatch.setattr(reader, "read_header", broken)
     before = contents(files)
     result = inside(capfdbinary, "grad", "l.npy", "t.npy", "-o", "g.npy")
     assert_error(
@@ -453,7 +453,7 @@ def test_not_enough_memory_is_no_bug(files, capfdbinary, monkeypatch):
     def broken(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(reader, "read", broken)
+    monkeypatch.setattr(reader, "read_header", broken)
     before = contents(files)
     assert_error(inside(capfdbinary, "grad", "l.npy", "t.npy", "-o", "g.npy"), 4, "memory")
     assert_unchanged(files, before)

@@ -215,11 +215,13 @@ def test_json_has_null_and_a_count_where_numbers_are_not_finite(tmp_path, capfdb
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_json_numbers_give_the_same_bits(dtype, rng):
-    from xentcli.formats import json as ours
+    from xentcli.formats import save
+    from xentcli.formats.style import TextStyle
+    from xentcli.formats.writer import Format
 
     array = rng.standard_normal((30, 4)).astype(dtype) * np.array(1e-6, dtype)
     stream = io.BytesIO()
-    ours.write(stream, array)
+    save(stream, array, Format("json", TextStyle(), "a"))
     value = strict_json(stream.getvalue())
     assert_same_bits(np.array(value["data"]).astype(dtype), array)
     assert value["dtype"] == array.dtype.name

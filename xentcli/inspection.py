@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
-import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xentcli.dtypes import Array, name_of
-from xentcli.formats import READABLE, How, npy, npz, sniff, suffix_format, text
-from xentcli.formats.source import Source, open_source
+from xentcli.formats import READABLE, How, npy, npz, of_text, sniff, suffix_format
+from xentcli.formats.reader import NpyReader
+from xentcli.formats.source import Member, Source, open_source
+from xentcli.sums import RunningSum
 
 Facts = dict[str, Any]
 
@@ -26,26 +29,17 @@ def inspect_path(path: str, how: How, stats: bool) -> list[Facts]:
             return [_of_npy(source, stats)]
         if format == "npz":
             return _of_npz(source, how, stats)
-        text.refuse_binary(source.peek(text.LOOK), source.name)
-        table = text.read(
-            source.read_all(), source.name, how.style.between(format), how.style.header
-        )
+        table = of_text(source, format, how)
         facts = {"name": source.name, "format": format, "shape": table.shape, "dtype": "float64"}
-        return [{**facts, **(statistics(table) if stats else {})}]
+        return [{**facts, **(_statistics(table.chunks()) if stats else {})}]
 
 
 def _of_npz(source: Source, how: How, stats: bool) -> list[Facts]:
     archive, names = npz.members(source)
     if how.key is not None:
         names = [npz.choose(names, how.key, source.name, how.key_option)]
-    return [_of_member(archive, name, source.name, stats) for name in names]
-
-
-def _of_member(archive: zipfile.ZipFile, name: str, where: str, stats: bool) -> Facts:
-    facts = _of_npy(npz.open_member(archive, name, where), False)
-    if not stats:
-        return {**facts, "format": "npz"}
-    return {**facts, "format": "npz", **statistics(npz.read_member(archive, name, where))}
+    members = (npz.open_member(archive, name, source.name) for name in names)
+    return [{**_of_npy(member, stats), "format": "npz"} for member in members]
 
 
 def _of_npy(source: Source, stats: bool) -> Facts:
@@ -61,9 +55,11 @@ def _of_npy(source: Source, stats: bool) -> Facts:
         "byte_order": _byte_order(header.dtype),
         "nbytes": header.nbytes,
     }
-    if stats or source.size is None:  # a pipe is read to its end, or its writer would be killed
-        array = npy.read_data(source, header)
-        facts |= statistics(array) if stats else {}
+    piped = source.file is None and not isinstance(source, Member)
+    if stats or piped:  # a pipe is read to its end, or its writer would be killed
+        reader = NpyReader(source, replace(header, fortran_order=False))  # any order will do
+        found = _statistics(reader.chunks())
+        facts |= found if stats and header.dtype.kind != "V" else {}
     return facts
 
 
@@ -74,25 +70,51 @@ def _byte_order(dtype: np.dtype[Any]) -> str:
     return "little" if order == "<" else "big"
 
 
-def statistics(array: Array) -> Facts:
+class Statistics:
     """Smallest, largest and mean of the finite numbers, and how many are not finite.
 
-    >>> statistics(np.array([1.0, 3.0, np.nan]))
+    >>> numbers = Statistics()
+    >>> numbers.add(np.array([1.0, 3.0])), numbers.add(np.array([np.nan]))
+    (None, None)
+    >>> numbers.facts()
     {'min': 1.0, 'max': 3.0, 'mean': 2.0, 'nan': 1, 'inf': 0}
     """
-    if array.dtype.kind == "V":
-        return {}  # bytes without a name have no values
-    finite = array[np.isfinite(array)]
-    some = finite.size > 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(finite.mean(dtype=np.float64)) if some else math.nan
-    return {
-        "min": finite.min().item() if some else None,
-        "max": finite.max().item() if some else None,
-        "mean": mean if math.isfinite(mean) else None,
-        "nan": int(np.count_nonzero(np.isnan(array))),
-        "inf": int(np.count_nonzero(np.isinf(array))),
-    }
+
+    def __init__(self) -> None:
+        self._count, self._nan, self._inf = 0, 0, 0
+        self._smallest: list[Any] = []
+        self._largest: list[Any] = []
+        self._sum = RunningSum()
+
+    def add(self, values: Array) -> None:
+        """The next numbers."""
+        finite = values[np.isfinite(values)]
+        self._count += finite.size
+        self._nan += int(np.count_nonzero(np.isnan(values)))
+        self._inf += int(np.count_nonzero(np.isinf(values)))
+        if finite.size:
+            self._smallest = [min([*self._smallest, finite.min().item()])]
+            self._largest = [max([*self._largest, finite.max().item()])]
+            self._sum.add(finite.astype(np.float64))
+
+    def facts(self) -> Facts:
+        """What was found; None where there is no number."""
+        mean = self._sum.value() / self._count if self._count else math.nan
+        return {
+            "min": self._smallest[0] if self._count else None,
+            "max": self._largest[0] if self._count else None,
+            "mean": mean if math.isfinite(mean) else None,
+            "nan": self._nan,
+            "inf": self._inf,
+        }
+
+
+def _statistics(chunks: Iterator[Array]) -> Facts:
+    found = Statistics()
+    for chunk in chunks:
+        if chunk.dtype.kind != "V":  # bytes without a name have no values
+            found.add(chunk)
+    return found.facts()
 
 
 def line(facts: Facts) -> str:

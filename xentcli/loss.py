@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,13 @@ from xentcli import kernels
 from xentcli.buffers import Destination
 from xentcli.dtypes import Array, as_logits
 from xentcli.kernels import Scalars
-from xentcli.layout import Block, dense
-from xentcli.notes import Note, ProbabilityCheck, nonfinite_rows
+from xentcli.layout import Block, Layout, dense
+from xentcli.notes import NonfiniteRows, Note, ProbabilityCheck
 from xentcli.options import LossOptions
 from xentcli.problem import Extras, Problem, build
-from xentcli.reduction import plan
+from xentcli.reduction import Reduction, plan
 from xentcli.sums import RunningSum
+from xentcli.targets import Whole, as_targets
 
 
 @dataclass(frozen=True)
@@ -40,94 +41,129 @@ class CrossEntropy:
 
     `loss` is a float for mean and sum, else a float64 array with one per row. `grad` has the
     shape of the logits, or is None. `lse` is the log-sum-exp of each row, float64, NaN where the
-    row is ignored. `backend` is the one that ran; `notes` say what may surprise.
+    row is ignored. `backend` is the one that ran; `notes` say what may surprise. Where the
+    results were handed on piece by piece, as by the command line, the arrays are None.
     """
 
     loss: Any
     grad: Array | None
-    lse: Array
+    lse: Array | None
     backend: str
     rows: int
     ignored: int
     notes: tuple[Note, ...] = ()
 
 
-def compute(
-    problem: Problem, options: LossOptions, run: Run, *, grad: bool = True, out: Any = None
-) -> CrossEntropy:
-    """Loss and, with `grad`, its gradient; `out` is the caller's buffer for it."""
-    destination = Destination(problem.layout, problem.logits, out) if grad else None
-    with np.errstate(all="ignore"):  # NaN and infinity are answers here
-        task = _Task(problem, options, run, destination)
-        for block in problem.layout.blocks(task.backend.block):
-            task.do(block)
-            if run.progress:
-                run.progress(block.stop, problem.layout.rows)
-        return task.result(options.reduction == "none")
+class Calculation:
+    """The cross-entropy of a problem, some rows after the other: what they share, and the sums.
 
+    The bits do not depend on how the rows are cut.
+    """
 
-class _Task:
-    """One call of `compute`: the buffers, and the kernel that fills them."""
-
-    def __init__(
-        self, problem: Problem, options: LossOptions, run: Run, grad: Destination | None
-    ) -> None:
+    def __init__(self, problem: Problem, options: LossOptions, run: Run) -> None:
         layout = problem.layout
-        if grad:
-            problem = problem.mapped(grad.unshared)
-        logits, targets = problem.logits, problem.targets
-        self.logits = layout.boxed(logits)
-        self.targets = layout.boxed(targets) if problem.probs else targets
-        self.problem, self.layout, self.grad = problem, layout, grad
-        self.backend = kernels.get(run.backend, logits.size, run.threads, run.notify)
+        self.problem, self.run = problem, run
+        self.backend = kernels.get(run.backend, prod(layout.shape), run.threads, run.notify)
         self.reduction = plan(problem, options)
+        self.per_row = options.reduction == "none"
         self.scalars = Scalars(
             float(options.label_smoothing),
             float(options.temperature),
             np.inf if options.softcap is None else float(options.softcap),
             float(self.reduction.z_loss),
         )
-        self.results = np.empty((2, layout.rows))
-        self.total, self.check = RunningSum(), ProbabilityCheck(targets.dtype)
+        self.rows = 0
+        self.total, self.check = RunningSum(), ProbabilityCheck()
+        self.nonfinite = NonfiniteRows("loss")
 
-    def do(self, block: Block) -> None:
-        """Compute one block of rows."""
-        x, buffer = dense(block.of(self.logits)), None
-        if self.grad:
-            buffer = self.grad.buffer(block)
-        if self.problem.probs:
-            targets = dense(as_logits(block.of(self.targets), "targets"))
+    def add(self, layout: Layout, x: Array, q: Array | None, grad: Destination | None) -> Array:
+        """Compute the next rows, of which `layout` is the shape; losses and log-sum-exps."""
+        rows = slice(self.rows, self.rows + layout.rows)
+        whole = layout.shape == self.problem.layout.shape
+        problem = self.problem if whole else self.problem.part(rows, layout)
+        reduction = replace(self.reduction, problem=problem)
+        x, q = layout.boxed(x), None if q is None else layout.boxed(q)
+        results = np.empty((2, layout.rows))
+        with np.errstate(all="ignore"):  # NaN and infinity are answers here
+            for block in layout.blocks(self.backend.block):
+                out = results[:, block.rows]
+                self._do(block, reduction, (x, q, out), grad)
+                self.total.add(out[0])
+                self.nonfinite.add(out[0])
+                self.rows += block.stop - block.start
+                if self.run.progress:
+                    self.run.progress(self.rows, self.problem.layout.rows)
+        return results
+
+    def _do(
+        self,
+        block: Block,
+        reduction: Reduction,
+        arrays: tuple[Array, Array | None, Array],
+        grad: Destination | None,
+    ) -> None:
+        x, q, results = arrays
+        weight, scale, indices = (
+            self.problem.weight,
+            reduction.scale(block),
+            reduction.problem.targets,
+        )
+        buffer = grad.buffer(block) if grad else None
+        if q is not None:
+            targets = dense(as_logits(block.of(q), "targets"))
             self.check.add(targets)
         else:
-            targets = self.targets[block.rows]
-        weight, scale = self.problem.weight, self.reduction.scale(block)
-        results = self.results[:, block.rows]
-        self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
-        if self.problem.sample_weight is not None:
-            results[0] = self.reduction.weigh(results[0], block)
-        self.total.add(results[0])
-        if self.grad and buffer is not None:
-            self.grad.put(block, buffer)
+            assert indices is not None
+            targets = np.asarray(indices[block.rows], np.int64)
+        self.backend.rows(dense(block.of(x)), targets, weight, scale, self.scalars, results, buffer)
+        if reduction.problem.sample_weight is not None:
+            results[0] = reduction.weigh(results[0], block)
+        if grad and buffer is not None:
+            grad.put(block, buffer)
 
-    def result(self, per_row: bool) -> CrossEntropy:
-        """What all blocks together gave."""
-        losses, lse = self.results
-        loss: Any = losses.reshape(self.layout.row_shape)
+    def result(
+        self, losses: Array | None = None, lse: Array | None = None, grad: Array | None = None
+    ) -> CrossEntropy:
+        """What all rows together gave; the arrays where somebody kept them."""
         notes, total = self.check.notes(), self.total.value()
-        if not math.isfinite(total):
-            notes += nonfinite_rows(losses, "loss")
-        if not per_row:
+        notes += self.nonfinite.notes()
+        loss: Any = losses
+        if not self.per_row:
             loss = self.reduction.reduce(total)
             notes += self.reduction.notes(loss, all_finite=not notes)
         return CrossEntropy(
             loss=loss,
-            grad=self.grad.finish() if self.grad else None,
-            lse=lse.reshape(self.layout.row_shape),
+            grad=grad,
+            lse=lse,
             backend=self.backend.name,
-            rows=self.layout.rows,
+            rows=self.problem.layout.rows,
             ignored=self.problem.ignored,
             notes=tuple(notes),
         )
+
+
+def compute(
+    problem: Problem,
+    arrays: tuple[Array, Array | None],
+    options: LossOptions,
+    run: Run,
+    *,
+    grad: bool = True,
+    out: Any = None,
+) -> CrossEntropy:
+    """Loss and, with `grad`, its gradient, of logits and probabilities in memory.
+
+    `out` is the caller's buffer for the gradient.
+    """
+    layout, (x, q) = problem.layout, arrays
+    destination = None
+    if grad:
+        destination = Destination(layout, x, out)
+        problem, x = problem.mapped(destination.unshared), destination.unshared(x)
+        q = None if q is None else destination.unshared(q)
+    calculation = Calculation(problem, options, run)
+    losses, lse = calculation.add(layout, x, q, destination).reshape(2, *layout.row_shape)
+    return calculation.result(losses, lse, destination.finish() if destination else None)
 
 
 def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and part of the contract)
@@ -197,5 +233,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
         target_kind=target_kind,
         class_axis=class_axis,
     )
-    problem = build(logits, targets, options, Extras(weight, sample_weight, upstream))
-    return compute(problem, options, Run(backend, threads), grad=grad, out=out)
+    x, t = as_logits(logits), as_targets(targets)
+    problem = build(x.shape, Whole(t), options, Extras(weight, sample_weight, upstream))
+    arrays = x, t if problem.probs else None
+    return compute(problem, arrays, options, Run(backend, threads), grad=grad, out=out)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xentcli.dtypes import HALVES, NAMES, Array, native, widen
-from xentcli.errors import plural
+from xentcli.dtypes import HALVES, NAMES, Array, widen
+from xentcli.errors import StrictError, plural
 
 
 class Note(NamedTuple):
@@ -21,29 +21,29 @@ class Note(NamedTuple):
 class ProbabilityCheck:
     """Looks for probabilities that are negative or do not sum to 1; keeps the worst row.
 
-    >>> check = ProbabilityCheck(np.dtype("f8"))
+    >>> check = ProbabilityCheck()
     >>> check.add(np.array([[0.5, 0.5], [0.75, 0.75]]))
     >>> check.notes()[0].text
     '1 of 2 rows is no distribution; the worst: row 1 sums to 1.5'
     """
 
-    def __init__(self, dtype: np.dtype[np.generic]) -> None:
-        # Four printed digits are enough to pass, and so is what a half type can hold.
-        self.tolerance = 1e-2 if native(dtype) in HALVES else 1e-3
+    def __init__(self) -> None:
         self.rows = 0
         self.wrong = 0
         self.worst = (0.0, 0, "")
 
     def add(self, q: Array) -> None:
         """Look at the next rows, the classes on axis 1. float32 is precise enough for this."""
+        # Four printed digits are enough to pass, and so is what a half type can hold.
+        tolerance = 1e-2 if q.dtype in HALVES else 1e-3
         values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
         with np.errstate(all="ignore"):
             sums, smallest = values.sum(axis=1).reshape(-1), values.min(axis=1).reshape(-1)
             error = np.maximum(np.abs(sums - 1), np.where(smallest < 0, 1 - smallest, 0.0))
         error[np.isnan(error)] = np.inf
-        self.wrong += int(np.count_nonzero(error > self.tolerance))
+        self.wrong += int(np.count_nonzero(error > tolerance))
         row = int(np.argmax(error)) if len(error) else 0
-        if len(error) and error[row] > max(self.worst[0], self.tolerance):
+        if len(error) and error[row] > max(self.worst[0], tolerance):
             what = (
                 f"has the entry {smallest[row]:.6g}"
                 if smallest[row] < 0
@@ -65,18 +65,71 @@ class ProbabilityCheck:
         return [Note("targets", text, strict=True)]
 
 
-def nonfinite_rows(values: Array, what: str) -> list[Note]:
-    """A note that counts the rows whose value is NaN or infinite.
+class NonfiniteRows:
+    """Counts the rows whose value is NaN or infinite; keeps the first.
 
-    >>> nonfinite_rows(np.array([1.0, np.inf]), "loss")[0].text
-    'the loss of 1 of 2 rows is not finite; first: row 1 is inf'
+    >>> rows = NonfiniteRows("loss")
+    >>> rows.add(np.array([1.0])), rows.add(np.array([2.0, np.inf]))
+    (None, None)
+    >>> rows.notes()[0].text
+    'the loss of 1 of 3 rows is not finite; first: row 2 is inf'
     """
-    bad = ~np.isfinite(values)
-    if not bad.any():
-        return []
-    row = int(np.argmax(bad))
-    text = (
-        f"the {what} of {np.count_nonzero(bad)} of {plural(values.size, 'row')} is not finite; "
-        f"first: row {row} is {values[row]:g}"
-    )
-    return [Note("logits", text, strict=True)]
+
+    def __init__(self, what: str) -> None:
+        self.what, self.rows, self.count = what, 0, 0
+        self.first = (0, 0.0)
+
+    def add(self, values: Array) -> None:
+        """The next rows' values."""
+        start, self.rows = self.rows, self.rows + values.size
+        if np.isfinite(values.sum()):  # a sum of finite numbers that overflows is looked at
+            return
+        bad = ~np.isfinite(values)
+        if not self.count and bad.any():
+            row = int(np.argmax(bad))
+            self.first = start + row, float(values[row])
+        self.count += int(np.count_nonzero(bad))
+
+    def notes(self) -> list[Note]:
+        """What was found."""
+        if not self.count:
+            return []
+        row, value = self.first
+        text = (
+            f"the {self.what} of {self.count} of {plural(self.rows, 'row')} is not finite; "
+            f"first: row {row} is {value:g}"
+        )
+        return [Note("logits", text, strict=True)]
+
+
+class NonfiniteEntries:
+    """Looks for numbers of an array that are NaN or infinite; the array comes piece by piece.
+
+    >>> entries = NonfiniteEntries((2, 2))
+    >>> entries.add(np.array([1.0, 2.0])), entries.add(np.array([3.0, np.nan]))
+    (None, None)
+    >>> entries.require_none()
+    Traceback (most recent call last):
+    xentcli.errors.StrictError: logits: 1 result is not finite; first: [1, 1] (without --strict \
+it is written as it is)
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.done, self.count, self.first = shape, 0, 0, 0
+
+    def add(self, values: Array) -> None:
+        """The next numbers, flat."""
+        known = widen(values, NAMES["f32"]) if values.dtype in HALVES else values
+        bad = np.flatnonzero(~np.isfinite(known))
+        if len(bad) and not self.count:
+            self.first = self.done + int(bad[0])
+        self.count += len(bad)
+        self.done += len(values)
+
+    def require_none(self) -> None:
+        """An error where there was one."""
+        if self.count:
+            place = ", ".join(str(int(i)) for i in np.unravel_index(self.first, self.shape))
+            verb = "is" if self.count == 1 else "are"
+            text = f"{plural(self.count, 'result')} {verb} not finite; first: [{place}]"
+            raise StrictError("logits", text, "without --strict it is written as it is")

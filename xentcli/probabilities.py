@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from xentcli import kernels
 from xentcli.buffers import Destination
 from xentcli.dtypes import BF16, NAMES, Array, as_logits, widen
 from xentcli.kernels import Scalars
-from xentcli.layout import dense, find
+from xentcli.layout import Layout, dense, find
 from xentcli.loss import Run
-from xentcli.notes import Note, nonfinite_rows
+from xentcli.notes import NonfiniteRows, Note
 from xentcli.options import LossOptions
 
 
@@ -21,39 +22,57 @@ from xentcli.options import LossOptions
 class Probabilities:
     """The array, the backend that ran, how many entries are not finite, and notes."""
 
-    array: Array
+    array: Array | None
     backend: str
     nonfinite: int
     notes: tuple[Note, ...]
 
 
-def probabilities(
-    logits: Any, options: LossOptions, run: Run, *, log: bool, out: Any = None
-) -> Probabilities:
-    """Probabilities, or their logarithms.
+class Softmax:
+    """Probabilities, or their logarithms, some rows after the other.
 
     Of the options the temperature, the softcap and the class axis matter.
     """
+
+    def __init__(self, layout: Layout, options: LossOptions, run: Run, *, log: bool) -> None:
+        self.layout, self.run, self.log = layout, run, log
+        self.backend = kernels.get(run.backend, prod(layout.shape), run.threads, run.notify)
+        softcap = np.inf if options.softcap is None else float(options.softcap)
+        self.scalars = Scalars(temperature=float(options.temperature), softcap=softcap)
+        self.rows, self.entries = 0, 0
+        self.nonfinite = NonfiniteRows("result")  # a row is NaN throughout or nowhere
+
+    def add(self, layout: Layout, x: Array, result: Destination) -> None:
+        """Compute the next rows, of which `layout` is the shape."""
+        x = layout.boxed(x)
+        with np.errstate(all="ignore"):  # NaN and infinity are answers here
+            for block in layout.blocks(self.backend.block):
+                rows = result.buffer(block)
+                self.backend.softmax(dense(block.of(x)), self.scalars, self.log, rows)
+                values = widen(rows, NAMES["f32"]) if rows.dtype == BF16 else rows
+                is_nan = np.isnan(values[:, 0].reshape(-1))
+                self.nonfinite.add(np.where(is_nan, np.nan, 0.0))
+                self.entries += int(np.count_nonzero(~np.isfinite(values)))
+                result.put(block, rows)
+                self.rows += block.stop - block.start
+                if self.run.progress:
+                    self.run.progress(self.rows, self.layout.rows)
+
+    def result(self, array: Array | None = None) -> Probabilities:
+        """What all rows together gave; the array where somebody kept it."""
+        notes = tuple(self.nonfinite.notes())
+        return Probabilities(array, self.backend.name, self.entries, notes)
+
+
+def probabilities(
+    logits: Any, options: LossOptions, run: Run, *, log: bool, out: Any = None
+) -> Array:
+    """The same of an array in memory."""
     x = as_logits(logits)
     layout = find(x.shape, None, options.class_axis)
     result = Destination(layout, x, out)
-    backend = kernels.get(run.backend, x.size, run.threads, run.notify)
-    softcap = np.inf if options.softcap is None else float(options.softcap)
-    scalars = Scalars(temperature=float(options.temperature), softcap=softcap)
-    boxed = layout.boxed(result.unshared(x))
-    first, nonfinite = np.empty(layout.rows), 0
-    with np.errstate(all="ignore"):  # NaN and infinity are answers here
-        for block in layout.blocks(backend.block):
-            rows = result.buffer(block)
-            backend.softmax(dense(block.of(boxed)), scalars, log, rows)
-            values = widen(rows, NAMES["f32"]) if rows.dtype == BF16 else rows
-            first[block.rows] = np.where(np.isnan(values[:, 0].reshape(-1)), np.nan, 0.0)
-            nonfinite += int(np.count_nonzero(~np.isfinite(values)))
-            result.put(block, rows)
-            if run.progress:
-                run.progress(block.stop, layout.rows)
-    notes = tuple(nonfinite_rows(first, "result"))  # a row is NaN throughout or nowhere
-    return Probabilities(result.finish(), backend.name, nonfinite, notes)
+    Softmax(layout, options, run, log=log).add(layout, result.unshared(x), result)
+    return result.finish()
 
 
 def softmax(  # noqa: PLR0913 (one name for each option)
@@ -83,7 +102,7 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     (1990).
     """
     options = LossOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
-    return probabilities(logits, options, Run(backend, threads), log=False, out=out).array
+    return probabilities(logits, options, Run(backend, threads), log=False, out=out)
 
 
 def log_softmax(  # noqa: PLR0913 (one name for each option)
@@ -114,4 +133,4 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     functions, IMA Journal of Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
     """
     options = LossOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
-    return probabilities(logits, options, Run(backend, threads), log=True, out=out).array
+    return probabilities(logits, options, Run(backend, threads), log=True, out=out)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import Array, as_logits, reals
+from xentcli.dtypes import Array, reals
 from xentcli.errors import DataError, ShapeError, plural
 from xentcli.layout import Layout, Shape, find
 from xentcli.options import LossOptions
-from xentcli.targets import IGNORED, as_indices, as_targets, kind_of
+from xentcli.targets import IGNORED, Values, as_indices, kind_of, require_targets
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Extras:
 
 @dataclass(frozen=True)
 class Problem:
-    """Logits, targets and what scales them, in the one form that everything below expects.
+    """Targets and what scales the rows, in the one form that everything below expects.
 
-    `targets` is int64 (N,) with `IGNORED`, or, when `probs`, an array of the logits' shape.
+    Logits and probabilities are not here: they may come piece by piece.
+
+    `targets` are class indices (N,) with `IGNORED`, or None where there are probabilities.
     `weight` is (C,); `sample_weight` (N,) or None; `upstream` a number or (N,). All float64.
     """
 
-    logits: Array
     layout: Layout
-    targets: Array
-    probs: bool
+    targets: Array | None
     weight: Array
     sample_weight: Array | None
     upstream: Array
@@ -50,10 +50,24 @@ class Problem:
         }
         return replace(self, **arrays)
 
+    def part(self, rows: slice, layout: Layout) -> Problem:
+        """The problem of some rows; `layout` is theirs."""
+        return Problem(
+            layout,
+            None if self.targets is None else self.targets[rows],
+            self.weight,
+            None if self.sample_weight is None else self.sample_weight[rows],
+            self.upstream if self.upstream.ndim == 0 else self.upstream[rows],
+        )
+
     @property
-    def present(self) -> Array | slice:
-        """The rows that count: a mask, or all of them."""
-        return slice(None) if self.probs else self.targets != IGNORED
+    def probs(self) -> bool:
+        """Whether the targets are probabilities."""
+        return self.targets is None
+
+    def present(self, rows: slice) -> Array | slice:
+        """Which of some rows count: a mask, or all of them."""
+        return slice(None) if self.targets is None else self.targets[rows] != IGNORED
 
     def sample_weights(self, rows: slice) -> Array:
         """v_i of some rows."""
@@ -64,19 +78,19 @@ class Problem:
     def row_weight(self, rows: slice) -> Array:
         """What a row counts in the mean: v_i·w_{y_i}, or v_i for probabilities; any if ignored."""
         weights = self.sample_weights(rows)
-        return weights if self.probs else weights * self.weight[self.targets[rows]]
+        return weights if self.targets is None else weights * self.weight[self.targets[rows]]
 
     @cached_property
     def ignored(self) -> int:
         """How many rows are left out."""
-        return 0 if self.probs else int(np.count_nonzero(self.targets == IGNORED))
+        return 0 if self.targets is None else int(np.count_nonzero(self.targets == IGNORED))
 
 
-def build(logits: Any, targets: Any, options: LossOptions, extras: Extras) -> Problem:
+def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) -> Problem:
     """Check everything that can be known before the logits are read; raise `DataError`."""
-    x, t = as_logits(logits), as_targets(targets)
-    layout = find(x.shape, t.shape, options.class_axis)
-    probs = kind_of(t, layout, options) == "probs"
+    require_targets(targets.dtype)
+    layout = find(logits, targets.shape, options.class_axis)
+    probs = kind_of(targets, layout, options) == "probs"
     per_row = layout.rows, layout.row_shape
     weight = np.ones(layout.classes)
     if extras.weight is not None:
@@ -85,10 +99,8 @@ def build(logits: Any, targets: Any, options: LossOptions, extras: Extras) -> Pr
     if extras.sample_weight is not None:
         sample_weight = _vector(extras.sample_weight, "sample_weight", per_row)
     return Problem(
-        logits=x,
         layout=layout,
-        targets=t if probs else as_indices(t, layout, options.ignore_index),
-        probs=probs,
+        targets=None if probs else as_indices(targets, layout, options.ignore_index),
         weight=weight,
         sample_weight=sample_weight,
         upstream=_upstream(extras.upstream, options, per_row),

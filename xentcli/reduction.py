@@ -13,6 +13,7 @@ nothing of this: it gets one scale per row, and the z-loss multiplied by D / Σ 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ from xentcli.notes import Note
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 from xentcli.sums import RunningSum
+
+CHUNK = 1 << 20  # rows
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,20 @@ def plan(problem: Problem, options: LossOptions) -> Reduction:
         return Reduction(problem, 1.0, options.z_loss, _empty_mean(options))
     plain = float(problem.layout.rows - problem.ignored)  # the sum of as many ones
     if problem.sample_weight is not None:
-        plain = _total(problem.sample_weight[problem.present])
+        plain = _total(problem, problem.sample_weights)
     weighted = plain
     if not (problem.probs or (problem.weight == 1).all()):
-        weighted = _total(problem.row_weight(slice(None))[problem.present])
+        weighted = _total(problem, problem.row_weight)
     z_loss = options.z_loss * (weighted / plain) if options.z_loss and plain else 0.0
     return Reduction(problem, weighted, z_loss, None)
 
 
-def _total(values: Array) -> float:
+def _total(problem: Problem, of: Callable[[slice], Array]) -> float:
+    """The sum over the rows that count, some at a time: there may be more rows than memory."""
     total = RunningSum()
-    total.add(values)
+    for start in range(0, problem.layout.rows, CHUNK):
+        rows = slice(start, min(start + CHUNK, problem.layout.rows))
+        total.add(of(rows)[problem.present(rows)])
     return total.value()
 
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xentcli.dtypes import BF16, Array, name_of, widen
+from xentcli.dtypes import BF16, Array, widen
 from xentcli.errors import plural
 
 if TYPE_CHECKING:
@@ -26,13 +26,20 @@ def _table(title: str | None = None) -> Table:
     return Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
 
 
-def preview(array: Array, name: str, decimals: int | None, width: int) -> RenderableType:
-    """The first rows and as many classes as fit, and how to get the rest."""
-    values = widen(array, np.dtype(np.float32)) if array.dtype == BF16 else array
-    shape = values.shape
+def preview(
+    first: Array, title: str, shape: tuple[int, ...], how: tuple[int | None, int]
+) -> RenderableType:
+    """The first rows of an array and as many classes as fit, and how to get the rest.
+
+    `how` is to how many decimals, and how wide.
+    """
+    values, (decimals, width) = (
+        widen(first, np.dtype(np.float32)) if first.dtype == BF16 else first,
+        how,
+    )
     lines = list(islice(np.ndindex(shape[:-1]), ROWS))
     labels = [",".join(map(str, index)) for index in lines]
-    cells = [[_number(value, decimals) for value in values[index][:width]] for index in lines]
+    cells = [[_number(value, decimals) for value in row[:width]] for row in values]
     columns = _fitting(cells, width - max([3, *map(len, labels)]) - AROUND)
     table = _table()
     table.add_column("row", justify="right", style="dim", no_wrap=True)
@@ -43,7 +50,7 @@ def preview(array: Array, name: str, decimals: int | None, width: int) -> Render
     rows, classes = int(np.prod(shape[:-1])), shape[-1]
     shown = f"{len(lines)} of {plural(rows, 'row')}, {columns} of {plural(classes, 'column')}."
     hint = Text(f"{shown} -o FILE saves all, -o - prints all.", style="dim")
-    return Group(Text(f"{name} {shape} {name_of(array.dtype)}", style="bold"), table, hint)
+    return Group(Text(title, style="bold"), table, hint)
 
 
 def _number(value: Any, decimals: int | None) -> str:

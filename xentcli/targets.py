@@ -1,12 +1,14 @@
 """Targets, checked and brought to one form.
 
-Class indices become int64, one per row, with `IGNORED` for rows that are left out. Probabilities
-keep their dtype and their shape, that of the logits.
+Class indices become integers, one per row, with `IGNORED` for rows that are left out.
+Probabilities keep their dtype and their shape, that of the logits.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,19 +20,61 @@ from xentcli.options import LossOptions
 IGNORED = -1
 
 
+class Values(Protocol):
+    """An array that may be too long for the memory: what it is, and its numbers piece by piece."""
+
+    @property
+    def shape(self) -> Shape:
+        """Of the whole array."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the whole array."""
+
+    def chunks(self) -> Iterator[Array]:
+        """All its numbers in C order, in flat pieces; once."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An array in memory, as its only piece."""
+
+    array: Array
+
+    @property
+    def shape(self) -> Shape:
+        """Of the array."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the array."""
+        return self.array.dtype
+
+    def chunks(self) -> Iterator[Array]:
+        """The array, flat."""
+        yield self.array.reshape(-1)
+
+
 def as_targets(values: Any) -> Array:
     """Targets as an array of integers or floats; everything else is an error."""
     array = as_array(values, "targets")
-    if array.dtype.kind in "iuf" or array.dtype.name == "bfloat16" or array.dtype == BF16:
-        return array if array.dtype.kind in "iu" else as_logits(array, "targets")
+    require_targets(array.dtype)
+    return array if array.dtype.kind in "iu" else as_logits(array, "targets")
+
+
+def require_targets(dtype: np.dtype[Any]) -> None:
+    """An error for what can be neither class indices nor probabilities."""
+    if dtype.kind in "iuf" or dtype.name == "bfloat16" or dtype == BF16:
+        return
     raise DtypeError(
         "targets",
-        f"dtype {name_of(array.dtype)} cannot be used",
+        f"dtype {name_of(dtype)} cannot be used",
         "class indices are integers, probabilities are floats of the logits' shape",
     )
 
 
-def kind_of(targets: Array, layout: Layout, options: LossOptions) -> str:
+def kind_of(targets: Values, layout: Layout, options: LossOptions) -> str:
     """`index` or `probs`: by the shape, unless the options say it."""
     same = targets.shape == layout.shape
     kind = options.target_kind
@@ -48,33 +92,100 @@ def kind_of(targets: Array, layout: Layout, options: LossOptions) -> str:
     return kind
 
 
-def as_indices(targets: Array, layout: Layout, ignore_index: int) -> Array:
-    """Class indices as int64 of shape (N,), `IGNORED` where they equal `ignore_index`."""
-    flat = _row_shaped(targets, layout)
-    whole = flat if flat.dtype.kind in "iu" else _whole_numbers(widen(flat, NAMES["f64"]))
-    usual = not 0 <= ignore_index < layout.classes and whole.size
-    if usual and whole.min() >= 0 and whole.max() < layout.classes:  # two passes instead of six
-        return whole.astype(np.int64, copy=False)
-    ignored = whole == ignore_index
-    wrong = ~ignored & ((whole < 0) | (whole >= layout.classes))
-    if wrong.any():
-        _complain(whole, wrong, layout)
-    indices = np.where(ignored, 0, whole).astype(np.int64)  # unsigned types have no -1
-    indices[ignored] = IGNORED
-    return indices
+def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
+    """Class indices of shape (N,), `IGNORED` where they equal `ignore_index`.
+
+    int64; the narrowest integers that can hold them where the targets came in pieces, which are
+    never in memory all at once.
+    """
+    _require_row_shaped(targets.shape, layout)
+    check = _Check(layout, ignore_index)
+    narrow = np.min_scalar_type(-layout.classes)
+    indices = None
+    for chunk in targets.chunks():
+        found = check.indices(chunk)
+        if indices is None:
+            indices = found if len(found) == layout.rows else np.empty(layout.rows, narrow)
+        indices[check.rows - len(found) : check.rows] = found
+    check.complain()
+    return np.empty(0, np.int64) if indices is None else indices
 
 
-def _row_shaped(targets: Array, layout: Layout) -> Array:
+class _Wrong:
+    """Values of one kind that are no targets: how many there are, and the first."""
+
+    def __init__(self) -> None:
+        self.count, self.row, self.value = 0, 0, None
+
+    def add(self, values: Array, wrong: Array, row: int) -> None:
+        if not self.count and wrong.any():
+            first = int(np.argmax(wrong))
+            self.row, self.value = row + first, values[first].item()
+        self.count += int(np.count_nonzero(wrong))
+
+    def words(self, rows: int) -> str:
+        verb = "is" if self.count == 1 else "are"
+        return f"{self.count} of {plural(rows, 'target')} {verb}"
+
+
+class _Check:
+    """Turns values into class indices, and remembers what is none."""
+
+    def __init__(self, layout: Layout, ignore_index: int) -> None:
+        self.classes, self.ignore_index = layout.classes, ignore_index
+        self.rows = 0
+        self.broken, self.outside = _Wrong(), _Wrong()
+
+    def indices(self, values: Array) -> Array:
+        """The next values; int64, any number where a value is wrong."""
+        whole = values
+        if values.dtype.kind not in "iu":
+            whole = widen(values, NAMES["f64"])
+            broken = ~(np.isfinite(whole) & (whole == np.floor(whole)))
+            self.broken.add(whole, broken, self.rows)
+            whole = np.where(broken, 0.0, whole) if broken.any() else whole
+        row, self.rows = self.rows, self.rows + len(whole)
+        usual = not 0 <= self.ignore_index < self.classes and whole.size
+        if usual and whole.min() >= 0 and whole.max() < self.classes:  # two passes, not six
+            return whole.astype(np.int64, copy=False)
+        ignored = whole == self.ignore_index
+        wrong = ~ignored & ((whole < 0) | (whole >= self.classes))
+        self.outside.add(whole, wrong, row)
+        indices = np.where(ignored | wrong, 0, whole).astype(np.int64)  # unsigned types have no -1
+        indices[ignored] = IGNORED
+        return indices
+
+    def complain(self) -> None:
+        """An error for what was wrong."""
+        if self.broken.count:
+            what = f"{self.broken.words(self.rows)} not a whole number"
+            first = f"row {self.broken.row} is {self.broken.value!r}"
+            raise TargetError("targets", f"{what}; first: {first}")
+        if self.outside.count:
+            self._complain_outside(self.outside.value)
+
+    def _complain_outside(self, value: Any) -> None:
+        value = int(value) if abs(value) < 2**64 else value  # 1e300, not its 300 digits
+        hint = None
+        if value < 0:
+            hint = f"--ignore-index {value} leaves such rows out"
+        elif value == self.classes:
+            hint = "classes are counted from 0"
+        what = f"{self.outside.words(self.rows)} outside 0 to {self.classes - 1}"
+        raise TargetError("targets", f"{what}; first: row {self.outside.row} is {value}", hint)
+
+
+def _require_row_shaped(given: Shape, layout: Layout) -> None:
     shape = layout.row_shape
     allowed: tuple[Shape, ...] = (shape,)
     if len(shape) <= 1:
         allowed = (shape, (layout.rows, 1), (layout.rows,)) if shape else (shape, (1,))
-    if targets.shape in allowed:
-        return targets.reshape(-1)
-    if targets.shape == layout.shape:
+    if given in allowed:
+        return
+    if given == layout.shape:
         raise ShapeError(
             "targets",
-            f"shape {targets.shape} is that of the logits, which is for probabilities",
+            f"shape {given} is that of the logits, which is for probabilities",
             f"class indices have shape {shape}",
         )
     last = layout.shape[:-1]
@@ -82,39 +193,6 @@ def _row_shaped(targets: Array, layout: Layout) -> Array:
     shapes = f"{last} or {first}" if len(layout.shape) > 2 else f"{shape}"
     raise ShapeError(
         "targets",
-        f"shape {targets.shape} does not fit logits of shape {layout.shape}",
+        f"shape {given} does not fit logits of shape {layout.shape}",
         f"class indices have shape {shapes}, probabilities {layout.shape}",
     )
-
-
-def _whole_numbers(values: Array) -> Array:
-    broken = ~(np.isfinite(values) & (values == np.floor(values)))
-    if broken.any():
-        row = int(np.argmax(broken))
-        raise TargetError(
-            "targets",
-            f"{_count(broken)} not a whole number; first: row {row} is {values[row].item()!r}",
-        )
-    return values
-
-
-def _complain(values: Array, wrong: Array, layout: Layout) -> None:
-    row = int(np.argmax(wrong))
-    value = values[row].item()
-    value = int(value) if abs(value) < 2**64 else value  # 1e300, not its 300 digits
-    hint = None
-    if value < 0:
-        hint = f"--ignore-index {value} leaves such rows out"
-    elif value == layout.classes:
-        hint = "classes are counted from 0"
-    raise TargetError(
-        "targets",
-        f"{_count(wrong)} outside 0 to {layout.classes - 1}; first: row {row} is {value}",
-        hint,
-    )
-
-
-def _count(wrong: Array) -> str:
-    number = int(np.count_nonzero(wrong))
-    verb = "is" if number == 1 else "are"
-    return f"{number} of {plural(wrong.size, 'target')} {verb}"

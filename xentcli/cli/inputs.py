@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,8 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
-    from xentcli.dtypes import Array
-    from xentcli.formats import Loaded, TextStyle
+    from xentcli.formats.reader import Reader
+    from xentcli.formats.style import TextStyle
     from xentcli.problem import Extras
 
 NUMBER = r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity)"
@@ -22,11 +24,10 @@ ROLES = ("logits", "targets", "weight", "sample_weight", "upstream")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The arrays of one command."""
+    """The arrays of one command: what is large as readers, the rest as it is."""
 
-    logits: Array
-    format: str
-    targets: Any
+    logits: Reader
+    targets: Reader | None
     extras: Extras
 
 
@@ -38,14 +39,15 @@ def loss_options_of(given: dict[str, Any]) -> LossOptions:
 
 def text_style(given: dict[str, Any]) -> TextStyle:
     """How this command reads and writes text."""
-    from xentcli.formats import TextStyle
+    from xentcli.formats.style import TextStyle
 
     return TextStyle(given.get("delimiter"), given.get("header", False), given.get("decimals"))
 
 
-def read_inputs(given: dict[str, Any]) -> Inputs:
-    """Read everything that the command names; `-` stands for standard input, once."""
-    from xentcli.formats import How, as_dtype, load
+@contextmanager
+def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
+    """Open everything that the command names; `-` stands for standard input, once."""
+    from xentcli.formats import How, load, open_reader
     from xentcli.problem import Extras
 
     paths = {role: given[role] for role in ROLES if given.get(role) is not None}
@@ -55,16 +57,17 @@ def read_inputs(given: dict[str, Any]) -> Inputs:
     stdin_once(tuple(paths.values()))
     state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
     style = text_style(given)
-    how = How(given["input_format"], given["key"], style, "--key")
-    logits = load(paths.pop("logits"), how)
-    array = as_dtype(logits, given["dtype"])
-    targets = None
-    if "targets" in paths:
-        how = How(given["target_format"], given["target_key"], style, "--target-key")
-        targets = _line_as_targets(load(paths.pop("targets"), how), array.shape)
-    beside = {role: load(path, How(style=style)).array for role, path in paths.items()}
-    upstream = beside.pop("upstream", numbers["upstream"])
-    return Inputs(array, logits.format, targets, Extras(upstream=upstream, **beside))
+    how = How(given["input_format"], given["key"], style, "--key", given["dtype"])
+    with ExitStack() as stack:
+        logits = stack.enter_context(open_reader(paths.pop("logits"), how))
+        targets = None
+        if "targets" in paths:
+            how = How(given["target_format"], given["target_key"], style, "--target-key")
+            targets = stack.enter_context(open_reader(paths.pop("targets"), how))
+            targets = _line_as_targets(targets, logits.shape)
+        beside = {role: load(path, How(style=style)) for role, path in paths.items()}
+        upstream = beside.pop("upstream", numbers["upstream"])
+        yield Inputs(logits, targets, Extras(upstream=upstream, **beside))
 
 
 def stdin_once(paths: tuple[str, ...]) -> None:
@@ -83,13 +86,15 @@ def _number(text: str | None) -> float | None:
     return value
 
 
-def _line_as_targets(targets: Loaded, logits_shape: tuple[int, ...]) -> Array:
+def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
     """Text has always two axes: one line or one column of it are class indices."""
-    shape = targets.array.shape
+    from xentcli.formats import is_text
+    from xentcli.formats.reader import Held
+
     known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
-    if targets.is_text and 1 in shape and shape not in known:
-        return targets.array.reshape(-1)
-    return targets.array
+    if is_text(targets) and 1 in targets.shape and targets.shape not in known:
+        return Held(targets.whole().reshape(-1), targets.name, targets.format)
+    return targets
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from xentcli.cli import outputs as out
+from xentcli.cli.artefacts import Artefact, Kept, Losses, open_outputs
 from xentcli.cli.console import Progress, emit, note
-from xentcli.cli.inputs import Inputs, loss_options_of, read_inputs
+from xentcli.cli.inputs import Inputs, loss_options_of, open_inputs
 from xentcli.cli.params import (
     PATH,
     common_options,
@@ -25,7 +25,6 @@ from xentcli.cli.params import (
 from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
-    from xentcli.dtypes import Array
     from xentcli.loss import CrossEntropy, Run
     from xentcli.probabilities import Probabilities
 
@@ -55,23 +54,23 @@ def grad(**given: Any) -> None:
     shape of the logits. Either may be - for standard input.
     """
     _one_artefact(given)
-    with out.open_outputs(given) as outputs:
-        artefact = out.Artefact(outputs, given, "grad")
-        loss_sink = outputs.open(given["loss_out"]) if given["loss_out"] else None
-        inputs = read_inputs(given)
-        artefact.expect(inputs.logits.shape, inputs.format)
-        result, seconds = _cross_entropy(inputs, given, gradient=True)
-        assert result.grad is not None
-        out.require_finite(result.grad, given)
-        artefact.write(result.grad)
-        if loss_sink:
-            out.write_loss(loss_sink, result.loss, given, None)
+    work = out.Work()
+    with open_outputs(given) as outputs:
+        artefact = Artefact(outputs, given, "grad")
+        sink = outputs.open(given["loss_out"]) if given["loss_out"] else None
+        losses = Losses(sink, given, None) if sink else None
+        with open_inputs(given) as inputs:
+            result, kept = _cross_entropy(inputs, given, artefact, losses)
+        artefact.finish()
+        if losses:
+            losses.finish(result)
+        work.done(inputs.logits, artefact)
     if given["as_json"]:
-        _print_json({**out.loss_json(result, given, seconds), "grad": _about(result.grad, given)})
+        about = out.loss_json(result, kept, given, work.seconds)
+        _print_json({**about, artefact.name: artefact.about()})
         return
-    words = [out.loss_words(result, given["reduction"])]
-    words.append(out.array_words(result.grad, "gradient") + artefact.destination)
-    out.summary(words, result.backend, seconds)
+    gradient = artefact.words("gradient") + artefact.destination
+    out.summary([out.loss_words(result, given["reduction"]), gradient], result.backend, work)
 
 
 @click.command(short_help="Loss only.")
@@ -95,18 +94,19 @@ def loss(**given: Any) -> None:
     LOGITS holds rows of C numbers; TARGETS one class index per row, or probabilities in the
     shape of the logits. Either may be - for standard input.
     """
-    with out.open_outputs(given) as outputs:
+    work = out.Work()
+    with open_outputs(given) as outputs:
         sink = outputs.open(given["output"] or "-")
-        inputs = read_inputs(given)
-        result, seconds = _cross_entropy(inputs, given, gradient=False)
-        if given["as_json"]:
-            from xentcli.formats.json import dumps
-
-            sink.write(dumps(out.loss_json(result, given, seconds)).encode())
+        with open_inputs(given) as inputs:
+            losses = None if given["as_json"] else Losses(sink, given, given["format"])
+            result, kept = _cross_entropy(inputs, given, None, losses)
+            work.done(inputs.logits)
+        if losses:
+            losses.finish(result)
         else:
-            out.write_loss(sink, result.loss, given, given["format"])
-    if not given["as_json"]:
-        out.summary([out.loss_words(result, given["reduction"])], result.backend, seconds)
+            sink.write(_json(out.loss_json(result, kept, given, work.seconds)))
+    if losses:
+        out.summary([out.loss_words(result, given["reduction"])], result.backend, work)
 
 
 @click.command(short_help="Probabilities; --log for log-probabilities.")
@@ -130,49 +130,60 @@ def softmax(**given: Any) -> None:
     LOGITS holds rows of C numbers, and may be - for standard input.
     """
     _one_artefact(given)
-    with out.open_outputs(given) as outputs:
-        artefact = out.Artefact(outputs, given, "log-softmax" if given["log"] else "softmax")
-        inputs = read_inputs(given)
-        artefact.expect(inputs.logits.shape, inputs.format)
-        result, seconds = _probabilities(inputs, given)
-        out.require_finite(result.array, given)
-        artefact.write(result.array)
+    work = out.Work()
+    with open_outputs(given) as outputs:
+        artefact = Artefact(outputs, given, "log-softmax" if given["log"] else "softmax")
+        with open_inputs(given) as inputs:
+            result = _probabilities(inputs, given, artefact)
+        artefact.finish()
+        work.done(inputs.logits, artefact)
     if given["as_json"]:
-        about = {"nonfinite": result.nonfinite, "backend": result.backend, "seconds": seconds}
-        _print_json({**about, artefact.name: _about(result.array, given)})
+        about = {"nonfinite": result.nonfinite, "backend": result.backend}
+        seconds = round(work.seconds, 6)
+        _print_json({**about, "seconds": seconds, artefact.name: artefact.about()})
         return
-    words = out.array_words(result.array, artefact.name) + artefact.destination
-    out.summary([words], result.backend, seconds)
+    out.summary([artefact.words() + artefact.destination], result.backend, work)
 
 
-def _probabilities(inputs: Inputs, given: dict[str, Any]) -> tuple[Probabilities, float]:
-    from xentcli.probabilities import probabilities
+def _probabilities(inputs: Inputs, given: dict[str, Any], artefact: Artefact) -> Probabilities:
+    from xentcli import stream
+    from xentcli.layout import find
 
-    start = time.perf_counter()
-    options, buffer = loss_options_of(given), _buffer(inputs, given)
+    options, logits = loss_options_of(given), inputs.logits
+    streams = stream.Streams(logits, out=artefact, dtype=_dtype(given))
+    layout = find(logits.shape, None, options.class_axis)
+    artefact.expect(layout.shape, streams.result_dtype, logits.format)
     with Progress(not given["no_progress"]) as progress:
-        run = _run(given, progress)
-        result = probabilities(inputs.logits, options, run, log=given["log"], out=buffer)
-    seconds = time.perf_counter() - start
+        result = stream.softmax(layout, streams, options, _run(given, progress), log=given["log"])
     out.tell(result.notes, given)
-    return result, round(seconds, 6)
+    return result
 
 
 def _cross_entropy(
-    inputs: Inputs, given: dict[str, Any], *, gradient: bool
-) -> tuple[CrossEntropy, float]:
-    from xentcli.loss import compute
+    inputs: Inputs, given: dict[str, Any], artefact: Artefact | None, losses: Losses | None
+) -> tuple[CrossEntropy, Any]:
+    """The result, and the loss as JSON wants it: of each row, if so many were asked for."""
+    from xentcli import stream
     from xentcli.problem import build
 
-    start = time.perf_counter()
     options = loss_options_of(given)
-    problem = build(inputs.logits, inputs.targets, options, inputs.extras)
-    buffer = _buffer(inputs, given) if gradient else None
+    assert inputs.targets
+    streams = stream.Streams(inputs.logits, out=artefact, dtype=_dtype(given))
+    if artefact:
+        artefact.expect(inputs.logits.shape, streams.result_dtype, inputs.logits.format)
+    problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
+    streams.probs = inputs.targets if problem.probs else None
+    kept = Kept()
+    if options.reduction == "none":
+        streams.losses = losses or (kept if given["as_json"] else None)
+        if losses:
+            losses.expect(problem.layout.row_shape)
     with Progress(not given["no_progress"]) as progress:
-        result = compute(problem, options, _run(given, progress), grad=gradient, out=buffer)
-    seconds = time.perf_counter() - start
+        result = stream.cross_entropy(problem, streams, options, _run(given, progress))
     out.tell(result.notes, given)
-    return result, seconds
+    if streams.losses is kept:
+        return result, kept.array(problem.layout.row_shape)
+    return result, result.loss
 
 
 def _run(given: dict[str, Any], progress: Progress) -> Run:
@@ -181,15 +192,11 @@ def _run(given: dict[str, Any], progress: Progress) -> Run:
     return Run(given["backend"], given["threads"], note, progress)
 
 
-def _buffer(inputs: Inputs, given: dict[str, Any]) -> Array | None:
-    """An array of the dtype asked for; without one the default is right."""
-    import numpy as np
-
+def _dtype(given: dict[str, Any]) -> Any:
+    """The dtype asked for; without one the default is right."""
     from xentcli.dtypes import NAMES
 
-    if given["dtype"] == "auto":
-        return None
-    return np.empty(inputs.logits.shape, NAMES[given["dtype"]])
+    return NAMES.get(given["dtype"])
 
 
 def _one_artefact(given: dict[str, Any]) -> None:
@@ -203,15 +210,11 @@ def _one_artefact(given: dict[str, Any]) -> None:
         raise OptionError("command line", what, "-o FILE writes the array to a file")
 
 
-def _about(array: Any, given: dict[str, Any]) -> dict[str, Any]:
-    from xentcli.dtypes import name_of
-    from xentcli.errors import visible
+def _json(value: dict[str, Any]) -> bytes:
+    from xentcli.formats.json import dumps
 
-    path = visible(given["output"])
-    return {"path": path, "shape": list(array.shape), "dtype": name_of(array.dtype)}
+    return dumps(value).encode()
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    from xentcli.formats.json import dumps
-
-    emit(dumps(value))
+    emit(_json(value).decode())

@@ -5,56 +5,43 @@ A file's suffix says its format, else its first bytes do; an option overrules bo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
-import numpy as np
-
-from xentcli.dtypes import BF16, NAMES, Array, narrow
+from xentcli.dtypes import NAMES, Array, narrow
 from xentcli.errors import OptionError
-from xentcli.formats import json, npy, npz, text
+from xentcli.formats import npy, npz, text
+from xentcli.formats.reader import Held, Reader, of_npy
 from xentcli.formats.sink import Writable
 from xentcli.formats.source import Source, open_source
+from xentcli.formats.style import TextStyle
+from xentcli.formats.writer import Format, create_writer
 
 READABLE = ("npy", "npz", "csv", "tsv")
 WRITABLE = (*READABLE, "json")
-
-
-@dataclass(frozen=True)
-class TextStyle:
-    """How text is read and written. Without a delimiter the format's own is used."""
-
-    delimiter: str | None = None
-    header: bool = False
-    decimals: int | None = None
-
-    def between(self, format: str) -> str:
-        """The delimiter for `csv` or `tsv`."""
-        return self.delimiter or ("\t" if format == "tsv" else ",")
+PLAIN = TextStyle()
 
 
 @dataclass(frozen=True)
 class How:
-    """How an input is read. `key_option` is what chooses an array of an archive, if anything."""
+    """How an input is read.
+
+    `key_option` is what chooses an array of an archive, if anything. Text gets the `dtype`, and
+    two nameless bytes are bfloat16 if it is that; other arrays have their own.
+    """
 
     format: str | None = None
     key: str | None = None
-    style: TextStyle = TextStyle()
+    style: TextStyle = PLAIN
     key_option: str | None = None
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An array, the format that it came in, and the name it has in messages."""
-
-    array: Array
-    format: str
-    name: str
+    dtype: str = "auto"
 
     @property
-    def is_text(self) -> bool:
-        """Whether it came as text, which has no dtype and always two axes."""
-        return self.format in ("csv", "tsv")
+    def bfloat16(self) -> bool:
+        """Whether two nameless bytes are a bfloat16."""
+        return self.dtype == "bf16"
 
 
 def suffix_format(path: str) -> str | None:
@@ -71,8 +58,9 @@ def sniff(source: Source) -> str:
     return "npz" if start[:4] == b"PK\x03\x04" else "csv"
 
 
-def load(path: str, how: How = How()) -> Loaded:
-    """Read one array from a path, or from standard input for `-`."""
+@contextmanager
+def open_reader(path: str, how: How = How()) -> Iterator[Reader]:
+    """An array that a path holds, or standard input for `-`, to be read piece by piece."""
     with open_source(path) as source:
         format = how.format or suffix_format(path) or sniff(source)
         if format not in READABLE:
@@ -80,33 +68,39 @@ def load(path: str, how: How = How()) -> Loaded:
         if how.key is not None and format != "npz":
             raise OptionError(source.name, f"this is {format}, and {how.key_option} is for .npz")
         if format == "npy":
-            array = npy.read(source)
+            yield of_npy(source, how.bfloat16)
         elif format == "npz":
-            array = npz.read(source, how.key, how.key_option)
+            archive, names = npz.members(source)
+            key = npz.choose(names, how.key, source.name, how.key_option)
+            yield of_npy(npz.open_member(archive, key, source.name), how.bfloat16)
         else:
-            delimiter = how.style.between(format)
-            text.refuse_binary(source.peek(text.LOOK), source.name)
-            array = text.read(source.read_all(), source.name, delimiter, how.style.header)
-        return Loaded(array, format, source.name)
+            yield of_text(source, format, how)
 
 
-def as_dtype(loaded: Loaded, dtype: str) -> Array:
-    """Logits as `--dtype` reads them: text gets that dtype, two nameless bytes are bfloat16."""
-    array = loaded.array
-    if array.dtype == np.dtype("V2") and dtype == "bf16":
-        return array.view(BF16)
-    if loaded.is_text and dtype != "auto":
-        return narrow(array, NAMES[dtype])
-    return array
+def of_text(source: Source, format: str, how: How) -> Reader:
+    """The reader for a table of numbers in text."""
+    delimiter = how.style.between(format)
+    text.refuse_binary(source.peek(text.LOOK), source.name)
+    array = text.read(source.read_all(), source.name, delimiter, how.style.header)
+    return Held(
+        array if how.dtype == "auto" else narrow(array, NAMES[how.dtype]), source.name, format
+    )
 
 
-def save(stream: Writable, array: Array, format: str, style: TextStyle, name: str) -> None:
-    """Write one array; `name` is what an archive calls it."""
-    if format == "npy":
-        npy.write(stream, array)
-    elif format == "npz":
-        npz.write(stream, array, name)
-    elif format == "json":
-        json.write(stream, array, style.decimals)
-    else:
-        text.write(stream, array, style.between(format), style.decimals)
+def load(path: str, how: How = How()) -> Array:
+    """A whole array from a path, or from standard input for `-`."""
+    with open_reader(path, how) as reader:
+        return reader.whole()
+
+
+def is_text(reader: Reader) -> bool:
+    """Whether an array came as text, which has no dtype and always two axes."""
+    return reader.format in ("csv", "tsv")
+
+
+def save(stream: Writable, array: Array, how: Format) -> None:
+    """Write one whole array."""
+    writer = create_writer(stream, array.shape, array.dtype, how)
+    if array.size:
+        writer.write(array.reshape(-1))
+    writer.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,41 @@ from xentcli.formats.sink import Writable
 from xentcli.formats.text import digits
 
 
-def write(stream: Writable, array: Array, decimals: int | None = None) -> None:
-    """An array with its shape and dtype as one object."""
-    name = name_of(array.dtype)
-    values = widen(array, np.dtype(np.float32)) if array.dtype == BF16 else array
-    head = {"shape": list(array.shape), "dtype": name}
-    bad = int(np.count_nonzero(~np.isfinite(values)))
-    shortest = [float(number) for number in digits(values.reshape(-1), None)]
-    data = plain(np.reshape(shortest, array.shape), decimals)
-    stream.write(dumps({**head, "nonfinite": bad, "data": data}).encode())
+class JsonWriter:
+    """One object with the shape, the dtype, the numbers in nested lists, and how many of them are
+    not finite: that comes last, when it is known."""
+
+    def __init__(
+        self,
+        stream: Writable,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        decimals: int | None,
+    ) -> None:
+        self._stream, self._decimals = stream, decimals
+        self._lengths = [prod(shape[axis:]) for axis in range(len(shape))]  # of the lists, flat
+        self._done, self._bad = 0, 0
+        head = json.dumps({"shape": list(shape), "dtype": name_of(dtype)}).removesuffix("}")
+        empty = json.dumps(np.empty(shape).tolist()) if 0 in shape else ""
+        stream.write(f'{head}, "data": {empty}'.encode())
+
+    def write(self, values: Array) -> None:
+        """The next numbers, whole lines of the last axis."""
+        values = widen(values, np.dtype(np.float32)) if values.dtype == BF16 else values
+        self._bad += int(np.count_nonzero(~np.isfinite(values)))
+        width = self._lengths[-1] if self._lengths else 1
+        for line in values.reshape(-1, width):
+            shortest = [float(number) for number in digits(line, None)]
+            text = json.dumps(plain(shortest, self._decimals), allow_nan=False)[1:-1]
+            opened = "[" * sum(self._done % length == 0 for length in self._lengths)
+            comma = ", " if self._done else ""
+            self._done += width
+            closed = "]" * sum(self._done % length == 0 for length in self._lengths)
+            self._stream.write(f"{comma}{opened}{text}{closed}".encode())
+
+    def finish(self) -> None:
+        """The end of the object."""
+        self._stream.write(f', "nonfinite": {self._bad}}}\n'.encode())
 
 
 def dumps(value: dict[str, Any]) -> str:

@@ -7,16 +7,15 @@ which a hostile file can crash or make allocate. Format: numpy.lib.format, NEP 1
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import BF16, Array
+from xentcli.dtypes import BF16, Array, name_of
 from xentcli.errors import DtypeError, FormatError
-from xentcli.formats.sink import Writable
-from xentcli.formats.source import Source
+from xentcli.formats.source import Member, Source
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000  # NumPy's own limit
@@ -38,6 +37,7 @@ class Header:
     dtype: np.dtype[Any]
     fortran_order: bool
     version: tuple[int, int]
+    start: int = 0  # of the data, in bytes
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +67,7 @@ def read_header(source: Source) -> Header:
         text = raw.decode("utf-8" if major == 3 else "latin-1")
     except UnicodeDecodeError as error:
         raise FormatError(where, f"byte {8 + width + error.start} is not UTF-8") from error
-    return _parse(text, where, (major, minor))
+    return replace(_parse(text, where, (major, minor)), start=source.position)
 
 
 def _hint(start: bytes) -> str | None:
@@ -128,15 +128,11 @@ def _dtype(descr: str, where: str) -> np.dtype[Any]:
     return np.dtype(descr)
 
 
-def read(source: Source) -> Array:
-    """The array of an .npy stream that holds exactly one."""
-    return read_data(source, read_header(source))
-
-
 def check_size(source: Source, header: Header) -> None:
     """Where the size of the file is known, it has to be what the header says."""
-    if source.size is not None and source.size - source.position != header.nbytes:
-        raise _wrong_size(source, header, source.size - source.position)
+    size = source.declared if isinstance(source, Member) else source.size
+    if size is not None and size - source.position != header.nbytes:
+        raise _wrong_size(source, header, size - source.position)
 
 
 def read_data(source: Source, header: Header) -> Array:
@@ -144,13 +140,25 @@ def read_data(source: Source, header: Header) -> Array:
     check_size(source, header)
     data = source.read_buffer(header.nbytes)
     if len(data) < header.nbytes:
-        raise _wrong_size(source, header, len(data))
-    if source.read(1):
-        raise FormatError(source.name, "more bytes follow the array")
+        raise ended_early(source, header)
+    finish(source)
     flat = data.view(header.dtype)
     if header.fortran_order:
         return flat.reshape(header.shape[::-1]).T
     return flat.reshape(header.shape)
+
+
+def finish(source: Source) -> None:
+    """Nothing may follow the array, and the file may not have changed meanwhile."""
+    source.verify()
+    if source.read(1):
+        raise FormatError(source.name, "more bytes follow the array")
+
+
+def ended_early(source: Source, header: Header) -> Exception:
+    """Why fewer bytes came than the header says."""
+    source.verify()
+    return _wrong_size(source, header, source.position - header.start)
 
 
 def _wrong_size(source: Source, header: Header, have: int) -> FormatError:
@@ -158,18 +166,22 @@ def _wrong_size(source: Source, header: Header, have: int) -> FormatError:
     what = "surplus" if have > need else "missing"
     return FormatError(
         source.name,
-        f"shape {header.shape} of {header.dtype.name} needs {need} bytes of data, the file has "
+        f"shape {header.shape} of {name_of(header.dtype)} needs {need} bytes of data, the file has "
         f"{have}: {abs(have - need)} {what}",
     )
 
 
-def write(stream: Writable, array: Array) -> None:
-    """One array as version 1.0, in C order and little-endian."""
-    dtype = np.dtype("V2") if array.dtype == BF16 else array.dtype.newbyteorder("<")
-    shape = tuple(int(n) for n in array.shape)
-    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
+def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The header of an array as version 1.0, in C order and little-endian."""
+    descr = np.dtype("V2") if dtype == BF16 else dtype.newbyteorder("<")
+    text = f"{{'descr': '{descr.str}', 'fortran_order': False, 'shape': {shape}, }}"
     padding = -(len(MAGIC) + 4 + len(text) + 1) % 64  # the data start aligned
     header = (text + " " * padding + "\n").encode("latin-1")
-    stream.write(MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header)
-    data = np.ascontiguousarray(array, None if array.dtype == BF16 else dtype)
-    stream.write(data.reshape(-1).view(np.uint8).data)
+    return MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def data_bytes(array: Array) -> memoryview:
+    """The numbers of an array as they follow the header."""
+    dtype = None if array.dtype == BF16 else array.dtype.newbyteorder("<")
+    data: memoryview = np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
+    return data

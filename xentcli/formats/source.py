@@ -7,13 +7,13 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import numpy as np
 
 from xentcli.dtypes import Array
-from xentcli.errors import FileError, OptionError, visible
+from xentcli.errors import FileError, FormatError, OptionError, visible
 
 CHUNK = 1 << 24
 
@@ -21,19 +21,26 @@ CHUNK = 1 << 24
 class Source:
     """A stream of bytes with a name for messages and, for a plain file, a size.
 
-    A few bytes can be looked at before they are read, which pipes do not offer. Nothing is
-    allocated because of a size that is only `declared`, as by an archive for its members.
+    A few bytes can be looked at before they are read, which pipes do not offer.
     """
 
-    def __init__(
-        self, stream: IO[bytes], name: str, size: int | None = None, *, declared: bool = False
-    ) -> None:
+    def __init__(self, stream: IO[bytes], name: str, path: str | None = None) -> None:
         self._stream = stream
         self._ahead = b""
-        self._declared = declared
+        self._path = path
+        self._state = os.fstat(stream.fileno()) if path else None
         self.name = name
-        self.size = size
         self.position = 0
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes there are, where that is certain."""
+        return self._state.st_size if self._state else None
+
+    @property
+    def file(self) -> IO[bytes] | None:
+        """The file to seek in, where it is one."""
+        return self._stream if self._state else None
 
     def peek(self, count: int) -> bytes:
         """The next bytes, without consuming them."""
@@ -62,18 +69,19 @@ class Source:
 
     def read_buffer(self, count: int) -> Array:
         """That many bytes as a writable array; nothing is allocated before it is there."""
-        if not self._declared and self.size is not None and self.size - self.position >= count:
-            return self._fill(np.empty(count, np.uint8))
+        if self.size is not None and self.size - self.position >= count:
+            return self.fill(np.empty(count, np.uint8))
         parts = [np.empty(0, np.uint8)]
         while count:
             wanted = min(count, CHUNK)
-            parts.append(self._fill(np.empty(wanted, np.uint8)))
+            parts.append(self.fill(np.empty(wanted, np.uint8)))
             if len(parts[-1]) < wanted:
                 break
             count -= wanted
         return np.concatenate(parts)
 
-    def _fill(self, buffer: Array) -> Array:
+    def fill(self, buffer: Array) -> Array:
+        """Read into a buffer of bytes; what of it was filled, less only at the end."""
         first = self.read(min(len(self._ahead), len(buffer)))
         buffer[: len(first)] = np.frombuffer(first, np.uint8)
         filled = len(first)
@@ -86,6 +94,26 @@ class Source:
             self.position += count
         return buffer[:filled]
 
+    def read_at(self, view: memoryview, offset: int) -> int:
+        """Read from any place of a plain file, without moving on; the number of bytes."""
+        assert self._state
+        try:
+            return os.preadv(self._stream.fileno(), [view], offset)
+        except OSError as error:
+            raise failed(self.name, "reading", error) from error
+
+    def verify(self) -> None:
+        """An error where a plain file has changed since it was opened."""
+        if self._state is None or self._path is None:
+            return
+        now = os.fstat(self._stream.fileno())
+        if (now.st_size, now.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
+            raise FileError(self.name, "changed while it was read")
+        with suppress(OSError):  # that it was removed does not matter: everything was read
+            there = os.stat(self._path)  # noqa: PTH116 (Path would change the name)
+            if (there.st_dev, there.st_ino) != (now.st_dev, now.st_ino):
+                raise FileError(self.name, "was replaced while it was read")
+
     def _into(self, view: memoryview) -> int:
         try:
             return self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
@@ -97,6 +125,31 @@ class Source:
             return self._stream.read(count)
         except OSError as error:
             raise failed(self.name, "reading", error) from error
+
+
+class Member(Source):
+    """A member of an archive: its size is only declared, and nothing is allocated because of it.
+
+    `broken` are the errors that a damaged archive shows itself by.
+    """
+
+    def __init__(
+        self, stream: IO[bytes], name: str, size: int, broken: tuple[type[Exception], ...]
+    ) -> None:
+        super().__init__(stream, name)
+        self.declared, self._broken = size, broken
+
+    def _into(self, view: memoryview) -> int:
+        try:
+            return super()._into(view)
+        except self._broken as error:
+            raise FormatError(self.name, f"the archive is damaged: {error}") from error
+
+    def _read_some(self, count: int) -> bytes:
+        try:
+            return super()._read_some(count)
+        except self._broken as error:
+            raise FormatError(self.name, f"the archive is damaged: {error}") from error
 
 
 def failed(where: str, doing: str, error: OSError) -> FileError:
@@ -115,9 +168,8 @@ def open_source(path: str) -> Iterator[Source]:
         return
     try:
         with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (Path would change the name)
-            state = os.fstat(stream.fileno())
-            regular = stat.S_ISREG(state.st_mode)
-            yield Source(stream, name, state.st_size if regular else None)
+            regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+            yield Source(stream, name, path if regular else None)
     except FileNotFoundError as error:
         if error.filename != path:
             raise

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 temporaries: set[str] = set()
+terminal: list[bytes] = []  # what puts a terminal in order whose cursor is hidden
 
 _waiting: list[int] = []
 _held = [False]
@@ -46,6 +47,9 @@ def _stop(number: int, frame: Any) -> None:
     for name in list(temporaries):
         with suppress(OSError):
             Path(name).unlink()
+    for text in terminal:
+        with suppress(OSError):
+            os.write(2, text)
     die(number)
 
 

@@ -11,7 +11,10 @@ from typing import Any, TextIO
 
 import click
 
+from xentcli import cleanup
 from xentcli.errors import FileError
+
+SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # and clear the line of the bar
 
 State = dict[str, Any]  # settings of the invocation, and the files' names
 
@@ -75,9 +78,13 @@ def show(draw: Callable[[int], Any]) -> None:
 
 
 class Progress:
-    """A bar on stderr, once the work has taken a second, where a person may see it."""
+    """A bar on stderr, once the work has taken a second, where a person may see it.
 
-    def __init__(self, wanted: bool) -> None:
+    It shows the rate at which `nbytes` of input go through, and the time that is left.
+    """
+
+    def __init__(self, wanted: bool, nbytes: int) -> None:
+        self._nbytes = nbytes
         seen = sys.stderr is not None and sys.stderr.isatty()
         self._wanted = wanted and seen and not state().get("quiet")
         self._start = time.monotonic()
@@ -91,19 +98,32 @@ class Progress:
         if not self._wanted or (self._bar is None and time.monotonic() - self._start < 1):
             return
         if self._bar is None:
-            from rich.console import Console
-            from rich.progress import Progress as Bar
-
-            color = wants_color(sys.stderr, state().get("color", "auto"))
-            console = Console(stderr=True, color_system="auto" if color else None)
-            self._bar = Bar(console=console, transient=True)
-            self._bar.start()
-            self._bar.add_task("rows", total=total)
-        self._bar.update(0, completed=done)
+            self._bar = _bar(self._nbytes)
+        self._bar.update(0, completed=self._nbytes * done // max(1, total))
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+            cleanup.terminal.remove(SHOW_CURSOR)
+
+
+def _bar(nbytes: int) -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    color = wants_color(sys.stderr, state().get("color", "auto"))
+    console = Console(stderr=True, color_system="auto" if color else None)
+    columns = (
+        progress.BarColumn(None),
+        progress.TaskProgressColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    bar = progress.Progress(*columns, console=console, transient=True)
+    cleanup.terminal.append(SHOW_CURSOR)
+    bar.start()
+    bar.add_task("", total=nbytes)
+    return bar
 
 
 def stdout_is_terminal() -> bool:

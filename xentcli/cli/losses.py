@@ -153,7 +153,7 @@ def _probabilities(inputs: Inputs, given: dict[str, Any], artefact: Artefact) ->
     streams = stream.Streams(logits, out=artefact, dtype=_dtype(given))
     layout = find(logits.shape, None, options.class_axis)
     artefact.expect(layout.shape, streams.result_dtype, logits.format)
-    with Progress(not given["no_progress"]) as progress:
+    with Progress(not given["no_progress"], out.nbytes(inputs.logits)) as progress:
         result = stream.softmax(layout, streams, options, _run(given, progress), log=given["log"])
     out.tell(result.notes, given)
     return result
@@ -178,7 +178,7 @@ def _cross_entropy(
         streams.losses = losses or (kept if given["as_json"] else None)
         if losses:
             losses.expect(problem.layout.row_shape)
-    with Progress(not given["no_progress"]) as progress:
+    with Progress(not given["no_progress"], out.nbytes(inputs.logits)) as progress:
         result = stream.cross_entropy(problem, streams, options, _run(given, progress))
     out.tell(result.notes, given)
     if streams.losses is kept:

@@ -28,7 +28,12 @@ class Work:
     def done(self, *arrays: Any) -> None:
         """The work is over; `arrays` are readers and artefacts, or None."""
         self.seconds = time.perf_counter() - self._start
-        self.nbytes = sum(prod(a.shape) * a.dtype.itemsize for a in arrays if a is not None)
+        self.nbytes = sum(map(nbytes, filter(None, arrays)))
+
+
+def nbytes(array: Any) -> int:
+    """The size of a reader's or an artefact's array."""
+    return int(prod(array.shape) * array.dtype.itemsize)
 
 
 def tell(notes: tuple[Note, ...], given: dict[str, Any]) -> None:

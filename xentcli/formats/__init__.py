@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from xentcli.dtypes import NAMES, Array, narrow
 from xentcli.errors import OptionError
-from xentcli.formats import npy, npz, text
+from xentcli.formats import foreign, npy, npz, text
 from xentcli.formats.reader import Held, Reader, of_npy
 from xentcli.formats.sink import Writable
 from xentcli.formats.source import Source, open_source
@@ -52,10 +52,13 @@ def suffix_format(path: str) -> str | None:
 
 def sniff(source: Source) -> str:
     """The format that a stream's first bytes show."""
-    start = source.peek(6)
-    if start == npy.MAGIC:
+    start = source.peek(foreign.LOOK)
+    if start[:6] == npy.MAGIC:
         return "npy"
-    return "npz" if start[:4] == b"PK\x03\x04" else "csv"
+    if start[:4] == b"PK\x03\x04":
+        return "npz"
+    foreign.refuse(start, source.name)
+    return "csv"
 
 
 @contextmanager

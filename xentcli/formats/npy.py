@@ -15,6 +15,7 @@ import numpy as np
 
 from xentcli.dtypes import BF16, Array, name_of
 from xentcli.errors import DtypeError, FormatError
+from xentcli.formats.foreign import PICKLE
 from xentcli.formats.source import Member, Source
 
 MAGIC = b"\x93NUMPY"
@@ -74,7 +75,7 @@ def _hint(start: bytes) -> str | None:
     if start[:2] == b"PK":
         return "it looks like an .npz (zip) file: --input-format npz"
     if start[:1] == b"\x80":
-        return "it looks like a pickle, which xent never opens; save it with numpy.save"
+        return f"it looks like {PICKLE[0]}; {PICKLE[1]}"
     return None
 
 

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 
 from xentcli.errors import FormatError, OptionError, plural, visible
+from xentcli.formats import foreign
 from xentcli.formats.source import Member, Source
 
 # What zipfile raises on damaged archives, besides the error that it has for them.
@@ -30,6 +31,7 @@ def members(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
         archive = zipfile.ZipFile(source.file or io.BytesIO(source.read_all()))
     except _BROKEN as error:
         raise FormatError(source.name, f"not an .npz file: {error}") from error
+    foreign.refuse_archive(archive.namelist(), source.name)
     return archive, [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
 
 

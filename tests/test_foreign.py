@@ -1,0 +1,62 @@
+"""Files that people have and xent does not read: what they are is said, and how to convert them."""
+
+import io
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from cli import assert_error, inside, npy
+
+HEAD = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+
+
+def pytorch():
+    """What torch.save writes: a zip with a pickle and the numbers."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("logits/data.pkl", pickle.dumps([1]))
+        archive.writestr("logits/data/0", bytes(48))
+    return data.getvalue()
+
+
+FILES = {
+    "l.pt": (pytorch(), ["PyTorch", "torch.load"]),
+    "l.pth": (pickle.dumps([1], 2), ["pickle", "numpy.save"]),
+    "l.pkl": (pickle.dumps([1]), ["pickle", "numpy.save"]),
+    "l.safetensors": (struct.pack("<Q", len(HEAD)) + HEAD + bytes(4), ["safetensors"]),
+    "l.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), ["HDF5", "h5py"]),
+    "l.parquet": (b"PAR1" + bytes(99), ["Parquet"]),
+    "l.arrow": (b"ARROW1" + bytes(99), ["Arrow"]),
+    "l.npy.zst": (b"\x28\xb5\x2f\xfd" + bytes(99), ["zstd -dc"]),
+    "l.npy.xz": (b"\xfd7zXZ\0" + bytes(99), ["xz -dc"]),
+    "l.npy.bz2": (b"BZh91AY" + bytes(99), ["bunzip2"]),
+    "l.npy.gz": (b"\x1f\x8b\x08" + bytes(99), ["gunzip"]),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("command", [["grad", "FILE", "t.npy"], ["inspect", "FILE"]])
+def test_a_foreign_file_is_named(command, name, files, capfdbinary):
+    data, words = FILES[name]
+    (files / name).write_bytes(data)
+    arguments = [name if word == "FILE" else word for word in command]
+    assert_error(inside(capfdbinary, *arguments), 1, name, *words)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_foreign_stream_is_named(name, files, capfdbinary):
+    data, words = FILES[name]
+    assert_error(inside(capfdbinary, "softmax", "-", stdin=data), 1, "<stdin>", *words)
+
+
+def test_a_pickle_under_another_name_is_named_too(files, capfdbinary):
+    (files / "a.npy").write_bytes(pickle.dumps([1]))
+    assert_error(inside(capfdbinary, "softmax", "a.npy"), 1, "a.npy", "pickle")
+
+
+def test_what_only_looks_like_it_is_read(files, capfdbinary):
+    (files / "a").write_bytes(npy(np.zeros((2, 3))))
+    assert inside(capfdbinary, "softmax", "a").code == 0
+    assert inside(capfdbinary, "softmax", "-", stdin=b"1,2,3\n").code == 0

@@ -26,10 +26,7 @@ def inspect_path(path: str, how: How, stats: bool) -> list[Facts]:
             return [_of_npy(source, stats)]
         if format == "npz":
             return _of_npz(source, how, stats)
-        text.refuse_binary(source.peek(text.LOOK), source.name)
-        table = text.read(
-            source.read_all(), source.name, how.style.between(format), how.style.header
-        )
+        table = text.read(source, how.style.between(format), how.style.header)
         facts = {"name": source.name, "format": format, "shape": table.shape, "dtype": "float64"}
         return [{**facts, **(statistics(table) if stats else {})}]
 

@@ -85,8 +85,7 @@ def load(path: str, how: How = How()) -> Loaded:
             array = npz.read(source, how.key, how.key_option)
         else:
             delimiter = how.style.between(format)
-            text.refuse_binary(source.peek(text.LOOK), source.name)
-            array = text.read(source.read_all(), source.name, delimiter, how.style.header)
+            array = text.read(source, delimiter, how.style.header)
         return Loaded(array, format, source.name)
 
 

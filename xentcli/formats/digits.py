@@ -17,7 +17,7 @@ import numpy as np
 from xentcli.dtypes import Array
 from xentcli.formats.scaling import power, times_power
 
-PIECE = 1 << 13  # numbers at a time: their arrays stay in the cache
+PIECE = 1 << 14  # numbers at a time: their arrays stay in the cache
 _RANGE = (1e-260, 1e280)  # where scaling is exact enough
 _NEAR = 2.0**-40  # relative; margins are known much better than this
 
@@ -86,7 +86,8 @@ def _joined(values: Array, separators: Array) -> bytes:
         columns[where, 1:4] = np.frombuffer(name, np.uint8)
         shown[where, 1:-1] = np.arange(1, shown.shape[1] - 1) < 4
         shown[where, 0] &= name == b"inf"
-    return columns[shown].tobytes()
+    columns *= shown
+    return columns.tobytes().translate(None, b"\0")  # some times as fast as columns[shown]
 
 
 @dataclass(frozen=True)

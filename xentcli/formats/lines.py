@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from xentcli.errors import FormatError
 from xentcli.formats.source import Source
 
-CHUNK = 1 << 18  # bytes read at a time
+CHUNK = 1 << 19  # bytes read at a time: their numbers still fit into the cache
 LONGEST = 1 << 27  # bytes of a line, which is the least that has to be in memory
 _BLANKS = b" \r\n"
 
@@ -28,17 +30,18 @@ class Lines:
         text = self._read()
         end = text.find(b"\n") + 1
         self._rest = text[end:] + self._rest
-        self._complete -= text.count(b"\n", end)
+        self._complete -= _count(text[end:])
 
     def read(self) -> tuple[int, bytes]:
         """The next lines and the number of the first; no bytes at the end."""
         while text := self._read():
-            number = self._complete - text.count(b"\n") + 1
-            text = text.replace(b"\r\n", b"\n")
+            number = self._complete - _count(text) + 1
+            if b"\r" in text:  # which is found out faster than by replace
+                text = text.replace(b"\r\n", b"\n")
             filled = len(text.rstrip(_BLANKS))
             end = text.find(b"\n", filled) + 1 if filled else 0
             blank = text[end : text.find(b"\n", end) + 1]
-            after = (number + text.count(b"\n", 0, end), blank)
+            after = (number + _count(text[:end]) if blank else 0, blank)
             held = self._blank
             if filled:
                 self._blank = after
@@ -56,10 +59,15 @@ class Lines:
             self._rest = data[end:] if end else b""
             size += len(data)
             if size > LONGEST and not end:
-                number = self._complete + parts[0].count(b"\n") + 1
+                number = self._complete + _count(parts[0]) + 1
                 what = f"line {number} is longer than {LONGEST} bytes"
                 raise FormatError(self._source.name, what)
         text = b"".join(parts)
         text += b"\n" if text and not text.endswith(b"\n") else b""
-        self._complete += text.count(b"\n")
+        self._complete += _count(text)
         return text
+
+
+def _count(text: bytes) -> int:
+    """Line feeds; some times as fast as the method of bytes."""
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))

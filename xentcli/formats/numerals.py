@@ -18,10 +18,16 @@ LONGEST = 1000  # characters in a cell
 _WORDS = 3  # of eight digits, behind the point
 _PAD = b"\n" * 8 * _WORDS  # so that words may begin before the text
 _SCALES = (-250, 270)  # powers of ten that keep every product in range
-_MANTISSA = 1.8e19  # below 2**64
+_MOST = 8 * _WORDS  # bytes of digits and a point
+_FRONT = 18 * 10**10  # before eight more digits: below 2**64
 
 _POINT, _E, _MINUS, _PLUS, _LINE, _BLANK = b".e-+\n "
 _ONES = 0x0101010101010101
+# Which bytes of a word belong to the last n of some words, from 16 words' bytes on.
+_LAST = np.array(
+    [2**64 - 2 ** (64 - 8 * min(max(n - 8 * (_WORDS - 1), 0), 8)) for n in range(2 * _MOST)],
+    np.uint64,
+)
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,12 @@ def _trimmed(buffer: Array, marks: _Marks) -> _Marks:
 def _values(buffer: Array, marks: _Marks) -> tuple[Array, Array]:
     sign = buffer[marks.starts]
     begin = marks.starts + ((sign == _MINUS) | (sign == _PLUS))
-    whole = np.where(marks.has_point, marks.point - begin, 0)
-    behind = marks.stop - np.where(marks.has_point, marks.point + 1, begin)
-    sure = marks.plain & (whole <= 8) & (behind <= 8 * _WORDS) & (whole + behind > 0)
-    mantissa, good = _mantissa(buffer, marks, whole, np.where(sure, behind, 0))
+    count = marks.stop - begin - marks.has_point
+    sure = marks.plain & (count > 0) & (count < _MOST)
+    behind = marks.stop - 1 - np.where(marks.has_point, marks.point, begin - 1)
+    if not sure.all():
+        count, behind = np.where(sure, count, 1), np.where(sure, behind, 1)
+    mantissa, good = _digits(buffer, marks.stop, count, behind)
     exponent, fine = _exponents(buffer, marks)
     exponent -= behind * marks.has_point
     sure &= good & fine & (exponent >= _SCALES[0]) & (exponent <= _SCALES[1])
@@ -126,17 +134,6 @@ def _scaled(mantissa: Array, exponent: Array) -> tuple[Array, Array]:
     return high, (high + (low + slack) == high) & (high + (low - slack) == high)
 
 
-def _mantissa(buffer: Array, marks: _Marks, whole: Array, behind: Array) -> tuple[Array, Array]:
-    """All digits as one whole number, and where there are only digits, and not too many."""
-    words = max(1, -(-int(behind.max()) // 8))
-    front, good = _digits(buffer, marks.point, whole, 1)
-    back, fine = _digits(buffer, marks.stop, behind, words)
-    shift = power(behind)
-    small = front.astype(np.float64) * shift + back.astype(np.float64) < _MANTISSA
-    shift = np.where(small & (behind < 20), shift, 0.0)
-    return front * shift.astype(np.uint64) + back, good & fine & small
-
-
 def _exponents(buffer: Array, marks: _Marks) -> tuple[Array, Array]:
     """The exponents after an e, else 0, and where they are plain."""
     exponents, plain = np.zeros(len(marks.ends), np.int64), np.ones(len(marks.ends), np.bool_)
@@ -144,25 +141,35 @@ def _exponents(buffer: Array, marks: _Marks) -> tuple[Array, Array]:
     if some.size:
         start, end = marks.stop[some] + 1, marks.ends[some]
         sign = buffer[start]
-        count = end - start - ((sign == _MINUS) | (sign == _PLUS))
-        number, good = _digits(buffer, end, np.clip(count, 0, 8), 1)
+        length = end - start - ((sign == _MINUS) | (sign == _PLUS))
+        count = np.clip(length, 1, 3)
+        number, good = _digits(buffer, end, count, count)
         size = number.astype(np.int64)
         exponents[some] = np.where(sign == _MINUS, -size, size)
-        plain[some] = good & (count > 0) & (count <= 3)
+        plain[some] = good & (length == count)
     return exponents, plain
 
 
-def _digits(buffer: Array, ends: Array, counts: Array, words: int) -> tuple[Array, Array]:
-    """The numbers of so many digits before these places, and where they are digits."""
+def _digits(buffer: Array, ends: Array, count: Array, behind: Array) -> tuple[Array, Array]:
+    """The numbers of so many digits before these places, and where they are plain.
+
+    A point is passed over where fewer digits are behind it than there are in all.
+    """
+    words = min(_WORDS, -(-(int(count.max()) + 1) // 8))
     size = 8 * words
     every = np.ndarray((len(buffer) - size + 1,), f"V{size}", buffer, 0, (1,))
     raw = every[ends - size].view("<u8").reshape(-1, words)
-    bits = 64 - 8 * counts
     total, wrong = np.zeros(len(ends), np.uint64), np.zeros(len(ends), np.uint64)
     for word in range(words):
-        drop = np.clip(bits + 64 * (words - 1 - word), 0, 64).view(np.uint64)
-        digits = ((raw[:, word] ^ (0x30 * _ONES)) >> drop) << drop
+        last = _LAST[8 * word + 8 * (_WORDS - words) :]
+        moved = raw[:, word] << 8
+        if word:
+            moved |= raw[:, word - 1] >> 56
+        moved ^= (raw[:, word] ^ moved) & last.take(behind)
+        digits = (moved ^ (0x30 * _ONES)) & last.take(count)
         wrong |= (digits + 0x76 * _ONES) | digits  # a byte above 9 gets its highest bit
+        if word == 2:
+            wrong |= np.where(total < _FRONT, 0, 0x80 * _ONES).astype(np.uint64)
         total = total * 10**8 + _eight(digits)
     return total, (wrong & (0x80 * _ONES)) == 0
 

@@ -17,15 +17,16 @@ import numpy as np
 from xentcli.dtypes import BF16, Array, widen
 from xentcli.errors import FormatError, plural, visible
 from xentcli.formats.digits import encode
-from xentcli.formats.lines import Lines
-from xentcli.formats.numerals import LONGEST, parse
+from xentcli.formats.lines import CHUNK, Lines
+from xentcli.formats.numerals import LONGEST, Cells, parse
 from xentcli.formats.sink import Writable
 from xentcli.formats.source import Source
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_KNOWN = {word: float(word) for word in (b"nan", b"inf", b"-inf")}
 _LOOK = 4096  # bytes that are looked at before all are read
-_PIECE = 1 << 18  # bytes that are parsed at a time, however long a line is
+_PIECE = 2 * CHUNK  # bytes that are parsed at a time, however long a line is
 
 
 class Reader:
@@ -63,11 +64,8 @@ class Reader:
         parts, lasts, count = [], [], 0
         for piece in _pieces(text, self._delimiter.encode()):
             cells = parse(piece, self._delimiter.encode())
-            for index in np.flatnonzero(~cells.sure):
-                value = _number(piece[cells.starts[index] : cells.ends[index]])
-                if value is None:
-                    raise self._mistake(number, text)
-                cells.values[index] = value
+            if not _complete(piece, cells):
+                raise self._mistake(number, text)
             parts.append(cells.values)
             lasts.append(cells.last + count)
             count += len(cells.values)
@@ -121,6 +119,18 @@ def _pieces(text: bytes, delimiter: bytes) -> Iterator[bytes]:
             stop = max(ends) + 1 or min(place for place in later if place >= 0) + 1
         yield text[start:stop]
         start = stop
+
+
+def _complete(piece: bytes, cells: Cells) -> bool:
+    """Read the cells that are not sure one by one; false where one is no number."""
+    unsure = np.flatnonzero(~cells.sure)
+    places = zip(cells.starts[unsure].tolist(), cells.ends[unsure].tolist(), strict=True)
+    texts = (piece[start:end] for start, end in places)
+    numbers = [_KNOWN.get(text) or _number(text) for text in texts]
+    if None in numbers:
+        return False
+    cells.values[unsure] = numbers
+    return True
 
 
 def _number(raw: bytes) -> float | None:

@@ -137,12 +137,12 @@ def _cut(
     for place in range(1, most):
         step = 10**place
         down = whole // step * step
-        below = (whole - down) + rest
-        up = below > 0.5 * step
-        distance = np.abs(below - up * float(step))
+        beyond = (2 * (whole - down) - step) + 2 * rest  # twice the way past the middle
+        up = beyond > 0
+        distance = np.abs((whole - (down + up * step)) + rest)  # of whole numbers first: exact
         fits = distance < upper
         doubt = (distance > lower * (1 - _NEAR)) & (distance < upper * (1 + _NEAR))
-        doubt |= fits & (np.abs(below - 0.5 * step) < _NEAR * step + 2.0**-30)
+        doubt |= fits & (np.abs(beyond) < _NEAR * step + 2.0**-30)
         sure[some[doubt]] = False
         some = some[fits]
         if not some.size:

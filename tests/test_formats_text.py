@@ -21,6 +21,7 @@ from cli import (
 from helpers import assert_same_bits
 
 from xentcli.formats import text
+from xentcli.formats.source import Source
 
 NO_NUMBERS = {
     "abc": "abc",
@@ -124,7 +125,7 @@ def test_a_bad_table_in_a_pipe_is_one_error(name, tmp_path):
 
 def read(data, *options):
     """A table as the library reads it."""
-    return text.read(data, "a table", *options)
+    return text.read(Source(io.BytesIO(data), "a table"), *options)
 
 
 TABLE = np.array([[1.0, 2.0], [3.0, 4.5]])

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from xentcli.cli.console import state
@@ -64,6 +65,7 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
         if "targets" in paths:
             how = How(given["target_format"], given["target_key"], style, "--target-key")
             targets = stack.enter_context(open_reader(paths.pop("targets"), how))
+            _tell_rows(logits, targets)
             targets = _line_as_targets(targets, logits.shape)
         beside = {role: load(path, How(style=style)) for role, path in paths.items()}
         upstream = beside.pop("upstream", numbers["upstream"])
@@ -84,6 +86,19 @@ def _number(text: str | None) -> float | None:
     if not math.isfinite(value):
         raise OptionError("upstream", f"{text} is not allowed: a finite number, or a file")
     return value
+
+
+def _tell_rows(logits: Reader, targets: Reader) -> None:
+    """A long table in a pipe does not say how many lines it has; the array beside it does."""
+    from xentcli.formats import is_text
+    from xentcli.formats.table import TableReader
+
+    for one, other in ((logits, targets), (targets, logits)):
+        if isinstance(one, TableReader) and one.rows is None:
+            if isinstance(other, TableReader) and other.rows is None:
+                other.count()
+            a_line = is_text(other) and other.shape[0] == 1
+            one.assume(prod(other.shape) if a_line else prod(other.shape[:1]))
 
 
 def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:

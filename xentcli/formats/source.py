@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class Source:
         self._ahead = b""
         self._path = path
         self._state = os.fstat(stream.fileno()) if path else None
+        self._copy: IO[bytes] | None = None
         self.name = name
         self.position = 0
 
@@ -102,6 +104,21 @@ class Source:
         except OSError as error:
             raise failed(self.name, "reading", error) from error
 
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """What is read in here is read once more afterwards. A pipe is kept in a file for that."""
+        ahead, position = self._ahead, self.position
+        if self._state:
+            start = self._stream.tell()
+            yield
+            self._stream.seek(start)
+        else:
+            self._copy = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (it becomes the stream)
+            yield
+            self._stream, self._copy = self._copy, None
+            self._stream.seek(0)
+        self._ahead, self.position = ahead, position
+
     def verify(self) -> None:
         """An error where a plain file has changed since it was opened."""
         if self._state is None or self._path is None:
@@ -122,9 +139,19 @@ class Source:
 
     def _read_some(self, count: int) -> bytes:
         try:
-            return self._stream.read(count)
+            data = self._stream.read(count)
         except OSError as error:
             raise failed(self.name, "reading", error) from error
+        if self._copy:
+            self._keep(data)
+        return data
+
+    def _keep(self, data: bytes) -> None:
+        assert self._copy
+        try:
+            self._copy.write(data)
+        except OSError as error:
+            raise failed("temporary file", "writing", error) from error
 
 
 class Member(Source):

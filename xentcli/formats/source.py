@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -30,7 +30,8 @@ class Source:
         self._ahead = b""
         self._path = path
         self._state = os.fstat(stream.fileno()) if path else None
-        self._copy: IO[bytes] | None = None
+        self._copy: IO[bytes] | None = None  # where it is kept what is read
+        self._kept: IO[bytes] | None = None
         self.name = name
         self.position = 0
 
@@ -43,6 +44,11 @@ class Source:
     def file(self) -> IO[bytes] | None:
         """The file to seek in, where it is one."""
         return self._stream if self._state else None
+
+    def close(self) -> None:
+        """Let go of what `again` has kept; the stream itself is the opener's."""
+        if self._kept:
+            self._kept.close()
 
     def peek(self, count: int) -> bytes:
         """The next bytes, without consuming them."""
@@ -113,9 +119,9 @@ class Source:
             yield
             self._stream.seek(start)
         else:
-            self._copy = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (it becomes the stream)
+            self._copy = self._kept = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
             yield
-            self._stream, self._copy = self._copy, None
+            self._stream, self._copy = self._kept, None
             self._stream.seek(0)
         self._ahead, self.position = ahead, position
 
@@ -191,12 +197,14 @@ def open_source(path: str) -> Iterator[Source]:
     if not path:
         raise OptionError("command line", "an input's name is empty")
     if path == "-":
-        yield Source(_stdin(), "<stdin>")
+        with closing(Source(_stdin(), "<stdin>")) as source:
+            yield source
         return
     try:
         with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (Path would change the name)
             regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-            yield Source(stream, name, path if regular else None)
+            with closing(Source(stream, name, path if regular else None)) as source:
+                yield source
     except FileNotFoundError as error:
         if error.filename != path:
             raise

@@ -224,3 +224,28 @@ def test_delimiters_do_not_change_the_numbers(delimiter, rng):
     stream = io.BytesIO()
     text.write(stream, table, delimiter)
     assert_same_bits(reader(stream.getvalue(), delimiter=delimiter).read(30), table)
+
+
+def assert_as_float(cells):
+    assert_same(outcome("\n".join(cells).encode()), np.array([[float(cell)] for cell in cells]))
+
+
+@pytest.mark.parametrize("halvings", range(7))
+def test_exact_middles_are_rounded_to_even(halvings, rng):
+    odd = rng.integers(2**52, 2**53, 500) * 2 + 1
+    tail = [str(5**halvings * int(n)) for n in odd]
+    assert_as_float([f"{digits}e-{halvings}" for digits in tail])
+
+
+@pytest.mark.parametrize("scale", [*range(-40, 41), -300, -249, -251, 269, 271])
+def test_every_power_of_ten_is_exact(scale, rng):
+    assert_as_float([f"{n}e{scale}" for n in rng.integers(10**14, 10**15, 200)])
+    assert_as_float([f"{n}e{scale}" for n in rng.integers(10**17, 10**18, 200)])
+
+
+def test_exponents_may_have_any_number_of_digits():
+    assert_as_float(["1e0000005", "2e-00000005", "3e-1005", "0e1005", "4e+0000", "5e-99999"])
+    assert (
+        outcome(b"1\n1e1005\n")
+        == "a table: line 2, column 1: 1e1005 is out of the range of float64"
+    )

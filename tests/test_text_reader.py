@@ -1,6 +1,7 @@
 """Text read block by block: the same numbers and the same errors however the bytes arrive."""
 
 import io
+import sys
 import tracemalloc
 
 import numpy as np
@@ -47,7 +48,7 @@ class Endless(io.RawIOBase):
 def outcome(data, size=1 << 30, **options):
     """The table, or what the error says."""
     try:
-        return text.read(Source(Trickle(data, size), "a table"), **options)
+        return text.Reader(Source(Trickle(data, size), "a table"), **options).read(sys.maxsize)
     except FormatError as error:
         return str(error)
 
@@ -186,7 +187,7 @@ def test_b91_a_line_without_an_end_is_an_error(again):
 
     def act():
         with pytest.raises(FormatError, match=rf"line [23] is longer than {limit} bytes|NUL"):
-            text.read(source)
+            text.Reader(source).read(sys.maxsize)
 
     assert peak(act) < 3 * limit
 

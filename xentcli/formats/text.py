@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -91,11 +90,6 @@ class Reader:
                 what = f"{plural(found, 'field')}, expected {width} as in line {self._first}"
                 return FormatError(self._where, f"line {place}: {what}")
         return FormatError(self._where, "the text is not a table of numbers")
-
-
-def read(source: Source, delimiter: str = ",", header: bool = False) -> Array:
-    """A whole table of numbers as float64, (lines, cells)."""
-    return Reader(source, delimiter, header).read(sys.maxsize)
 
 
 def _look(source: Source) -> None:

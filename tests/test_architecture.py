@@ -25,7 +25,7 @@ LAYERS = [
     {"xentcli.loss"},
     {"xentcli.probabilities", "xentcli.inspection", "xentcli.machine", "xentcli.overlap"},
     {"xentcli.stream"},
-    {"xentcli.bench"},
+    {"xentcli.bench", "xentcli.check"},
     {"xentcli.render"},
     {"xentcli.cli"},
     {"xentcli.__main__"},

@@ -33,6 +33,7 @@ class Buffers:
 
     logits: Array | None = None
     probs: Array | None = None
+    grad: Array | None = None
     out: Array | None = None
 
 
@@ -43,6 +44,7 @@ class Piece(NamedTuple):
     logits: Array
     probs: Array | None
     buffers: Buffers
+    grad: Array | None = None
 
 
 class Taker(Protocol):
@@ -63,7 +65,8 @@ class Result(NamedTuple):
 class Streams:
     """Where the arrays come from and go to; `losses` takes one number per row.
 
-    `dtype` is the result's, by default that of the logits or float32 for the half types.
+    `dtype` is the result's, by default that of the logits or float32 for the half types. `grad`
+    is somebody else's gradient, which comes along to be judged.
     """
 
     logits: Reader
@@ -71,6 +74,12 @@ class Streams:
     out: Taker | None = None
     dtype: np.dtype[Any] | None = None
     losses: Taker | None = None
+    grad: Reader | None = None
+
+    @property
+    def readers(self) -> list[Reader]:
+        """What comes piece by piece; each has numbers of the logits' shape."""
+        return [reader for reader in (self.logits, self.probs, self.grad) if reader]
 
     @property
     def result_dtype(self) -> np.dtype[Any]:
@@ -86,19 +95,19 @@ class Streams:
             slab = Layout((min(step, outer - first), classes, inner), 1)
             mine = buffers[number % len(buffers)]
             mine.logits, logits = _filled(self.logits, mine.logits, slab)
-            probs = None
+            probs = grad = None
             if self.probs:
                 mine.probs, probs = _filled(self.probs, mine.probs, slab)
-            yield Piece(slab, logits, probs, mine)
-        self.logits.finish()
-        if self.probs:
-            self.probs.finish()
+            if self.grad:
+                mine.grad, grad = _filled(self.grad, mine.grad, slab)
+            yield Piece(slab, logits, probs, mine, grad)
+        for reader in self.readers:
+            reader.finish()
 
     def _step(self, item: int) -> int:
         """How many outer items at a time, each of so many logits."""
-        readers = [reader for reader in (self.logits, self.probs) if reader]
-        unit = max(reader.unit for reader in readers)
-        wanted = max(SLAB, *(reader.best for reader in readers), unit)
+        unit = max(reader.unit for reader in self.readers)
+        wanted = max(SLAB, *(reader.best for reader in self.readers), unit)
         whole = max(1, unit // max(1, item))
         return max(whole, wanted // max(1, item) // whole * whole)
 

@@ -18,7 +18,7 @@ import click
 
 from xentcli import __version__
 from xentcli.cleanup import die
-from xentcli.cli import bench, files, losses, machine
+from xentcli.cli import bench, check, files, losses, machine
 from xentcli.cli.console import State, tell, wants_color
 from xentcli.cli.params import called
 from xentcli.errors import FileError, XentError, visible
@@ -72,6 +72,7 @@ for command in (
     losses.grad,
     losses.loss,
     losses.softmax,
+    check.check,
     files.inspect,
     bench.bench,
     machine.info,
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str] | None, state: State) -> int:
     try:
-        cli.main(arguments, prog_name="xent", standalone_mode=False, obj=state)
+        code = cli.main(arguments, prog_name="xent", standalone_mode=False, obj=state)
     except click.exceptions.NoArgsIsHelpError as error:
         tell(error.format_message())
         return error.exit_code
@@ -110,7 +111,7 @@ def _run(arguments: list[str] | None, state: State) -> int:
         return _report(FileError(where, error.strerror or str(error)), state)
     except Exception as error:  # noqa: BLE001 (the last line of defence: a bug in xent)
         return _bug(error, state)
-    return 0
+    return code or 0  # Click hands on what a command exits with
 
 
 def _drop_stdout() -> None:

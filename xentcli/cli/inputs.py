@@ -15,12 +15,13 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
+    from xentcli.dtypes import Array
     from xentcli.formats.reader import Reader
     from xentcli.formats.style import TextStyle
     from xentcli.problem import Extras
 
 NUMBER = r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity)"
-ROLES = ("logits", "targets", "weight", "sample_weight", "upstream")
+ROLES = ("logits", "targets", "grad", "weight", "sample_weight", "upstream", "loss")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Inputs:
     logits: Reader
     targets: Reader | None
     extras: Extras
+    grad: Reader | None = None  # somebody else's, and its loss
+    loss: Array | None = None
 
 
 def loss_options_of(given: dict[str, Any]) -> LossOptions:
@@ -67,9 +70,22 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
             targets = stack.enter_context(open_reader(paths.pop("targets"), how))
             _tell_rows(logits, targets)
             targets = _line_as_targets(targets, logits.shape)
+        grad = None
+        if "grad" in paths:
+            grad = stack.enter_context(_open_grad(paths.pop("grad"), given, logits))
         beside = {role: load(path, How(style=style)) for role, path in paths.items()}
-        upstream = beside.pop("upstream", numbers["upstream"])
-        yield Inputs(logits, targets, Extras(upstream=upstream, **beside))
+        upstream, loss = beside.pop("upstream", numbers["upstream"]), beside.pop("loss", None)
+        yield Inputs(logits, targets, Extras(upstream=upstream, **beside), grad, loss)
+
+
+@contextmanager
+def _open_grad(path: str, given: dict[str, Any], logits: Reader) -> Iterator[Reader]:
+    from xentcli.formats import How, open_reader
+
+    keys = given["grad_key"], text_style(given), "--grad-key", given["dtype"]
+    with open_reader(path, How(given["grad_format"], *keys)) as grad:
+        _tell_rows(logits, grad)
+        yield grad
 
 
 def stdin_once(paths: tuple[str, ...]) -> None:

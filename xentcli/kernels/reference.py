@@ -44,7 +44,7 @@ def softmax(x: Array, scalars: Scalars) -> Softmax:
     top = np.where(np.isfinite(top / divisor), top, np.nan)  # ±inf or NaN: no answer
     gap, error = _quotient(*_difference(top, z), divisor)
     e = np.exp(-gap) * (1.0 - error)
-    others = _others(e)
+    others = others_of(e)
     total = exact_sum(e)[:, None]
     log_total = np.log1p(np.take_along_axis(others, np.argmax(z, axis=-1)[:, None], axis=-1))
     return Softmax(
@@ -86,7 +86,7 @@ def _halves(value: Array) -> tuple[Array, Array]:
     return high, value - high
 
 
-def _others(values: Array) -> Array:
+def others_of(values: Array) -> Array:
     """For each entry the sum of its row's other entries, without cancellation.
 
     The row's sum minus the entry is accurate for every entry but the largest; for that one the
@@ -100,7 +100,7 @@ def _others(values: Array) -> Array:
     return rest
 
 
-def _loss(s: Softmax, a: Array, z_loss: float) -> tuple[Array, Array]:
+def loss_of(s: Softmax, a: Array, z_loss: float) -> tuple[Array, Array]:
     """Loss and log-sum-exp of each row, for target masses a."""
     loss = exact_sum(np.where(a == 0, 0.0, a * s.surprise))
     if z_loss:
@@ -108,9 +108,9 @@ def _loss(s: Softmax, a: Array, z_loss: float) -> tuple[Array, Array]:
     return loss + 0.0, s.lse
 
 
-def _gradient(s: Softmax, a: Array, z_loss: float) -> Array:
+def gradient_of(s: Softmax, a: Array, z_loss: float) -> Array:
     """The gradient of each row's loss with respect to its logits."""
-    g: Array = s.p * _others(a) - a * s.rest
+    g: Array = s.p * others_of(a) - a * s.rest
     if z_loss:
         g += 2 * z_loss * s.lse[:, None] * s.p
     return np.multiply(g, s.slope, out=g)
@@ -146,9 +146,9 @@ class NumpyBackend:
         with np.errstate(all="ignore"):
             a = weight * ((1 - smoothing) * q + smoothing / x.shape[1])
             s = softmax(x[present], scalars)
-            results[0, present], results[1, present] = _loss(s, a, scalars.z_loss)
+            results[0, present], results[1, present] = loss_of(s, a, scalars.z_loss)
             if g is not None:
-                g[present] = _gradient(s, a, scalars.z_loss) * row_scale[present, None] + 0.0
+                g[present] = gradient_of(s, a, scalars.z_loss) * row_scale[present, None] + 0.0
         _put(grad, g)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:

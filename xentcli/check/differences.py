@@ -1,0 +1,115 @@
+"""A second opinion that knows no gradient: differences of the loss, computed as it is defined.
+
+    ∂L/∂x_c ≈ (45·(L₊₁ − L₋₁) − 9·(L₊₂ − L₋₂) + (L₊₃ − L₋₃)) / 60h,   L_k = L(x + k·h·e_c)
+
+In float64, which leaves an error of about 10⁻¹³ of the loss. That goes with each number, and what
+it hides is not called an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xentcli.check.doubles import pair
+from xentcli.check.rows import Exact, Rows, Scale
+from xentcli.dtypes import Array
+from xentcli.errors import OptionError
+from xentcli.layout import Layout
+from xentcli.options import LossOptions
+
+STEP = 2.0**-7
+WEIGHTS = ((1, 45.0), (2, -9.0), (3, 1.0))
+ENTRIES = 1 << 18  # logits of moved rows at a time
+MOST = 1 << 38  # exponentials: a day
+ROUNDING = 2.0**-47  # of the loss and the logits, with the weights and the step above
+BEND = 2.0**-40  # of the sixth power of the step, times what a seventh derivative can be
+
+
+@dataclass(frozen=True)
+class FiniteDifferences:
+    """The oracle."""
+
+    options: LossOptions
+    scale: Scale
+    name = "finite differences"
+
+    @classmethod
+    def of(cls, layout: Layout, options: LossOptions, scale: Scale) -> FiniteDifferences:
+        """An error where it would not end."""
+        work = 6 * layout.rows * layout.classes**2
+        if work > MOST:
+            what = f"finite-diff needs {work:.1e} exponentials for logits of shape {layout.shape}"
+            raise OptionError("method", what, "some rows of it, or --method exact")
+        return cls(options, scale)
+
+    def __call__(self, rows: Rows) -> Exact:
+        """Gradient and losses, with how far off they may be."""
+        o, classes = self.options, rows.x.shape[1]
+        a = rows.weight * ((1 - o.label_smoothing) * rows.q + o.label_smoothing / classes)
+        step = STEP * o.temperature * min(1.0, o.softcap or 1.0)
+        grad = np.zeros_like(rows.x)
+        with np.errstate(all="ignore"):
+            losses, size = self._loss(rows.x, a), self._size(rows.x, a)
+            for row in np.flatnonzero(rows.present):
+                grad[row] = self._row(rows.x[row], a[row], step)
+            scale, power = self.scale.of(rows)
+            factor = np.ldexp(scale.high, power)
+            doubt = np.abs(factor) * size / (step / STEP)
+            grad *= np.where(rows.present, factor, 0.0)[:, None]
+            losses = np.where(rows.present, losses * rows.sample_weight, 0.0)
+        doubts = np.where(rows.present, doubt, 0.0)[:, None] + np.zeros_like(grad)
+        return Exact(pair(grad), np.abs(grad), doubts, pair(losses), self._uncertain(rows.x))
+
+    def _row(self, x: Array, a: Array, step: float) -> Array:
+        """∂L/∂x of one row."""
+        grad, many = np.zeros_like(x), max(1, ENTRIES // len(x))
+        for first in range(0, len(x), many):
+            moved = np.arange(first, min(len(x), first + many))
+            for k, weight in WEIGHTS:
+                up, down = (self._loss(_moved(x, moved, s * k * step), a) for s in (1.0, -1.0))
+                grad[moved] += weight * (up - down) / (60 * step)
+        return grad
+
+    def _z(self, x: Array) -> Array:
+        z = x / self.options.temperature
+        cap = self.options.softcap
+        return z if cap is None else cap * np.tanh(z / cap)
+
+    def _loss(self, x: Array, a: Array) -> Array:
+        """Σ a·(lse − z) + λ·lse² of each row."""
+        z = self._z(x)
+        top = z.max(axis=1, keepdims=True)
+        lse = top + np.log(np.exp(z - top).sum(axis=1, keepdims=True))
+        terms = np.where(a == 0, 0.0, a * (lse - z))
+        loss: Array = terms.sum(axis=1) + self._z_loss * lse[:, 0] ** 2
+        return loss
+
+    @property
+    def _z_loss(self) -> float:
+        return self.options.z_loss * float(self.scale.ratio.high)
+
+    def _size(self, x: Array, a: Array) -> Array:
+        """An error of the differences, where a step is STEP."""
+        z = np.abs(self._z(x))
+        largest = np.where(np.isfinite(z), z, 0.0).max(axis=1, initial=0.0)
+        mass = np.abs(a).sum(axis=1) + self._z_loss * (largest + x.shape[1])
+        cap = self.options.softcap or np.inf
+        around = largest + np.log(x.shape[1]) + 1 + np.abs(x).max(axis=1) / min(1.0, cap)
+        size: Array = mass * (ROUNDING * around + BEND)
+        return size
+
+    def _uncertain(self, x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            z = self._z(x)
+            e = np.exp(z - z.max(axis=1, keepdims=True))
+            uncertain: Array = 1 - 1 / e.sum(axis=1)
+            return uncertain
+
+
+def _moved(x: Array, places: Array, step: float) -> Array:
+    """The row as often as there are places, each time with one logit moved."""
+    rows = np.repeat(x[None], len(places), axis=0)
+    rows[np.arange(len(places)), places] += step
+    return rows

@@ -1,0 +1,93 @@
+"""The float64 reference as an oracle of float32 and smaller kinds.
+
+Its error, some 2⁻⁵⁰ of the terms, is nothing in units of float32, except where the terms nearly
+cancel: such rows are done again with twice the digits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from xentcli.check.doubles import Pair, pair
+from xentcli.check.oracle import Compensated
+from xentcli.check.rows import Exact, Rows, Scale, spread
+from xentcli.dtypes import Array
+from xentcli.kernels import Scalars, reference
+from xentcli.options import LossOptions
+
+# An entry this much smaller than its terms has an error up to 2⁻³¹ of itself, 2⁻⁷ ULP of float32.
+CANCELS = 2.0**-18
+LARGE_CAP = 1e4  # z is rounded at the size of the cap
+LARGE = 2.0**200  # beyond, what float64 lets underflow could matter
+
+
+@dataclass(frozen=True)
+class ByReference:
+    """The reference backend's own steps, with the rows that need more digits done again."""
+
+    options: LossOptions
+    scale: Scale
+    name = "float64 reference"
+
+    @cached_property
+    def _careful(self) -> Compensated:
+        return Compensated(self.options, self.scale)
+
+    @cached_property
+    def _scalars(self) -> Scalars:
+        o = self.options
+        cap = np.inf if o.softcap is None else o.softcap
+        z_loss = o.z_loss * float(self.scale.ratio.high)
+        return Scalars(o.label_smoothing, o.temperature, cap, z_loss)
+
+    def __call__(self, rows: Rows) -> Exact:
+        """Gradient and losses; NaN in rows that have no answer, zero in those that are ignored."""
+        if self._extreme(rows):
+            return self._careful(rows)
+        present = rows.present
+        with np.errstate(all="ignore"):
+            inner = self._present(rows.some(present))
+            exact = spread(inner, rows, present)
+            cancels = np.abs(exact.grad.high) < CANCELS * exact.size
+        again = np.flatnonzero(cancels.any(axis=1))
+        if len(again):
+            better = self._careful(rows.some(again))
+            for old, new in zip(_arrays(exact), _arrays(better), strict=True):
+                old[again] = new
+        return exact
+
+    def _extreme(self, rows: Rows) -> bool:
+        scale, power = self.scale.of(rows)
+        factors = np.concatenate([np.ldexp(scale.high, power), rows.weight])
+        largest = np.abs(factors[np.isfinite(factors)]).max(initial=0.0)
+        cap = self.options.softcap or 0.0
+        return bool(cap > LARGE_CAP or largest > LARGE)
+
+    def _present(self, rows: Rows) -> Exact:
+        scalars = self._scalars
+        even = scalars.label_smoothing / rows.x.shape[1]
+        a = rows.weight * ((1 - scalars.label_smoothing) * rows.q + even)
+        s = reference.softmax(rows.x, scalars)
+        losses, _ = reference.loss_of(s, a, scalars.z_loss)
+        scale, power = self.scale.of(rows)
+        factor = np.ldexp(scale.high, power)[:, None]
+        grad = reference.gradient_of(s, a, scalars.z_loss) * factor
+        size = np.abs(grad)
+        if rows.target is None or scalars.label_smoothing or scalars.z_loss:
+            lse = 2 * scalars.z_loss * np.abs(s.lse[:, None]) * s.p
+            terms = s.p * reference.others_of(a) + a * s.rest + lse
+            size = terms * s.slope * np.abs(factor)
+        uncertain = s.rest.min(axis=1, initial=1.0)
+        return Exact(
+            pair(grad), size, np.zeros_like(size), pair(losses * rows.sample_weight), uncertain
+        )
+
+
+def _arrays(exact: Exact) -> list[Array]:
+    flat: list[Array] = []
+    for part in exact:
+        flat.extend(part if isinstance(part, Pair) else [part])
+    return flat

@@ -1,0 +1,275 @@
+"""The exact gradient and loss of some rows, to twice the digits of float64.
+
+It carries two words for each number, keeps powers of two apart, and follows the definition:
+
+    z_c = x_c / T, or κ·tanh(x_c / (T·κ));  p = softmax(z);  a_c = w_c·((1 − ε)·q_c + ε/C)
+    ∂L/∂z_c = p_c·Σ_{j≠c} a_j − a_c·Σ_{j≠c} p_j + 2·λ·lse·p_c
+
+Every "all the others" is a sum of the others. What is left to subtract are the three terms; the
+sum of their sizes goes with each exact number, because no arithmetic can do better than its
+rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from xentcli.check.doubles import (
+    Pair,
+    add,
+    choose,
+    divide,
+    exp,
+    expm1,
+    log1p,
+    multiply,
+    normal,
+    pair,
+    quotient,
+    scaled,
+    subtract,
+    total,
+)
+from xentcli.check.rows import Exact, Rows, Scale, spread
+from xentcli.dtypes import Array
+from xentcli.options import LossOptions
+from xentcli.sums import two_sum
+
+DOUBT = 2.0**-95  # of the terms: some hundred roundings to 106 bits
+SMALL = 2.0**-800
+SATURATED = 4000.0  # where tanh is 1 to any precision
+
+
+class _Logits(NamedTuple):
+    """z − max z, max z, and dz/dx as a number and a power of two; which entries are −∞."""
+
+    below: Pair
+    top: Pair
+    slope: Pair
+    power: Array
+    masked: Array
+
+
+class _Softmax(NamedTuple):
+    """p and 1 − p as numbers and powers of two, −log p and log-sum-exp as they are."""
+
+    p: Pair
+    p_power: Array
+    rest: Pair
+    rest_power: Array
+    surprise: Pair
+    lse: Pair
+    others: Pair  # the sum of all terms but the largest, one per row, and its power of two
+    second: Array
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """The double-double oracle of a problem."""
+
+    options: LossOptions
+    scale: Scale
+    name = "double-double"
+
+    def __call__(self, rows: Rows) -> Exact:
+        """Gradient and losses; NaN in rows that have no answer, zero in those that are ignored."""
+        with np.errstate(all="ignore"):
+            usable = rows.present & np.isfinite(self._top(rows.x))
+            inner = self._usable(rows.some(usable))
+        return spread(inner, rows, usable)
+
+    def _top(self, x: Array) -> Array:
+        """The largest z of each row, or what makes it useless."""
+        top = x.max(axis=1, initial=-np.inf)
+        if self.options.softcap is None:
+            return np.asarray(top / self.options.temperature)
+        return np.where(np.isnan(top), top, 0.0)
+
+    def _usable(self, rows: Rows) -> Exact:
+        logits = self._logits(rows.x)
+        s = _softmax(logits)
+        a, a_power = masses(rows, self.options)
+        z_loss = self._z_loss(rows.weight)
+        grad, size, power = _gradient(s, a, z_loss)
+        row, row_power = self.scale.of(rows)
+        factor = multiply(logits.slope, row.at(..., None))
+        power = power + logits.power + row_power[:, None] + a_power
+        grad = scaled(multiply(grad, factor), power)
+        size = scaled(pair(size * np.abs(factor.high)), power).high
+        losses, loss_power = _losses(s, a, z_loss)
+        v, v_power = normal(pair(rows.sample_weight))
+        losses = scaled(multiply(losses, v), v_power + a_power + loss_power)
+        uncertain = scaled(s.rest, s.rest_power).high.min(axis=1, initial=1.0)
+        return Exact(grad, size, size * DOUBT, losses, uncertain)
+
+    def _z_loss(self, weight: Array) -> Pair | None:
+        """λ in the units that the masses are in."""
+        if not self.options.z_loss:
+            return None
+        return scaled(multiply(pair(self.options.z_loss), self.scale.ratio), -_unit(weight))
+
+    def _logits(self, x: Array) -> _Logits:
+        temperature, cap = self.options.temperature, self.options.softcap
+        where = np.argmax(x, axis=1)[:, None]
+        top = np.take_along_axis(x, where, axis=1)
+        if cap is None:
+            high, low = two_sum(x, -top)
+            masked = ~np.isfinite(high)
+            gap = Pair(np.where(masked, 0.0, high), np.where(masked, 0.0, low))
+            slope, power = normal(quotient(pair(np.ones_like(x)), temperature))
+            return _Logits(
+                quotient(gap, temperature), quotient(pair(top), temperature), slope, power, masked
+            )
+        capped = _Capped.of(x, top, temperature, cap)
+        slope, power = capped.slope()
+        slope = quotient(slope, temperature)
+        return _Logits(capped.below(), capped.top(where), slope, power, np.full(x.shape, False))
+
+
+@dataclass(frozen=True)
+class _Capped:
+    """κ·tanh(angle), written with e = exp(−2·|angle|) so that nothing cancels."""
+
+    cap: float
+    angle: Pair
+    gap: Pair  # angle − its row's largest
+    largest: Pair
+    e: Pair
+    power: Array
+
+    @classmethod
+    def of(cls, x: Array, top: Array, temperature: float, cap: float) -> _Capped:
+        high, low = two_sum(x, -top)
+        gap = _within(quotient(quotient(Pair(high, low), temperature), cap), 2 * SATURATED)
+        angle = _within(quotient(quotient(pair(x), temperature), cap), SATURATED)
+        largest = _within(quotient(quotient(pair(top), temperature), cap), SATURATED)
+        e, power = exp(_magnitude(angle, -2.0))
+        return cls(cap, angle, gap, largest, e, power)
+
+    def slope(self) -> tuple[Pair, Array]:
+        """sech² = 4e / (1 + e)²."""
+        below = add(pair(1.0), scaled(self.e, self.power))
+        return divide(self.e, multiply(below, below)), self.power + 2
+
+    def top(self, where: Array) -> Pair:
+        """κ·tanh of each row's largest angle."""
+        minus = expm1(_magnitude(self.largest, -2.0))
+        value = divide(-minus, add(pair(2.0), minus))
+        return multiply(_signed(value, self.largest), pair(self.cap))
+
+    def below(self) -> Pair:
+        """κ·(tanh a − tanh b) = 2κ·expm1(−2|a − b|)·E / ((1 + e_a)(1 + e_b)).
+
+        E is the larger of e_a and e_b where a and b have the same sign, else 1.
+        """
+        e_a = scaled(self.e, self.power)
+        e_b = scaled(*exp(_magnitude(self.largest, -2.0)))
+        e_b = Pair(*(np.broadcast_to(part, e_a.high.shape) for part in e_b))
+        larger = choose(e_a.high > e_b.high, e_a, e_b)
+        same = self.angle.high * np.sign(self.largest.high) > 0
+        shared = choose(same, larger, pair(1.0))
+        below = multiply(add(pair(1.0), e_a), add(pair(1.0), e_b))
+        value = divide(multiply(expm1(_magnitude(self.gap, -2.0)), shared), below)
+        return multiply(value, pair(2.0 * self.cap))
+
+
+def _within(a: Pair, limit: float) -> Pair:
+    """Clipped; there the function is flat."""
+    high = np.clip(a.high, -limit, limit)
+    return Pair(high, np.where(high == a.high, a.low, 0.0))
+
+
+def _magnitude(a: Pair, times: float) -> Pair:
+    """|a|·times, a power of two."""
+    sign = np.where(a.high < 0, -times, times)
+    return Pair(a.high * sign, a.low * sign)
+
+
+def _signed(a: Pair, like: Pair) -> Pair:
+    return choose(like.high < 0, -a, a)
+
+
+def _softmax(logits: _Logits) -> _Softmax:
+    """The largest term is 1 exactly; the others are summed in the scale of the second largest."""
+    e, power = exp(logits.below)
+    e = choose(logits.masked, pair(0.0), e)
+    power = np.where(e.high == 0, -(1 << 20), power).astype(np.int32)
+    order = np.argmax(np.where(logits.masked, -np.inf, logits.below.high), axis=1)[:, None]
+    is_top = np.arange(e.high.shape[1]) == order
+    second = np.where(is_top, -(1 << 20), power).max(axis=1, initial=-(1 << 20))[:, None]
+    others = total(choose(is_top, pair(0.0), scaled(e, power - second))).at(..., None)
+    s = add(pair(1.0), scaled(others, second))
+    p = divide(e, s)
+    rest = subtract(pair(1.0), scaled(p, power))
+    log_s = log1p(scaled(others, second))
+    surprise = subtract(log_s, logits.below)
+    return _Softmax(
+        p=p,
+        p_power=power,
+        rest=choose(is_top, divide(others, s), rest),
+        rest_power=np.where(is_top, second, 0).astype(np.int32),
+        surprise=choose(logits.masked, pair(np.inf), surprise),
+        lse=add(logits.top, log_s).at(..., 0),
+        others=others.at(..., 0),
+        second=second[:, 0],
+    )
+
+
+def _unit(weight: Array) -> Array:
+    """The power of two that the largest weight is about."""
+    return np.asarray(np.frexp(np.abs(weight).max(initial=0.0))[1])
+
+
+def masses(rows: Rows, options: LossOptions) -> tuple[Pair, Array]:
+    """a_c, and the power of two that all of them are to be multiplied by."""
+    classes, power = rows.x.shape[1], _unit(rows.weight)
+    kept = Pair(*two_sum(np.array(1.0), np.array(-options.label_smoothing)))
+    even = divide(pair(options.label_smoothing), pair(float(classes)))
+    q = add(multiply(pair(rows.q), kept), even)
+    return multiply(q, pair(np.ldexp(rows.weight, -power))), power
+
+
+def _others(a: Pair) -> Pair:
+    """For each entry the sum of its row's others; those of the largest are added up."""
+    largest = np.argmax(np.abs(a.high), axis=1)[:, None]
+    is_largest = np.arange(a.high.shape[1]) == largest
+    without = total(choose(is_largest, pair(0.0), a)).at(..., None)
+    return choose(is_largest, without, subtract(total(a).at(..., None), a))
+
+
+def _gradient(s: _Softmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array, Array]:
+    """∂L/∂z and the size of its terms, both to be multiplied by 2^power."""
+    plus = multiply(s.p, _others(a))
+    if z_loss is not None:
+        lse = multiply(multiply(s.lse, z_loss), pair(2.0))
+        extra = multiply(s.p, lse.at(..., None))
+        plus_size = np.abs(plus.high) + np.abs(extra.high)
+        plus = add(plus, extra)
+    else:
+        plus_size = np.abs(plus.high)
+    minus = multiply(a, s.rest)
+    low = -(1 << 20)
+    power = np.maximum(
+        np.where(plus_size != 0, s.p_power, low), np.where(minus.high != 0, s.rest_power, low)
+    )
+    power = np.where(power == low, 0, power).astype(np.int32)
+    up, down = s.p_power - power, s.rest_power - power
+    size = scaled(pair(plus_size), up).high + np.abs(scaled(minus, down).high)
+    return subtract(scaled(plus, up), scaled(minus, down)), size, power
+
+
+def _losses(s: _Softmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array]:
+    """The loss of each row as a number and a power of two."""
+    terms = choose(a.high == 0, pair(0.0), multiply(a, s.surprise))
+    endless = (np.isinf(s.surprise.high) & (a.high != 0)).any(axis=1)
+    losses = total(terms)
+    if z_loss is not None:
+        losses = add(losses, multiply(multiply(s.lse, s.lse), z_loss))
+    losses = choose(endless, pair(np.inf), losses)
+    # So small a loss is log(1 + others) of a certain target, which is the others themselves.
+    small = (losses.high > 0) & (losses.high < SMALL) & (z_loss is None)
+    tiny = multiply(total(a), s.others)
+    return choose(small, tiny, losses), np.where(small, s.second, 0)

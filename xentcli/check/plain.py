@@ -1,0 +1,64 @@
+"""What everybody writes: p − y in the precision of the data. The measure of `--like-peers`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xentcli.check.rows import Rows, Scale
+from xentcli.check.units import Kind
+from xentcli.dtypes import NAMES, Array, narrow, widen
+from xentcli.options import LossOptions
+
+
+class Plain(NamedTuple):
+    """A gradient, and the size of the numbers that it was subtracted from."""
+
+    grad: Array
+    size: Array
+
+
+def plain(rows: Rows, options: LossOptions, scale: Scale, kind: Kind) -> Plain:
+    """The gradient of rows in the kind's arithmetic; float32, rounded once, for the halves."""
+    dtype = NAMES["f64"] if kind.name == "float64" else NAMES["f32"]
+    classes = rows.x.shape[1]
+    q, w = rows.q.astype(dtype), rows.weight.astype(dtype)
+    a = w * (dtype.type(1 - options.label_smoothing) * q)
+    a += w * dtype.type(options.label_smoothing / classes)
+    p, slope, lse = _softmax(rows.x, options, dtype)
+    mass = a.sum(axis=1, keepdims=True)
+    z_loss = dtype.type(2 * options.z_loss * float(scale.ratio.high)) * lse
+    row, power = scale.of(rows)
+    factor = (slope * np.ldexp(row.high, power)[:, None].astype(dtype)).astype(dtype)
+    grad = (p * mass - a + z_loss * p) * factor
+    size = (p * np.abs(mass) + np.abs(a) + np.abs(z_loss) * p) * np.abs(factor)
+    grad[~rows.present], size[~rows.present] = 0.0, 0.0
+    exact = NAMES["f64"]
+    return Plain(widen(narrow(grad, kind.dtype), exact), widen(size, exact))
+
+
+def _softmax(x: Array, options: LossOptions, dtype: Any) -> tuple[Array, Array, Array]:
+    """p, dz/dx and log-sum-exp, the usual way."""
+    z = x.astype(dtype) / dtype.type(options.temperature)
+    slope = np.full_like(z, 1 / dtype.type(options.temperature))
+    if options.softcap is not None:
+        bent = np.tanh(z / dtype.type(options.softcap))
+        z, slope = bent * dtype.type(options.softcap), slope * (1 - bent * bent)
+    top = z.max(axis=1, keepdims=True)
+    e = np.exp(z - top)
+    s = e.sum(axis=1, keepdims=True)
+    return e / s, slope, top + np.log(s)
+
+
+def allowed(rows: Plain, exact: Array, kind: Kind) -> Array:
+    """Twice the row's largest error of the plain gradient, in units of what was subtracted.
+
+    Twice, because another order of adding is no mistake; an epsilon at least, because a row may
+    be lucky.
+    """
+    share = np.where(rows.size > 0, np.abs(rows.grad - exact) / rows.size, 0.0)
+    share = np.where(np.isfinite(share), share, 0.0)
+    worst = np.maximum(kind.epsilon, share.max(axis=1, keepdims=True, initial=0.0))
+    result: Array = 2 * worst * rows.size + 2.0**kind.smallest
+    return result

@@ -1,0 +1,155 @@
+"""Some rows of a problem in the one form that oracles and hypotheses expect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from xentcli.check.doubles import Pair, add, divide, normal, pair, product, scaled, total
+from xentcli.dtypes import Array
+from xentcli.options import LossOptions
+from xentcli.problem import Problem
+from xentcli.reduction import CHUNK, plan
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as float64: x logits and q target mass (n, C); everything else one per row or class.
+
+    `target` is the class of an index target, −1 where the row is ignored, and None for
+    probabilities. `numbers` are the rows' places in the whole.
+    """
+
+    x: Array
+    q: Array
+    target: Array | None
+    weight: Array
+    sample_weight: Array
+    upstream: Array
+    numbers: Array
+
+    @property
+    def present(self) -> Array:
+        """Which rows count."""
+        return np.full(len(self.x), True) if self.target is None else self.target >= 0
+
+    def some(self, which: Array) -> Rows:
+        """The rows of a mask, or of a list of places."""
+        names = ("x", "q", "sample_weight", "upstream", "numbers")
+        parts = {name: getattr(self, name)[which] for name in names}
+        return replace(self, target=None if self.target is None else self.target[which], **parts)
+
+
+def rows_of(problem: Problem, x: Array, q: Array | None, rows: slice) -> Rows:
+    """Rows of a problem; x and q are theirs, float64 (n, C)."""
+    numbers = np.arange(rows.start, rows.stop)
+    target = None
+    if q is None:
+        assert problem.targets is not None
+        target = problem.targets[rows].astype(np.int64)
+        q = one_hot(target, x.shape[1])
+    upstream = problem.upstream
+    return Rows(
+        x=x,
+        q=q,
+        target=target,
+        weight=problem.weight,
+        sample_weight=problem.sample_weights(rows),
+        upstream=np.full(len(x), upstream) if upstream.ndim == 0 else upstream[rows],
+        numbers=numbers,
+    )
+
+
+def one_hot(target: Array, classes: int) -> Array:
+    """Rows with a one at the target; zeros where there is none."""
+    q = np.zeros((len(target), classes))
+    rows = np.flatnonzero((target >= 0) & (target < classes))
+    q[rows, target[rows]] = 1.0
+    return q
+
+
+class Exact(NamedTuple):
+    """What an oracle says of some rows.
+
+    `grad` and `losses` (of each row, before the reduction) are sums of two float64; `size` is
+    that of the terms that an entry is the difference of, `doubt` how far off the oracle may be
+    itself; `uncertain` is 1 − p of each row's likeliest class.
+    """
+
+    grad: Pair
+    size: Array
+    doubt: Array
+    losses: Pair
+    uncertain: Array
+
+
+class Scale(NamedTuple):
+    """What a reduction does to rows, to twice the digits of float64.
+
+    The loss is divided by `denominator`, its z-loss by as much again over `ratio`.
+    """
+
+    denominator: Pair
+    ratio: Pair
+
+    def of(self, rows: Rows) -> tuple[Pair, Array]:
+        """u·v / D of each row, as a number and a power of two."""
+        if self.denominator.high == 0:  # as `Reduction.scale`
+            mass = rows.sample_weight
+            if rows.target is not None:
+                mass = mass * rows.weight[rows.target]
+            return pair(np.where(mass == 0, 0.0, np.nan)), np.zeros(len(mass), np.int32)
+        u, up = normal(pair(rows.upstream))
+        v, more = normal(pair(rows.sample_weight))
+        below, down = normal(self.denominator)
+        return divide(product(u.high, v.high), below), up + more - down
+
+
+def scale_of(problem: Problem, options: LossOptions) -> Scale:
+    """The denominators; sums of weights without rounding errors."""
+    reduction = plan(problem, options)
+    denominator, ratio = pair(reduction.denominator), pair(1.0)
+    from_data = options.reduction == "mean" and options.normalizer is None
+    if not from_data or reduction.denominator == 0 or problem.ignored == problem.layout.rows:
+        return Scale(denominator, ratio)
+    weighted, plain = _sums(problem)
+    return Scale(weighted, divide(weighted, plain) if plain.high else ratio)
+
+
+def _sums(problem: Problem) -> tuple[Pair, Pair]:
+    """Σ v·w_y and Σ v over the rows that count."""
+    weighted, plain = pair(0.0), pair(0.0)
+    for start in range(0, problem.layout.rows, CHUNK):
+        rows = slice(start, min(start + CHUNK, problem.layout.rows))
+        present = problem.present(rows)
+        v = problem.sample_weights(rows)[present]
+        w = np.ones_like(v)
+        if problem.targets is not None:
+            w = problem.weight[problem.targets[rows][present]]
+        plain = add(plain, total(pair(v)))
+        (v_part, up), (w_part, more) = normal(pair(v)), normal(pair(w))
+        terms = scaled(product(v_part.high, w_part.high), up + more)
+        weighted = add(weighted, total(terms))
+    return weighted, plain
+
+
+def spread(inner: Exact, rows: Rows, usable: Array) -> Exact:
+    """Usable rows among the others: NaN where there is no answer, zero where it is ignored."""
+    nothing = np.where(rows.present, np.nan, 0.0)
+
+    def wide(values: Array, fill: Array) -> Array:
+        whole = np.empty((len(fill), *values.shape[1:]))
+        whole.T[...] = fill
+        whole[usable] = values
+        return whole
+
+    zero = np.zeros(len(nothing))
+    return Exact(
+        Pair(wide(inner.grad.high, nothing), wide(inner.grad.low, zero)),
+        wide(inner.size, zero),
+        wide(inner.doubt, zero),
+        Pair(wide(inner.losses.high, nothing), wide(inner.losses.low, zero)),
+        wide(inner.uncertain, np.ones(len(nothing))),
+    )

@@ -1,0 +1,127 @@
+"""Units in the last place, and the error of numbers in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xentcli.check.doubles import Pair
+from xentcli.dtypes import BF16, NAMES, Array, name_of, narrow, native, widen
+from xentcli.errors import DtypeError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of float: its name, the bits after its first, and the power of two of its smallest.
+
+    `ulp` is how far off it may be where nobody says otherwise: what the rounding of plain
+    arithmetic in the same kind costs on ordinary logits, for the halves what one rounding of a
+    float32 costs.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    digits: int
+    smallest: int
+    ulp: float
+
+    @property
+    def epsilon(self) -> float:
+        """The distance of 1 to the next number."""
+        return 2.0**-self.digits
+
+    def unit(self, size: Array) -> Array:
+        """One unit in the last place at numbers of this size.
+
+        >>> float(KINDS["f32"].unit(np.array(1.5))) == 2.0**-23
+        True
+        """
+        exponent = np.where(size == 0, self.smallest, np.frexp(size)[1] - 1 - self.digits)
+        exponent = np.where(np.isfinite(size), exponent, self.smallest)
+        return np.ldexp(1.0, np.maximum(exponent, self.smallest).astype(np.int32))
+
+
+KINDS = {
+    "f16": Kind("float16", NAMES["f16"], 10, -24, 1.0),
+    "bf16": Kind("bfloat16", BF16, 7, -133, 1.0),
+    "f32": Kind("float32", NAMES["f32"], 23, -149, 128.0),
+    "f64": Kind("float64", NAMES["f64"], 52, -1074, 128.0),
+}
+
+
+def kind_of(dtype: np.dtype[Any], name: str = "auto") -> Kind:
+    """The kind to judge in: the one asked for, else the array's own."""
+    if name != "auto":
+        return KINDS[name]
+    for kind in KINDS.values():
+        if native(dtype) == kind.dtype:
+            return kind
+    raise DtypeError(
+        "grad",
+        f"dtype {name_of(dtype)} cannot be compared: a gradient holds floats",
+        "say --dtype bf16 for two bytes without a name" if dtype == np.dtype("V2") else None,
+    )
+
+
+class Errors(NamedTuple):
+    """How far numbers are from the exact ones; infinite where one of both is no number."""
+
+    absolute: Array
+    relative: Array
+    ulp: Array
+    unit: Array
+
+
+def errors(theirs: Array, exact: Pair, size: Array, doubt: Array, kind: Kind) -> Errors:
+    """Errors of float64 values that came from numbers of a kind."""
+    with np.errstate(all="ignore"):
+        rounded = widen(narrow(exact.high, kind.dtype), NAMES["f64"])
+        same = (theirs == rounded) & np.isinf(theirs) | np.isnan(theirs) & np.isnan(rounded)
+        difference = np.abs((theirs - exact.high) - exact.low)
+        absolute = np.maximum(difference - doubt, 0.0)
+        absolute = np.where(np.isnan(absolute), np.inf, absolute)
+        absolute = np.where(same, 0.0, absolute)
+        unit = kind.unit(np.maximum(size, np.abs(exact.high)))
+        relative = np.where(absolute == 0, 0.0, absolute / np.abs(exact.high))
+        return Errors(absolute, relative, absolute / unit, unit)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far off an entry may be: by the largest of what is asked for."""
+
+    ulp: float | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    like_peers: bool = False
+
+    def of(self, kind: Kind) -> Tolerance:
+        """The same with the kind's own where nothing is asked for."""
+        asked = (self.ulp, self.rtol, self.atol) != (None, None, None)
+        return self if asked or self.like_peers else Tolerance(ulp=kind.ulp)
+
+    def allowed(self, found: Errors, exact: Array) -> Array:
+        """The largest error that is let pass, of each number."""
+        allowed = np.zeros_like(found.absolute)
+        if self.ulp is not None:
+            allowed = np.maximum(allowed, self.ulp * found.unit)
+        if self.rtol is not None:
+            allowed = np.maximum(allowed, self.rtol * np.abs(exact))
+        return allowed if self.atol is None else np.maximum(allowed, self.atol)
+
+    def words(self, kind: Kind) -> str:
+        """What is allowed, for people.
+
+        >>> Tolerance().of(KINDS["f32"]).words(KINDS["f32"])
+        '128 ULP of float32'
+        >>> Tolerance(rtol=1e-3, atol=1e-6).words(KINDS["f16"])
+        '0.001 of the number or 1e-06'
+        """
+        parts = [] if self.ulp is None else [f"{self.ulp:g} ULP of {kind.name}"]
+        parts += [] if self.rtol is None else [f"{self.rtol:g} of the number"]
+        parts += [] if self.atol is None else [f"{self.atol:g}"]
+        if self.like_peers:
+            parts.append(f"twice what plain {kind.name} arithmetic is off by")
+        return " or ".join(parts)

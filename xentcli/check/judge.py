@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xentcli.check.diagnosis import diagnose
 from xentcli.check.differences import FiniteDifferences
 from xentcli.check.doubles import Pair, add, divide, pair, total
 from xentcli.check.fits import require_loss, require_same
@@ -17,7 +18,7 @@ from xentcli.check.oracle import Compensated
 from xentcli.check.plain import allowed, plain
 from xentcli.check.report import LossFound, Report
 from xentcli.check.rows import Exact, Rows, Scale, rows_of, scale_of
-from xentcli.check.sample import Sample
+from xentcli.check.sample import Kept, Sample
 from xentcli.check.statistics import Statistics
 from xentcli.check.units import KINDS, Errors, Kind, Tolerance, errors, kind_of
 from xentcli.dtypes import NAMES, Array, as_logits, widen
@@ -59,7 +60,7 @@ class Judge:
         found = errors(theirs, exact.grad, exact.size, exact.doubt, self.kind)
         off = (found.absolute > 0) & ~(found.absolute <= self._allowed(rows, exact, found))
         self.statistics.add(rows, theirs, exact, found, off)
-        self.sample.add(rows, theirs, exact.grad.high, off)
+        self.sample.add(Kept(rows, theirs, exact.grad.high, exact.size, off), found.ulp)
         self.losses.add(exact.losses)
 
     def _allowed(self, rows: Rows, exact: Exact, found: Errors) -> Array:
@@ -169,5 +170,10 @@ def _report(judging: Judge, how: How, loss: Array | None) -> Report:
         ignored=judging.problem.ignored,
         statistics=judging.statistics,
         loss=None if loss is None or not prod(loss.shape) else _loss_found(judging, loss),
-        findings=(),
+        findings=diagnose(
+            judging.sample,
+            judging.statistics,
+            judging.problem,
+            (judging.options, judging.scale, judging.kind),
+        ),
     )

@@ -1,0 +1,144 @@
+"""Some rows with everything that a gradient is made of, for trying how it may have been made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xentcli.check.rows import Rows, Scale
+from xentcli.check.units import Kind
+from xentcli.dtypes import Array
+from xentcli.layout import Layout
+from xentcli.options import LossOptions
+
+
+class Candidate(NamedTuple):
+    """A gradient that somebody may have computed, and the size of the terms it was made of.
+
+    NaN where it cannot be told.
+    """
+
+    grad: Array
+    size: Array
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows that count, the options, and what their gradients were divided by.
+
+    `present` is how many rows count in the whole; `theirs` is the gradient that is looked into,
+    and `columns` the same of a square one read the other way. `whole`: these are all rows.
+    """
+
+    rows: Rows
+    theirs: Array
+    options: LossOptions
+    scale: Scale
+    kind: Kind
+    layout: Layout
+    present: int
+    columns: Array | None
+    whole: bool
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return self.layout.classes
+
+    @property
+    def denominator(self) -> float:
+        """D."""
+        return float(self.scale.denominator.high)
+
+    @property
+    def z_loss(self) -> float:
+        """λ, in the units that the reduction wants it in."""
+        return self.options.z_loss * float(self.scale.ratio.high)
+
+    @cached_property
+    def factor(self) -> Array:
+        """u·v / D of each row."""
+        scale, power = self.scale.of(self.rows)
+        return np.ldexp(scale.high, power)
+
+    @cached_property
+    def z(self) -> Array:
+        """The logits after temperature and softcap."""
+        return capped(self.rows.x, self.options.temperature, self.options.softcap)
+
+    @cached_property
+    def p(self) -> Array:
+        """Their softmax."""
+        return softmax(self.z)
+
+    @cached_property
+    def lse(self) -> Array:
+        """Their log-sum-exp, (n, 1)."""
+        top = self.z.max(axis=1, keepdims=True)
+        return np.asarray(top + np.log(np.exp(self.z - top).sum(axis=1, keepdims=True)))
+
+    @cached_property
+    def slope(self) -> Array:
+        """dz/dx."""
+        o = self.options
+        bent = np.zeros_like(self.z) if o.softcap is None else self.z / o.softcap
+        return np.asarray((1 - bent**2) / o.temperature)
+
+    @cached_property
+    def a(self) -> Array:
+        """w_c·((1 − ε)·q_c + ε/C)."""
+        return self.rows.weight * self.smoothed(self.rows.q)
+
+    def smoothed(self, q: Array, times: float = 1.0) -> Array:
+        """(1 − ε)·q + times·ε/C."""
+        smoothing = self.options.label_smoothing
+        return (1 - smoothing) * q + times * smoothing / self.classes
+
+    @cached_property
+    def target_weight(self) -> Array:
+        """Σ w·q: the target's weight, (n, 1)."""
+        return np.asarray((self.rows.weight * self.rows.q).sum(axis=1, keepdims=True))
+
+    def make(self, **other: Any) -> Candidate:
+        """The gradient, made with something else than it should: p, a, mass, slope, z_loss, or
+        factor."""
+        p, a = other.get("p", self.p), other.get("a", self.a)
+        mass = other.get("mass", a.sum(axis=1, keepdims=True))
+        slope = other.get("slope", self.slope)
+        z_term = 2 * other.get("z_loss", self.z_loss) * other.get("lse", self.lse) * p
+        factor = other.get("factor", self.factor)[:, None] * slope
+        grad = (mass * p - a + z_term) * factor
+        size = (np.abs(mass) * p + np.abs(a) + np.abs(z_term)) * np.abs(factor)
+        return Candidate(grad, size)
+
+    def with_logits(self, x: Array) -> Case:
+        """The same with other logits."""
+        return replace(self, rows=replace(self.rows, x=x))
+
+    def neighbour(self, step: int) -> Array:
+        """The place of the row that many rows further on, −1 where it is not here."""
+        numbers = self.rows.numbers
+        places = np.minimum(np.searchsorted(numbers, numbers + step), len(numbers) - 1)
+        return np.where(numbers[places] == numbers + step, places, -1)
+
+    def shifted(self, values: Array, step: int) -> Array:
+        """Each row's neighbour's values, NaN where that is not here."""
+        places = self.neighbour(step)
+        moved = values[places].astype(np.float64)
+        moved[places < 0] = np.nan
+        return moved
+
+
+def capped(x: Array, temperature: float, cap: float | None) -> Array:
+    """z."""
+    z = x / temperature
+    return z if cap is None else np.asarray(cap * np.tanh(z / cap))
+
+
+def softmax(z: Array, axis: int = 1) -> Array:
+    """p."""
+    e = np.exp(z - z.max(axis=axis, keepdims=True))
+    return np.asarray(e / e.sum(axis=axis, keepdims=True))

@@ -1,0 +1,234 @@
+"""What a wrong gradient would be right for: every known mistake is tried on some rows.
+
+A mistake explains a gradient when all entries of the rows agree to the rounding of plain
+arithmetic. Two that cannot be told apart on these data are both named; what agrees with the
+right gradient is no mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from xentcli.check import mistakes, mistakes_of_options
+from xentcli.check.case import Candidate, Case
+from xentcli.check.factors import Factor, factors
+from xentcli.check.mistakes import transposed
+from xentcli.check.precision import cancelled, low_precision
+from xentcli.check.report import Finding, short
+from xentcli.check.rows import Scale
+from xentcli.check.sample import Kept, Sample
+from xentcli.check.statistics import Statistics
+from xentcli.check.traces import ignored_rows, overflow, unwritten, zeros
+from xentcli.check.units import Kind
+from xentcli.dtypes import Array
+from xentcli.options import LossOptions
+from xentcli.problem import Problem
+
+KNOWN = (*mistakes.MISTAKES, *mistakes_of_options.MISTAKES)
+MOST = 3  # mistakes that are named where they cannot be told apart
+CONSTANT = "constant"
+FEWEST = 3  # entries that a constant without a reason has to fit
+
+
+class Match(NamedTuple):
+    """A mistake that explains the gradient, and by how many ULP it misses."""
+
+    name: str
+    words: str
+    factor: Factor
+    ulp: float
+
+    @property
+    def right(self) -> bool:
+        """Whether it is no mistake at all."""
+        return self.name == "right" and self.factor.value == 1
+
+    def finding(self, rows: int) -> Finding:
+        """In words."""
+        words = [] if self.name == "right" else [self.words]
+        words += [self.factor.words] if self.factor.words else []
+        names = [] if self.name == "right" else [self.name]
+        names += [self.factor.name] if self.factor.name else []
+        how = _undone(self.factor.value)
+        evidence = f"matches within {short(max(1.0, self.ulp))} ULP{how} in {rows} rows"
+        return Finding(" and ".join(names), "; ".join(words), evidence)
+
+
+def _undone(factor: float) -> str:
+    """How to get from the wrong numbers to the right ones."""
+    if factor == 1:
+        return ""
+    if factor == -1:
+        return " if negated"
+    sign = " if negated and" if factor < 0 else " if"
+    size = abs(factor)
+    return f"{sign} divided by {size:.7g}" if size >= 1 else f"{sign} multiplied by {1 / size:.7g}"
+
+
+def diagnose(
+    sample: Sample, statistics: Statistics, problem: Problem, how: tuple[LossOptions, Scale, Kind]
+) -> tuple[Finding, ...]:
+    """What would explain that a gradient is off; nothing where nothing does."""
+    kept = sample.all()
+    if not statistics.off or kept is None:
+        return ()
+    with np.errstate(all="ignore"):
+        ignored = ignored_rows(kept, how, problem)
+        rest = kept.some(np.flatnonzero(kept.rows.present))
+        if not rest.off.any():
+            return tuple(ignored)
+        return (*ignored, *_of_present(sample, statistics, problem, (rest, how)))
+
+
+def _of_present(
+    sample: Sample,
+    statistics: Statistics,
+    problem: Problem,
+    data: tuple[Kept, tuple[LossOptions, Scale, Kind]],
+) -> list[Finding]:
+    kept, how = data
+    early = [*zeros(kept), *overflow(kept, how)]
+    if early:
+        return early
+    finite = kept.some(np.flatnonzero(_usable(kept)))
+    if not len(finite.theirs):
+        return []
+    case = _case(sample, problem, finite, how)
+    right = _fitting(case, "right", "", case.make(), case.theirs)
+    if right and right.right:
+        return cancelled(case, finite, statistics)
+    for rows in (np.arange(len(finite.theirs)), np.flatnonzero(finite.off.any(axis=1))):
+        found = _matches(case, rows)
+        if found:
+            return [match.finding(len(rows)) for match in found]
+    return [*low_precision(case, finite), *unwritten(finite, statistics)]
+
+
+def _usable(kept: Kept) -> Array:
+    """Rows of numbers only."""
+    arrays = kept.theirs, kept.exact, kept.rows.x
+    return np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays])
+
+
+def _case(
+    sample: Sample, problem: Problem, kept: Kept, how: tuple[LossOptions, Scale, Kind]
+) -> Case:
+    layout = problem.layout
+    return Case(
+        kept.rows,
+        kept.theirs,
+        *how,
+        layout,
+        present=layout.rows - problem.ignored,
+        columns=sample.transposed(kept.rows.numbers),
+        whole=sample.whole,
+    )
+
+
+def _matches(case: Case, rows: Array) -> list[Match]:
+    """The mistakes that explain some rows: those with a reason, else a constant without one."""
+    found = [match for match in _tried(case, rows) if match]
+    named = [match for match in found if match.factor.name != CONSTANT]
+    if any(match.right for match in found) or not named:
+        return [match for match in found if not match.right][:1] if not named else []
+    best = min(match.ulp for match in named)
+    return _different([match for match in named if match.ulp <= 4 * best + 4])
+
+
+def _different(matches: list[Match]) -> list[Match]:
+    """One for each name; two mistakes at once only where one does not do."""
+    simple = [match for match in matches if not (match.factor.name and match.name != "right")]
+    seen = {match.finding(0).name: match for match in reversed(simple or matches)}
+    return list(reversed(seen.values()))[:MOST]
+
+
+def _tried(case: Case, rows: Array) -> Iterator[Match | None]:
+    exact = case.make().grad[rows]
+    for name, words, make in KNOWN:
+        candidate = make(case)
+        if candidate is None:
+            continue
+        some = Candidate(*(part[rows] for part in candidate))
+        if name != "right" and _same(some, exact, case.kind):
+            continue
+        yield _fitting(case, name, words, some, case.theirs[rows])
+    for theirs, candidate in transposed(case):
+        some = Candidate(*(part[rows] for part in candidate))
+        yield _fitting(case, "transposed", "it is transposed", some, theirs[rows])
+
+
+def _same(candidate: Candidate, exact: Array, kind: Kind) -> bool:
+    """Whether a mistake changes nothing that could be seen here."""
+    known = np.isfinite(candidate.grad)
+    moved = np.abs(candidate.grad - exact) > 64 * kind.epsilon * candidate.size
+    return not (moved & known).any()
+
+
+def _fitting(
+    case: Case, name: str, words: str, candidate: Candidate, theirs: Array
+) -> Match | None:
+    """The mistake as a match, with the constant that it takes; None if it does not explain it."""
+    known = np.isfinite(candidate.grad).all(axis=1) & np.isfinite(theirs).all(axis=1)
+    if not known.any() or 4 * np.count_nonzero(known) < len(known):
+        return None
+    grad, size, theirs = candidate.grad[known], candidate.size[known], theirs[known]
+    factor = _factor(case, name, grad, theirs)
+    if factor is None:
+        return None
+    unit = case.kind.epsilon * np.abs(factor.value) * size
+    missed = np.abs(theirs - factor.value * grad) - 2.0**case.kind.smallest
+    share = float(np.where(missed > 0, missed / unit, 0.0).max())
+    if not share <= _rounding(case):
+        return None
+    return Match(name, words, factor, share)
+
+
+def _factor(case: Case, name: str, grad: Array, theirs: Array) -> Factor | None:
+    """The constant that somebody's gradient is larger by, if it is one that has a reason."""
+    largest = np.abs(grad).max()
+    if not largest or not np.abs(theirs).max():
+        return None
+    unit = grad / largest  # the squares of very small numbers would be nothing
+    constant = float((theirs * unit).sum() / (unit * unit).sum() / largest)
+    factor = _reason(constant, case)
+    if factor is None and name == "right" and np.count_nonzero(grad) >= FEWEST:
+        factor = _without_reason(constant, case.kind)
+    return factor
+
+
+def _rounding(case: Case) -> float:
+    """How many epsilons of its terms plain arithmetic may be off by: a half is rounded once."""
+    if case.kind.name in ("float16", "bfloat16"):
+        return 2.0
+    reach = float(np.ptp(case.z, axis=1).max(initial=0.0))
+    return 16.0 + 2.0 * min(reach, 200.0) + float(np.sqrt(case.classes))
+
+
+def _reason(constant: float, case: Case) -> Factor | None:
+    """The known constant that is meant, with its sign."""
+    for factor in factors(case):
+        if abs(abs(constant) / abs(factor.value) - 1) > _rough(case.kind):
+            continue
+        if constant * factor.value > 0:
+            return factor
+        words = "; ".join(filter(None, ["the sign is wrong", factor.words]))
+        name = " and ".join(filter(None, ["sign", factor.name]))
+        return Factor(-factor.value, name, words)
+    return None
+
+
+def _without_reason(constant: float, kind: Kind) -> Factor | None:
+    power = round(float(np.log2(abs(constant)))) if constant else 0
+    if constant > 0 and abs(power) > 1 and abs(constant / 2.0**power - 1) < _rough(kind):
+        words = f"it is multiplied by 2^{power}, as a loss scale does"
+        return Factor(2.0**power, "loss-scale", words)
+    words = "it is the right gradient times a constant, for which no reason is known"
+    return Factor(constant, CONSTANT, words)
+
+
+def _rough(kind: Kind) -> float:
+    """How exactly a constant can be told."""
+    return max(1e-4, kind.epsilon)

@@ -1,0 +1,60 @@
+"""Constants that a gradient may be too large by, and their reasons."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xentcli.check.case import Case
+
+
+class Factor(NamedTuple):
+    """A constant that a gradient may be too large by, and why."""
+
+    value: float
+    name: str
+    words: str
+
+
+def factors(case: Case) -> list[Factor]:
+    """The constants that have a reason here; 1 is the first."""
+    found = [Factor(1.0, "", "")]
+    found += _divisors(case)
+    u, t = case.rows.upstream, case.options.temperature
+    if len(u) and (u == u[0]).all() and u[0] != 0:
+        found.append(Factor(1 / u[0], "no-upstream", "the upstream gradient is left out"))
+        found.append(Factor(u[0], "twice-upstream", "the upstream gradient is applied twice"))
+    v = case.rows.sample_weight
+    if len(v) and (v == v[0]).all() and v[0] != 0:
+        found.append(Factor(1 / v[0], "no-sample-weight", "the row weights are left out"))
+    found.append(
+        Factor(t, "no-temperature-factor", "the factor 1/T of the temperature is left out")
+    )
+    found.append(Factor(1 / t, "twice-temperature", "the factor 1/T is applied twice"))
+    found.append(
+        Factor(1 / case.classes, "by-classes", "it is divided by the number of classes too")
+    )
+    return [one for i, one in enumerate(found) if i == 0 or abs(one.value - 1) > 1e-9]
+
+
+def _divisors(case: Case) -> list[Factor]:
+    """Other denominators than the right one."""
+    d, rows, present = case.denominator, case.layout.rows, case.present
+    if case.options.reduction != "mean":
+        words = f"it is divided by the {present} rows, and a {case.options.reduction} is not"
+        found = [Factor(1 / max(1, present), "divided", words)]
+        if rows != present:
+            words = f"it is divided by all {rows} rows, and a {case.options.reduction} is not"
+            found.append(Factor(1 / max(1, rows), "divided", words))
+        return found
+    sums = "the sum of the weights" if d not in (rows, present) else "those not ignored"
+    found = [Factor(d, "not-divided", "it is not divided by the batch")]
+    if rows != present:
+        words = f"it is divided by all {rows} rows instead of {sums}"
+        found.append(Factor(d / rows, "by-all-rows", words))
+    words = f"it is divided by the {present} rows instead of {sums}"
+    found.append(Factor(d / max(1, present), "by-rows", words))
+    found.append(
+        Factor(d / (rows * case.classes), "by-entries", "it is divided by all entries, N·C")
+    )
+    found.append(Factor(1 / d if d else 1.0, "divided-twice", "it is divided by the batch twice"))
+    return found

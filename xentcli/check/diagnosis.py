@@ -99,7 +99,8 @@ def _of_present(
     case = _case(sample, problem, finite, how)
     right = _fitting(case, "right", "", case.make(), case.theirs)
     if right and right.right:
-        return cancelled(case, finite, statistics)
+        whole = len(finite.theirs) == len(kept.theirs)
+        return cancelled(case, finite, statistics) if whole else []
     for rows in (np.arange(len(finite.theirs)), np.flatnonzero(finite.off.any(axis=1))):
         found = _matches(case, rows)
         if found:
@@ -109,8 +110,9 @@ def _of_present(
 
 def _usable(kept: Kept) -> Array:
     """Rows of numbers only."""
-    arrays = kept.theirs, kept.exact, kept.rows.x
-    return np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays])
+    arrays = np.stack([kept.theirs, kept.exact, kept.rows.x])
+    usable: Array = np.isfinite(arrays).all(axis=(0, 2))
+    return usable
 
 
 def _case(
@@ -171,11 +173,11 @@ def _fitting(
     case: Case, name: str, words: str, candidate: Candidate, theirs: Array
 ) -> Match | None:
     """The mistake as a match, with the constant that it takes; None if it does not explain it."""
-    known = np.isfinite(candidate.grad).all(axis=1) & np.isfinite(theirs).all(axis=1)
+    known: Array = np.isfinite(np.stack([candidate.grad, theirs])).all(axis=(0, 2))
     if not known.any() or 4 * np.count_nonzero(known) < len(known):
         return None
     grad, size, theirs = candidate.grad[known], candidate.size[known], theirs[known]
-    factor = _factor(case, name, grad, theirs)
+    factor = _factor(case, name, Candidate(grad, size), theirs)
     if factor is None:
         return None
     unit = case.kind.epsilon * np.abs(factor.value) * size
@@ -186,15 +188,18 @@ def _fitting(
     return Match(name, words, factor, share)
 
 
-def _factor(case: Case, name: str, grad: Array, theirs: Array) -> Factor | None:
+def _factor(case: Case, name: str, candidate: Candidate, theirs: Array) -> Factor | None:
     """The constant that somebody's gradient is larger by, if it is one that has a reason."""
-    largest = np.abs(grad).max()
-    if not largest or not np.abs(theirs).max():
+    grad, size = candidate
+    if not grad.any() or not theirs.any():
         return None
-    unit = grad / largest  # the squares of very small numbers would be nothing
-    constant = float((theirs * unit).sum() / (unit * unit).sum() / largest)
+    # In shares of the terms: what cancels, or is subnormal, says little of a constant.
+    normal = 2.0 ** (case.kind.smallest + case.kind.digits)
+    least = np.maximum(size, normal * np.abs(grad).max() / np.abs(theirs).max())
+    share, other = grad / least, theirs / least
+    constant = float((other * share).sum() / (share * share).sum())
     factor = _reason(constant, case)
-    if factor is None and name == "right" and np.count_nonzero(grad) >= FEWEST:
+    if factor is None and name == "right" and np.count_nonzero(candidate.grad) >= FEWEST:
         factor = _without_reason(constant, case.kind)
     return factor
 

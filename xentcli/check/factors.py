@@ -17,7 +17,8 @@ class Factor(NamedTuple):
 
 def factors(case: Case) -> list[Factor]:
     """The constants that have a reason here; 1 is the first."""
-    found = [Factor(1.0, "", "")]
+    words = "it is divided by the number of classes too"
+    found = [Factor(1.0, "", ""), Factor(1 / case.classes, "by-classes", words)]
     found += _divisors(case)
     u, t = case.rows.upstream, case.options.temperature
     if len(u) and (u == u[0]).all() and u[0] != 0:
@@ -30,9 +31,6 @@ def factors(case: Case) -> list[Factor]:
         Factor(t, "no-temperature-factor", "the factor 1/T of the temperature is left out")
     )
     found.append(Factor(1 / t, "twice-temperature", "the factor 1/T is applied twice"))
-    found.append(
-        Factor(1 / case.classes, "by-classes", "it is divided by the number of classes too")
-    )
     return [one for i, one in enumerate(found) if i == 0 or abs(one.value - 1) > 1e-9]
 
 

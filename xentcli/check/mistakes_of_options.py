@@ -112,7 +112,7 @@ def _weight_by_column(case: Case) -> Candidate | None:
 
 
 @MISTAKES.named(
-    "weight-of-target-on-smoothing",
+    "weight-of-target",
     "the smoothing's terms have the target's weight, not their own class's",
 )
 def _weight_of_target(case: Case) -> Candidate | None:
@@ -139,10 +139,8 @@ def _row_factor(name: str, words: str, power: int) -> None:
         with np.errstate(all="ignore"):
             return case.make(factor=case.factor * (values if power == 2 else 1 / values))
 
-    MISTAKES.append(
-        Mistake(f"{'no' if power == 0 else 'twice'}-{name.replace('_', '-')}", words, make)
-    )
-    return make
+    what = name.replace("_", "-")
+    MISTAKES.append(Mistake(f"twice-{what}" if power else f"no-{what}", words, make))
 
 
 _row_factor("sample_weight", "the row weights are left out", 0)

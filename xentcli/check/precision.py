@@ -43,7 +43,7 @@ def low_precision(case: Case, kept: Kept) -> list[Finding]:
         kind = KINDS[short_name]
         if names.index(kind.name) >= names.index(case.kind.name):
             continue
-        size = case.make().size
+        size = case.make().size + 2.0 ** (kind.smallest + kind.digits)
         close = np.abs(kept.theirs - kept.exact) <= ROUGH * kind.epsilon * size
         for factor, what in ((1.0, ""), (case.denominator, " times the batch")):
             if close.all() and _are(kept.theirs * factor, short_name, case.kind.epsilon):

@@ -1,0 +1,578 @@
+"""`xent check` names the mistake, and accuses nobody wrongly.
+
+The wrong gradients here are written the way people write them, in NumPy, and share nothing with
+the mistakes that the package knows.
+"""
+
+import numpy as np
+import pytest
+
+from xentcli import cross_entropy
+from xentcli.check import check, sample
+
+N, C = 40, 12
+IGNORED = -100
+EPS, TEMPERATURE, CAP, Z_LOSS, UPSTREAM = 0.1, 2.5, 4.0, 0.01, 3.0
+
+
+@pytest.fixture
+def data():
+    """Logits, targets, class weights, row weights and upstream gradients, float32."""
+    rng = np.random.default_rng(6)
+    x = (3 * rng.standard_normal((N, C))).astype("f4")
+    t = rng.integers(0, C, N)
+    w, v, u = rng.random(C) + 0.5, rng.random(N) + 0.5, rng.standard_normal(N) + 3
+    return {"x": x, "t": t, "w": w.astype("f4"), "v": v.astype("f4"), "u": u.astype("f4")}
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def hot(t, classes=C):
+    y = np.zeros((len(t), classes), "f4")
+    y[np.arange(len(t)), t] = 1
+    return y
+
+
+def findings(x, t, grad, **options):
+    """The names in the diagnosis."""
+    report = check(x, t, grad, **options)
+    assert not report.ok
+    return [finding.name for finding in report.findings]
+
+
+# Each wrong gradient: what it should be called, the options that are meant, and how it is made.
+
+
+def summed(d):
+    return softmax(d["x"]) - hot(d["t"])
+
+
+def negated(d):
+    return (hot(d["t"]) - softmax(d["x"])) / N
+
+
+def negated_sum(d):
+    return hot(d["t"]) - softmax(d["x"])
+
+
+def softmax_only(d):
+    return softmax(d["x"]) / N
+
+
+def one_hot_only(d):
+    return -hot(d["t"]) / N
+
+
+def with_respect_to_p(d):
+    return -hot(d["t"]) / softmax(d["x"]) / N
+
+
+def twice(d):
+    return (softmax(softmax(d["x"])) - hot(d["t"])) / N
+
+
+def over_rows(d):
+    return (softmax(d["x"].T).T - hot(d["t"])) / N
+
+
+def one_based(d):
+    return (softmax(d["x"]) - hot((d["t"] + 1) % C)) / N
+
+
+def one_less(d):
+    return (softmax(d["x"]) - hot((d["t"] - 1) % C)) / N
+
+
+def next_targets(d):
+    return (softmax(d["x"]) - hot(np.append(d["t"][1:], 0))) / N
+
+
+def last_targets(d):
+    return (softmax(d["x"]) - hot(np.append(0, d["t"][:-1]))) / N
+
+
+def rows_up(d):
+    g = summed(d) / N
+    return np.vstack([g[1:], np.zeros((1, C), "f4")])
+
+
+def rows_down(d):
+    g = summed(d) / N
+    return np.vstack([np.zeros((1, C), "f4"), g[:-1]])
+
+
+def fortran(d):
+    return (summed(d) / N).flatten(order="F").reshape(N, C)
+
+
+def divided_by_classes(d):
+    return summed(d) / N / C
+
+
+def divided_twice(d):
+    return summed(d) / N / N
+
+
+def scaled(d):
+    return summed(d) / N * 1024
+
+
+def strange_constant(d):
+    return summed(d) / N * 0.37
+
+
+def mean_of_a_sum(d):
+    return summed(d) / N
+
+
+def keras_smoothing(d):
+    y = hot(d["t"])
+    q = np.where(y == 1, 1 - EPS, EPS / (C - 1))
+    return ((softmax(d["x"]) - q) / N).astype("f4")
+
+
+def smoothing_skips_the_target(d):
+    y = hot(d["t"])
+    q = np.where(y == 1, 1 - EPS, EPS / C)
+    return ((softmax(d["x"]) * q.sum(axis=1, keepdims=True) - q) / N).astype("f4")
+
+
+def smoothing_only_scales(d):
+    return (np.float32(1 - EPS) * summed(d) / N).astype("f4")
+
+
+def smoothing_without_share(d):
+    return (softmax(d["x"]) - np.float32(1 - EPS) * hot(d["t"])) / N
+
+
+def smoothing_of_four_shards(d):
+    local = C // 4
+    q = (1 - EPS) * hot(d["t"]) + EPS / local
+    return ((softmax(d["x"]) - q) / N).astype("f4")
+
+
+def weights_ignored(d):
+    return summed(d) / N
+
+
+def weights_ignored_in_rows(d):
+    return summed(d)
+
+
+def weighted_by_n(d):
+    return d["w"][d["t"]][:, None] * summed(d) / N
+
+
+def weighted_sum(d):
+    return d["w"][d["t"]][:, None] * summed(d)
+
+
+def weight_squared(d):
+    w = d["w"][d["t"]]
+    return (w**2)[:, None] * summed(d) / w.sum()
+
+
+def weight_on_p(d):
+    w = d["w"][d["t"]]
+    return (w[:, None] * softmax(d["x"]) - hot(d["t"])) / w.sum()
+
+
+def weight_on_y(d):
+    w = d["w"][d["t"]]
+    return (softmax(d["x"]) - w[:, None] * hot(d["t"])) / w.sum()
+
+
+def weight_by_column(d):
+    return d["w"] * summed(d) / d["w"][d["t"]].sum()
+
+
+def smoothing_with_the_targets_weight(d):
+    w = d["w"][d["t"]]
+    q = (1 - EPS) * hot(d["t"]) + EPS / C
+    return (w[:, None] * (softmax(d["x"]) - q) / w.sum()).astype("f4")
+
+
+def smoothing_unweighted(d):
+    w, p = d["w"][d["t"]][:, None], softmax(d["x"])
+    return (((1 - EPS) * w * (p - hot(d["t"])) + EPS * (p - 1 / C)) / w.sum()).astype("f4")
+
+
+def rows_unweighted(d):
+    return summed(d)
+
+
+def rows_weighted_twice(d):
+    return (d["v"] ** 2)[:, None] * summed(d)
+
+
+def upstream_twice(d):
+    return (d["u"] ** 2)[:, None] * summed(d)
+
+
+def constant_upstream_forgotten(d):
+    return summed(d) / N
+
+
+def temperature_forgotten_in_the_chain(d):
+    return (softmax(d["x"] / np.float32(TEMPERATURE)) - hot(d["t"])) / N
+
+
+def temperature_forgotten(d):
+    return summed(d) / N
+
+
+def cap_forgotten_in_the_chain(d):
+    return (softmax(np.float32(CAP) * np.tanh(d["x"] / np.float32(CAP))) - hot(d["t"])) / N
+
+
+def cap_forgotten(d):
+    return summed(d) / N
+
+
+def cap_before_temperature(d):
+    z = CAP * np.tanh(d["x"] / CAP)
+    slope = (1 - np.tanh(d["x"] / CAP) ** 2) / TEMPERATURE
+    return ((softmax(z / TEMPERATURE) - hot(d["t"])) * slope / N).astype("f4")
+
+
+def z_loss_forgotten(d):
+    return summed(d) / N
+
+
+def half_the_z_loss(d):
+    lse = np.log(np.exp(d["x"]).sum(axis=1, keepdims=True))
+    return summed(d) / N + (Z_LOSS * lse * softmax(d["x"]) / N).astype("f4")
+
+
+def z_loss_over_weights(d):
+    w = d["w"][d["t"]][:, None]
+    lse = np.log(np.exp(d["x"]).sum(axis=1, keepdims=True))
+    return ((w * summed(d) + 2 * Z_LOSS * lse * softmax(d["x"])) / w.sum()).astype("f4")
+
+
+def logits_in_half(d):
+    return (softmax(d["x"].astype("f2").astype("f4")) - hot(d["t"])) / N
+
+
+def softmax_in_half(d):
+    return (softmax(d["x"]).astype("f2").astype("f4") - hot(d["t"])) / N
+
+
+def everything_in_half(d):
+    p = softmax(d["x"].astype("f2"))
+    return ((p - hot(d["t"]).astype("f2")) / np.float16(N)).astype("f4")
+
+
+def divided_after_half(d):
+    p = softmax(d["x"].astype("f2"))
+    return (p - hot(d["t"]).astype("f2")).astype("f4") / N
+
+
+def bfloat16_result(d):
+    g = np.ascontiguousarray(summed(d) / N)
+    return ((g.view("u4") + 0x8000) & 0xFFFF0000).view("f4")
+
+
+def no_numbers_written(d):
+    return np.zeros((N, C), "f4")
+
+
+def tail_not_written(d):
+    g = summed(d) / N
+    g[:, 8:] = 0
+    return g
+
+
+WEIGHT, SMOOTH = {"weight": "w"}, {"label_smoothing": EPS}
+NONE = {"reduction": "none"}
+CASES = [
+    ("not-divided", {}, summed),
+    ("sign", {}, negated),
+    ("sign and not-divided", {}, negated_sum),
+    ("no-one-hot", {}, softmax_only),
+    ("no-softmax", {}, one_hot_only),
+    ("of-probabilities", {}, with_respect_to_p),
+    ("softmax-twice", {}, twice),
+    ("softmax-over-rows", {}, over_rows),
+    ("target-plus-one", {}, one_based),
+    ("target-minus-one", {}, one_less),
+    ("next-target", {}, next_targets),
+    ("last-target", {}, last_targets),
+    ("next-row", {}, rows_up),
+    ("last-row", {}, rows_down),
+    ("memory-order", {}, fortran),
+    ("by-classes", {}, divided_by_classes),
+    ("divided-twice", {}, divided_twice),
+    ("loss-scale", {}, scaled),
+    ("constant", {}, strange_constant),
+    ("divided", {"reduction": "sum"}, mean_of_a_sum),
+    ("divided", NONE, mean_of_a_sum),
+    ("smoothing-among-others", SMOOTH, keras_smoothing),
+    ("smoothing-not-on-target", SMOOTH, smoothing_skips_the_target),
+    ("no-smoothing", SMOOTH, mean_of_a_sum),
+    ("smoothing-scales-only", SMOOTH, smoothing_only_scales),
+    ("smoothing-no-share", SMOOTH, smoothing_without_share),
+    ("smoothing-of-a-shard", SMOOTH, smoothing_of_four_shards),
+    ("no-weight and by-rows", WEIGHT, weights_ignored),
+    ("no-weight", WEIGHT | NONE, weights_ignored_in_rows),
+    ("by-rows", WEIGHT, weighted_by_n),
+    ("not-divided", WEIGHT, weighted_sum),
+    ("weight-twice", WEIGHT, weight_squared),
+    ("weight-on-softmax", WEIGHT, weight_on_p),
+    ("weight-on-one-hot", WEIGHT, weight_on_y),
+    ("weight-by-column", WEIGHT, weight_by_column),
+    ("weight-of-target", WEIGHT | SMOOTH, smoothing_with_the_targets_weight),
+    ("no-weight-on-smoothing", WEIGHT | SMOOTH, smoothing_unweighted),
+    ("no-sample-weight", {"sample_weight": "v"} | NONE, rows_unweighted),
+    ("twice-sample-weight", {"sample_weight": "v"} | NONE, rows_weighted_twice),
+    ("no-upstream", {"upstream": "u"} | NONE, rows_unweighted),
+    ("twice-upstream", {"upstream": "u"} | NONE, upstream_twice),
+    ("no-upstream", {"upstream": UPSTREAM}, constant_upstream_forgotten),
+    ("no-temperature-factor", {"temperature": TEMPERATURE}, temperature_forgotten_in_the_chain),
+    ("no-temperature", {"temperature": TEMPERATURE}, temperature_forgotten),
+    ("no-softcap-slope", {"softcap": CAP}, cap_forgotten_in_the_chain),
+    ("no-softcap", {"softcap": CAP}, cap_forgotten),
+    ("softcap-first", {"softcap": CAP, "temperature": TEMPERATURE}, cap_before_temperature),
+    ("no-z-loss", {"z_loss": Z_LOSS}, z_loss_forgotten),
+    ("half-z-loss", {"z_loss": Z_LOSS}, half_the_z_loss),
+    ("z-loss-by-weights", {"z_loss": Z_LOSS} | WEIGHT, z_loss_over_weights),
+    ("float16-logits", {}, logits_in_half),
+    ("float16-probabilities", {}, softmax_in_half),
+    ("float16", {}, everything_in_half),
+    ("float16", {}, divided_after_half),
+    ("bfloat16", {}, bfloat16_result),
+    ("zeros", {}, no_numbers_written),
+    ("unwritten", {}, tail_not_written),
+]
+IDS = [f"{name}-{make.__name__}" for name, _, make in CASES]
+
+
+def meant(options, d):
+    """The options with the arrays that their letters stand for."""
+    return {
+        name: d.get(value, value) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
+
+
+@pytest.mark.parametrize(("name", "options", "make"), CASES, ids=IDS)
+def test_the_mistake_is_named(name, options, make, data):
+    found = findings(data["x"], data["t"], make(data), **meant(options, data))
+    assert found == [name]
+
+
+@pytest.mark.parametrize(("name", "options", "make"), CASES, ids=IDS)
+def test_the_right_gradient_is_not_accused(name, options, make, data):
+    options = meant(options, data)
+    right = cross_entropy(data["x"], data["t"], **options).grad
+    report = check(data["x"], data["t"], right, **options)
+    assert report.ok
+    assert report.findings == ()
+    strict = check(data["x"], data["t"], right, **options, ulp=1e-9)
+    assert [finding.name for finding in strict.findings] == ["rounding"]
+
+
+@pytest.mark.parametrize(("name", "options", "make"), CASES, ids=IDS)
+def test_a_random_gradient_is_not_explained(name, options, make, data, rng):
+    grad = rng.standard_normal((N, C)).astype("f4") / N
+    assert findings(data["x"], data["t"], grad, **meant(options, data)) == []
+
+
+@pytest.mark.parametrize(("name", "options", "make"), CASES, ids=IDS)
+def test_what_is_nearly_the_mistake_is_not_accused_of_it(name, options, make, data, rng):
+    grad = make(data) * (1 + 0.01 * rng.standard_normal((N, C)).astype("f4"))
+    found = findings(data["x"], data["t"], grad, **meant(options, data))
+    assert name in ("zeros", "unwritten") or found == []
+
+
+# Mistakes that need data of their own.
+
+
+def textbook(x, t):
+    """The gradient of the mean in the precision of the logits."""
+    p = softmax(x)
+    p[np.arange(len(t)), t] -= 1
+    return p / x.dtype.type(len(t))
+
+
+@pytest.mark.parametrize("entries", [sample.ENTRIES, 64])
+def test_a_transposed_square_gradient_is_named(entries, rng, monkeypatch):
+    monkeypatch.setattr(sample, "ENTRIES", entries)
+    x, t = rng.standard_normal((33, 33)), rng.integers(0, 33, 33)
+    assert findings(x, t, textbook(x, t).T) == ["transposed"]
+    assert check(x, t, textbook(x, t)).ok
+
+
+def leaking(content):
+    """Targets of which some are ignored, and a gradient that holds something in those rows."""
+
+    def make(d, ignore_index):
+        t = d["t"].copy()
+        t[::5] = ignore_index
+        g = (softmax(d["x"]) - hot(d["t"])) / np.float32(np.sum(t != ignore_index))
+        g[t == ignore_index] = content(d, t == ignore_index)
+        return t, g
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("words", "content", "ignore_index"),
+    [
+        ("and hold p without a one-hot", lambda d, rows: softmax(d["x"][rows]) / 32, -100),
+        ("they hold NaN", lambda d, rows: np.nan, -100),
+        (
+            "and hold the gradient of target 3",
+            lambda d, rows: (softmax(d["x"]) - hot(d["t"] * 0 + 3))[rows] / 32,
+            3,
+        ),
+        (
+            "and hold the gradient of target 0",
+            lambda d, rows: (softmax(d["x"]) - hot(d["t"] * 0))[rows] / 32,
+            -100,
+        ),
+        ("8 of 8 looked at are not", lambda d, rows: 7.0, -100),
+    ],
+)
+def test_ignored_rows_that_are_not_zero_are_named(words, content, ignore_index, data):
+    data["t"][data["t"] == 3] = 4
+    t, g = leaking(content)(data, ignore_index)
+    report = check(data["x"], t, g, ignore_index=ignore_index)
+    assert [finding.name for finding in report.findings] == ["ignored-rows"]
+    assert words in str(report.findings[0])
+    g[t == ignore_index] = 0
+    assert check(data["x"], t, g, ignore_index=ignore_index).ok
+
+
+def test_dividing_by_ignored_rows_too_is_named(data):
+    data["t"][::5] = -100
+    g = softmax(data["x"]) - hot(np.where(data["t"] < 0, 0, data["t"]))
+    g[data["t"] < 0] = 0
+    assert findings(data["x"], data["t"], g / N) == ["by-all-rows"]
+    assert findings(data["x"], data["t"], g) == ["not-divided"]
+    assert check(data["x"], data["t"], g / np.float32(32)).ok
+
+
+def test_two_mistakes_at_once_are_both_named(data):
+    data["t"][::5] = -100
+    g = (softmax(data["x"]) - hot(np.where(data["t"] < 0, 0, data["t"]))) / N
+    assert findings(data["x"], data["t"], g) == ["ignored-rows", "by-all-rows"]
+    assert findings(data["x"], data["t"] * 0, -softmax(data["x"])) == [
+        "no-one-hot and sign and not-divided"
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "logit"), [("f4", 120.0), ("f4", -120.0), ("f8", 800.0)])
+def test_a_softmax_of_unshifted_logits_is_named(dtype, logit, data):
+    x = data["x"].astype(dtype)
+    x[7], x[20:22] = x[7] + logit, x[20:22] + logit
+    with np.errstate(all="ignore"):
+        e = np.exp(x)
+        g = (e / e.sum(axis=1, keepdims=True) - hot(data["t"])) / N
+    assert np.isnan(g).any()
+    assert findings(x, data["t"], g.astype(dtype)) == ["unshifted"]
+    assert check(x, data["t"], textbook(x, data["t"]), ulp=1e4).ok
+
+
+def test_nan_elsewhere_is_not_blamed_on_overflow(data):
+    g = textbook(data["x"], data["t"])
+    g[3] = np.nan
+    assert findings(data["x"], data["t"], g) == []
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_the_cancellation_of_p_minus_1_is_named(dtype, rng):
+    x, t = rng.standard_normal((20, 9)).astype(dtype), rng.integers(0, 9, 20)
+    x[np.arange(20), t] += 12 if dtype == "f4" else 30
+    g = textbook(x, t)
+    assert findings(x, t, g) == ["cancellation"]
+    assert check(x, t, g, like_peers=True).ok
+    assert check(x, t, cross_entropy(x, t).grad).ok
+
+
+def test_rows_that_are_right_do_not_hide_a_mistake_in_others(data):
+    g = textbook(data["x"], data["t"])
+    g[30:] *= -1
+    (finding,) = check(data["x"], data["t"], g).findings
+    assert finding.name == "sign"
+    assert "10 rows" in finding.evidence
+
+
+@pytest.mark.parametrize("make", [summed, negated, next_targets, last_targets, rows_up, rows_down])
+def test_mistakes_are_named_from_a_sample_of_a_large_problem(make, data, rng, monkeypatch):
+    monkeypatch.setattr(sample, "ENTRIES", 12 * C)
+    (name,) = [name for name, _, function in CASES if function is make]
+    assert findings(data["x"], data["t"], make(data)) == [name]
+
+
+def test_one_wrong_row_among_many_is_in_the_sample(data, monkeypatch):
+    monkeypatch.setattr(sample, "ENTRIES", 8 * C)
+    for row in range(N):
+        g = textbook(data["x"], data["t"])
+        g[row] *= 2
+        assert findings(data["x"], data["t"], g) == ["constant"]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8"])
+def test_mistakes_are_named_in_other_kinds(dtype, data):
+    x = data["x"].astype(dtype)
+    g = textbook(x.astype("f8"), data["t"])
+    assert findings(x, data["t"], (-g).astype(dtype)) == ["sign"]
+    assert findings(x, data["t"], (g * N).astype(dtype)) == ["not-divided"]
+    assert check(x, data["t"], g.astype(dtype)).ok
+
+
+def test_a_float64_gradient_from_float32_is_named(data):
+    x = data["x"].astype("f8")
+    g = textbook(data["x"], data["t"]).astype("f8")
+    assert findings(x, data["t"], g) == ["float32"]
+    assert check(x, data["t"], g, dtype="f32").ok
+
+
+# What cannot be told apart is named together, and what changes nothing is not named.
+
+
+def test_with_two_classes_a_wrong_sign_and_wrong_targets_are_one_thing():
+    x, t = np.array([[1.0, 2.0], [3.0, 1.0], [0.5, 2.0], [1.0, 1.5]]), np.array([0, 1, 1, 0])
+    flipped = textbook(x, 1 - t)
+    assert findings(x, t, flipped) == ["target-plus-one", "target-minus-one"]
+
+
+def test_a_single_row_is_divided_by_nothing():
+    x, t = np.array([[1.0, 2.0, 0.5]]), np.array([0])
+    assert check(x, t, textbook(x, t)).ok
+    assert findings(x, t, 3 * textbook(x, t)) == ["constant"]
+    assert findings(x, t, np.array([[0.1, 0.3, -0.2]])) == []
+
+
+def test_two_numbers_are_too_few_for_a_constant():
+    x, t = np.array([[1.0, 2.0]]), np.array([0])
+    assert findings(x, t, 3.3 * textbook(x, t)) == []
+    assert findings(x, t, -textbook(x, t)) == ["sign"]
+
+
+def test_options_that_change_nothing_are_not_blamed(data):
+    ones = np.ones(C)
+    options = {"weight": ones, "label_smoothing": 0.0, "sample_weight": np.ones(N), "upstream": 1.0}
+    g = textbook(data["x"], data["t"])
+    assert check(data["x"], data["t"], g, **options).ok
+    assert findings(data["x"], data["t"], g * N, **options) == ["not-divided"]
+    noise = data["w"] * g
+    assert findings(data["x"], data["t"], noise, **options) == []
+
+
+def test_it_says_when_it_does_not_know(data, rng):
+    report = check(data["x"], data["t"], rng.standard_normal((N, C)).astype("f4"))
+    assert report.diagnosis() == ["none of the mistakes that are known here explains it"]
+    assert report.facts()["diagnosis"] == []
+
+
+def test_the_evidence_says_what_would_make_it_right(data):
+    (finding,) = check(data["x"], data["t"], summed(data)).findings
+    assert str(finding) == (
+        f"it is not divided by the batch: matches within {finding.evidence.split()[2]} ULP "
+        "if divided by 40 in 40 rows"
+    )

@@ -31,6 +31,7 @@ class Case:
 
     `present` is how many rows count in the whole; `theirs` is the gradient that is looked into,
     and `columns` the same of a square one read the other way. `whole`: these are all rows.
+    `rough`: the kind is less than that of the numbers, and each step was rounded to it.
     """
 
     rows: Rows
@@ -42,6 +43,7 @@ class Case:
     present: int
     columns: Array | None
     whole: bool
+    rough: bool = False
 
     @property
     def classes(self) -> int:

@@ -8,6 +8,7 @@ right gradient is no mistake.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from xentcli.check import mistakes, mistakes_of_options
 from xentcli.check.case import Candidate, Case
 from xentcli.check.factors import Factor, factors
 from xentcli.check.mistakes import transposed
-from xentcli.check.precision import cancelled, low_precision
+from xentcli.check.precision import cancelled, lesser
 from xentcli.check.report import Finding, short
 from xentcli.check.rows import Scale
 from xentcli.check.sample import Kept, Sample
@@ -28,6 +29,7 @@ from xentcli.options import LossOptions
 from xentcli.problem import Problem
 
 KNOWN = (*mistakes.MISTAKES, *mistakes_of_options.MISTAKES)
+ROUGH = {"float16": 64.0, "bfloat16": 16.0}  # epsilons
 MOST = 3  # mistakes that are named where they cannot be told apart
 CONSTANT = "constant"
 FEWEST = 3  # entries that a constant without a reason has to fit
@@ -101,11 +103,24 @@ def _of_present(
     if right and right.right:
         whole = len(finite.theirs) == len(kept.theirs)
         return cancelled(case, finite, statistics) if whole else []
-    for rows in (np.arange(len(finite.theirs)), np.flatnonzero(finite.off.any(axis=1))):
+    return _explained(case, finite) or unwritten(finite, statistics)
+
+
+def _explained(case: Case, kept: Kept) -> list[Finding]:
+    """What explains all rows, or those that are off; else the same with less precision."""
+    for rows in (np.arange(len(kept.theirs)), np.flatnonzero(kept.off.any(axis=1))):
         found = _matches(case, rows)
         if found:
             return [match.finding(len(rows)) for match in found]
-    return [*low_precision(case, finite), *unwritten(finite, statistics)]
+    less = lesser(case)
+    if less is None:
+        return []
+    rough = replace(case, kind=less.kind, rough=True)
+    matches = [match for match in _tried(rough, np.arange(len(kept.theirs))) if match]
+    if any(match.right for match in matches):
+        return [less.finding]
+    found = _matches(rough, np.arange(len(kept.theirs)))
+    return [less.finding, *(match.finding(len(kept.theirs)) for match in found)] if found else []
 
 
 def _usable(kept: Kept) -> Array:
@@ -150,6 +165,8 @@ def _different(matches: list[Match]) -> list[Match]:
 def _tried(case: Case, rows: Array) -> Iterator[Match | None]:
     exact = case.make().grad[rows]
     for name, words, make in KNOWN:
+        if case.rough and case.kind.name != "float32" and name != "right":
+            continue  # so little precision cannot tell mistakes apart
         candidate = make(case)
         if candidate is None:
             continue
@@ -181,11 +198,16 @@ def _fitting(
     if factor is None:
         return None
     unit = case.kind.epsilon * np.abs(factor.value) * size
-    missed = np.abs(theirs - factor.value * grad) - 2.0**case.kind.smallest
+    missed = np.abs(theirs - factor.value * grad) - _least(case)
     share = float(np.where(missed > 0, missed / unit, 0.0).max())
     if not share <= _rounding(case):
         return None
     return Match(name, words, factor, share)
+
+
+def _least(case: Case) -> float:
+    """What any number may be off by: the smallest, or some of them if each step was rounded."""
+    return float(2.0**case.kind.smallest * (ROUGH.get(case.kind.name, 1.0) if case.rough else 1.0))
 
 
 def _factor(case: Case, name: str, candidate: Candidate, theirs: Array) -> Factor | None:
@@ -205,9 +227,13 @@ def _factor(case: Case, name: str, candidate: Candidate, theirs: Array) -> Facto
 
 
 def _rounding(case: Case) -> float:
-    """How many epsilons of its terms plain arithmetic may be off by: a half is rounded once."""
+    """How many epsilons of its terms plain arithmetic may be off by.
+
+    A gradient of halves was computed in float32 and rounded once, unless it is only stored in
+    more than it was computed in.
+    """
     if case.kind.name in ("float16", "bfloat16"):
-        return 2.0
+        return ROUGH[case.kind.name] if case.rough else 2.0
     reach = float(np.ptp(case.z, axis=1).max(initial=0.0))
     return 16.0 + 2.0 * min(reach, 200.0) + float(np.sqrt(case.classes))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xentcli.check.doubles import pair
+from xentcli.check.oracle import Compensated
 from xentcli.check.rows import Exact, Rows, Scale
 from xentcli.dtypes import Array
 from xentcli.errors import OptionError
@@ -51,16 +52,16 @@ class FiniteDifferences:
         step = STEP * o.temperature * min(1.0, o.softcap or 1.0)
         grad = np.zeros_like(rows.x)
         with np.errstate(all="ignore"):
-            losses, size = self._loss(rows.x, a), self._size(rows.x, a)
+            size = self._size(rows.x, a)
             for row in np.flatnonzero(rows.present):
                 grad[row] = self._row(rows.x[row], a[row], step)
             scale, power = self.scale.of(rows)
             factor = np.ldexp(scale.high, power)
             doubt = np.abs(factor) * size / (step / STEP)
             grad *= np.where(rows.present, factor, 0.0)[:, None]
-            losses = np.where(rows.present, losses * rows.sample_weight, 0.0)
         doubts = np.where(rows.present, doubt, 0.0)[:, None] + np.zeros_like(grad)
-        return Exact(pair(grad), np.abs(grad), doubts, pair(losses), self._uncertain(rows.x))
+        exact = Compensated(o, self.scale)(rows)  # its losses are no differences
+        return exact._replace(grad=pair(grad), size=np.abs(grad), doubt=doubts)
 
     def _row(self, x: Array, a: Array, step: float) -> Array:
         """∂L/∂x of one row."""
@@ -99,13 +100,6 @@ class FiniteDifferences:
         around = largest + np.log(x.shape[1]) + 1 + np.abs(x).max(axis=1) / min(1.0, cap)
         size: Array = mass * (ROUNDING * around + BEND)
         return size
-
-    def _uncertain(self, x: Array) -> Array:
-        with np.errstate(all="ignore"):
-            z = self._z(x)
-            e = np.exp(z - z.max(axis=1, keepdims=True))
-            uncertain: Array = 1 - 1 / e.sum(axis=1)
-            return uncertain
 
 
 def _moved(x: Array, places: Array, step: float) -> Array:

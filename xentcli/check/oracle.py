@@ -40,6 +40,7 @@ from xentcli.sums import two_sum
 
 DOUBT = 2.0**-95  # of the terms: some hundred roundings to 106 bits
 SMALL = 2.0**-800
+HUGE = 2.0**1000
 SATURATED = 4000.0  # where tanh is 1 to any precision
 
 
@@ -101,7 +102,9 @@ class Compensated:
         size = scaled(pair(size * np.abs(factor.high)), power).high
         losses, loss_power = _losses(s, a, z_loss)
         v, v_power = normal(pair(rows.sample_weight))
+        endless = np.isinf(losses.high)
         losses = scaled(multiply(losses, v), v_power + a_power + loss_power)
+        losses = choose(endless, pair(np.inf * rows.sample_weight), losses)
         uncertain = scaled(s.rest, s.rest_power).high.min(axis=1, initial=1.0)
         return Exact(grad, size, size * DOUBT, losses, uncertain)
 
@@ -142,6 +145,7 @@ class _Capped:
 
     @classmethod
     def of(cls, x: Array, top: Array, temperature: float, cap: float) -> _Capped:
+        x, top = np.clip(x, -HUGE, HUGE), np.clip(top, -HUGE, HUGE)  # tanh(∞) is 1
         high, low = two_sum(x, -top)
         gap = _within(quotient(quotient(Pair(high, low), temperature), cap), 2 * SATURATED)
         angle = _within(quotient(quotient(pair(x), temperature), cap), SATURATED)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from xentcli.check.case import Case
-from xentcli.check.mistakes_of_options import HALVES
 from xentcli.check.report import Finding, short
 from xentcli.check.sample import Kept
 from xentcli.check.statistics import Statistics
-from xentcli.check.units import KINDS
+from xentcli.check.units import KINDS, Kind
 from xentcli.dtypes import NAMES, Array, narrow, widen
 
 ENOUGH = 0.99  # of the numbers that have to be of a kind
 FEWEST = 16  # numbers, so that it is no chance
-ROUGH = 64.0  # epsilons of the lesser kind
+LESSER = {"float64": ("bf16", "f16", "f32"), "float32": ("bf16", "f16")}
+
+
+class Lesser(NamedTuple):
+    """A kind of less precision that numbers are of, and what speaks for it."""
+
+    kind: Kind
+    finding: Finding
 
 
 def cancelled(case: Case, kept: Kept, statistics: Statistics) -> list[Finding]:
@@ -27,32 +35,26 @@ def cancelled(case: Case, kept: Kept, statistics: Statistics) -> list[Finding]:
     if target and 2 * target.off > statistics.off and kept.rows.target is not None:
         words = f"{name} cancellation: the target's entry is p − 1, which has lost its digits"
         evidence = (
-            f"{target.off} of {statistics.off} entries that are off are the target's; all are "
-            f"within {within} epsilon of the terms p and 1, as --like-peers allows"
+            f"{target.off} of the {statistics.off} entries that are off are the target's; those "
+            f"looked at are within {within} epsilon of p and 1, which --like-peers measures by"
         )
         return [Finding("cancellation", words, evidence)]
     words = f"no mistake is to be seen but the rounding of plain {name} arithmetic"
-    evidence = f"all are within {within} epsilon of the terms, as --like-peers allows"
+    evidence = f"within {within} epsilon of the terms, which --like-peers measures by"
     return [Finding("rounding", words, evidence)]
 
 
-def low_precision(case: Case, kept: Kept) -> list[Finding]:
-    """Numbers of a lesser kind than they are stored in, and right to that kind's rounding."""
-    names = [*HALVES, "float64"]
-    for short_name in ("bf16", "f16", "f32"):
-        kind = KINDS[short_name]
-        if names.index(kind.name) >= names.index(case.kind.name):
-            continue
-        size = case.make().size + 2.0 ** (kind.smallest + kind.digits)
-        close = np.abs(kept.theirs - kept.exact) <= ROUGH * kind.epsilon * size
+def lesser(case: Case) -> Lesser | None:
+    """The least kind that the numbers, or the numbers times the batch, are of."""
+    for key in LESSER.get(case.kind.name, ()):
+        kind = KINDS[key]
         for factor, what in ((1.0, ""), (case.denominator, " times the batch")):
-            if close.all() and _are(kept.theirs * factor, short_name, case.kind.epsilon):
-                words = f"computed in half precision: in {kind.name}"
-                if kind.name == "float32":
-                    words = "computed in float32"
+            if _are(case.theirs * factor, key, case.kind.epsilon):
+                half = "half precision: in " if kind.name != "float32" else ""
+                words = f"computed in {half}{kind.name}"
                 evidence = f"every number{what} is one of {kind.name}"
-                return [Finding(kind.name, words, evidence)]
-    return []
+                return Lesser(kind, Finding(kind.name, words, evidence))
+    return None
 
 
 def _are(values: Array, name: str, epsilon: float) -> bool:

@@ -14,6 +14,7 @@ from xentcli.errors import plural
 from xentcli.layout import Layout, Shape
 
 NOT_KNOWN = "none of the mistakes that are known here explains it"
+SHARP = 0.51  # ULP
 ODD_WORDS = {
     "nan_extra": "NaN that should not be there",
     "nan_missing": "NaN missing",
@@ -113,6 +114,13 @@ class Report:
         found = asdict(self.statistics.odd)
         return ", ".join(f"{count} {ODD_WORDS[name]}" for name, count in found.items() if count)
 
+    def blind(self) -> str:
+        """That the method does not see small errors, where it does not."""
+        blind = self.statistics.blind
+        if blind < SHARP:
+            return ""
+        return f"{self.method} may be off by {short(blind)} ULP themselves, and hide as much"
+
     def diagnosis(self) -> list[str]:
         """What would explain it; that nothing does, where something is off."""
         if self.ok or not self.statistics.off:
@@ -131,11 +139,25 @@ class Report:
             )
         lines += [f"off: {self.where()}"] if self.where() else []
         lines += [f"not finite: {self.odd()}"] if self.odd() else []
-        for bad in self.statistics.worst:
-            theirs, exact = (number(value, self.kind.name) for value in (bad.theirs, bad.exact))
-            place = f"row {self.place(bad)}, class {bad.column}"
-            lines.append(f"worst: {place}: {theirs} given, {exact} exact, {short(bad.ulp)} ULP")
+        lines += [f"method: {self.blind()}"] if self.blind() else []
+        for row, column, theirs, exact, ulp in self.worst():
+            place = f"row {row}, class {column}"
+            lines.append(f"worst: {place}: {theirs} given, {exact} exact, {ulp} ULP")
         return lines
+
+    def worst(self) -> list[list[str]]:
+        """Row, class, theirs, exact, and ULP of the entries that are off most."""
+        name = self.kind.name
+        return [
+            [
+                self.place(bad),
+                str(bad.column),
+                number(bad.theirs, name),
+                number(bad.exact, name),
+                short(bad.ulp),
+            ]
+            for bad in self.statistics.worst
+        ]
 
     def spreads(self) -> dict[str, dict[str, float]]:
         """Largest and percentiles of the errors, by unit."""
@@ -159,6 +181,7 @@ class Report:
             "verdict": self.verdict,
             "tolerance": self.tolerance,
             "method": self.method,
+            "method_ulp": plain(s.blind),
             "shape": list(self.shape),
             "dtype": self.kind.name,
             "ignored": self.ignored,

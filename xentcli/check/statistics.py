@@ -13,7 +13,7 @@ from xentcli.dtypes import Array
 
 STEPS = 8  # bins for each power of two: a percentile is at most 9 % too large
 LOWEST, HIGHEST = -1100, 2200  # powers of two
-SHARES = {"median": 0.5, "99%": 0.99, "99.9%": 0.999}
+SHARES = {"50%": 0.5, "99%": 0.99, "99.9%": 0.999}
 WORST = 5
 CONFIDENT = 2.0**-8  # 1 − p of a nearly certain class
 
@@ -101,6 +101,7 @@ class Statistics:
     entries: int = 0
     off: int = 0
     rows_off: int = 0
+    blind: float = 0.0  # how far off the oracle may be itself, in ULP
     spreads: dict[str, Spread] = field(
         default_factory=lambda: {name: Spread() for name in ("ulp", "relative", "absolute")}
     )
@@ -118,6 +119,7 @@ class Statistics:
     def add(self, rows: Rows, theirs: Array, exact: Exact, found: Errors, off: Array) -> None:
         """The next rows."""
         self.entries += off.size
+        self.blind = max(self.blind, float((exact.doubt / found.unit).max(initial=0.0)))
         for name, spread in self.spreads.items():
             spread.add(getattr(found, name))
         for name, mask in self._masks(rows, exact).items():

@@ -20,7 +20,8 @@ ROWS = 10  # of a preview
 AROUND = 3  # characters that rich puts around each cell
 
 
-def _table(title: str | None = None) -> Table:
+def new_table(title: str | None = None) -> Table:
+    """An empty table that looks like all of ours."""
     from rich import box
 
     return Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
@@ -41,7 +42,7 @@ def preview(
     labels = [",".join(map(str, index)) for index in lines]
     cells = [[_number(value, decimals) for value in row[:width]] for row in values]
     columns = _fitting(cells, width - max([3, *map(len, labels)]) - AROUND)
-    table = _table()
+    table = new_table()
     table.add_column("row", justify="right", style="dim", no_wrap=True)
     for column in range(columns):
         table.add_column(str(column), justify="right", overflow="fold")
@@ -71,7 +72,7 @@ def _fitting(cells: list[list[str]], width: int) -> int:
 
 def facts_table(facts: dict[str, Any]) -> RenderableType:
     """Names and values."""
-    table = _table()
+    table = new_table()
     table.show_header = False
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -90,7 +91,7 @@ def bench_table(result: Result, width: int) -> RenderableType:
         names = ["who", "median_ms", "of_the_limit", "times_ours", "grad_ulp"]
     if width < 48:
         names = ["who", "median_ms", "of_the_limit", "times_ours"]
-    table = _table()
+    table = new_table()
     for name in names:
         justify: Any = "left" if name == "who" else "right"
         table.add_column(COLUMNS[name][0], justify=justify, overflow="fold")

@@ -1,4 +1,7 @@
-"""The report of `xent check` for a terminal."""
+"""The report of `xent check` for a terminal: the verdict first, then what is wrong, then figures.
+
+A table that is too wide for the terminal is left for lines, so that no number is cut in two.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,86 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from xentcli.check.report import NOT_KNOWN, short
+from xentcli.render import AROUND, new_table
+
 if TYPE_CHECKING:
     from xentcli.check.report import Report
 
+Rows = list[list[str]]
+
 
 def check_report(report: Report, width: int) -> RenderableType:
-    """The verdict, what may be wrong, and the figures."""
-    return Group(*(Text(line) for line in report.lines()))
+    """The whole of it."""
+    parts: list[RenderableType] = [_verdict(report.verdict, not report.statistics.off)]
+    if report.loss:
+        parts.append(_verdict(f"loss {report.loss.words()}", not report.loss.off))
+    for text in report.diagnosis():
+        parts.append(Text(text, style="dim" if text == NOT_KNOWN else "yellow"))
+    parts += [_spreads(report), _places(report, width)]
+    if report.where():
+        parts.append(Text(f"All that is off lies in {report.where()}."))
+    for text in filter(None, (report.odd(), report.blind())):
+        parts.append(Text(text))
+    return Group(*parts, *_worst(report, width))
+
+
+def _verdict(text: str, right: bool) -> Text:
+    return Text(text, style="bold green" if right else "bold red")
+
+
+def _spreads(report: Report) -> RenderableType:
+    """One column for each unit, because there are fewer of them than percentiles."""
+    spreads = report.spreads()
+    drawn = new_table()
+    drawn.add_column("error")
+    for name in spreads:
+        drawn.add_column("ULP" if name == "ulp" else name, justify="right", no_wrap=True)
+    for row in next(iter(spreads.values())):
+        drawn.add_row(row, *(short(facts[row]) for facts in spreads.values()))
+    return drawn
+
+
+def _places(report: Report, width: int) -> RenderableType:
+    rows = [
+        [name, str(place.off), str(place.entries), short(place.max_ulp)]
+        for name, place in report.places().items()
+    ]
+    titles = ["where", "off", "of", "max ULP"]
+    if _width([titles, *rows]) > width:
+        rows = [[row[0], row[1], row[3]] for row in rows]
+        titles = ["where", "off", "max ULP"]
+    drawn = new_table()
+    for place, title in enumerate(titles):
+        drawn.add_column(title, justify="right" if place else "left", no_wrap=place > 0)
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def _worst(report: Report, width: int) -> list[RenderableType]:
+    rows = report.worst()
+    titles = ["worst: row", "class", "given", "exact", "ULP"]
+    if not rows:
+        return []
+    if _width([titles, *rows]) > width:
+        lines = []
+        for row, column, theirs, exact, ulp in rows:
+            lines += [
+                f"row {row}, class {column}: {ulp} ULP",
+                f"  {theirs} given",
+                f"  {exact} exact",
+            ]
+        return [Text("worst", style="bold"), *map(Text, lines)]
+    drawn = new_table()
+    for title in titles:
+        drawn.add_column(title, justify="right", no_wrap=True)
+    for cells in rows:
+        drawn.add_row(*cells)
+    return [drawn]
+
+
+def _width(rows: Rows) -> int:
+    """How wide a table of these cells is."""
+    columns = list(zip(*rows, strict=True))
+    return sum(max(map(len, column)) for column in columns) + AROUND * (len(columns) - 1)

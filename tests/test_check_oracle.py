@@ -1,0 +1,233 @@
+"""The oracles of `xent check` against mpmath: their own errors, for every option."""
+
+import mpmath
+import numpy as np
+import pytest
+from helpers import DIGITS, exactly
+
+from xentcli.check import doubles, oracle
+from xentcli.check.differences import FiniteDifferences
+from xentcli.check.doubles import Pair, pair
+from xentcli.check.float64 import ByReference
+from xentcli.check.oracle import Compensated
+from xentcli.check.rows import rows_of, scale_of
+from xentcli.check.units import KINDS
+from xentcli.errors import OptionError
+from xentcli.options import LossOptions
+from xentcli.problem import Extras, build
+from xentcli.targets import Whole
+
+N, C = 9, 7
+HALF = 0.51  # ULP: what an oracle may be off by
+
+
+@pytest.fixture
+def data():
+    """Rows of every sort: ordinary, nearly certain of their target, far from 0, far apart."""
+    rng = np.random.default_rng(5)
+    x, t = rng.standard_normal((N, C)) * 5, rng.integers(0, C, N)
+    x[0, t[0]] += 40
+    x[1, t[1]] += 700
+    x[2, t[2]] += 743
+    x[3] += 1e8
+    x[4] *= 40
+    x[5, (t[5] + 1) % C] = -np.inf
+    return {
+        "x": x.astype("f4").astype("f8"),
+        "t": t,
+        "ignored": np.where(np.arange(N) % 4 == 3, -100, t),
+        "q": rng.dirichlet(np.ones(C), N),
+        "w": rng.random(C) * 3,
+        "v": rng.random(N),
+        "u": rng.standard_normal(N),
+    }
+
+
+NONE = {"reduction": "none"}
+ALL = {"weight": "w", "sample_weight": "v", "label_smoothing": 0.3, "z_loss": 0.01}
+OPTIONS = {
+    "plain": ("t", {}),
+    "none": ("t", NONE),
+    "sum": ("t", {"reduction": "sum"}),
+    "ignored": ("ignored", {}),
+    "weight": ("ignored", {"weight": "w"}),
+    "sample weight": ("ignored", {"sample_weight": "v", "weight": "w"}),
+    "smoothing": ("t", {"label_smoothing": 0.1}),
+    "all smoothing": ("t", {"label_smoothing": 1.0}),
+    "temperature": ("t", {"temperature": 0.3}),
+    "softcap": ("t", {"softcap": 30.0}),
+    "tight softcap": ("t", {"softcap": 2.0, "temperature": 3.7}),
+    "z-loss": ("t", {"z_loss": 1e-3}),
+    "upstream": ("t", NONE | {"upstream": "u"}),
+    "large upstream": ("t", {"upstream": 1e300, "weight": "w"}),
+    "normalizer": ("t", {"normalizer": 7.7}),
+    "probabilities": ("q", {}),
+    "probabilities and all": ("q", ALL | {"temperature": 2.5, "softcap": 20.0}),
+    "all": ("ignored", ALL | {"temperature": 0.7, "softcap": 50.0}),
+    "all, none": ("ignored", ALL | NONE | {"upstream": "u"}),
+}
+
+
+def problem(data, case):
+    name, options = OPTIONS[case]
+    given = {k: data.get(v, v) if isinstance(v, str) else v for k, v in options.items()}
+    beside = {key: given.pop(key, None) for key in ("weight", "sample_weight", "upstream")}
+    loss_options = LossOptions(**given)
+    targets = data[name]
+    built = build(data["x"].shape, Whole(targets), loss_options, Extras(**beside))
+    rows = rows_of(built, data["x"], targets if built.probs else None, slice(0, N))
+    listed = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in beside.items()}
+    return rows, loss_options, scale_of(built, loss_options), (targets, {**given, **listed})
+
+
+def error(exact, mine, kind):
+    """The largest error in ULP of a kind, at the size of the terms."""
+    worst = 0.0
+    with mpmath.workdps(DIGITS):
+        for i in range(N):
+            for c in range(C):
+                high, low = (mpmath.mpf(float(part[i, c])) for part in mine.grad)
+                unit = float(kind.unit(mine.size[i, c]))
+                worst = max(worst, float(abs(high + low - exact[i][c]) / unit))
+    return worst
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.parametrize(("kind", "make"), [("f64", Compensated), ("f32", ByReference)])
+def test_the_oracles_own_error_is_below_half_a_unit(kind, make, case, data):
+    rows, options, scale, (targets, given) = problem(data, case)
+    losses, exact = exactly(data["x"], targets, **given)
+    mine = make(options, scale)(rows)
+    assert error(exact, mine, KINDS[kind]) < HALF
+    if options.reduction == "none":
+        kept = rows.present
+        own = [float(value) for value in np.array(losses)[kept]]
+        np.testing.assert_allclose((mine.losses.high)[kept], own, rtol=3e-15, atol=5e-324)
+
+
+@pytest.mark.parametrize("case", ["plain", "smoothing", "all", "tight softcap"])
+def test_the_compensated_oracle_has_twice_the_digits(case, data):
+    data["x"][1:3] /= 100  # what is subnormal has fewer
+    rows, options, scale, (targets, given) = problem(data, case)
+    _, exact = exactly(data["x"], targets, **given)
+    mine = Compensated(options, scale)(rows)
+    assert error(exact, mine, KINDS["f64"]) < 1e-13
+
+
+def test_the_error_of_the_oracle_can_be_seen(data, monkeypatch):
+    monkeypatch.setattr(oracle, "log1p", lambda t: pair(np.log1p(t.high)))
+    monkeypatch.setattr(
+        oracle, "exp", lambda d: (pair(np.exp(d.high)), np.zeros(d.high.shape, "i4"))
+    )
+    rows, options, scale, (targets, given) = problem(data, "plain")
+    _, exact = exactly(data["x"], targets, **given)
+    with np.errstate(all="ignore"):
+        assert error(exact, Compensated(options, scale)(rows), KINDS["f64"]) > HALF
+
+
+def test_terms_that_cancel_are_done_again_in_double_double():
+    x = np.log(np.array([[0.2, 0.3, 0.5]])).astype("f4").astype("f8")
+    with mpmath.workdps(60):
+        e = [mpmath.exp(v) for v in x[0].tolist()]
+        q = np.array([[float(v / sum(e)) for v in e]])
+    options = LossOptions(reduction="none")
+    built = build(x.shape, Whole(q), options, Extras())
+    rows = rows_of(built, x, q, slice(0, 1))
+    mine = ByReference(options, scale_of(built, options))(rows)
+    _, exact = exactly(x, q, reduction="none")
+    assert mine.grad.high.any()
+    for c in range(3):
+        assert mine.grad.high[0, c] == pytest.approx(float(exact[0][c]), rel=1e-12)
+
+
+@pytest.mark.parametrize("case", [case for case in OPTIONS if case != "large upstream"])
+def test_finite_differences_know_how_far_off_they_are(case, data):
+    data["x"][1:6] = np.random.default_rng(3).standard_normal((5, C)) * 3
+    rows, options, scale, _ = problem(data, case)
+    exact = Compensated(options, scale)(rows)
+    mine = FiniteDifferences(options, scale)(rows)
+    missed = np.abs(mine.grad.high - exact.grad.high)
+    assert (missed <= mine.doubt).all()
+    assert mine.doubt.max() < 1e-9 * np.abs(exact.grad.high).max() + 1e-10
+    np.testing.assert_allclose(mine.losses.high, exact.losses.high, rtol=1e-12)
+
+
+def test_finite_differences_see_a_wrong_formula(data):
+    rows, options, scale, _ = problem(data, "smoothing")
+    wrong = Compensated(LossOptions(label_smoothing=0.2), scale)(rows)
+    mine = FiniteDifferences(options, scale)(rows)
+    assert (np.abs(mine.grad.high - wrong.grad.high) > mine.doubt).any()
+
+
+def test_finite_differences_that_would_not_end_are_refused(data):
+    built = build((1 << 20, 50257), Whole(np.zeros(1 << 20, "i8")), LossOptions(), Extras())
+    with pytest.raises(OptionError, match=r"1.6e\+16 exponentials"):
+        FiniteDifferences.of(built.layout, LossOptions(), scale_of(built, LossOptions()))
+
+
+@pytest.mark.parametrize("make", [Compensated, ByReference])
+def test_rows_without_an_answer_are_nan_and_ignored_rows_zero(make):
+    x = np.array([[np.nan, 1, 2], [np.inf, 0, 1], [-np.inf] * 3, [0, 1, np.nan], [0, 1, 2]])
+    built = build(x.shape, Whole(np.array([0, 1, 2, -100, 1])), LossOptions(), Extras())
+    rows = rows_of(built, x, None, slice(0, 5))
+    mine = make(LossOptions(), scale_of(built, LossOptions()))(rows)
+    assert np.isnan(mine.grad.high[:3]).all()
+    assert (mine.grad.high[3] == 0).all()
+    assert np.isfinite(mine.grad.high[4]).all()
+
+
+# Double-double arithmetic by itself.
+
+
+def exact_of(number, i):
+    return mpmath.mpf(float(number.high[i])) + mpmath.mpf(float(number.low[i]))
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [("expm1", -1e-20), ("expm1", -1e-3), ("expm1", -30.0), ("log1p", 1e-20), ("log1p", 1e5)],
+)
+def test_functions_have_100_bits(name, scale, rng):
+    high = scale * rng.random(50)
+    given = Pair(high, high * 2.0**-54 * rng.random(50))
+    found = getattr(doubles, name)(given)
+    with mpmath.workdps(60):
+        for i in range(50):
+            exact = getattr(mpmath, name)(exact_of(given, i))
+            assert abs(exact_of(found, i) / exact - 1) < mpmath.mpf(2) ** -100
+
+
+def test_exp_has_100_bits_and_a_power_beyond_float64(rng):
+    given = pair(-3900 * rng.random(50))
+    found, power = doubles.exp(given)
+    with mpmath.workdps(60):
+        for i in range(50):
+            exact = mpmath.exp(exact_of(given, i)) / mpmath.mpf(2) ** int(power[i])
+            assert abs(exact_of(found, i) / exact - 1) < mpmath.mpf(2) ** -100
+    assert doubles.exp(pair(np.array([-4001.0])))[0].high[0] == 0
+
+
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide"])
+def test_operations_have_100_bits(name, rng):
+    a, b = (Pair(h, h * 2.0**-54 * rng.random(50)) for h in rng.standard_normal((2, 50)))
+    found = getattr(doubles, name)(a, b)
+    sign = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}[name]
+    with mpmath.workdps(60):
+        for i in range(50):
+            x, y = exact_of(a, i), exact_of(b, i)
+            exact = {"+": x + y, "-": x - y, "*": x * y, "/": x / y}[sign]
+            assert (
+                abs(exact_of(found, i) - exact)
+                < (abs(x) + abs(y) + abs(exact)) * mpmath.mpf(2) ** -100
+            )
+
+
+def test_sums_of_any_length(rng):
+    for length in (0, 1, 2, 3, 7, 64, 101):
+        values = pair(rng.standard_normal((3, length)) * 10.0 ** rng.integers(-20, 20, (3, length)))
+        found = doubles.total(values)
+        with mpmath.workdps(60):
+            for row in range(3):
+                exact = mpmath.fsum(map(float, values.high[row]))
+                size = mpmath.fsum(map(abs, map(float, values.high[row])))
+                assert abs(exact_of(found, row) - exact) <= size * mpmath.mpf(2) ** -100

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import xentcli
+import xentcli.check
 from xentcli.cli import cli
 from xentcli.options import LossOptions
 
@@ -141,7 +142,7 @@ def test_the_examples_of_the_main_help_run(folder):
 
 @pytest.mark.parametrize("item", fields(LossOptions), ids=lambda item: item.name)
 def test_the_options_of_the_loss_are_those_of_the_library(item):
-    for name in ("grad", "loss"):
+    for name in ("grad", "loss", "check"):
         options = {p.name: p for p in COMMANDS[name].params}
         assert options[item.name].default == item.default
         assert item.metadata["help"] in options[item.name].help
@@ -150,7 +151,8 @@ def test_the_options_of_the_loss_are_those_of_the_library(item):
 
 
 def test_public_docstrings_have_all_their_parts():
-    for function in (xentcli.cross_entropy, xentcli.softmax, xentcli.log_softmax):
+    judges = xentcli.check.check, xentcli.check.assert_grad_close
+    for function in (xentcli.cross_entropy, xentcli.softmax, xentcli.log_softmax, *judges):
         for part in ("Shapes:", "Units:", "Errors:", ">>> ", "Source:"):
             assert part in function.__doc__, f"{function.__name__} lacks {part}"
 

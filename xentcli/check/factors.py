@@ -37,11 +37,12 @@ def factors(case: Case) -> list[Factor]:
 def _divisors(case: Case) -> list[Factor]:
     """Other denominators than the right one."""
     d, rows, present = case.denominator, case.layout.rows, case.present
-    if case.options.reduction != "mean":
-        words = f"it is divided by the {present} rows, and a {case.options.reduction} is not"
+    reduction = case.options.reduction
+    if reduction != "mean":
+        words = f"it is divided by the {present} rows, which --reduction {reduction} does not do"
         found = [Factor(1 / max(1, present), "divided", words)]
         if rows != present:
-            words = f"it is divided by all {rows} rows, and a {case.options.reduction} is not"
+            words = f"it is divided by all {rows} rows, which --reduction {reduction} does not do"
             found.append(Factor(1 / max(1, rows), "divided", words))
         return found
     sums = "the sum of the weights" if d not in (rows, present) else "those not ignored"

@@ -13,10 +13,11 @@ from xentcli.options import LossOptions
 
 
 class Plain(NamedTuple):
-    """A gradient, and the size of the numbers that it was subtracted from."""
+    """A gradient, the size of the numbers that it is the difference of, and where there are two."""
 
     grad: Array
     size: Array
+    subtracted: Array
 
 
 def plain(rows: Rows, options: LossOptions, scale: Scale, kind: Kind) -> Plain:
@@ -35,7 +36,7 @@ def plain(rows: Rows, options: LossOptions, scale: Scale, kind: Kind) -> Plain:
     size = (p * np.abs(mass) + np.abs(a) + np.abs(z_loss) * p) * np.abs(factor)
     grad[~rows.present], size[~rows.present] = 0.0, 0.0
     exact = NAMES["f64"]
-    return Plain(widen(narrow(grad, kind.dtype), exact), widen(size, exact))
+    return Plain(widen(narrow(grad, kind.dtype), exact), widen(size, exact), a != 0)
 
 
 def _softmax(x: Array, options: LossOptions, dtype: Any) -> tuple[Array, Array, Array]:
@@ -52,13 +53,15 @@ def _softmax(x: Array, options: LossOptions, dtype: Any) -> tuple[Array, Array, 
 
 
 def allowed(rows: Plain, exact: Array, kind: Kind) -> Array:
-    """Twice the row's largest error of the plain gradient, in units of what was subtracted.
+    """Twice the row's largest error of the plain gradient, in shares of the terms.
 
     Twice, because another order of adding is no mistake; an epsilon at least, because a row may
-    be lucky.
+    be lucky. Target entries, which a subtraction makes, are apart from the others.
     """
     share = np.where(rows.size > 0, np.abs(rows.grad - exact) / rows.size, 0.0)
     share = np.where(np.isfinite(share), share, 0.0)
-    worst = np.maximum(kind.epsilon, share.max(axis=1, keepdims=True, initial=0.0))
-    result: Array = 2 * worst * rows.size + 2.0**kind.smallest
+    result = np.full_like(share, 2.0**kind.smallest)
+    for group in (rows.subtracted, ~rows.subtracted):
+        worst = np.where(group, share, 0.0).max(axis=1, keepdims=True, initial=kind.epsilon)
+        result += np.where(group, 2 * worst * rows.size, 0.0)
     return result

@@ -52,7 +52,7 @@ def lesser(case: Case) -> Lesser | None:
             if _are(case.theirs * factor, key, case.kind.epsilon):
                 half = "half precision: in " if kind.name != "float32" else ""
                 words = f"computed in {half}{kind.name}"
-                evidence = f"every number{what} is one of {kind.name}"
+                evidence = f"every number{what} is one of {kind.name}; --dtype {key} judges it so"
                 return Lesser(kind, Finding(kind.name, words, evidence))
     return None
 

@@ -60,10 +60,8 @@ class LossFound(NamedTuple):
         if self.losses > 1:
             which = f"{self.off} of {self.losses} losses off; the worst, row {self.row}: "
         given, exact = (number(value, self.kind) for value in (self.given, self.exact))
-        verdict = "wrong" if self.off else "right"
-        return (
-            f"{verdict}; {which}{given} given, {exact} exact, {short(self.ulp)} ULP of {self.kind}"
-        )
+        verdict, ulp = "wrong" if self.off else "right", short(self.ulp)
+        return f"loss {verdict}: {which}{given} given, {exact} exact, {ulp} ULP of {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,16 @@ class Report:
         s, rows = self.statistics, Layout(self.shape, self.class_axis).rows
         if not s.off:
             entries = plural(s.entries, "entry").replace("entrys", "entries")
-            return f"right: all of {entries} within {self.tolerance}"
+            return f"gradient right: all of {entries} within {self.tolerance}"
         many = f"{s.off} of {s.entries} entries, in {s.rows_off} of {plural(rows, 'row')},"
-        return f"wrong: {many} off by more than {self.tolerance}"
+        return f"gradient wrong: {many} off by more than {self.tolerance}"
+
+    def verdicts(self) -> list[tuple[str, bool]]:
+        """On gradient and loss, and whether that is right; what is wrong first."""
+        verdicts = [(self.verdict, not self.statistics.off)]
+        if self.loss:
+            verdicts.append((self.loss.words(), not self.loss.off))
+        return sorted(verdicts, key=lambda verdict: verdict[1])
 
     def place(self, bad: Bad) -> str:
         """Where an entry is, its row as an index where there are several axes of rows."""
@@ -129,8 +134,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report for a pipe, and for an assertion."""
-        lines = [self.verdict]
-        lines += [f"loss: {self.loss.words()}"] if self.loss else []
+        lines = [text for text, _ in self.verdicts()]
         lines += [f"diagnosis: {text}" for text in self.diagnosis()]
         lines += [f"{name}: {_pairs(facts)}" for name, facts in self.spreads().items()]
         for name, place in self.places().items():

@@ -9,7 +9,7 @@ import numpy as np
 
 from xentcli.check.doubles import Pair
 from xentcli.dtypes import BF16, NAMES, Array, name_of, narrow, native, widen
-from xentcli.errors import DtypeError
+from xentcli.errors import DtypeError, OptionError
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ KINDS = {
 
 def kind_of(dtype: np.dtype[Any], name: str = "auto") -> Kind:
     """The kind to judge in: the one asked for, else the array's own."""
+    if name not in ("auto", *KINDS):
+        raise OptionError("dtype", f"{name!r} is not known: auto, {', '.join(KINDS)}")
     if name != "auto":
         return KINDS[name]
     for kind in KINDS.values():
@@ -85,6 +87,7 @@ def errors(theirs: Array, exact: Pair, size: Array, doubt: Array, kind: Kind) ->
         absolute = np.where(same, 0.0, absolute)
         unit = kind.unit(np.maximum(size, np.abs(exact.high)))
         relative = np.where(absolute == 0, 0.0, absolute / np.abs(exact.high))
+        relative = np.where(np.isnan(relative), np.inf, relative)
         return Errors(absolute, relative, absolute / unit, unit)
 
 
@@ -96,6 +99,12 @@ class Tolerance:
     rtol: float | None = None
     atol: float | None = None
     like_peers: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("ulp", "rtol", "atol"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise OptionError(name, f"{value!r} is not allowed: a number, at least 0")
 
     def of(self, kind: Kind) -> Tolerance:
         """The same with the kind's own where nothing is asked for."""

@@ -21,9 +21,9 @@ Rows = list[list[str]]
 
 def check_report(report: Report, width: int) -> RenderableType:
     """The whole of it."""
-    parts: list[RenderableType] = [_verdict(report.verdict, not report.statistics.off)]
-    if report.loss:
-        parts.append(_verdict(f"loss {report.loss.words()}", not report.loss.off))
+    parts: list[RenderableType] = [
+        Text(text, style="bold green" if right else "bold red") for text, right in report.verdicts()
+    ]
     for text in report.diagnosis():
         parts.append(Text(text, style="dim" if text == NOT_KNOWN else "yellow"))
     parts += [_spreads(report), _places(report, width)]
@@ -32,10 +32,6 @@ def check_report(report: Report, width: int) -> RenderableType:
     for text in filter(None, (report.odd(), report.blind())):
         parts.append(Text(text))
     return Group(*parts, *_worst(report, width))
-
-
-def _verdict(text: str, right: bool) -> Text:
-    return Text(text, style="bold green" if right else "bold red")
 
 
 def _spreads(report: Report) -> RenderableType:

@@ -22,6 +22,7 @@ from xentcli.check.sample import Kept, Sample
 from xentcli.check.statistics import Statistics
 from xentcli.check.units import KINDS, Errors, Kind, Tolerance, errors, kind_of
 from xentcli.dtypes import NAMES, Array, as_logits, widen
+from xentcli.errors import OptionError
 from xentcli.layout import Block
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
@@ -40,6 +41,11 @@ class How:
     tolerance: Tolerance = field(default_factory=Tolerance)
     dtype: str = "auto"
     progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            what = f"{self.method!r} is not known: {' or '.join(METHODS)}"
+            raise OptionError("method", what)
 
 
 class Judge:

@@ -16,8 +16,8 @@ import numpy as np
 from xentcli.check import mistakes, mistakes_of_options
 from xentcli.check.case import Candidate, Case
 from xentcli.check.factors import Factor, factors
-from xentcli.check.mistakes import transposed
-from xentcli.check.precision import cancelled, lesser
+from xentcli.check.mistakes import Mistake, transposed
+from xentcli.check.precision import cancelled, lesser, rounded
 from xentcli.check.report import Finding, short
 from xentcli.check.rows import Scale
 from xentcli.check.sample import Kept, Sample
@@ -28,6 +28,8 @@ from xentcli.dtypes import Array
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 
+RIGHT = mistakes.MISTAKES[0]
+TRANSPOSED = Mistake("transposed", "it is transposed", Case.make)
 KNOWN = (*mistakes.MISTAKES, *mistakes_of_options.MISTAKES)
 ROUGH = {"float16": 64.0, "bfloat16": 16.0}  # epsilons
 MOST = 3  # mistakes that are named where they cannot be told apart
@@ -42,6 +44,7 @@ class Match(NamedTuple):
     words: str
     factor: Factor
     ulp: float
+    share: float
 
     @property
     def right(self) -> bool:
@@ -55,7 +58,9 @@ class Match(NamedTuple):
         names = [] if self.name == "right" else [self.name]
         names += [self.factor.name] if self.factor.name else []
         how = _undone(self.factor.value)
-        evidence = f"matches within {short(max(1.0, self.ulp))} ULP{how} in {rows} rows"
+        entries = "" if self.share == 1 else f"{self.share:.1%} of the entries of "
+        ulp = short(max(1.0, self.ulp))
+        evidence = f"matches within {ulp} ULP{how} in {entries}{rows} rows"
         return Finding(" and ".join(names), "; ".join(words), evidence)
 
 
@@ -99,7 +104,7 @@ def _of_present(
     if not len(finite.theirs):
         return []
     case = _case(sample, problem, finite, how)
-    right = _fitting(case, "right", "", case.make(), case.theirs)
+    right = _fitting(case, RIGHT, case.make(), case.theirs)
     if right and right.right:
         whole = len(finite.theirs) == len(kept.theirs)
         return cancelled(case, finite, statistics) if whole else []
@@ -112,15 +117,22 @@ def _explained(case: Case, kept: Kept) -> list[Finding]:
         found = _matches(case, rows)
         if found:
             return [match.finding(len(rows)) for match in found]
-    less = lesser(case)
-    if less is None:
+    return _roughly(case, kept)
+
+
+def _roughly(case: Case, kept: Kept) -> list[Finding]:
+    """The same with less precision: of a kind that the numbers are of, or half precision."""
+    less, rows = lesser(case), np.arange(len(kept.theirs))
+    kind = less.kind if less else case.kind
+    if less is None and kind.name not in ROUGH:
         return []
-    rough = replace(case, kind=less.kind, rough=True)
-    matches = [match for match in _tried(rough, np.arange(len(kept.theirs))) if match]
-    if any(match.right for match in matches):
-        return [less.finding]
-    found = _matches(rough, np.arange(len(kept.theirs)))
-    return [less.finding, *(match.finding(len(kept.theirs)) for match in found)] if found else []
+    rough = replace(case, kind=kind, rough=True)
+    known = [less.finding] if less else []
+    right = _fitting(rough, RIGHT, rough.make(), rough.theirs)
+    if right and right.right:
+        return known or [rounded(rough, kept)]
+    found = [match.finding(len(rows)) for match in _matches(rough, rows)]
+    return [*known, *found] if found else []
 
 
 def _usable(kept: Kept) -> Array:
@@ -164,45 +176,46 @@ def _different(matches: list[Match]) -> list[Match]:
 
 def _tried(case: Case, rows: Array) -> Iterator[Match | None]:
     exact = case.make().grad[rows]
-    for name, words, make in KNOWN:
-        if case.rough and case.kind.name != "float32" and name != "right":
+    for mistake in KNOWN:
+        if case.rough and case.kind.name != "float32" and mistake is not RIGHT:
             continue  # so little precision cannot tell mistakes apart
-        candidate = make(case)
+        candidate = mistake.make(case)
         if candidate is None:
             continue
         some = Candidate(*(part[rows] for part in candidate))
-        if name != "right" and _same(some, exact, case.kind):
+        if mistake is not RIGHT and _same(case, some, exact):
             continue
-        yield _fitting(case, name, words, some, case.theirs[rows])
+        yield _fitting(case, mistake, some, case.theirs[rows])
     for theirs, candidate in transposed(case):
         some = Candidate(*(part[rows] for part in candidate))
-        yield _fitting(case, "transposed", "it is transposed", some, theirs[rows])
+        yield _fitting(case, TRANSPOSED, some, theirs[rows])
 
 
-def _same(candidate: Candidate, exact: Array, kind: Kind) -> bool:
+def _same(case: Case, candidate: Candidate, exact: Array) -> bool:
     """Whether a mistake changes nothing that could be seen here."""
     known = np.isfinite(candidate.grad)
-    moved = np.abs(candidate.grad - exact) > 64 * kind.epsilon * candidate.size
+    seen = 2 * _rounding(case) * case.kind.epsilon * candidate.size
+    moved = np.abs(candidate.grad - exact) > seen
     return not (moved & known).any()
 
 
-def _fitting(
-    case: Case, name: str, words: str, candidate: Candidate, theirs: Array
-) -> Match | None:
+def _fitting(case: Case, mistake: Mistake, candidate: Candidate, theirs: Array) -> Match | None:
     """The mistake as a match, with the constant that it takes; None if it does not explain it."""
     known: Array = np.isfinite(np.stack([candidate.grad, theirs])).all(axis=(0, 2))
     if not known.any() or 4 * np.count_nonzero(known) < len(known):
         return None
     grad, size, theirs = candidate.grad[known], candidate.size[known], theirs[known]
-    factor = _factor(case, name, Candidate(grad, size), theirs)
+    factor = _factor(case, mistake, Candidate(grad, size), theirs)
     if factor is None:
         return None
     unit = case.kind.epsilon * np.abs(factor.value) * size
     missed = np.abs(theirs - factor.value * grad) - _least(case)
-    share = float(np.where(missed > 0, missed / unit, 0.0).max())
-    if not share <= _rounding(case):
+    shares = np.where(missed > 0, missed / unit, 0.0)
+    most = float(np.quantile(shares, mistake.share, method="higher"))
+    if not most <= _rounding(case):
         return None
-    return Match(name, words, factor, share)
+    agreeing = float(np.mean(shares <= _rounding(case)))
+    return Match(mistake.name, mistake.words, factor, most, agreeing)
 
 
 def _least(case: Case) -> float:
@@ -210,7 +223,7 @@ def _least(case: Case) -> float:
     return float(2.0**case.kind.smallest * (ROUGH.get(case.kind.name, 1.0) if case.rough else 1.0))
 
 
-def _factor(case: Case, name: str, candidate: Candidate, theirs: Array) -> Factor | None:
+def _factor(case: Case, mistake: Mistake, candidate: Candidate, theirs: Array) -> Factor | None:
     """The constant that somebody's gradient is larger by, if it is one that has a reason."""
     grad, size = candidate
     if not grad.any() or not theirs.any():
@@ -221,7 +234,7 @@ def _factor(case: Case, name: str, candidate: Candidate, theirs: Array) -> Facto
     share, other = grad / least, theirs / least
     constant = float((other * share).sum() / (share * share).sum())
     factor = _reason(constant, case)
-    if factor is None and name == "right" and np.count_nonzero(candidate.grad) >= FEWEST:
+    if factor is None and mistake is RIGHT and np.count_nonzero(candidate.grad) >= FEWEST:
         factor = _without_reason(constant, case.kind)
     return factor
 

@@ -18,11 +18,12 @@ Make = Callable[[Case], Candidate | None]
 
 
 class Mistake(NamedTuple):
-    """What may have been done, and what comes of it."""
+    """What may have been done, and what comes of it; of which share of the entries."""
 
     name: str
     words: str
     make: Make
+    share: float = 1.0
 
 
 class Mistakes(list[Mistake]):

@@ -207,16 +207,23 @@ def _rounded(values: Array, name: str) -> Array:
 
 def _precision(name: str, what: str) -> Make:
     def make(case: Case) -> Candidate | None:
-        if list(HALVES).index(name) >= [*HALVES, "float64"].index(case.kind.name):
+        kinds = [*HALVES, "float64"]
+        lesser = kinds.index(name) < kinds.index(case.kind.name)
+        if not lesser and (name != case.kind.name or what != "log-probabilities"):
             return None
         if what == "logits":
             return case.with_logits(_rounded(case.rows.x, name)).make()
-        return case.make(p=_rounded(case.p, name))
+        if what == "probabilities":
+            return case.make(p=_rounded(case.p, name))
+        return case.make(p=np.exp(_rounded(case.z - case.lse, name)))
 
     return make
 
 
+# Where a number lies near the middle between two, its last bit decides how it is rounded.
+NEARLY_ALL = 0.999
 for _name in HALVES:
-    for _what in ("logits", "probabilities"):
+    for _what in ("logits", "probabilities", "log-probabilities"):
         _words = f"computed in less precision: the {_what} are rounded to {_name}"
-        MISTAKES.append(Mistake(f"{_name}-{_what}", _words, _precision(_name, _what)))
+        _make = _precision(_name, _what)
+        MISTAKES.append(Mistake(f"{_name}-{_what}", _words, _make, NEARLY_ALL))

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.check.rows import Rows, Scale
-from xentcli.check.units import Kind
-from xentcli.dtypes import NAMES, Array, narrow, widen
+from xentcli.check.units import KINDS, Kind
+from xentcli.dtypes import NAMES, Array, widen
 from xentcli.options import LossOptions
 
 
 class Plain(NamedTuple):
-    """A gradient, the size of the numbers that it is the difference of, and where there are two."""
+    """A gradient, the size of the rounding that goes into it, and where it is a difference.
+
+    p is as exact as the exponent that it is made of: exp(log p) as PyTorch has it is off by as
+    many epsilons as log p is large, e / Σe by about half of that.
+    """
 
     grad: Array
     size: Array
@@ -21,26 +25,26 @@ class Plain(NamedTuple):
 
 
 def plain(rows: Rows, options: LossOptions, scale: Scale, kind: Kind) -> Plain:
-    """The gradient of rows in the kind's arithmetic; float32, rounded once, for the halves."""
+    """The gradient of rows in the kind's arithmetic; in float32 for the halves."""
     dtype = NAMES["f64"] if kind.name == "float64" else NAMES["f32"]
     classes = rows.x.shape[1]
     q, w = rows.q.astype(dtype), rows.weight.astype(dtype)
     a = w * (dtype.type(1 - options.label_smoothing) * q)
     a += w * dtype.type(options.label_smoothing / classes)
-    p, slope, lse = _softmax(rows.x, options, dtype)
+    p, surprise, slope, lse = _softmax(rows.x, options, dtype)
     mass = a.sum(axis=1, keepdims=True)
     z_loss = dtype.type(2 * options.z_loss * float(scale.ratio.high)) * lse
     row, power = scale.of(rows)
     factor = (slope * np.ldexp(row.high, power)[:, None].astype(dtype)).astype(dtype)
     grad = (p * mass - a + z_loss * p) * factor
-    size = (p * np.abs(mass) + np.abs(a) + np.abs(z_loss) * p) * np.abs(factor)
+    exponent = 1 + np.where(p > 0, surprise, 0) / 2
+    size = (p * exponent * (np.abs(mass) + np.abs(z_loss)) + np.abs(a)) * np.abs(factor)
     grad[~rows.present], size[~rows.present] = 0.0, 0.0
-    exact = NAMES["f64"]
-    return Plain(widen(narrow(grad, kind.dtype), exact), widen(size, exact), a != 0)
+    return Plain(widen(grad, NAMES["f64"]), widen(size, NAMES["f64"]), a != 0)
 
 
-def _softmax(x: Array, options: LossOptions, dtype: Any) -> tuple[Array, Array, Array]:
-    """p, dz/dx and log-sum-exp, the usual way."""
+def _softmax(x: Array, options: LossOptions, dtype: Any) -> tuple[Array, Array, Array, Array]:
+    """p, −log p, dz/dx and log-sum-exp, the usual way."""
     z = x.astype(dtype) / dtype.type(options.temperature)
     slope = np.full_like(z, 1 / dtype.type(options.temperature))
     if options.softcap is not None:
@@ -49,19 +53,22 @@ def _softmax(x: Array, options: LossOptions, dtype: Any) -> tuple[Array, Array, 
     top = z.max(axis=1, keepdims=True)
     e = np.exp(z - top)
     s = e.sum(axis=1, keepdims=True)
-    return e / s, slope, top + np.log(s)
+    lse = top + np.log(s)
+    return e / s, lse - z, slope, lse
 
 
 def allowed(rows: Plain, exact: Array, kind: Kind) -> Array:
     """Twice the row's largest error of the plain gradient, in shares of the terms.
 
     Twice, because another order of adding is no mistake; an epsilon at least, because a row may
-    be lucky. Target entries, which a subtraction makes, are apart from the others.
+    be lucky. Target entries, which a subtraction makes, are apart from the others. A half is
+    rounded once, to a unit.
     """
+    work = KINDS["f64" if kind.name == "float64" else "f32"]
     share = np.where(rows.size > 0, np.abs(rows.grad - exact) / rows.size, 0.0)
     share = np.where(np.isfinite(share), share, 0.0)
     result = np.full_like(share, 2.0**kind.smallest)
     for group in (rows.subtracted, ~rows.subtracted):
-        worst = np.where(group, share, 0.0).max(axis=1, keepdims=True, initial=kind.epsilon)
+        worst = np.where(group, share, 0.0).max(axis=1, keepdims=True, initial=work.epsilon)
         result += np.where(group, 2 * worst * rows.size, 0.0)
-    return result
+    return result if kind is work else np.asarray(result + kind.unit(np.abs(exact)))

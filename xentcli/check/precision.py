@@ -27,21 +27,29 @@ class Lesser(NamedTuple):
 
 def cancelled(case: Case, kept: Kept, statistics: Statistics) -> list[Finding]:
     """The right gradient as plain arithmetic makes it: p − 1 at the target, or mere rounding."""
-    plain = case.make()
-    share = np.abs(kept.theirs - kept.exact) / (case.kind.epsilon * plain.size)
-    within = short(float(np.nanmax(np.where(plain.size > 0, share, 0.0))))
-    target = statistics.places.get("target entries")
-    name = case.kind.name
-    if target and 2 * target.off > statistics.off and kept.rows.target is not None:
-        words = f"{name} cancellation: the target's entry is p − 1, which has lost its digits"
-        evidence = (
-            f"{target.off} of the {statistics.off} entries that are off are the target's; those "
-            f"looked at are within {within} epsilon of p and 1, which --like-peers measures by"
-        )
-        return [Finding("cancellation", words, evidence)]
-    words = f"no mistake is to be seen but the rounding of plain {name} arithmetic"
-    evidence = f"within {within} epsilon of the terms, which --like-peers measures by"
-    return [Finding("rounding", words, evidence)]
+    target, name = statistics.places.get("target entries"), case.kind.name
+    if not target or 2 * target.off <= statistics.off or kept.rows.target is None:
+        return [rounded(case, kept)]
+    words = f"{name} cancellation: the target's entry is p − 1, which has lost its digits"
+    evidence = (
+        f"{target.off} of the {statistics.off} entries that are off are the target's; those "
+        f"looked at are within {_within(case, kept)} epsilon of p and 1; see --like-peers"
+    )
+    return [Finding("cancellation", words, evidence)]
+
+
+def rounded(case: Case, kept: Kept) -> Finding:
+    """The right gradient, less exact than it could be."""
+    words = f"no mistake is to be seen but the rounding of plain {case.kind.name} arithmetic"
+    within = _within(case, kept)
+    evidence = f"those looked at are within {within} epsilon of the terms; see --like-peers"
+    return Finding("rounding", words, evidence)
+
+
+def _within(case: Case, kept: Kept) -> str:
+    size = case.make().size
+    share = np.abs(kept.theirs - kept.exact) / (case.kind.epsilon * size)
+    return short(float(np.nanmax(np.where(size > 0, share, 0.0))))
 
 
 def lesser(case: Case) -> Lesser | None:

@@ -90,6 +90,11 @@ class Case:
         return np.asarray((1 - bent**2) / o.temperature)
 
     @cached_property
+    def bend(self) -> Array:
+        """The size of the terms of dz/dx, 1 and tanh²."""
+        return np.asarray(2 / self.options.temperature - self.slope)
+
+    @cached_property
     def a(self) -> Array:
         """w_c·((1 − ε)·q_c + ε/C)."""
         return self.rows.weight * self.smoothed(self.rows.q)
@@ -111,10 +116,10 @@ class Case:
         mass = other.get("mass", a.sum(axis=1, keepdims=True))
         slope = other.get("slope", self.slope)
         z_term = 2 * other.get("z_loss", self.z_loss) * other.get("lse", self.lse) * p
-        factor = other.get("factor", self.factor)[:, None] * slope
-        grad = (mass * p - a + z_term) * factor
+        factor = other.get("factor", self.factor)[:, None]
+        grad = (mass * p - a + z_term) * factor * slope
         size = (np.abs(mass) * p + np.abs(a) + np.abs(z_term)) * np.abs(factor)
-        return Candidate(grad, size)
+        return Candidate(grad, size * self.bend)
 
     def with_logits(self, x: Array) -> Case:
         """The same with other logits."""

@@ -31,30 +31,45 @@ def plain(rows: Rows, options: LossOptions, scale: Scale, kind: Kind) -> Plain:
     q, w = rows.q.astype(dtype), rows.weight.astype(dtype)
     a = w * (dtype.type(1 - options.label_smoothing) * q)
     a += w * dtype.type(options.label_smoothing / classes)
-    p, surprise, slope, lse = _softmax(rows.x, options, dtype)
+    s = _softmax(rows.x, options, dtype)
     mass = a.sum(axis=1, keepdims=True)
-    z_loss = dtype.type(2 * options.z_loss * float(scale.ratio.high)) * lse
+    z_loss = dtype.type(2 * options.z_loss * float(scale.ratio.high)) * s.lse
     row, power = scale.of(rows)
-    factor = (slope * np.ldexp(row.high, power)[:, None].astype(dtype)).astype(dtype)
-    grad = (p * mass - a + z_loss * p) * factor
-    exponent = 1 + np.where(p > 0, surprise, 0) / 2
-    size = (p * exponent * (np.abs(mass) + np.abs(z_loss)) + np.abs(a)) * np.abs(factor)
+    factor = np.ldexp(row.high, power)[:, None].astype(dtype)
+    grad = (s.p * mass - a + z_loss * s.p) * s.slope * factor
+    exponent = s.p * (1 + s.exponent / 2)
+    size = (exponent * (np.abs(mass) + np.abs(z_loss)) + np.abs(a)) * s.bend * np.abs(factor)
     grad[~rows.present], size[~rows.present] = 0.0, 0.0
     return Plain(widen(grad, NAMES["f64"]), widen(size, NAMES["f64"]), a != 0)
 
 
-def _softmax(x: Array, options: LossOptions, dtype: Any) -> tuple[Array, Array, Array, Array]:
-    """p, −log p, dz/dx and log-sum-exp, the usual way."""
-    z = x.astype(dtype) / dtype.type(options.temperature)
-    slope = np.full_like(z, 1 / dtype.type(options.temperature))
+class _Softmax(NamedTuple):
+    """p, log-sum-exp, dz/dx, and the sizes of what the exponent of p and dz/dx are made of."""
+
+    p: Array
+    lse: Array
+    slope: Array
+    exponent: Array
+    bend: Array
+
+
+def _softmax(x: Array, options: LossOptions, dtype: Any) -> _Softmax:
+    """The usual way."""
+    t = dtype.type(options.temperature)
+    z, bent = x.astype(dtype) / t, np.zeros((), dtype)
     if options.softcap is not None:
         bent = np.tanh(z / dtype.type(options.softcap))
-        z, slope = bent * dtype.type(options.softcap), slope * (1 - bent * bent)
+        z = bent * dtype.type(options.softcap)
     top = z.max(axis=1, keepdims=True)
     e = np.exp(z - top)
     s = e.sum(axis=1, keepdims=True)
     lse = top + np.log(s)
-    return e / s, lse - z, slope, lse
+    exponent = lse - z
+    if options.softcap is not None or t != 1:  # z is rounded at its own size
+        exponent = exponent + np.abs(z) + np.abs(top)
+    squared = bent * bent + np.zeros_like(z)
+    exponent = np.where(e > 0, exponent, 0)
+    return _Softmax(e / s, lse, (1 - squared) / t, exponent, (1 + squared) / t)
 
 
 def allowed(rows: Plain, exact: Array, kind: Kind) -> Array:

@@ -1,0 +1,147 @@
+"""Whether a mistake explains a gradient: the constant that it takes, and by how much it misses."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from xentcli.check import mistakes
+from xentcli.check.case import Candidate, Case
+from xentcli.check.factors import Factor, factors
+from xentcli.check.mistakes import Mistake
+from xentcli.check.report import Finding, short
+from xentcli.check.units import Kind
+from xentcli.dtypes import Array
+
+RIGHT = mistakes.MISTAKES[0]
+CONSTANT = "constant"
+FEWEST = 2  # entries that a constant has to fit; one without a reason one more
+CLEAR = 4.0  # times the rounding: an entry that says something
+ROUGH = {"float16": 64.0, "bfloat16": 16.0}  # epsilons
+
+
+class Match(NamedTuple):
+    """A mistake that explains the gradient, and by how many ULP it misses."""
+
+    name: str
+    words: str
+    factor: Factor
+    ulp: float
+    share: float
+
+    @property
+    def right(self) -> bool:
+        """Whether it is no mistake at all."""
+        return self.name == "right" and self.factor.value == 1
+
+    def finding(self, rows: int) -> Finding:
+        """In words."""
+        words = [] if self.name == "right" else [self.words]
+        words += [self.factor.words] if self.factor.words else []
+        names = [] if self.name == "right" else [self.name]
+        names += [self.factor.name] if self.factor.name else []
+        how = _undone(self.factor.value)
+        entries = "" if self.share == 1 else f"{self.share:.1%} of the entries of "
+        ulp = short(max(1.0, self.ulp))
+        evidence = f"matches within {ulp} ULP{how} in {entries}{rows} rows"
+        return Finding(" and ".join(names), "; ".join(words), evidence)
+
+
+def _undone(factor: float) -> str:
+    """How to get from the wrong numbers to the right ones."""
+    if factor == 1:
+        return ""
+    if factor == -1:
+        return " if negated"
+    sign = " if negated and" if factor < 0 else " if"
+    size = abs(factor)
+    return f"{sign} divided by {size:.7g}" if size >= 1 else f"{sign} multiplied by {1 / size:.7g}"
+
+
+def is_right(case: Case) -> bool:
+    """Whether a gradient is the right one but for the rounding of plain arithmetic."""
+    grad, size = case.make()
+    return bool((_shares(case, Candidate(grad, size), case.theirs) <= rounding(case)).all())
+
+
+def fitting(case: Case, mistake: Mistake, candidate: Candidate, theirs: Array) -> Match | None:
+    """The mistake as a match, with the constant that it takes; None if it does not explain it."""
+    known: Array = np.isfinite(np.stack([candidate.grad, theirs])).all(axis=(0, 2))
+    if not known.any() or 4 * np.count_nonzero(known) < len(known):
+        return None
+    grad, size, theirs = candidate.grad[known], candidate.size[known], theirs[known]
+    factor = _factor(case, mistake, Candidate(grad, size), theirs)
+    if factor is None:
+        return None
+    scaled = Candidate(factor.value * grad, np.abs(factor.value) * size)
+    shares = _shares(case, scaled, theirs)
+    most = float(np.quantile(shares, mistake.share, method="higher"))
+    if not most <= rounding(case):
+        return None
+    agreeing = float(np.mean(shares <= rounding(case)))
+    return Match(mistake.name, mistake.words, factor, most, agreeing)
+
+
+def _shares(case: Case, candidate: Candidate, theirs: Array) -> Array:
+    """How many epsilons of its terms each entry is off by."""
+    # Any number may be off by the smallest, or by some of them if each step was rounded.
+    least = 2.0**case.kind.smallest * (ROUGH.get(case.kind.name, 1.0) if case.rough else 1.0)
+    missed = np.abs(theirs - candidate.grad) - least
+    return np.where(missed > 0, missed / (case.kind.epsilon * candidate.size), 0.0)
+
+
+def _factor(case: Case, mistake: Mistake, candidate: Candidate, theirs: Array) -> Factor | None:
+    """The constant that somebody's gradient is larger by, if it is one that has a reason."""
+    grad, size = candidate
+    clear = np.abs(grad) > CLEAR * rounding(case) * case.kind.epsilon * size
+    if np.count_nonzero(clear) < FEWEST or not theirs.any():
+        return None
+    # In shares of the terms: what cancels, or is subnormal, says little of a constant.
+    normal = 2.0 ** (case.kind.smallest + case.kind.digits)
+    least = np.maximum(size, normal * np.abs(grad).max() / np.abs(theirs).max())
+    share, other = np.where(clear, grad / least, 0.0), np.where(clear, theirs / least, 0.0)
+    constant = float((other * share).sum() / (share * share).sum())
+    factor = _reason(constant, case)
+    if factor is None and mistake is RIGHT and np.count_nonzero(clear) > FEWEST:
+        factor = _without_reason(constant, case.kind)
+    return factor
+
+
+def rounding(case: Case) -> float:
+    """How many epsilons of its terms plain arithmetic may be off by.
+
+    A gradient of halves was computed in float32 and rounded once, unless it is only stored in
+    more than it was computed in.
+    """
+    if case.kind.name in ("float16", "bfloat16"):
+        return ROUGH[case.kind.name] if case.rough else 2.0
+    reach = float(np.ptp(case.z, axis=1).max(initial=0.0))
+    return 16.0 + 2.0 * min(reach, 200.0) + float(np.sqrt(case.classes))
+
+
+def _reason(constant: float, case: Case) -> Factor | None:
+    """The known constant that is meant, with its sign."""
+    for factor in factors(case):
+        if abs(abs(constant) / abs(factor.value) - 1) > _rough(case.kind):
+            continue
+        if constant * factor.value > 0:
+            return factor
+        words = "; ".join(filter(None, ["the sign is wrong", factor.words]))
+        name = " and ".join(filter(None, ["sign", factor.name]))
+        return Factor(-factor.value, name, words)
+    return None
+
+
+def _without_reason(constant: float, kind: Kind) -> Factor | None:
+    power = round(float(np.log2(abs(constant)))) if constant else 0
+    if constant > 0 and abs(power) > 1 and abs(constant / 2.0**power - 1) < _rough(kind):
+        words = f"it is multiplied by 2^{power}, as a loss scale does"
+        return Factor(2.0**power, "loss-scale", words)
+    words = "it is the right gradient times a constant, for which no reason is known"
+    return Factor(constant, CONSTANT, words)
+
+
+def _rough(kind: Kind) -> float:
+    """How exactly a constant can be told."""
+    return max(1e-4, kind.epsilon)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xentcli import cross_entropy
-from xentcli.check import check, sample
+from xentcli.check import check, diagnosis, sample
 
 N, C = 40, 12
 IGNORED = -100
@@ -261,6 +261,12 @@ def softmax_in_half(d):
     return (softmax(d["x"]).astype("f2").astype("f4") - hot(d["t"])) / N
 
 
+def log_softmax_in_half(d):
+    shifted = d["x"] - d["x"].max(axis=1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return (np.exp(logs.astype("f2").astype("f4")) - hot(d["t"])) / N
+
+
 def everything_in_half(d):
     p = softmax(d["x"].astype("f2"))
     return ((p - hot(d["t"]).astype("f2")) / np.float16(N)).astype("f4")
@@ -341,6 +347,7 @@ CASES = [
     ("z-loss-by-weights", {"z_loss": Z_LOSS} | WEIGHT, z_loss_over_weights),
     ("float16-logits", {}, logits_in_half),
     ("float16-probabilities", {}, softmax_in_half),
+    ("float16-log-probabilities", {}, log_softmax_in_half),
     ("float16", {}, everything_in_half),
     ("float16", {}, divided_after_half),
     ("bfloat16", {}, bfloat16_result),
@@ -532,6 +539,8 @@ def test_a_float64_gradient_from_float32_is_named(data):
     assert check(x, data["t"], g, dtype="f32").ok
 
 
+KNOWN = {mistake.name for mistake in diagnosis.KNOWN}
+
 # What cannot be told apart is named together, and what changes nothing is not named.
 
 
@@ -576,3 +585,102 @@ def test_the_evidence_says_what_would_make_it_right(data):
         f"it is not divided by the batch: matches within {finding.evidence.split()[2]} ULP "
         "if divided by 40 in 40 rows"
     )
+
+
+# All of it at once.
+
+
+def test_every_mistake_that_is_known_has_a_case():
+    tested = {part for name, _, _ in CASES for part in name.split(" and ")}
+    tested |= {"transposed", "by-all-rows", "right", "twice-temperature"}  # and those below
+    halves = {name for name in KNOWN if name.startswith(("bfloat16-", "float32-"))}
+    assert KNOWN - halves <= tested
+
+
+@pytest.mark.parametrize("what", ["logits", "probabilities", "log-probabilities"])
+@pytest.mark.parametrize(
+    ("lesser", "kind"), [("bfloat16", "f4"), ("float32", "f8"), ("float16", "f8")]
+)
+def test_what_was_rounded_to_which_kind_is_named(what, lesser, kind, data):
+    def rounded(values):
+        if lesser != "bfloat16":
+            return values.astype(lesser).astype(kind)
+        bits = np.ascontiguousarray(values, "f4").view("u4")
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view("f4")
+
+    x = data["x"].astype(kind) * 1.1
+    p = softmax(rounded(x) if what == "logits" else x)
+    if what == "probabilities":
+        p = rounded(p)
+    if what == "log-probabilities":
+        p = np.exp(rounded(np.log(p)))
+    grad = (p - hot(data["t"])) / p.dtype.type(N)
+    assert findings(x, data["t"], grad) == [f"{lesser}-{what}"]
+
+
+def test_masked_logits_do_not_hinder(data):
+    data["x"][:, 3] = -np.inf
+    data["t"][data["t"] == 3] = 2
+    with np.errstate(all="ignore"):
+        assert findings(data["x"], data["t"], summed(data)) == ["not-divided"]
+    assert check(data["x"], data["t"], cross_entropy(data["x"], data["t"]).grad).ok
+
+
+def random_problem(rng):
+    """Logits, targets and options of any sort."""
+    n, c = int(rng.integers(1, 30)), int(rng.choice([2, 3, 7, 40]))
+    x = rng.standard_normal((n, c)) * rng.choice([0.01, 1, 5, 30]) + rng.choice([0, 0, 100])
+    t = rng.integers(0, c, n)
+    x[np.arange(n), t] += rng.choice([0, 0, 10, 60])
+    t[1:][rng.random(n - 1) < 0.2] = -100
+    choices = {
+        "weight": rng.random(c) + 0.1,
+        "sample_weight": rng.random(n) + 0.1,
+        "label_smoothing": rng.choice([0.1, 1e-6]),
+        "temperature": rng.choice([0.5, 2, 7]),
+        "softcap": rng.choice([5.0, 30.0]),
+        "z_loss": rng.choice([1e-4, 0.1]),
+    }
+    options = {name: value for name, value in choices.items() if rng.random() < 0.25}
+    return x.astype(rng.choice(["f4", "f8"])), t, options
+
+
+def plain_gradient(x, t, options):
+    """As everybody writes it, in the precision of the logits, with every option."""
+    o = {
+        "weight": np.ones(x.shape[1]),
+        "sample_weight": np.ones(len(x)),
+        "label_smoothing": 0,
+        "temperature": 1,
+        "softcap": np.inf,
+        "z_loss": 0,
+    }
+    o = {name: np.asarray(value, x.dtype) for name, value in (o | options).items()}
+    z, slope = x / o["temperature"], 1 / o["temperature"]
+    if o["softcap"] < np.inf:
+        bent = np.tanh(z / o["softcap"])
+        z, slope = o["softcap"] * bent, slope * (1 - bent * bent)
+    p, here, v = softmax(z), t >= 0, o["sample_weight"][:, None]
+    y = hot(np.where(here, t, 0), x.shape[1]).astype(x.dtype)
+    q = (1 - o["label_smoothing"]) * y + o["label_smoothing"] / np.asarray(x.shape[1], x.dtype)
+    a = o["weight"] * q
+    top = z.max(axis=1, keepdims=True)
+    lse = top + np.log(np.exp(z - top).sum(axis=1, keepdims=True))
+    batch = (v[:, 0] * (y @ o["weight"]))[here].sum()
+    g = (p * a.sum(axis=1, keepdims=True) - a) / batch + 2 * o["z_loss"] * lse * p / v[here].sum()
+    return np.where(here[:, None], g * slope * v, 0).astype(x.dtype)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_plain_and_noisy_gradients_of_any_problem_are_not_accused(seed):
+    rng = np.random.default_rng(seed)
+    x, t, options = random_problem(rng)
+    grad = plain_gradient(x, t, options)
+    allowed = {"rounding", "cancellation"}
+    assert {f.name for f in check(x, t, grad, ulp=0.5, **options).findings} <= allowed
+    assert check(x, t, grad, like_peers=True, **options).ok
+    noise = 10 ** rng.uniform(-3, 0) * rng.standard_normal(x.shape)
+    noisy = (grad * (1 + noise)).astype(x.dtype)
+    assert {f.name for f in check(x, t, noisy, **options).findings} <= allowed
+    other = rng.standard_normal(x.shape).astype(x.dtype)
+    assert {f.name for f in check(x, t, other, **options).findings} <= {"ignored-rows"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from xentcli.check import mistakes, mistakes_of_options
 from xentcli.check.case import Candidate, Case
-from xentcli.check.matching import CONSTANT, RIGHT, ROUGH, Match, fitting, is_right, rounding
+from xentcli.check.matching import CONSTANT, RIGHT, ROUGH, Match, Trial, fitting, is_right, same
 from xentcli.check.mistakes import Mistake, transposed
 from xentcli.check.precision import cancelled, lesser, rounded
 from xentcli.check.report import Finding
@@ -93,10 +93,9 @@ def _roughly(case: Case, kept: Kept) -> list[Finding]:
 
 
 def _usable(kept: Kept) -> Array:
-    """Rows of numbers only."""
-    arrays = np.stack([kept.theirs, kept.exact, kept.rows.x])
-    usable: Array = np.isfinite(arrays).all(axis=(0, 2))
-    return usable
+    """Rows of numbers only; a logit may be −∞."""
+    usable: Array = np.isfinite(np.stack([kept.theirs, kept.exact])).all(axis=(0, 2))
+    return usable & (kept.rows.x < np.inf).all(axis=1)
 
 
 def _case(
@@ -140,17 +139,9 @@ def _tried(case: Case, rows: Array) -> Iterator[Match | None]:
         if candidate is None:
             continue
         some = Candidate(*(part[rows] for part in candidate))
-        if mistake is not RIGHT and _same(case, some, exact):
+        if mistake is not RIGHT and same(case, some, exact):
             continue
-        yield fitting(case, mistake, some, case.theirs[rows])
+        yield fitting(case, mistake, Trial(some, case.theirs[rows], exact))
     for theirs, candidate in transposed(case):
         some = Candidate(*(part[rows] for part in candidate))
-        yield fitting(case, TRANSPOSED, some, theirs[rows])
-
-
-def _same(case: Case, candidate: Candidate, exact: Array) -> bool:
-    """Whether a mistake changes nothing that could be seen here."""
-    known = np.isfinite(candidate.grad)
-    seen = 2 * rounding(case) * case.kind.epsilon * candidate.size
-    moved = np.abs(candidate.grad - exact) > seen
-    return not (moved & known).any()
+        yield fitting(case, TRANSPOSED, Trial(some, theirs[rows], np.full_like(exact, np.inf)))

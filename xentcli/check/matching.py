@@ -17,6 +17,7 @@ from xentcli.dtypes import Array
 RIGHT = mistakes.MISTAKES[0]
 CONSTANT = "constant"
 FEWEST = 2  # entries that a constant has to fit; one without a reason one more
+MANY = 100  # entries
 CLEAR = 4.0  # times the rounding: an entry that says something
 ROUGH = {"float16": 64.0, "bfloat16": 16.0}  # epsilons
 
@@ -65,22 +66,48 @@ def is_right(case: Case) -> bool:
     return bool((_shares(case, Candidate(grad, size), case.theirs) <= rounding(case)).all())
 
 
-def fitting(case: Case, mistake: Mistake, candidate: Candidate, theirs: Array) -> Match | None:
+class Trial(NamedTuple):
+    """What a mistake would lead to, what is there, and what is right, of the same rows."""
+
+    candidate: Candidate
+    theirs: Array
+    exact: Array
+
+
+def fitting(case: Case, mistake: Mistake, trial: Trial) -> Match | None:
     """The mistake as a match, with the constant that it takes; None if it does not explain it."""
-    known: Array = np.isfinite(np.stack([candidate.grad, theirs])).all(axis=(0, 2))
+    known: Array = np.isfinite(np.stack([trial.candidate.grad, trial.theirs])).all(axis=(0, 2))
     if not known.any() or 4 * np.count_nonzero(known) < len(known):
         return None
-    grad, size, theirs = candidate.grad[known], candidate.size[known], theirs[known]
+    grad, size = (part[known] for part in trial.candidate)
+    theirs = trial.theirs[known]
     factor = _factor(case, mistake, Candidate(grad, size), theirs)
     if factor is None:
         return None
     scaled = Candidate(factor.value * grad, np.abs(factor.value) * size)
+    if mistake is not RIGHT and same(case, scaled, trial.exact[known]):
+        return None  # two mistakes that undo each other
     shares = _shares(case, scaled, theirs)
-    most = float(np.quantile(shares, mistake.share, method="higher"))
+    most = float(np.quantile(shares, _share(mistake, shares.size), method="higher"))
     if not most <= rounding(case):
         return None
     agreeing = float(np.mean(shares <= rounding(case)))
     return Match(mistake.name, mistake.words, factor, most, agreeing)
+
+
+def _share(mistake: Mistake, entries: int) -> float:
+    """Which share of the entries has to agree; of many, a few need not where it is not all."""
+    if mistake.share == 1 or entries < MANY:
+        return 1.0
+    return min(mistake.share, 1 - 3 / entries)
+
+
+def same(case: Case, candidate: Candidate, exact: Array) -> bool:
+    """Whether a mistake changes nothing that could be seen here."""
+    known = np.isfinite(candidate.grad)
+    seen = 2 * rounding(case) * case.kind.epsilon * candidate.size
+    moved = np.abs(candidate.grad - exact) > seen
+    return not (moved & known).any()
 
 
 def _shares(case: Case, candidate: Candidate, theirs: Array) -> Array:
@@ -116,7 +143,8 @@ def rounding(case: Case) -> float:
     """
     if case.kind.name in ("float16", "bfloat16"):
         return ROUGH[case.kind.name] if case.rough else 2.0
-    reach = float(np.ptp(case.z, axis=1).max(initial=0.0))
+    top = case.z.max(axis=1, keepdims=True)
+    reach = float((top - np.where(np.isfinite(case.z), case.z, top)).max(initial=0.0))
     return 16.0 + 2.0 * min(reach, 200.0) + float(np.sqrt(case.classes))
 
 

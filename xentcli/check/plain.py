@@ -11,6 +11,9 @@ from xentcli.check.units import KINDS, Kind
 from xentcli.dtypes import NAMES, Array, widen
 from xentcli.options import LossOptions
 
+FLOOR = 2.0  # epsilons: weight, scale, quotient and difference are rounded by half of one each
+FLUSHED = 16.0  # smallest numbers: exp is not exact down there
+
 
 class Plain(NamedTuple):
     """A gradient, the size of the rounding that goes into it, and where it is a difference.
@@ -75,15 +78,15 @@ def _softmax(x: Array, options: LossOptions, dtype: Any) -> _Softmax:
 def allowed(rows: Plain, exact: Array, kind: Kind) -> Array:
     """Twice the row's largest error of the plain gradient, in shares of the terms.
 
-    Twice, because another order of adding is no mistake; an epsilon at least, because a row may
+    Twice, because another order of adding is no mistake; two epsilons at least, because a row may
     be lucky. Target entries, which a subtraction makes, are apart from the others. A half is
     rounded once, to a unit.
     """
     work = KINDS["f64" if kind.name == "float64" else "f32"]
     share = np.where(rows.size > 0, np.abs(rows.grad - exact) / rows.size, 0.0)
     share = np.where(np.isfinite(share), share, 0.0)
-    result = np.full_like(share, 2.0**kind.smallest)
+    result = np.full_like(share, FLUSHED * 2.0**kind.smallest)
     for group in (rows.subtracted, ~rows.subtracted):
-        worst = np.where(group, share, 0.0).max(axis=1, keepdims=True, initial=work.epsilon)
+        worst = np.where(group, share, 0.0).max(axis=1, keepdims=True, initial=FLOOR * work.epsilon)
         result += np.where(group, 2 * worst * rows.size, 0.0)
     return result if kind is work else np.asarray(result + kind.unit(np.abs(exact)))

@@ -587,6 +587,26 @@ def test_the_evidence_says_what_would_make_it_right(data):
     )
 
 
+def test_two_mistakes_that_undo_each_other_are_none():
+    x, t = np.linspace(9, 11, 14)[:, None], np.zeros(14, "i8")
+    options = {"temperature": 2.0, "z_loss": 0.1}  # of the z-loss only half, and not halved by T
+    right = cross_entropy(x, t, **options).grad
+    assert findings(x, t, right * (1 + 60 * 2.0**-52), ulp=1, **options) == []
+
+
+def test_a_saturated_softcap_leaves_nothing_to_recognise(rng):
+    x, t = rng.standard_normal((10, 5)) - 1000, rng.integers(0, 5, 10)
+    for dtype in ("f4", "f8"):
+        assert findings(x, t, rng.standard_normal((10, 5)).astype(dtype), softcap=5.0) == []
+    nearly = np.random.default_rng(49)  # a few entries are left, and fit any constant
+    n, c = int(nearly.integers(1, 30)), int(nearly.choice([2, 3, 5]))
+    y = nearly.standard_normal((n, c)) * nearly.choice([30, 100]) - nearly.choice([0, 50, 90])
+    u = nearly.integers(0, c, n)
+    assert findings(y, u, nearly.standard_normal((n, c)).astype("f4"), softcap=5.0) == []
+    zeros = np.zeros((10, 5))
+    assert findings(x, t, zeros, ulp=0, softcap=5.0) == ["rounding"]
+
+
 # All of it at once.
 
 

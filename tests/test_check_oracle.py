@@ -137,18 +137,19 @@ def test_terms_that_cancel_are_done_again_in_double_double():
     _, exact = exactly(x, q, reduction="none")
     assert mine.grad.high.any()
     for c in range(3):
-        assert mine.grad.high[0, c] == pytest.approx(float(exact[0][c]), rel=1e-12)
+        assert mine.grad.high[0, c] == pytest.approx(float(exact[0][c]), rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize("case", [case for case in OPTIONS if case != "large upstream"])
 def test_finite_differences_know_how_far_off_they_are(case, data):
     data["x"][1:6] = np.random.default_rng(3).standard_normal((5, C)) * 3
+    data["x"][6] += 3e4
     rows, options, scale, _ = problem(data, case)
     exact = Compensated(options, scale)(rows)
     mine = FiniteDifferences(options, scale)(rows)
     missed = np.abs(mine.grad.high - exact.grad.high)
     assert (missed <= mine.doubt).all()
-    assert mine.doubt.max() < 1e-9 * np.abs(exact.grad.high).max() + 1e-10
+    assert mine.doubt[:6].max() < 1e-9 * np.abs(exact.grad.high).max() + 1e-10
     np.testing.assert_allclose(mine.losses.high, exact.losses.high, rtol=1e-12)
 
 

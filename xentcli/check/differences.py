@@ -24,7 +24,7 @@ STEP = 2.0**-7
 WEIGHTS = ((1, 45.0), (2, -9.0), (3, 1.0))
 ENTRIES = 1 << 18  # logits of moved rows at a time
 MOST = 1 << 38  # exponentials: a day
-ROUNDING = 2.0**-47  # of the loss and the logits, with the weights and the step above
+ROUNDING = 2.0**-44  # of the loss and the logits, with the weights and the step above
 BEND = 2.0**-40  # of the sixth power of the step, times what a seventh derivative can be
 
 

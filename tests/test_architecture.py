@@ -156,7 +156,9 @@ def loaded_by(code, *arguments):
     return {name.split(".")[0] for name in done.stderr.splitlines()[-1].split()}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["grad", "--help"], ["--version"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["grad", "--help"], ["check", "--help"], ["--version"]], ids=str
+)
 def test_help_loads_nothing_heavy(arguments):
     loaded = loaded_by("from xentcli.cli import main; main()", *arguments)
     assert "click" in loaded

@@ -232,3 +232,24 @@ def test_sums_of_any_length(rng):
                 exact = mpmath.fsum(map(float, values.high[row]))
                 size = mpmath.fsum(map(abs, map(float, values.high[row])))
                 assert abs(exact_of(found, row) - exact) <= size * mpmath.mpf(2) ** -100
+
+
+def test_losses_near_the_end_of_the_range():
+    x = np.array([[3e305, 0.0], [1e308, -1e307], [1e308, -1e308], [1.0, 2.0]])
+    built = build(x.shape, Whole(np.ones(4, "i8")), LossOptions(), Extras())
+    rows = rows_of(built, x, None, slice(0, 4))
+    with np.errstate(over="ignore"):
+        mine = Compensated(LossOptions(), scale_of(built, LossOptions()))(rows)
+    np.testing.assert_allclose(mine.losses.high[:3], [3e305, 1.1e308, np.inf], rtol=1e-15)
+    assert mine.losses.high[3] == pytest.approx(np.log1p(np.exp(-1)))
+
+
+def test_finite_differences_do_not_guess_where_the_loss_is_infinite():
+    x, t = np.array([[0.0, -np.inf, 1.0], [1.0, 2.0, 3.0]]), np.array([0, 1])
+    options = LossOptions(label_smoothing=0.1)
+    built = build(x.shape, Whole(t), options, Extras())
+    mine = FiniteDifferences(options, scale_of(built, options))(
+        rows_of(built, x, None, slice(0, 2))
+    )
+    assert np.isinf(mine.doubt[0]).all()
+    assert (mine.doubt[1] < 1e-9).all()

@@ -59,8 +59,12 @@ class FiniteDifferences:
             factor = np.ldexp(scale.high, power)
             doubt = np.abs(factor) * size / (step / STEP)
             grad *= np.where(rows.present, factor, 0.0)[:, None]
-        doubts = np.where(rows.present, doubt, 0.0)[:, None] + np.zeros_like(grad)
         exact = Compensated(o, self.scale)(rows)  # its losses are no differences
+        doubts = np.where(rows.present, doubt, 0.0)[:, None] + np.zeros_like(grad)
+        unknown = ~np.isfinite(grad) | ~np.isfinite(doubts)
+        grad, doubts = np.where(unknown, 0.0, grad), np.where(unknown, np.inf, doubts)
+        nowhere = np.isnan(exact.losses.high) & rows.present  # there is no loss to differentiate
+        grad[nowhere], doubts[nowhere] = np.nan, 0.0
         return exact._replace(grad=pair(grad), size=np.abs(grad), doubt=doubts)
 
     def _row(self, x: Array, a: Array, step: float) -> Array:

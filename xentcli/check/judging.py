@@ -51,14 +51,16 @@ class How:
 class Judge:
     """Compares a gradient with the exact one, some rows after the other."""
 
-    def __init__(self, problem: Problem, options: LossOptions, kind: Kind, how: How) -> None:
+    def __init__(
+        self, problem: Problem, options: LossOptions, kind: Kind, how: How, *, losses: bool
+    ) -> None:
         self.problem, self.options, self.kind = problem, options, kind
         self.scale = scale_of(problem, options)
         self.tolerance = how.tolerance.of(kind)
         self.oracle = _oracle(problem, options, self.scale, (kind, how.method))
         self.statistics = Statistics(problem.layout.classes)
         self.sample = Sample(problem.layout)
-        self.losses = Losses(problem, options, self.scale)
+        self.losses = Losses(problem, options, self.scale) if losses else None
 
     def add(self, rows: Rows, theirs: Array) -> None:
         """The next rows, and what somebody says of them."""
@@ -67,7 +69,8 @@ class Judge:
         off = (found.absolute > 0) & ~(found.absolute <= self._allowed(rows, exact, found))
         self.statistics.add(rows, theirs, exact, found, off)
         self.sample.add(Kept(rows, theirs, exact.grad.high, exact.size, off), found.ulp)
-        self.losses.add(exact.losses)
+        if self.losses:
+            self.losses.add(exact.losses)
 
     def _allowed(self, rows: Rows, exact: Exact, found: Errors) -> Array:
         given = self.tolerance.allowed(found, exact.grad.high)
@@ -124,7 +127,7 @@ def judge(
     kind = kind_of(streams.grad.dtype, how.dtype)
     if loss is not None:
         require_loss(loss.shape, problem.layout, options)
-    judging = Judge(problem, options, kind, how)
+    judging = Judge(problem, options, kind, how, losses=loss is not None)
     done = 0
     for piece in streams.pieces(problem.layout):
         done = _piece(judging, piece, done, how)
@@ -153,6 +156,7 @@ def _by_row(block: Block, box: Array, where: str) -> Array:
 
 def _loss_found(judging: Judge, loss: Array) -> LossFound:
     """The loss in units of float32 at least, as only its sum is wider than the gradient."""
+    assert judging.losses
     own, kind = kind_of(loss.dtype), judging.kind
     if own.name == "float64":
         own = kind if kind.name in ("float32", "float64") else KINDS["f32"]

@@ -39,7 +39,7 @@ from xentcli.options import LossOptions
 from xentcli.sums import two_sum
 
 DOUBT = 2.0**-95  # of the terms: some hundred roundings to 106 bits
-SMALL = 2.0**-800
+SMALL, LARGE = 2.0**-800, 2.0**900
 HUGE = 2.0**1000
 SATURATED = 4000.0  # where tanh is 1 to any precision
 
@@ -267,13 +267,17 @@ def _gradient(s: _Softmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array, A
 
 def _losses(s: _Softmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array]:
     """The loss of each row as a number and a power of two."""
-    terms = choose(a.high == 0, pair(0.0), multiply(a, s.surprise))
+    size = np.where(np.isfinite(s.surprise.high), np.abs(s.surprise.high), 0.0).max(axis=1)
+    down = np.where(size > LARGE, 100, 0)
+    terms = multiply(a, scaled(s.surprise, -down[:, None]))
+    losses = total(choose(a.high == 0, pair(0.0), terms))
     endless = (np.isinf(s.surprise.high) & (a.high != 0)).any(axis=1)
-    losses = total(terms)
     if z_loss is not None:
-        losses = add(losses, multiply(multiply(s.lse, s.lse), z_loss))
+        squared = scaled(multiply(multiply(s.lse, s.lse), z_loss), -down)
+        losses = add(losses, squared)
+        endless |= np.abs(s.lse.high) > 2.0**512
     losses = choose(endless, pair(np.inf), losses)
     # So small a loss is log(1 + others) of a certain target, which is the others themselves.
-    small = (losses.high > 0) & (losses.high < SMALL) & (z_loss is None)
+    small = (losses.high > 0) & (losses.high < SMALL) & (z_loss is None) & (down == 0)
     tiny = multiply(total(a), s.others)
-    return choose(small, tiny, losses), np.where(small, s.second, 0)
+    return choose(small, tiny, losses), np.where(small, s.second, down)

@@ -119,7 +119,8 @@ class Statistics:
     def add(self, rows: Rows, theirs: Array, exact: Exact, found: Errors, off: Array) -> None:
         """The next rows."""
         self.entries += off.size
-        self.blind = max(self.blind, float((exact.doubt / found.unit).max(initial=0.0)))
+        with np.errstate(over="ignore"):
+            self.blind = max(self.blind, float((exact.doubt / found.unit).max(initial=0.0)))
         for name, spread in self.spreads.items():
             spread.add(getattr(found, name))
         for name, mask in self._masks(rows, exact).items():

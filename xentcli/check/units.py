@@ -82,7 +82,7 @@ def errors(theirs: Array, exact: Pair, size: Array, doubt: Array, kind: Kind) ->
         rounded = widen(narrow(exact.high, kind.dtype), NAMES["f64"])
         same = (theirs == rounded) & np.isinf(theirs) | np.isnan(theirs) & np.isnan(rounded)
         difference = np.abs((theirs - exact.high) - exact.low)
-        absolute = np.maximum(difference - doubt, 0.0)
+        absolute = np.where(np.isinf(doubt), 0.0, np.maximum(difference - doubt, 0.0))
         absolute = np.where(np.isnan(absolute), np.inf, absolute)
         absolute = np.where(same, 0.0, absolute)
         unit = kind.unit(np.maximum(size, np.abs(exact.high)))

@@ -25,8 +25,10 @@ LAYERS = [
     {"xentcli.loss"},
     {"xentcli.probabilities", "xentcli.inspection", "xentcli.machine", "xentcli.overlap"},
     {"xentcli.stream"},
-    {"xentcli.bench"},
-    {"xentcli.render"},
+    {"xentcli.bench", "xentcli.document"},
+    {"xentcli.derivation"},
+    {"xentcli.gallery"},
+    {"xentcli.render", "xentcli.drawing"},
     {"xentcli.cli"},
     {"xentcli.__main__"},
 ]
@@ -49,7 +51,12 @@ COMPILED = (
 
 ONLY_IN = {
     "numba": {f"xentcli.kernels.{name}" for name in COMPILED},
-    "rich": {"xentcli.render", "xentcli.cli.console"},
+    "rich": {
+        "xentcli.render",
+        "xentcli.drawing.terminal",
+        "xentcli.drawing.svg",
+        "xentcli.cli.console",
+    },
     "click": {"xentcli.cli"},
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
+    from xentcli.formats import How
     from xentcli.formats.reader import Reader
     from xentcli.formats.style import TextStyle
     from xentcli.problem import Extras
@@ -46,8 +47,11 @@ def text_style(given: dict[str, Any]) -> TextStyle:
 
 @contextmanager
 def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
-    """Open everything that the command names; `-` stands for standard input, once."""
-    from xentcli.formats import How, load, open_reader
+    """Open everything that the command names; `-` stands for standard input, once.
+
+    Logits and targets may also be readers, of numbers from the command line.
+    """
+    from xentcli.formats import How, load
     from xentcli.problem import Extras
 
     paths = {role: given[role] for role in ROLES if given.get(role) is not None}
@@ -55,19 +59,32 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
     if numbers["upstream"] is not None:
         del paths["upstream"]
     stdin_once(tuple(paths.values()))
-    state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
+    state()["names"] = {role: _name(path) for role, path in paths.items()}
     style = text_style(given)
     how = How(given["input_format"], given["key"], style, "--key", given["dtype"])
     with ExitStack() as stack:
-        logits = stack.enter_context(open_reader(paths.pop("logits"), how))
+        logits = stack.enter_context(_opened(paths.pop("logits"), how))
         targets = None
         if "targets" in paths:
             how = How(given["target_format"], given["target_key"], style, "--target-key")
-            targets = stack.enter_context(open_reader(paths.pop("targets"), how))
+            targets = stack.enter_context(_opened(paths.pop("targets"), how))
             targets = _line_as_targets(targets, logits.shape)
         beside = {role: load(path, How(style=style)) for role, path in paths.items()}
         upstream = beside.pop("upstream", numbers["upstream"])
         yield Inputs(logits, targets, Extras(upstream=upstream, **beside))
+
+
+def _opened(path: str | Reader, how: How) -> AbstractContextManager[Reader]:
+    from xentcli.formats import open_reader
+
+    return open_reader(path, how) if isinstance(path, str) else nullcontext(path)
+
+
+def _name(path: str | Reader) -> str:
+    """What messages call an input."""
+    if not isinstance(path, str):
+        return path.name
+    return "<stdin>" if path == "-" else visible(path)
 
 
 def stdin_once(paths: tuple[str, ...]) -> None:

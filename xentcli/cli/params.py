@@ -37,6 +37,7 @@ FLAGS: dict[str, str] = {
     for name in (
         *("backend", "threads", "weight", "sample_weight", "upstream"),
         *("shape", "in_place", "against"),
+        *("row", "names", "save"),
     )
 }
 

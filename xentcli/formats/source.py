@@ -94,6 +94,22 @@ class Source:
             self.position += count
         return buffer[:filled]
 
+    def skip(self, count: int) -> int:
+        """Go over that many bytes; fewer only at the end."""
+        start = self.position
+        count -= len(self.read(min(len(self._ahead), count)))
+        if self._state:
+            self._stream.seek(count, os.SEEK_CUR)
+            self.position += count
+            return self.position - start
+        room = np.empty(min(count, CHUNK), np.uint8)
+        while count:
+            got = len(self.fill(room[: min(count, CHUNK)]))
+            if not got:
+                break
+            count -= got
+        return self.position - start
+
     def read_at(self, view: memoryview, offset: int) -> int:
         """Read from any place of a plain file, without moving on; the number of bytes."""
         assert self._state

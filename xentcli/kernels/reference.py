@@ -147,12 +147,14 @@ def loss(s: Softmax, a: Array, z_loss: float) -> Array:
 
 def difference(s: Softmax, a: Array) -> Array:
     """A·p − a, the gradient of Σ a_c·(−log p_c) with respect to z."""
-    return s.p * _others(a) - a * s.rest
+    g: Array = s.p * _others(a) - a * s.rest
+    return g
 
 
 def z_pull(s: Softmax, z_loss: float) -> Array:
     """The gradient of λ·lse² with respect to z."""
-    return 2 * z_loss * s.lse[:, None] * s.p
+    g: Array = 2 * z_loss * s.lse[:, None] * s.p
+    return g
 
 
 def gradient(s: Softmax, a: Array, z_loss: float) -> Array:
@@ -165,7 +167,8 @@ def gradient(s: Softmax, a: Array, z_loss: float) -> Array:
 
 def scaled(g: Array, scale: Array) -> Array:
     """Each row times its own factor; no −0.0."""
-    return g * scale[:, None] + 0.0
+    product: Array = g * scale[:, None] + 0.0
+    return product
 
 
 class NumpyBackend:

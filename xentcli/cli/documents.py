@@ -1,0 +1,84 @@
+"""How a derivation leaves: in which form, to the terminal, to standard output, to a file."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xentcli.cli.console import say, show, stdout_is_terminal
+from xentcli.cli.params import PATH, option, together
+from xentcli.errors import OptionError
+
+if TYPE_CHECKING:
+    from xentcli.document import Document
+
+FORMS = ("rich", "plain", "markdown", "latex", "json")
+SAVED = "svg, html, md, tex, txt or json"
+
+document_options = together(
+    option(
+        "-f",
+        "--format",
+        type=click.Choice(FORMS),
+        help="Form of the output. [default: rich on a terminal, else plain]",
+    ),
+    option(
+        "--save",
+        metavar="FILE",
+        type=PATH,
+        help=f"Write this file instead; its suffix says the form: {SAVED}.",
+    ),
+    option("-n", "--no-clobber", is_flag=True, help="Never replace an existing file."),
+    option(
+        "--decimals",
+        type=click.IntRange(0, 20),
+        default=4,
+        show_default=True,
+        metavar="N",
+        help="Of the numbers; JSON always has all.",
+    ),
+    option(
+        "--width",
+        type=click.IntRange(40, 1000),
+        metavar="N",
+        help="Columns of lines. [default: the terminal's, else 80]",
+    ),
+)
+
+
+def publish(document: Document, given: dict[str, Any]) -> None:
+    """To the file asked for, else to standard output."""
+    from xentcli.drawing import WIDTH, as_text
+    from xentcli.formats.sink import Outputs
+
+    path, form, width = given["save"], given["format"], given["width"]
+    outputs = Outputs(no_clobber=given["no_clobber"])
+    if path:
+        with outputs:
+            sink = outputs.open(path)
+            sink.write(as_text(document, _form_of(path), width or WIDTH).encode())
+        say(f"{document.title} -> {sink.name}")
+    if path and not form:
+        return
+    if stdout_is_terminal() and form in (None, "rich"):
+        _show(document, width)
+        return
+    with outputs:
+        outputs.open("-").write(as_text(document, form or "plain", width or WIDTH).encode())
+
+
+def _show(document: Document, width: int | None) -> None:
+    from xentcli.drawing.terminal import draw
+
+    show(lambda columns: draw(document, width or max(40, columns)))
+
+
+def _form_of(path: str) -> str:
+    from xentcli.drawing import SUFFIXES
+
+    suffix = PurePath(path).suffix.lower().removeprefix(".")
+    if suffix not in SUFFIXES:
+        raise OptionError("save", f"the suffix says no form: {SAVED}", "--save explained.html")
+    return SUFFIXES[suffix]

@@ -18,7 +18,7 @@ import click
 
 from xentcli import __version__
 from xentcli.cleanup import die
-from xentcli.cli import bench, explain, files, losses, machine
+from xentcli.cli import bench, examples, explain, files, losses, machine
 from xentcli.cli.console import State, tell, wants_color
 from xentcli.cli.params import called
 from xentcli.errors import FileError, XentError, visible
@@ -73,6 +73,7 @@ for command in (
     losses.loss,
     losses.softmax,
     explain.explain,
+    examples.examples,
     files.inspect,
     bench.bench,
     machine.info,

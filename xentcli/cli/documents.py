@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xentcli.cli.console import say, show, stdout_is_terminal
-from xentcli.cli.params import PATH, option, together
+from xentcli.cli.params import PATH, Decorator, option, together
 from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -17,19 +17,27 @@ if TYPE_CHECKING:
 FORMS = ("rich", "plain", "markdown", "latex", "json")
 SAVED = "svg, html, md, tex, txt or json"
 
-document_options = together(
-    option(
-        "-f",
-        "--format",
-        type=click.Choice(FORMS),
-        help="Form of the output. [default: rich on a terminal, else plain]",
-    ),
-    option(
-        "--save",
-        metavar="FILE",
-        type=PATH,
-        help=f"Write this file instead; its suffix says the form: {SAVED}.",
-    ),
+
+def document_options(*more: str) -> Decorator:
+    """The options of `publish`; `more` are forms that only one command has."""
+    return together(
+        option(
+            "-f",
+            "--format",
+            type=click.Choice([*FORMS, *more]),
+            help="Form of the output. [default: rich on a terminal, else plain]",
+        ),
+        option(
+            "--save",
+            metavar="FILE",
+            type=PATH,
+            help=f"Write this file instead; its suffix says the form: {SAVED}.",
+        ),
+        *_line_options,
+    )
+
+
+_line_options = (
     option("-n", "--no-clobber", is_flag=True, help="Never replace an existing file."),
     option(
         "--decimals",

@@ -66,7 +66,7 @@ row_options = together(
 @click.argument("logits", type=PATH, required=False)
 @click.argument("targets", type=PATH, required=False)
 @row_options
-@document_options
+@document_options()
 @loss_options
 @read_options(targets=True)
 @dtype_option

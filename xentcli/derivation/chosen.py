@@ -49,7 +49,8 @@ class Chosen:
         if len(self.rest):
             shown.append(float(exact_sum(values[self.rest])) if summed else None)
         finite = [abs(value) for value in shown if value is not None and np.isfinite(value)]
-        return Column(title, tuple(shown), bar, max([*finite, 0.0]) or 1.0)
+        reach = max([*finite, 0.0]) or 1.0
+        return Column(title, tuple(shown), bar, reach if bar == "pull" else 1.0)
 
     def directions(self, gradient: Array) -> Column:
         """What a step against the gradient does to each logit."""

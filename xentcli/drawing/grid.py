@@ -6,12 +6,14 @@ No number is ever cut: columns that do not fit go below, under the same labels.
 from __future__ import annotations
 
 import unicodedata
+from textwrap import wrap
 from typing import NamedTuple
 
 from xentcli.document import Column, Step, shown
 
 GAP = 2  # between columns
 BAR = 8  # the shortest that says something
+SENTENCE = 18  # the narrowest column that sentences are folded to
 
 
 class Cells(NamedTuple):
@@ -21,15 +23,31 @@ class Cells(NamedTuple):
     cells: tuple[str, ...]
     column: Column
 
+    most: int = 1000  # columns; sentences are folded to this
+
     @property
     def width(self) -> int:
         """Of the widest."""
-        return max(map(columns_of, (self.title, *self.cells)))
+        return min(self.most, max(map(columns_of, (self.title, *self.cells))))
 
     @property
     def words(self) -> bool:
         """Whether these are words, which begin at the left."""
-        return any(isinstance(value, str) for value in self.column.values)
+        values = [value for value in self.column.values if value]
+        return bool(values) and all(
+            isinstance(value, str) and value[:1].isalpha() for value in values
+        )
+
+    @property
+    def sentences(self) -> bool:
+        """Whether these are words that can be folded."""
+        return self.words and any(" " in value for value in self.cells)
+
+    def lines(self, line: int) -> list[str]:
+        """A cell as one or more lines."""
+        if not self.sentences:
+            return [self.cells[line]]
+        return wrap(self.cells[line], self.width) or [""]
 
 
 def columns_of(text: str) -> int:
@@ -59,7 +77,11 @@ def groups(step: Step, decimals: int, width: int) -> list[list[Cells]]:
     found: list[list[Cells]] = []
     room = width - labels_width(step, width)
     left = 0
-    for column in (cells(column, decimals) for column in step.columns):
+    columns = [cells(column, decimals) for column in step.columns]
+    for place, column in enumerate(columns):
+        if column.sentences:
+            after = sum(other.sentences for other in columns[place:])
+            column = column._replace(most=max(SENTENCE, (left or room) // after - GAP))
         if not found or column.width + GAP > left:
             found.append([])
             left = room

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
 from textwrap import wrap
 
 from xentcli.document import Document, Fact, Step, shown
@@ -54,8 +56,6 @@ def _step(step: Step, number: str, decimals: int, width: int) -> Iterator[str]:
 
 
 def _marked(step: Step) -> Step:
-    from dataclasses import replace
-
     labels = [
         label + MARK if line in step.marked else label for line, label in enumerate(step.labels)
     ]
@@ -63,7 +63,7 @@ def _marked(step: Step) -> Step:
 
 
 def _paragraph(text: str, width: int) -> Iterator[str]:
-    for line in wrap(text, width - INDENT, break_long_words=False):
+    for line in wrap(text, width - INDENT, break_long_words=False, break_on_hyphens=False):
         yield " " * INDENT + line
 
 
@@ -78,11 +78,10 @@ def _table(step: Step, group: list[Cells], width: int) -> Iterator[str]:
     bar = min(LONGEST_BAR, width - used - GAP)
     yield _line(padded(step.label, first, left=True), group, [column.title for column in group])
     for line, label in enumerate(step.labels):
-        head, *more = fold(label, first)
-        drawn = _bar(group, line, bar)
-        texts = [column.cells[line] for column in group]
-        yield _line(padded(head, first, left=True), group, texts, drawn)
-        yield from (" " * INDENT + part for part in more)
+        parts = [fold(label, first), *(column.lines(line) for column in group)]
+        for number, (head, *texts) in enumerate(zip_longest(*parts, fillvalue="")):
+            drawn = "" if number else _bar(group, line, bar)
+            yield _line(padded(head, first, left=True), group, texts, drawn)
 
 
 def _line(label: str, group: list[Cells], texts: list[str], bar: str = "") -> str:
@@ -100,7 +99,7 @@ def _bar(group: list[Cells], line: int, width: int) -> str:
         return ""
     column = drawn[-1]
     if column.bar == "share":
-        return "#" * round(share_of(column.values[line], 1.0) * width)
+        return "#" * round(share_of(column.values[line], column.reach) * width)
     half = (width - 1) // 2
     length = round(share_of(column.values[line], column.reach) * half)
     left = f"<{'#' * (-length - 1)}" if length < 0 else ""

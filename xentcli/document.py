@@ -59,6 +59,10 @@ class Step:
     remarks: tuple[str, ...] = ()
     marked: frozenset[int] = frozenset()
 
+    def marked_labels(self, mark: str) -> tuple[str, ...]:
+        """The labels, those that stand out with a mark after them."""
+        return tuple(label + mark * (line in self.marked) for line, label in enumerate(self.labels))
+
 
 @dataclass(frozen=True)
 class Document:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xentcli.cli.console import say, show, stdout_is_terminal
+from xentcli.cli.console import say, show, state, stdout_is_terminal
 from xentcli.cli.params import PATH, Decorator, option, together
 from xentcli.errors import OptionError
 
@@ -70,7 +70,8 @@ def publish(document: Document, given: dict[str, Any]) -> None:
         say(f"{document.title} -> {sink.name}")
     if path and not form:
         return
-    if stdout_is_terminal() and form in (None, "rich"):
+    colour = form == "rich" and state().get("color") == "always"
+    if colour or (stdout_is_terminal() and form in (None, "rich")):
         _show(document, width)
         return
     with outputs:

@@ -15,6 +15,8 @@ from xentcli.errors import DataError, FileError, OptionError, plural, visible
 if TYPE_CHECKING:
     from xentcli.gallery.example import Example, Settings
 
+STEPS = click.IntRange(1, 100_000)
+
 example_options = together(
     option("--check", is_flag=True, help="Compare every published figure; exit 1 if one differs."),
     option("--write", metavar="DIR", type=PATH, help="Write the inputs there, as .npy and .csv."),

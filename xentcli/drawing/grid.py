@@ -6,7 +6,6 @@ No number is ever cut: columns that do not fit go below, under the same labels.
 from __future__ import annotations
 
 import unicodedata
-from textwrap import wrap
 from typing import NamedTuple
 
 from xentcli.document import Column, Step, shown
@@ -31,23 +30,34 @@ class Cells(NamedTuple):
         return min(self.most, max(map(columns_of, (self.title, *self.cells))))
 
     @property
+    def narrowest(self) -> int:
+        """The width that it cannot do without."""
+        return min(self.width, SENTENCE) if self.sentences else self.width
+
+    @property
     def words(self) -> bool:
         """Whether these are words, which begin at the left."""
         values = [value for value in self.column.values if value]
         return bool(values) and all(
-            isinstance(value, str) and value[:1].isalpha() for value in values
+            isinstance(value, str) and (value[:1].isalpha() or value[0] in "▲▼=")
+            for value in values
         )
 
     @property
     def sentences(self) -> bool:
         """Whether these are words that can be folded."""
-        return self.words and any(" " in value for value in self.cells)
+        return self.words and max(map(columns_of, self.cells)) > SENTENCE
 
     def lines(self, line: int) -> list[str]:
         """A cell as one or more lines."""
         if not self.sentences:
             return [self.cells[line]]
-        return wrap(self.cells[line], self.width) or [""]
+        return fold(self.cells[line], self.width)
+
+
+def _starts(word: str) -> bool:
+    """Whether it begins like a number."""
+    return word[0] in "+-.0123456789"
 
 
 def columns_of(text: str) -> int:
@@ -67,40 +77,67 @@ def cells(column: Column, decimals: int) -> Cells:
     return Cells(column.title.text, texts, column)
 
 
-def labels_width(step: Step, width: int) -> int:
-    """How wide the labels may be; longer ones are folded."""
-    return min(max(map(columns_of, (step.label, *step.labels))), max(8, width // 3))
+def labels_width(step: Step, decimals: int, width: int) -> int:
+    """How wide the labels are: a third of the width, or what the columns leave them."""
+    longest = max(map(columns_of, (step.label, *step.labels)))
+    taken = sum(cells(column, decimals).narrowest + GAP for column in step.columns)
+    return min(longest, max(8, width // 3, width - taken))
 
 
-def groups(step: Step, decimals: int, width: int) -> list[list[Cells]]:
-    """The columns, those together that fit beside the labels."""
-    found: list[list[Cells]] = []
-    room = width - labels_width(step, width)
-    left = 0
-    columns = [cells(column, decimals) for column in step.columns]
-    for place, column in enumerate(columns):
-        if column.sentences:
-            after = sum(other.sentences for other in columns[place:])
-            column = column._replace(most=max(SENTENCE, (left or room) // after - GAP))
-        if not found or column.width + GAP > left:
-            found.append([])
-            left = room
-        found[-1].append(column)
-        left -= column.width + GAP
+class Group(NamedTuple):
+    """Columns that fit beside the labels, and how long the bars after them may be."""
+
+    columns: list[Cells]
+    bar: Column | None = None
+    length: int = 0
+
+    def wider(self, room: int) -> int:
+        """What is left of the room beside the labels."""
+        return room - sum(column.width + GAP for column in self.columns) - GAP
+
+
+def groups(step: Step, decimals: int, width: int, longest: int) -> list[Group]:
+    """The columns, those together that fit, and bars of at most `longest`."""
+    room = width - labels_width(step, decimals, width)
+    found: list[Group] = []
+    for column in _columns(step, decimals, room):
+        if not found or column.width > found[-1].wider(room):
+            found.append(Group([]))
+        found[-1].columns.append(column)
+    drawn = [column for column in step.columns if column.bar]
+    if drawn and found:
+        if found[-1].wider(room) < BAR:
+            found.append(Group([]))
+        length = min(longest, found[-1].wider(room))
+        found[-1] = found[-1]._replace(bar=drawn[-1], length=length)
     return found
 
 
-def fold(text: str, width: int) -> list[str]:
-    """A text in lines of at most so many columns, cut anywhere.
+def _columns(step: Step, decimals: int, room: int) -> list[Cells]:
+    """The columns as text; sentences share the room that the others leave."""
+    columns = [cells(column, decimals) for column in step.columns]
+    sentences = sum(column.sentences for column in columns)
+    taken = sum(column.width + GAP for column in columns if not column.sentences)
+    most = max(SENTENCE, (room - taken) // sentences - GAP) if sentences else 0
+    return [column._replace(most=most) if column.sentences else column for column in columns]
 
-    >>> fold("abcde", 2)
-    ['ab', 'cd', 'e']
+
+def fold(text: str, width: int) -> list[str]:
+    """A text in lines of at most so many columns, cut between words or anywhere.
+
+    >>> fold("abcde", 2), fold("one word", 5)
+    (['ab', 'cd', 'e'], ['one', 'word'])
     """
     lines = [""]
-    for character in text:
-        if columns_of(lines[-1] + character) > width:
+    for word in text.split(" "):
+        if lines[-1] and columns_of(f"{lines[-1]} {word}") > width:
             lines.append("")
-        lines[-1] += character
+        elif lines[-1]:
+            lines[-1] += " "
+        for character in word:
+            if columns_of(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
     return lines
 
 

@@ -9,9 +9,9 @@ from textwrap import wrap
 
 from xentcli.document import Document, Fact, Step, shown
 from xentcli.drawing.grid import (
-    BAR,
     GAP,
     Cells,
+    Group,
     columns_of,
     fold,
     groups,
@@ -47,19 +47,14 @@ def _step(step: Step, number: str, decimals: int, width: int) -> Iterator[str]:
     else:
         yield title
         yield from _paragraph(formula, width)
-    for group in groups(_marked(step), decimals, width - INDENT):
-        yield from _table(_marked(step), group, width - INDENT)
+    marked = replace(step, labels=step.marked_labels(MARK))
+    first = labels_width(marked, decimals, width - INDENT) if step.labels else 0
+    for group in groups(marked, decimals, width - INDENT, LONGEST_BAR):
+        yield from _table(marked, group, first)
     for fact in step.facts:
         yield from _paragraph(_fact(fact, decimals), width)
     for remark in step.remarks:
         yield from _paragraph(remark, width)
-
-
-def _marked(step: Step) -> Step:
-    labels = [
-        label + MARK if line in step.marked else label for line, label in enumerate(step.labels)
-    ]
-    return replace(step, labels=tuple(labels))
 
 
 def _paragraph(text: str, width: int) -> Iterator[str]:
@@ -72,36 +67,34 @@ def _fact(fact: Fact, decimals: int) -> str:
     return f"{fact.formula.text} = {shown(fact.value, decimals)}{words}"
 
 
-def _table(step: Step, group: list[Cells], width: int) -> Iterator[str]:
-    first = labels_width(step, width)
-    used = first + sum(column.width + GAP for column in group)
-    bar = min(LONGEST_BAR, width - used - GAP)
-    yield _line(padded(step.label, first, left=True), group, [column.title for column in group])
+def _table(step: Step, group: Group, first: int) -> Iterator[str]:
+    columns = group.columns
+    yield _line(padded(step.label, first, left=True), columns, [column.title for column in columns])
     for line, label in enumerate(step.labels):
-        parts = [fold(label, first), *(column.lines(line) for column in group)]
+        parts = [fold(label, first), *(column.lines(line) for column in columns)]
         for number, (head, *texts) in enumerate(zip_longest(*parts, fillvalue="")):
-            drawn = "" if number else _bar(group, line, bar)
-            yield _line(padded(head, first, left=True), group, texts, drawn)
+            drawn = "" if number else _bar(group, line)
+            yield _line(padded(head, first, left=True), columns, texts, drawn)
 
 
-def _line(label: str, group: list[Cells], texts: list[str], bar: str = "") -> str:
+def _line(label: str, columns: list[Cells], texts: list[str], bar: str = "") -> str:
     parts = [
         padded(text, column.width, left=column.words)
-        for column, text in zip(group, texts, strict=True)
+        for column, text in zip(columns, texts, strict=True)
     ]
     gap = " " * GAP
     return " " * INDENT + gap.join([label, *parts, bar])
 
 
-def _bar(group: list[Cells], line: int, width: int) -> str:
-    drawn = [cells.column for cells in group if cells.column.bar]
-    if not drawn or width < BAR:
+def _bar(group: Group, line: int) -> str:
+    column = group.bar
+    if column is None:
         return ""
-    column = drawn[-1]
+    share = share_of(column.values[line], column.reach)
     if column.bar == "share":
-        return "#" * round(share_of(column.values[line], column.reach) * width)
-    half = (width - 1) // 2
-    length = round(share_of(column.values[line], column.reach) * half)
+        return "#" * round(share * group.length)
+    half = (group.length - 1) // 2
+    length = round(share * half)
     left = f"<{'#' * (-length - 1)}" if length < 0 else ""
     right = f"{'#' * (length - 1)}>" if length > 0 else ""
     return f"{left:>{half}}|{right}"

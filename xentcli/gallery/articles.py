@@ -130,6 +130,7 @@ BATCH_MEAN = Example(
             rounded=_in_float32,
             how="The article computed in float32: p is rounded to float32 before 1 is subtracted, "
             "which changes the eighth digit. The exact numbers stand beside.",
+            classes=3,
         ),
     ),
     rows=(0, 1),
@@ -145,7 +146,13 @@ CLASS_WEIGHTS = Example(
     weight=np.array([1.0, 10.0]),
     claims=(
         Claim("loss", ("1.3133",), _loss),
-        Claim("gradient", ("0.3655293", "-0.3655293", "0.3655293", "-0.3655293"), _gradient, 7),
+        Claim(
+            "gradient",
+            ("0.3655293", "-0.3655293", "0.3655293", "-0.3655293"),
+            _gradient,
+            7,
+            classes=2,
+        ),
     ),
     command="xent grad {folder}/logits.csv {folder}/targets.csv --weight {folder}/weight.csv",
 )

@@ -14,6 +14,16 @@ STEP = 1e-200  # of the complex step: nothing is subtracted, so it can be as sma
 NEAR = 1e-14
 
 
+JACOBIAN_FORMULA = Formula(
+    "dp[i]/dx[j] = p[i]·(δ[ij] - p[j])",
+    r"\partial p_i/\partial x_j = p_i(\delta_{ij} - p_j)",
+)
+CHAIN_FORMULA = Formula(
+    "dL/dx = dL/dp[y] · dp[y]/dx",
+    r"dL/dx_j = dL/dp_y\cdot\partial p_y/\partial x_j",
+)
+
+
 def _random(count: int, stream: int) -> Array:
     """Numbers from 0 to 0.999; the bits of PCG64 are the same in every version of NumPy."""
     raw = np.random.PCG64(stream).random_raw(count)
@@ -63,7 +73,7 @@ def _comparison(w: Worked) -> tuple[Step, ...]:
 
 
 def _jacobian(w: Worked) -> Array:
-    """dp_i/dz_j = p_i·(δ_ij - p_j)."""
+    """dp_i/dx_j = p_i·(δ_ij - p_j)."""
     p = w.derivation().p
     matrix: Array = np.diag(p) - np.outer(p, p)
     return matrix
@@ -86,10 +96,10 @@ def _matrix(w: Worked) -> tuple[Step, ...]:
     assert d.target is not None
     labels = tuple(map(str, range(d.classes)))
     columns = tuple(
-        Column(Formula(f"z{j}", f"z_{j}"), tuple(matrix[:, j].tolist())) for j in range(d.classes)
+        Column(Formula(f"x[{j}]", f"x_{j}"), tuple(matrix[:, j].tolist())) for j in range(d.classes)
     )
     chain = (
-        Column(Formula("dp[y]/dz", r"\partial p_y/\partial z_j"), tuple(matrix[d.target].tolist())),
+        Column(Formula("dp[y]/dx", r"\partial p_y/\partial x_j"), tuple(matrix[d.target].tolist())),
         Column(Formula("times -1/p[y]", r"\cdot(-1/p_y)"), tuple(_chained(w).tolist())),
         Column(Formula("p - y", "p_j - y_j"), tuple(d.difference.tolist())),
     )
@@ -100,7 +110,7 @@ def _matrix(w: Worked) -> tuple[Step, ...]:
             Formula(
                 "dp/dz = p[i]·(δ[ij] - p[j])", r"\partial p_i/\partial z_j = p_i(\delta_{ij} - p_j)"
             ),
-            label="p",
+            label="p[i]",
             labels=labels,
             columns=columns,
             remarks=("Rows and columns sum to 0: probability only moves from class to class.",),

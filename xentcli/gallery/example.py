@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -38,15 +38,23 @@ class Claim(NamedTuple):
 
     `exact` gives the numbers that they are, or words. `decimals` is to how many the article
     rounded. `rounded` gives the numbers as the article got them, where it went on with rounded
-    ones, and `how` says in which way.
+    ones, and `how` says in which way. Several rows of figures have `classes` in each.
     """
 
     what: str
     published: tuple[str, ...]
-    exact: Callable[[Worked], Sequence[Any]]
+    exact: Callable[[Worked], Any]
     decimals: int = 4
-    rounded: Callable[[Worked], Sequence[Any]] | None = None
+    rounded: Callable[[Worked], Any] | None = None
     how: str = ""
+    classes: int = 0
+
+    def label(self, place: int) -> str:
+        """Which of the figures it is: its class, or its row and class."""
+        if len(self.published) == 1:
+            return self.what
+        where = f"{place // self.classes},{place % self.classes}" if self.classes else f"{place}"
+        return f"{self.what}[{where}]"
 
 
 class Figure(NamedTuple):
@@ -56,6 +64,7 @@ class Figure(NamedTuple):
     published: str
     computed: str  # rounded as the article did
     exact: Any
+    decimals: int | None  # None for words
     same: bool
 
 
@@ -76,7 +85,7 @@ class Example:
     command: str
     weight: Array | None = None
     upstream: Array | None = None
-    options: LossOptions = LossOptions()
+    options: LossOptions = field(default_factory=LossOptions)
     names: tuple[str, ...] = ()
     rows: tuple[int, ...] = (0,)
     top: int | None = None
@@ -138,9 +147,8 @@ class Worked:
     def _compared(self, claim: Claim) -> list[Figure]:
         exact = list(claim.exact(self))
         rounded = list(claim.rounded(self)) if claim.rounded else exact
-        several = len(claim.published) > 1
         return [
-            figure(f"{claim.what} [{place}]" if several else claim.what, *values, claim.decimals)
+            figure(claim.label(place), *values, claim.decimals)
             for place, values in enumerate(zip(claim.published, rounded, exact, strict=True))
         ]
 
@@ -149,13 +157,12 @@ def figure(what: str, published: str, value: Any, exact: Any, decimals: int) -> 
     """Compare one figure by its published digits; zeros at the end were not always printed.
 
     >>> figure("p", "0.09", 0.09003, 0.09003, 4)
-    Figure(what='p', published='0.09', computed='0.09', exact=0.09003, same=True)
+    Figure(what='p', published='0.09', computed='0.09', exact=0.09003, decimals=4, same=True)
     >>> figure("p", "0.09", 0.09006, 0.09006, 4).same
     False
     """
     if isinstance(value, str):
-        return Figure(what, published, value, exact, value == published)
+        return Figure(what, published, value, exact, None, value == published)
     text = f"{float(value) + 0.0:.{decimals}f}"
-    shortest = text.rstrip("0").rstrip(".") if "." in text else text
-    computed = text if text == published else shortest
-    return Figure(what, published, computed, float(exact), computed == published)
+    computed = text if text == published else text.rstrip("0").rstrip(".")
+    return Figure(what, published, computed, float(exact), decimals, computed == published)

@@ -84,7 +84,7 @@ HOW = (
 
 def _claims() -> tuple[Claim, ...]:
     """A loss and three logits for each published step."""
-    claims = []
+    claims: list[Claim] = []
     for step, (loss, *logits) in PUBLISHED.items():
         for name, published, of, decimals in (
             ("loss", (loss,), _values, 4),

@@ -67,7 +67,7 @@ def publish(document: Document, given: dict[str, Any]) -> None:
         with outputs:
             sink = outputs.open(path)
             sink.write(as_text(document, _form_of(path), width or WIDTH).encode())
-        say(f"{document.title} -> {sink.name}")
+        say(f"{document.title.partition(':')[0]} -> {sink.name}")
     if path and not form:
         return
     colour = form == "rich" and state().get("color") == "always"

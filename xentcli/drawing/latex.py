@@ -3,7 +3,6 @@ r"""A document as a LaTeX article that compiles by itself, with amsmath and book
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from xentcli.document import Document, Fact, Step, shown
 from xentcli.drawing.grid import Group, groups
@@ -25,7 +24,7 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     "·": r"\(\cdot\)",
     "Σ": r"\(\Sigma\)",
     "²": r"\(^2\)",
@@ -48,17 +47,12 @@ def as_text(document: Document, width: int) -> str:
 def _step(step: Step, decimals: int) -> Iterator[str]:
     if step.formula.latex:
         yield rf"\[ {step.formula.latex} \]"
-    for group in groups(_without_bars(step), decimals, WIDTH, 0):
+    for group in groups(step, decimals, WIDTH, 0):
         yield from _table(step, group)
     for fact in step.facts:
         yield from ("", _fact(fact, decimals))
     for remark in step.remarks:
         yield from ("", escaped(remark))
-
-
-def _without_bars(step: Step) -> Step:
-    """A sign before positive numbers stays, the bars go."""
-    return replace(step, columns=tuple(replace(column) for column in step.columns))
 
 
 def _fact(fact: Fact, decimals: int) -> str:
@@ -80,6 +74,8 @@ def _number(text: str) -> str:
 
 def _table(step: Step, group: Group) -> Iterator[str]:
     columns = group.columns
+    if not columns:  # only bars
+        return
     kinds = "".join(_kind(column.sentences, column.words, len(columns)) for column in columns)
     titles = [f"\\({column.column.title.latex}\\)" for column in columns]
     yield from ("", rf"\begin{{tabular}}{{l{kinds}}}", r"\toprule")

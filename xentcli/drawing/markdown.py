@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from xentcli.document import Document, Step
+from xentcli.document import Document, Step, shown
 from xentcli.drawing.grid import cells
 
 
@@ -32,16 +32,9 @@ def _step(step: Step, decimals: int) -> Iterator[str]:
         yield ""
     for fact in step.facts:
         words = f" ({_escaped(fact.words)})" if fact.words else ""
-        yield f"- ${fact.formula.latex}$ = {cells_of(fact.value, decimals)}{words}"
+        yield f"- ${fact.formula.latex}$ = {shown(fact.value, decimals)}{words}"
     for remark in step.remarks:
         yield from ("", _escaped(remark))
-
-
-def cells_of(value: object, decimals: int) -> str:
-    """One value as text."""
-    from xentcli.document import shown
-
-    return shown(value, decimals)
 
 
 def _table(step: Step, decimals: int) -> Iterator[str]:

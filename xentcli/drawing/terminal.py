@@ -77,7 +77,7 @@ def _two(panels: list[RenderableType], steps: tuple[Step, ...]) -> RenderableTyp
 
 
 def _framed(content: RenderableType, title: Text, width: int) -> RenderableType:
-    title.stylize("bold")
+    title.stylize("bold default")
     return Panel(
         content,
         title=title,

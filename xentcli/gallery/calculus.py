@@ -25,10 +25,14 @@ CHAIN_FORMULA = Formula(
 
 
 def _random(count: int, stream: int) -> Array:
-    """Numbers from 0 to 0.999; the bits of PCG64 are the same in every version of NumPy."""
+    """Whole numbers below 2¹⁶; the bits of PCG64 are the same in every version of NumPy."""
     raw = np.random.PCG64(stream).random_raw(count)
-    thousandths: Array = (raw >> np.uint64(32)) % np.uint64(1000) / 1000.0
-    return thousandths
+    return (raw >> np.uint64(48)).astype(np.int64)
+
+
+def _uniform(count: int, stream: int) -> Array:
+    """Multiples of 1/64 from 0 to 1: exact in float32, and short in text."""
+    return (_random(count, stream) % 64) / 64.0
 
 
 def _differentiated(w: Worked) -> Array:
@@ -133,9 +137,9 @@ UPSTREAM = Example(
     name="upstream",
     source=SOURCES["tensors"],
     shows="one upstream gradient per row: upstream·(p - y), as differentiation gives it",
-    logits=_random(N * C, 0).reshape(N, C).astype(np.float32),
-    targets=(_random(N, 1) * 1000).astype(np.int64) % C,
-    upstream=_random(N, 2),
+    logits=_uniform(N * C, 0).reshape(N, C).astype(np.float32),
+    targets=_random(N, 1) % C,
+    upstream=_uniform(N, 2),
     options=LossOptions(reduction="none"),
     claims=(Claim("upstream·(p - y), differentiated", ("equal",), _agrees),),
     top=5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +39,8 @@ class Claim(NamedTuple):
 
     `exact` gives the numbers that they are, or words. `decimals` is to how many the article
     rounded. `rounded` gives the numbers as the article got them, where it went on with rounded
-    ones, and `how` says in which way. Several rows of figures have `classes` in each.
+    ones, and `how` says in which way. Several rows of figures have `classes` in each. The exact
+    numbers may be `within` so much of the published ones, beside what rounding says.
     """
 
     what: str
@@ -48,6 +50,7 @@ class Claim(NamedTuple):
     rounded: Callable[[Worked], Any] | None = None
     how: str = ""
     classes: int = 0
+    within: float = math.inf
 
     def label(self, place: int) -> str:
         """Which of the figures it is: its class, or its row and class."""
@@ -147,10 +150,15 @@ class Worked:
     def _compared(self, claim: Claim) -> list[Figure]:
         exact = list(claim.exact(self))
         rounded = list(claim.rounded(self)) if claim.rounded else exact
-        return [
+        figures = [
             figure(claim.label(place), *values, claim.decimals)
             for place, values in enumerate(zip(claim.published, rounded, exact, strict=True))
         ]
+        return [item._replace(same=item.same and _near(item, claim.within)) for item in figures]
+
+
+def _near(item: Figure, within: float) -> bool:
+    return math.isinf(within) or abs(item.exact - float(item.published)) <= within
 
 
 def figure(what: str, published: str, value: Any, exact: Any, decimals: int) -> Figure:

@@ -86,13 +86,13 @@ def _claims() -> tuple[Claim, ...]:
     """A loss and three logits for each published step."""
     claims: list[Claim] = []
     for step, (loss, *logits) in PUBLISHED.items():
-        for name, published, of, decimals in (
-            ("loss", (loss,), _values, 4),
-            ("logits", tuple(logits), _outputs, 3),
+        for name, published, of, decimals, within in (
+            ("loss", (loss,), _values, 4, LOSS_LIMIT),
+            ("logits", tuple(logits), _outputs, 3, LOGIT_LIMIT),
         ):
-            exact, rounded = of(step, START), of(step, FINER_START)
-            what, how = f"{name}, step {step}", "" if claims else HOW
-            claims.append(Claim(what, published, exact, decimals, rounded, how))
+            claim = Claim(f"{name}, step {step}", published, of(step, START), decimals)
+            how = "" if claims else HOW
+            claims.append(claim._replace(rounded=of(step, FINER_START), how=how, within=within))
     return tuple(claims)
 
 

@@ -26,7 +26,7 @@ from cli import (
 )
 from helpers import assert_same_bits
 
-COMMANDS = ["grad", "loss", "softmax", "inspect", "info", "completion"]
+COMMANDS = ["grad", "loss", "softmax", "explain", "examples", "inspect", "info", "completion"]
 
 
 def test_grad_writes_the_gradient(files):

@@ -141,7 +141,7 @@ def test_the_examples_of_the_main_help_run(folder):
 
 @pytest.mark.parametrize("item", fields(LossOptions), ids=lambda item: item.name)
 def test_the_options_of_the_loss_are_those_of_the_library(item):
-    for name in ("grad", "loss"):
+    for name in ("grad", "loss", "explain"):
         options = {p.name: p for p in COMMANDS[name].params}
         assert options[item.name].default == item.default
         assert item.metadata["help"] in options[item.name].help

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +72,16 @@ def publish(document: Document, given: dict[str, Any]) -> None:
     if path and not form:
         return
     colour = form == "rich" and state().get("color") == "always"
-    if colour or (stdout_is_terminal() and form in (None, "rich")):
+    if colour or (stdout_is_terminal() and form in (None, "rich") and _draws_boxes()):
         _show(document, width)
         return
     with outputs:
         outputs.open("-").write(as_text(document, form or "plain", width or WIDTH).encode())
+
+
+def _draws_boxes() -> bool:
+    """Whether the terminal takes more than its own letters."""
+    return sys.stdout.encoding.lower().replace("-", "") == "utf8"
 
 
 def _show(document: Document, width: int | None) -> None:

@@ -203,7 +203,7 @@ def _backward(s: reference.Softmax, steps: dict[str, Any], reduction: Reduction)
     return {
         "terms": reference.terms(s, a)[0],
         "z_loss": z_loss,
-        "z_term": z_loss * steps["lse"] ** 2 if z_loss else 0.0,
+        "z_term": float(reference.z_term(s, z_loss)[0]) if z_loss else 0.0,
         "row_loss": float(reference.loss(s, a, z_loss)[0]),
         "difference": difference,
         "z_pull": z_pull,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from xentcli.document import Column, Step, shown
 
 GAP = 2  # between columns
-BAR = 8  # the shortest that says something
+BAR = 12  # the shortest that says something
 SENTENCE = 18  # the narrowest column that sentences are folded to
 
 

@@ -33,7 +33,7 @@ CSS = """
     .rise { fill: #4ea1f3; } .fall { fill: #f0883e; }
   }
 """
-COLOURS = {33: "rise", 166: "fall", 244: "frame"}  # the terminal's numbers
+COLOURS = {32: "rise", 166: "fall", 244: "frame"}  # the terminal's numbers
 
 
 def as_text(document: Document, width: int) -> str:

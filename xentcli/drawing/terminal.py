@@ -20,7 +20,7 @@ from xentcli.drawing import grid
 from xentcli.drawing.grid import GAP, Cells, groups, labels_width, share_of
 
 # Seen alike by people who do not tell red from green; readable on black and on white.
-RISES, FALLS, QUIET, FRAME = "color(33)", "color(166)", "dim", "color(244)"
+RISES, FALLS, QUIET, FRAME = "color(32)", "color(166)", "dim", "color(244)"
 GLYPHS = {"rises": ("▲ rises", RISES), "falls": ("▼ falls", FALLS), "stays": ("= stays", "")}
 COLOURS = dict(GLYPHS.values())
 MARK = " ●"

@@ -141,8 +141,14 @@ def loss(s: Softmax, a: Array, z_loss: float) -> Array:
     """The loss of each row, for target masses a."""
     total = exact_sum(terms(s, a))
     if z_loss:
-        total += z_loss * s.lse**2
+        total += z_term(s, z_loss)
     return total + 0.0
+
+
+def z_term(s: Softmax, z_loss: float) -> Array:
+    """λ·lse² of each row."""
+    term: Array = z_loss * s.lse**2
+    return term
 
 
 def difference(s: Softmax, a: Array) -> Array:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from xentcli.document import Column, Step, shown
 
 GAP = 2  # between columns
+SHORTEST = 4  # of labels
 BAR = 12  # the shortest that says something
 SENTENCE = 18  # the narrowest column that sentences are folded to
 
@@ -78,10 +79,13 @@ def cells(column: Column, decimals: int) -> Cells:
 
 
 def labels_width(step: Step, decimals: int, width: int) -> int:
-    """How wide the labels are: a third of the width, or what the columns leave them."""
+    """How wide the labels are: two fifths of the width, or what the columns leave them."""
+    columns = [cells(column, decimals) for column in step.columns]
     longest = max(map(columns_of, (step.label, *step.labels)))
-    taken = sum(cells(column, decimals).narrowest + GAP for column in step.columns)
-    return min(longest, max(8, width // 3, width - taken))
+    taken = sum(column.narrowest + GAP for column in columns)
+    widest = max((column.narrowest + GAP for column in columns), default=0)
+    wanted = min(longest, max(2 * width // 5, width - taken))
+    return max(SHORTEST, min(wanted, width - widest))
 
 
 class Group(NamedTuple):

@@ -40,8 +40,12 @@ def as_text(document: Document, width: int) -> str:
         lines += _step(step, document.decimals)
     if document.commands:
         lines += ["", "The same by the ordinary commands:"]
-        lines += ["", *(rf"\texttt{{\small {escaped(line)}}}" for line in document.commands)]
+        lines += ["", r"{\raggedright\ttfamily\small", *map(_command, document.commands), "}"]
     return HEAD + "\n".join(lines) + "\n\\end{document}\n"
+
+
+def _command(line: str) -> str:
+    return escaped(line).replace("/", r"/\allowbreak{}") + r"\par"
 
 
 def _step(step: Step, decimals: int) -> Iterator[str]:

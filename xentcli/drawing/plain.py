@@ -42,10 +42,11 @@ def as_text(document: Document, width: int) -> str:
 def _step(step: Step, number: str, decimals: int, width: int) -> Iterator[str]:
     title = f"{number}{step.title}"
     formula = step.formula.text
-    if formula and columns_of(title) + 2 + columns_of(formula) <= width:
-        yield f"{title}:  {formula}"
+    together = f"{title}:  {formula}"
+    if formula and columns_of(together) <= width:
+        yield together
     else:
-        yield title
+        yield from wrap(title, width)
         yield from _paragraph(formula, width)
     marked = replace(step, labels=step.marked_labels(MARK))
     first = labels_width(marked, decimals, width - INDENT) if step.labels else 0

@@ -68,7 +68,8 @@ class Step:
 class Document:
     """Steps under a title; `commands` are lines for a shell that give the same result.
 
-    `data` are all numbers at full precision, for machines.
+    `data` are all numbers at full precision, for machines; so is `table`, where it is lines of
+    numbers under a line of names.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Document:
     decimals: int = 4
     commands: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+    table: tuple[tuple[Any, ...], ...] = ()
 
 
 BEYOND = 1e7  # from here on fixed decimals are not read any more

@@ -10,7 +10,7 @@ import click
 
 from xentcli.cli.console import say, show, state, stdout_is_terminal
 from xentcli.cli.params import PATH, Decorator, option, together
-from xentcli.errors import OptionError
+from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
     from xentcli.document import Document
@@ -63,20 +63,24 @@ def publish(document: Document, given: dict[str, Any]) -> None:
     from xentcli.formats.sink import Outputs
 
     path, form, width = given["save"], given["format"], given["width"]
-    outputs = Outputs(no_clobber=given["no_clobber"])
+    at_terminal = _at_terminal(form)
+    with Outputs(no_clobber=given["no_clobber"]) as outputs:
+        if path:
+            saved = as_text(document, _form_of(path), width or WIDTH)
+            outputs.open(path).write(saved.encode())
+        if (form or not path) and not at_terminal:
+            outputs.open("-").write(as_text(document, form or "plain", width or WIDTH).encode())
     if path:
-        with outputs:
-            sink = outputs.open(path)
-            sink.write(as_text(document, _form_of(path), width or WIDTH).encode())
-        say(f"{document.title.partition(':')[0]} -> {sink.name}")
-    if path and not form:
-        return
-    colour = form == "rich" and state().get("color") == "always"
-    if colour or (stdout_is_terminal() and form in (None, "rich") and _draws_boxes()):
+        say(f"{document.title.partition(':')[0]} -> {visible(path)}")
+    if (form or not path) and at_terminal:
         _show(document, width)
-        return
-    with outputs:
-        outputs.open("-").write(as_text(document, form or "plain", width or WIDTH).encode())
+
+
+def _at_terminal(form: str | None) -> bool:
+    """Whether to draw for a person, in colour; a pipe may ask for that."""
+    if form == "rich" and state().get("color") == "always":
+        return True
+    return stdout_is_terminal() and form in (None, "rich") and _draws_boxes()
 
 
 def _draws_boxes() -> bool:

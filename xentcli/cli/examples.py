@@ -66,9 +66,9 @@ def _settings(given: dict[str, Any]) -> Settings:
     from xentcli.gallery.example import Settings
 
     chosen = {name: given[name] for name in ("steps", "lr") if given[name] is not None}
-    if (chosen or given["format"] == "csv") and given["name"] != "training":
-        names = [f"--{name}" for name in chosen] or ["--format csv"]
-        raise OptionError(names[0], "belongs to the training", "xent examples training")
+    if chosen and given["name"] != "training":
+        name = f"--{next(iter(chosen))}"
+        raise OptionError(name, "belongs to the training", "xent examples training")
     if not math.isfinite(chosen.get("lr", 0.0)):
         raise OptionError("--lr", f"{chosen['lr']} is not allowed: a finite number")
     return Settings(**chosen)

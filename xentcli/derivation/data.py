@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
 from xentcli.derivation import Derivation
 from xentcli.dtypes import Array
 
@@ -15,7 +13,7 @@ from xentcli.dtypes import Array
 def as_data(
     d: Derivation, names: Sequence[str] = (), largest: Array | None = None
 ) -> dict[str, Any]:
-    """Names and values in the order of the steps; numbers that are not finite are counted.
+    """Names and values in the order of the steps; arrays are left as they are.
 
     `largest` are the classes asked for, largest gradient first.
     """
@@ -23,13 +21,11 @@ def as_data(
     data["options"] = vars(d.options)
     data["names"] = list(names) or None
     if largest is not None:
-        data["largest"] = largest.tolist()
+        data["largest"] = largest
     return data
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
     if hasattr(value, "_asdict"):
         return {name: _plain(item) for name, item in value._asdict().items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

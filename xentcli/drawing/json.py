@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from xentcli.document import Document
-from xentcli.formats.json import dumps
+from xentcli.formats.json import dumps, plain
 
 
 def as_text(document: Document, width: int) -> str:
@@ -19,6 +21,10 @@ def as_text(document: Document, width: int) -> str:
 def _strict(value: Any, counted: list[int]) -> Any:
     if isinstance(value, dict):
         return {name: _strict(item, counted) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        bad = int(np.count_nonzero(~np.isfinite(value)))
+        counted[0] += bad
+        return plain(value) if bad else value.tolist()
     if isinstance(value, list | tuple):
         return [_strict(item, counted) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -96,40 +96,41 @@ def _chain_agrees(w: Worked) -> list[str]:
 
 
 def _matrix(w: Worked) -> tuple[Step, ...]:
-    d, matrix = w.derivation(), _jacobian(w)
-    assert d.target is not None
-    labels = tuple(map(str, range(d.classes)))
+    """The Jacobian, and the chain from it to p - y."""
+    matrix = _jacobian(w)
+    labels = tuple(map(str, range(len(matrix))))
     columns = tuple(
-        Column(Formula(f"x[{j}]", f"x_{j}"), tuple(matrix[:, j].tolist())) for j in range(d.classes)
+        Column(Formula(f"x[{j}]", f"x_{j}"), tuple(column.tolist()))
+        for j, column in enumerate(matrix.T)
     )
-    chain = (
-        Column(Formula("dp[y]/dx", r"\partial p_y/\partial x_j"), tuple(matrix[d.target].tolist())),
-        Column(Formula("times -1/p[y]", r"\cdot(-1/p_y)"), tuple(_chained(w).tolist())),
-        Column(Formula("p - y", "p_j - y_j"), tuple(d.difference.tolist())),
+    words = "Rows and columns sum to 0: probability only moves from class to class."
+    whole = Step(
+        "The Jacobian of the softmax",
+        JACOBIAN_FORMULA,
+        label="p[i]",
+        labels=labels,
+        columns=columns,
+        remarks=(words,),
     )
-    slope = Fact(Formula("dL/dp[y] = -1/p[y]", r"dL/dp_y = -1/p_y"), -1 / d.p[d.target].item())
-    return (
-        Step(
-            "The Jacobian of the softmax",
-            Formula(
-                "dp/dz = p[i]·(δ[ij] - p[j])", r"\partial p_i/\partial z_j = p_i(\delta_{ij} - p_j)"
-            ),
-            label="p[i]",
-            labels=labels,
-            columns=columns,
-            remarks=("Rows and columns sum to 0: probability only moves from class to class.",),
-        ),
-        Step(
-            "The chain rule",
-            Formula(
-                "dL/dz = dL/dp[y] · dp[y]/dz", r"dL/dz_j = dL/dp_y\cdot\partial p_y/\partial z_j"
-            ),
-            label="class",
-            labels=labels,
-            columns=chain,
-            facts=(slope,),
-            remarks=("L = -log p[y] depends on p[y] alone, so one row of the matrix is enough.",),
-        ),
+    return whole, _chain(w, labels)
+
+
+def _chain(w: Worked, labels: tuple[str, ...]) -> Step:
+    d = w.derivation()
+    assert d.target is not None
+    columns = {
+        ("dp[y]/dx", r"\partial p_y/\partial x_j"): _jacobian(w)[d.target],
+        ("times -1/p[y]", r"\cdot(-1/p_y)"): _chained(w),
+        ("p - y", "p_j - y_j"): d.difference,
+    }
+    slope = Formula("dL/dp[y] = -1/p[y]", r"dL/dp_y = -1/p_y")
+    return Step(
+        "The chain rule",
+        CHAIN_FORMULA,
+        labels=labels,
+        columns=tuple(Column(Formula(*title), tuple(v.tolist())) for title, v in columns.items()),
+        facts=(Fact(slope, -1 / d.p[d.target].item()),),
+        remarks=("L = -log p[y] depends on p[y] alone, so one row of the matrix is enough.",),
     )
 
 

@@ -75,8 +75,8 @@ class Figure(NamedTuple):
 class Example:
     """A published example. `rows` are those that are derived step by step.
 
-    `more` gives the steps that go beyond a derivation. `command` is the ordinary command line
-    for the same result.
+    `more` gives the steps that go beyond a derivation, `data` and `table` the same for machines.
+    `command` is the ordinary command line for the same result.
     """
 
     name: str
@@ -94,6 +94,7 @@ class Example:
     top: int | None = None
     more: Callable[[Worked], tuple[Step, ...]] | None = None
     data: Callable[[Worked], dict[str, Any]] | None = None
+    table: Callable[[Worked], tuple[tuple[Any, ...], ...]] | None = None
 
     @property
     def files(self) -> dict[str, Array]:

@@ -34,6 +34,7 @@ def show(worked: Worked, decimals: int) -> Document:
         decimals=decimals,
         commands=(command(e, FOLDER),),
         data=_data(worked, [document.data for document in rows]),
+        table=e.table(worked) if e.table else (),
     )
 
 

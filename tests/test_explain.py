@@ -316,6 +316,10 @@ def test_colour_can_be_had_through_a_pipe(files):
     assert "\x1b[" in run(*ONE, "-f", "rich", "--color", "always").text
 
 
+def test_json_is_one_of_the_forms_under_either_name(capfdbinary):
+    assert inside(capfdbinary, *ONE, "--json").out == inside(capfdbinary, *ONE, "-f", "json").out
+
+
 def test_width_is_kept(files, capfdbinary):
     for form in ("rich", "plain"):
         text = inside(capfdbinary, *ONE, "-f", form, "--width", "50").text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xentcli.cli.console import say, show, state, stdout_is_terminal
-from xentcli.cli.params import PATH, Decorator, option, together
+from xentcli.cli.params import PATH, Decorator, json_option, option, together
 from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def document_options(*more: str) -> Decorator:
             help=f"Write this file instead; its suffix says the form: {SAVED}.",
         ),
         *_line_options,
+        json_option,
     )
 
 
@@ -62,7 +63,8 @@ def publish(document: Document, given: dict[str, Any]) -> None:
     from xentcli.drawing import WIDTH, as_text
     from xentcli.formats.sink import Outputs
 
-    path, form, width = given["save"], given["format"], given["width"]
+    path, width = given["save"], given["width"]
+    form = "json" if given["as_json"] else given["format"]
     at_terminal = _at_terminal(form)
     with Outputs(no_clobber=given["no_clobber"]) as outputs:
         if path:

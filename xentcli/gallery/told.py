@@ -83,8 +83,8 @@ def _columns(figures: tuple[Figure, ...]) -> tuple[Column, ...]:
     return (
         column("published", [figure.published for figure in figures]),
         column("computed", [figure.computed for figure in figures]),
-        column("decimals", ["" if f.decimals is None else str(f.decimals) for f in figures]),
-        column("the same", ["yes" if figure.same else "NO" for figure in figures]),
+        column("places", ["" if f.decimals is None else str(f.decimals) for f in figures]),
+        column("same", ["yes" if figure.same else "NO" for figure in figures]),
         column("exact", [_digits(figure.exact) for figure in figures]),
     )
 

@@ -88,9 +88,9 @@ def _claims() -> tuple[Claim, ...]:
     for step, (loss, *logits) in PUBLISHED.items():
         for name, published, of, decimals, within in (
             ("loss", (loss,), _values, 4, LOSS_LIMIT),
-            ("logits", tuple(logits), _outputs, 3, LOGIT_LIMIT),
+            ("x", tuple(logits), _outputs, 3, LOGIT_LIMIT),
         ):
-            claim = Claim(f"{name}, step {step}", published, of(step, START), decimals)
+            claim = Claim(f"step {step} {name}", published, of(step, START), decimals)
             how = "" if claims else HOW
             claims.append(claim._replace(rounded=of(step, FINER_START), how=how, within=within))
     return tuple(claims)

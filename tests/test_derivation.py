@@ -111,6 +111,16 @@ def test_extreme_numbers_say_what_happened(x, target, options, words):
         assert word in text, text
 
 
+def test_a_row_that_is_left_out_is_zero_whatever_it_holds():
+    d = derived([[math.nan, math.inf]], [-100], label_smoothing=0.1, z_loss=1.0)
+    for name in ("gradient", "row_gradient", "difference", "z_gradient", "masses", "terms"):
+        assert getattr(d, name).tolist() == [0.0, 0.0], name
+    assert (d.loss, d.row_loss, d.share, d.z_term) == (0.0, 0.0, 0.0, 0.0)
+    document = tell(d, View())
+    assert [step.title for step in document.steps] == ["Logits", "Target", "Gradient"]
+    assert step(document, "gradient").columns[1].values == ("stays", "stays")
+
+
 def test_ordinary_numbers_say_nothing():
     assert derived([[1.0, 2.0, 3.0]], [0]).remarks == ()
     assert derived([[1.0, 2.0, 3.0]], [[0.5, 0.25, 0.25]]).remarks == ()

@@ -17,7 +17,7 @@ sys.path.insert(0, str(GOLDEN))
 
 import make  # noqa: E402 (it lies beside what it makes)
 
-from xentcli.document import Column, Document, Formula, Step, shown  # noqa: E402
+from xentcli.document import Column, Document, Fact, Formula, Step, shown  # noqa: E402
 from xentcli.drawing import FORMATS, as_text  # noqa: E402
 from xentcli.drawing.grid import columns_of  # noqa: E402
 from xentcli.gallery import HOMES, find  # noqa: E402
@@ -80,6 +80,16 @@ def test_no_number_is_cut(form, width, decimals):
     assert len(numbers) > 30
     for number in numbers:
         assert re.search(rf"(?<!\S){re.escape(number)}(?!\S)", text), number
+
+
+@pytest.mark.parametrize("width", range(40, 70))
+@pytest.mark.parametrize("form", ["rich", "plain"])
+def test_no_number_of_a_fact_is_broken(form, width):
+    formula = Formula("a formula of some length", "f")
+    facts = tuple(Fact(formula, -1.5e-300 / 10**n, "and words after it") for n in range(8))
+    text = as_text(Document("T", (), (Step("S", facts=facts),)), form, width)
+    for fact in facts:
+        assert re.search(rf"(?<!\S){re.escape(shown(fact.value, 4))}(?!\S)", text)
 
 
 def test_the_check_of_cut_numbers_can_fail():

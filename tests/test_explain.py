@@ -260,6 +260,11 @@ def test_save_and_format_give_both(files, capfdbinary):
     assert (files / "a.svg").read_text().startswith("<svg")
 
 
+def test_the_name_of_a_saved_file_is_made_safe(files, capfdbinary):
+    result = inside(capfdbinary, *ONE, "--save", "a\x1b[31m.svg")
+    assert result.err.endswith("-> a\\x1b[31m.svg\n")
+
+
 def test_save_keeps_what_is_there_where_asked(files, capfdbinary):
     (files / "a.svg").write_text("mine")
     assert_error(inside(capfdbinary, *ONE, "--save", "a.svg", "-n"), 4, "a.svg", "exists")

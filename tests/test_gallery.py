@@ -152,7 +152,7 @@ def test_the_gradient_of_each_row_is_derived_in_json(capfdbinary):
     ("name", "hint"),
     [
         ("three-clas", "hint: did you mean three-class?"),
-        ("Training", "hint: did you mean training?"),
+        ("TRAINING", "hint: did you mean training?"),
         ("catdogbird", "hint: did you mean cat-dog-bird?"),
         ("zzz", "hint: there are three-class, tie"),
         ("\x1b[31m", "\\x1b"),

@@ -75,6 +75,15 @@ def test_the_readme_shows_what_is_printed(command, expected, folder):
     assert shell(command, folder) == masked(expected)
 
 
+def test_the_picture_of_the_readme_is_what_its_command_makes(folder):
+    pictures = re.findall(r"!\[.+\]\((.+)\)", README)
+    assert len(pictures) == 1
+    command = next(line for line, _ in sessions() if line.endswith(f"--save {pictures[0]}"))
+    (folder / pictures[0]).unlink()
+    shell(command, folder)
+    assert (folder / pictures[0]).read_bytes() == (ROOT / pictures[0]).read_bytes()
+
+
 def test_the_check_of_the_readme_can_fail(folder):
     assert shell("echo 1 row in 0.25 s", folder) != masked("2 rows in 0.25 s\n")
 

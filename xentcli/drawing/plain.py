@@ -59,7 +59,7 @@ def _step(step: Step, number: str, decimals: int, width: int) -> Iterator[str]:
 
 
 def _paragraph(text: str, width: int) -> Iterator[str]:
-    for line in wrap(text, width - INDENT, break_long_words=False, break_on_hyphens=False):
+    for line in wrap(text, width - INDENT, break_long_words=False):
         yield " " * INDENT + line
 
 

@@ -134,7 +134,6 @@ def _table(step: Step, group: grid.Group, first: int) -> RenderableType:
             Text(cells.title),
             width=cells.width,
             justify="left" if cells.words else "right",
-            no_wrap=not cells.sentences,
             overflow="fold",
         )
     if group.bar:

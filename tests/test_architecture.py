@@ -44,6 +44,7 @@ COMPILED = (
     "simd",
     "sweeps",
     "tiles",
+    "turning",
 )
 
 ONLY_IN = {

@@ -135,7 +135,7 @@ class Box(NamedTuple):
     outer: Any
     step: Any  # from a class to the next
     beside: Any
-    inner: Any
+    shape: Any
 
 
 @compiled
@@ -143,13 +143,13 @@ def box_of(array):
     """The geometry of an array."""
     size = array.itemsize
     outer, step, beside = array.strides
-    return Box(pointer(array, 0), outer // size, step // size, beside // size, array.shape[2])
+    return Box(pointer(array, 0), outer // size, step // size, beside // size, array.shape)
 
 
 @compiled
 def split(box, row):
     """The place (o, i) of a row among the outer and the inner ones."""
-    return row // box.inner, row % box.inner
+    return row // box.shape[2], row % box.shape[2]
 
 
 @compiled

@@ -28,7 +28,7 @@ from xentcli.kernels.formulas import (
     weighed,
 )
 from xentcli.kernels.kinds import as_stored, doubles, filled, wide
-from xentcli.kernels.memory import gather, load, scatter, store
+from xentcli.kernels.memory import gather, load, moved, scatter, store
 from xentcli.kernels.simd import (
     LANES,
     absolute,
@@ -43,15 +43,25 @@ from xentcli.kernels.simd import (
     smaller,
 )
 from xentcli.kernels.sweeps import split
+from xentcli.kernels.turning import classes_to_rows, rows_to_classes
 
 
 class Lanes(NamedTuple):
-    """Where 16 rows of a box are: the first, all, whether they are neighbours, how many count."""
+    """Where 16 rows of a box are: the first, all, how many count, and what lies side by side."""
 
     first: Any
     offsets: Any
-    neighbours: Any
     count: Any
+    rows_beside: Any  # one class of the 16 rows
+    classes_beside: Any  # the classes of each row, which then can be turned
+
+
+class Out(NamedTuple):
+    """Where 16 rows of results go, and a tile for those that are turned."""
+
+    box: Any
+    lanes: Any
+    tile: Any
 
 
 @compiled
@@ -60,27 +70,34 @@ def lanes_of(box, row, end, nothing):
     count = min(LANES, end - row)
     o, i = split(box, row)
     lane = smaller(lane_numbers(nothing), constant(nothing, float(count - 1)))
-    over = floor((lane + (float(i) + 0.5)) / float(box.inner))  # how many outer ones further
+    rows, classes, inner = box.shape
+    over = floor((lane + (float(i) + 0.5)) / float(inner))  # how many outer ones further
     first = o * box.outer + i * box.beside
-    inside = (lane - over * float(box.inner)) * float(box.beside)
+    inside = (lane - over * float(inner)) * float(box.beside)
     offsets = over * float(box.outer) + inside + float(first)
-    neighbours = box.beside == 1 and count == LANES and i + LANES <= box.inner
-    return Lanes(first, offsets, neighbours, count)
+    rows_beside = box.beside == 1 and count == LANES and i + LANES <= inner
+    classes_beside = box.step == 1 and count == LANES and inner == 1
+    if classes < LANES:  # then 16 elements from a row's begin on must be there
+        classes_beside &= box.outer == classes and row + 2 * LANES <= rows
+    return Lanes(first, offsets, count, rows_beside, classes_beside)
 
 
 @compiled
 def take(box, lanes, c):
     """Class c of 16 rows."""
-    if lanes.neighbours:
+    if lanes.rows_beside:
         return load(box.data, lanes.first + c * box.step)
     return gather(box.data, lanes.offsets + float(c * box.step))
 
 
 @compiled
-def give(box, lanes, c, value):
+def give(out, c, value):
     """Write class c of 16 rows; −0.0, which may come of rounding, becomes 0.0."""
+    box, lanes, tile = out
     rounded = as_stored(box.data, value) + filled(box.data, 0.0)
-    if lanes.neighbours:
+    if lanes.classes_beside:
+        store(tile, c * LANES, rounded)
+    elif lanes.rows_beside:
         store(box.data, lanes.first + c * box.step, rounded)
     else:
         places = lanes.offsets + float(c * box.step)
@@ -88,8 +105,17 @@ def give(box, lanes, c, value):
 
 
 @compiled
-def give_at(box, lanes, which, value):
+def turn_back(out, classes):
+    """Write what `give` left in the tile."""
+    box, lanes, tile = out
+    if lanes.classes_beside:
+        classes_to_rows(tile, classes, moved(box.data, lanes.first), box.outer)
+
+
+@compiled
+def give_at(out, which, value):
     """Write one class of each row."""
+    box, lanes, _ = out
     rounded = as_stored(box.data, value) + filled(box.data, 0.0)
     places = lanes.offsets + which * float(box.step)
     scatter(box.data, places, lanes_below(lanes.count), rounded)
@@ -123,6 +149,11 @@ def mass_picked(qs, weight, which, scalars, even):
 def fill_tile(box, lanes, classes, tile):
     """Copy 16 rows to where each class is a whole vector; the largest of each row."""
     peak = filled(tile, -math.inf)
+    if lanes.classes_beside:
+        rows_to_classes(moved(box.data, lanes.first), box.outer, classes, tile)
+        for c in range(classes):
+            peak = maximum(peak, load(tile, c * LANES))
+        return peak
     for c in range(classes):
         x = as_stored(tile, take(box, lanes, c))
         store(tile, c * LANES, x)
@@ -200,7 +231,6 @@ def write(xs, qs, z, y, call, done, out):
     """The gradients of 16 rows; those of ignored rows are 0."""
     row, masses, at, scale, present = done
     weight, classes, scalars = call
-    grad, lanes = out
     even = scalars.label_smoothing / classes
     per_mass, nothing = divided(scale, scalars.temperature), constant(scale, 0.0)
     per_e = row.b / (row.others + 1.0) * per_mass
@@ -210,22 +240,22 @@ def write(xs, qs, z, y, call, done, out):
             g = g - mass_of(qs, weight, c, scalars, even) * per_mass
         if scalars.softcap < math.inf:
             g = g * slope(wide(load(xs, c * LANES)), scalars)
-        give(grad, lanes, c, select(present, g, nothing))
+        give(out, c, select(present, g, nothing))
+    turn_back(out, classes)
     if qs is not None or even > 0.0:
         g = entry(picked(z, at), masses.of_top, equal(nothing, nothing), row)
         g = g * (per_mass * slope(picked(xs, at), scalars))
-        give_at(grad, lanes, at, select(present, g, nothing))
+        give_at(out, at, select(present, g, nothing))
     if qs is None:
         a = mass_picked(None, weight, y, scalars, even) + masses.hot
         g = entry(picked(z, y), a, masses.top_is_target, row)
         g = g * (per_mass * slope(picked(xs, y), scalars))
-        give_at(grad, lanes, y, select(present, g, nothing))
+        give_at(out, y, select(present, g, nothing))
 
 
 @compiled
 def softmax_tile(xs, classes, peak, scalars, log, z, out):
     """Probabilities of 16 rows, or their logarithms −d_c − log s."""
-    box, lanes = out
     top, others = exponentials(xs, classes, peak, scalars, z)
     limit = top / divisor(scalars)
     finite = less(absolute(limit), constant(limit, math.inf))
@@ -236,4 +266,5 @@ def softmax_tile(xs, classes, peak, scalars, log, z, out):
             score = scored(wide(load(xs, c * LANES)), scalars)
             gap, error = below(top, score, divisor(scalars))
             value = 0.0 - (gap + (error + log_s))
-        give(box, lanes, c, select(finite, value, constant(value, math.nan)))
+        give(out, c, select(finite, value, constant(value, math.nan)))
+    turn_back(out, classes)

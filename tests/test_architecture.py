@@ -36,6 +36,7 @@ COMPILED = (
     "exponential",
     "formulas",
     "kinds",
+    "lanes",
     "limits",
     "memory",
     "pipeline",

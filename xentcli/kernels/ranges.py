@@ -14,6 +14,7 @@ import numpy as np
 
 from xentcli.kernels.arithmetic import called, compiled
 from xentcli.kernels.kinds import filled
+from xentcli.kernels.lanes import Out, fill_tile, lanes_of
 from xentcli.kernels.memory import (
     keep,
     load_some,
@@ -27,7 +28,7 @@ from xentcli.kernels.pipeline import plain_range
 from xentcli.kernels.rows import general_range, softmax_range
 from xentcli.kernels.simd import LANES, constant, equal, lanes_below, larger, not_above, select
 from xentcli.kernels.sweeps import box_of, place, split
-from xentcli.kernels.tiles import Out, fill_tile, lanes_of, softmax_tile, summarised, write
+from xentcli.kernels.tiles import softmax_tile, summarised, write
 from xentcli.kernels.turning import turn
 
 # Up to so many classes 16 rows are computed at a time: at 64 both ways cost the same.

@@ -12,7 +12,6 @@ of two classes took 540 ns, against 250 ns with gathers.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
 from xentcli.kernels.arithmetic import add, add_others, below, compiled, log1p
 from xentcli.kernels.formulas import (
@@ -27,104 +26,10 @@ from xentcli.kernels.formulas import (
     slope,
     weighed,
 )
-from xentcli.kernels.kinds import as_stored, doubles, filled, wide
-from xentcli.kernels.memory import gather, load, moved, scatter, store
-from xentcli.kernels.simd import (
-    LANES,
-    absolute,
-    constant,
-    equal,
-    floor,
-    lane_numbers,
-    lanes_below,
-    less,
-    maximum,
-    select,
-    smaller,
-)
-from xentcli.kernels.sweeps import split
-from xentcli.kernels.turning import classes_to_rows, rows_to_classes
-
-
-class Lanes(NamedTuple):
-    """Where 16 rows of a box are: the first, all, how many count, and what lies side by side."""
-
-    first: Any
-    offsets: Any
-    count: Any
-    rows_beside: Any  # one class of the 16 rows
-    classes_beside: Any  # the classes of each row, which then can be turned
-
-
-class Out(NamedTuple):
-    """Where 16 rows of results go, and a tile for those that are turned."""
-
-    box: Any
-    lanes: Any
-    tile: Any
-
-
-@compiled
-def lanes_of(box, row, end, nothing):
-    """The lanes of up to 16 rows from `row` on."""
-    count = min(LANES, end - row)
-    o, i = split(box, row)
-    lane = smaller(lane_numbers(nothing), constant(nothing, float(count - 1)))
-    rows, classes, inner = box.shape
-    over = floor((lane + (float(i) + 0.5)) / float(inner))  # how many outer ones further
-    first = o * box.outer + i * box.beside
-    inside = (lane - over * float(inner)) * float(box.beside)
-    offsets = over * float(box.outer) + inside + float(first)
-    rows_beside = box.beside == 1 and count == LANES and i + LANES <= inner
-    classes_beside = box.step == 1 and count == LANES and inner == 1
-    if classes < LANES:  # then 16 elements from a row's begin on must be there
-        classes_beside &= box.outer == classes and row + 2 * LANES <= rows
-    return Lanes(first, offsets, count, rows_beside, classes_beside)
-
-
-@compiled
-def take(box, lanes, c):
-    """Class c of 16 rows."""
-    if lanes.rows_beside:
-        return load(box.data, lanes.first + c * box.step)
-    return gather(box.data, lanes.offsets + float(c * box.step))
-
-
-@compiled
-def give(out, c, value):
-    """Write class c of 16 rows; −0.0, which may come of rounding, becomes 0.0."""
-    box, lanes, tile = out
-    rounded = as_stored(box.data, value) + filled(box.data, 0.0)
-    if lanes.classes_beside:
-        store(tile, c * LANES, rounded)
-    elif lanes.rows_beside:
-        store(box.data, lanes.first + c * box.step, rounded)
-    else:
-        places = lanes.offsets + float(c * box.step)
-        scatter(box.data, places, lanes_below(lanes.count), rounded)
-
-
-@compiled
-def turn_back(out, classes):
-    """Write what `give` left in the tile."""
-    box, lanes, tile = out
-    if lanes.classes_beside:
-        classes_to_rows(tile, classes, moved(box.data, lanes.first), box.outer)
-
-
-@compiled
-def give_at(out, which, value):
-    """Write one class of each row."""
-    box, lanes, _ = out
-    rounded = as_stored(box.data, value) + filled(box.data, 0.0)
-    places = lanes.offsets + which * float(box.step)
-    scatter(box.data, places, lanes_below(lanes.count), rounded)
-
-
-@compiled
-def picked(tile, which):
-    """One class of each row, from a tile."""
-    return wide(gather(tile, which * float(LANES) + lane_numbers(which)))
+from xentcli.kernels.kinds import doubles, filled, wide
+from xentcli.kernels.lanes import FEW, give, give_at, picked, turn_back, weight_of
+from xentcli.kernels.memory import load, store
+from xentcli.kernels.simd import LANES, absolute, constant, equal, less, select
 
 
 @compiled
@@ -137,28 +42,13 @@ def mass_of(qs, weight, c, scalars, even):
 
 
 @compiled
-def mass_picked(qs, weight, which, scalars, even):
+def mass_picked(qs, call, which, even):
     """The same for one class of each lane."""
-    w = gather(weight, which)
+    weight, classes, scalars = call
+    w = weight_of(weight, which, classes)
     if qs is None:
         return mass(w, None, scalars, even)
-    return mass(w, picked(qs, which), scalars, even)
-
-
-@compiled
-def fill_tile(box, lanes, classes, tile):
-    """Copy 16 rows to where each class is a whole vector; the largest of each row."""
-    peak = filled(tile, -math.inf)
-    if lanes.classes_beside:
-        rows_to_classes(moved(box.data, lanes.first), box.outer, classes, tile)
-        for c in range(classes):
-            peak = maximum(peak, load(tile, c * LANES))
-        return peak
-    for c in range(classes):
-        x = as_stored(tile, take(box, lanes, c))
-        store(tile, c * LANES, x)
-        peak = maximum(peak, x)
-    return peak
+    return mass(w, picked(qs, which, classes), scalars, even)
 
 
 @compiled
@@ -211,14 +101,14 @@ def summarised(xs, qs, z, y, call, peak):
     top_is_target = less(nothing, nothing)
     if qs is not None or even > 0.0:
         at = places_of_one(z, classes)
-        of_top = mass_picked(qs, weight, at, scalars, even)
+        of_top = mass_picked(qs, call, at, even)
         distance, high, low = spread(xs, qs, weight, classes, top, scalars, even)
         rest = (high - of_top) + low
     if qs is None:
-        hot = gather(weight, y) * (1.0 - scalars.label_smoothing)
-        gap, error = below(top, scored(picked(xs, y), scalars), divisor(scalars))
+        hot = weight_of(weight, y, classes) * (1.0 - scalars.label_smoothing)
+        gap, error = below(top, scored(picked(xs, y, classes), scalars), divisor(scalars))
         distance = distance + (weighed(hot, gap) + weighed(hot, error))
-        top_is_target = equal(picked(z, y), constant(top, 1.0))
+        top_is_target = equal(picked(z, y, classes), constant(top, 1.0))
         if even > 0.0:
             top_is_target = equal(at, y)
     masses = Masses(hot, of_top, rest, top_is_target)
@@ -227,30 +117,54 @@ def summarised(xs, qs, z, y, call, peak):
 
 
 @compiled
+def single_entries(xs, qs, z, y, call, done, per_mass):
+    """The gradients of the largest logit and of the target of each row."""
+    row, masses, at, _, _ = done
+    _, classes, scalars = call
+    even = scalars.label_smoothing / classes
+    of_top, of_target = constant(at, 0.0), constant(at, 0.0)
+    if qs is not None or even > 0.0:
+        of_top = entry(picked(z, at, classes), masses.of_top, equal(of_top, of_top), row)
+        of_top = of_top * (per_mass * slope(picked(xs, at, classes), scalars))
+    if qs is None:
+        a = masses.hot
+        if even > 0.0:
+            a = mass_picked(None, call, y, even) + a
+        of_target = entry(picked(z, y, classes), a, masses.top_is_target, row)
+        of_target = of_target * (per_mass * slope(picked(xs, y, classes), scalars))
+    return of_top, of_target
+
+
+@compiled
 def write(xs, qs, z, y, call, done, out):
     """The gradients of 16 rows; those of ignored rows are 0."""
-    row, masses, at, scale, present = done
+    row, _, at, scale, present = done
     weight, classes, scalars = call
     even = scalars.label_smoothing / classes
     per_mass, nothing = divided(scale, scalars.temperature), constant(scale, 0.0)
     per_e = row.b / (row.others + 1.0) * per_mass
+    of_top, of_target = single_entries(xs, qs, z, y, call, done, per_mass)
+    of_top, of_target = select(present, of_top, nothing), select(present, of_target, nothing)
     for c in range(classes):
         g = load(z, c * LANES) * per_e
         if qs is not None or even > 0.0:
             g = g - mass_of(qs, weight, c, scalars, even) * per_mass
         if scalars.softcap < math.inf:
             g = g * slope(wide(load(xs, c * LANES)), scalars)
-        give(out, c, select(present, g, nothing))
+        g = select(present, g, nothing)
+        if classes <= FEW:
+            here = constant(y, float(c))
+            if qs is not None or even > 0.0:
+                g = select(equal(at, here), of_top, g)
+            if qs is None:
+                g = select(equal(y, here), of_target, g)
+        give(out, c, g)
     turn_back(out, classes)
-    if qs is not None or even > 0.0:
-        g = entry(picked(z, at), masses.of_top, equal(nothing, nothing), row)
-        g = g * (per_mass * slope(picked(xs, at), scalars))
-        give_at(out, at, select(present, g, nothing))
-    if qs is None:
-        a = mass_picked(None, weight, y, scalars, even) + masses.hot
-        g = entry(picked(z, y), a, masses.top_is_target, row)
-        g = g * (per_mass * slope(picked(xs, y), scalars))
-        give_at(out, y, select(present, g, nothing))
+    if classes > FEW:
+        if qs is not None or even > 0.0:
+            give_at(out, at, of_top)
+        if qs is None:
+            give_at(out, y, of_target)
 
 
 @compiled

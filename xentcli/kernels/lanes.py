@@ -10,8 +10,8 @@ import math
 from typing import Any, NamedTuple
 
 from xentcli.kernels.arithmetic import compiled
-from xentcli.kernels.kinds import as_stored, filled, wide
-from xentcli.kernels.memory import gather, load, moved, scatter, store
+from xentcli.kernels.kinds import as_stored, filled, size_of, wide
+from xentcli.kernels.memory import gather, load, moved, prefetch, scatter, store
 from xentcli.kernels.simd import (
     LANES,
     constant,
@@ -19,7 +19,7 @@ from xentcli.kernels.simd import (
     floor,
     lane_numbers,
     lanes_below,
-    maximum,
+    larger,
     select,
     smaller,
 )
@@ -28,6 +28,7 @@ from xentcli.kernels.turning import classes_to_rows, rows_to_classes
 
 # Up to so many classes one of them is picked by comparing with each, above by a gather.
 FEW = 16
+AHEAD = 2048  # bytes, as in the pipeline
 
 
 class Lanes(NamedTuple):
@@ -50,11 +51,11 @@ class Out(NamedTuple):
 
 @compiled
 def lanes_of(box, row, end, nothing):
-    """The lanes of up to 16 rows from `row` on."""
+    """The lanes of up to 16 rows from `row` on; the rows before `end` are the caller's."""
     count = min(LANES, end - row)
     o, i = split(box, row)
     lane = smaller(lane_numbers(nothing), constant(nothing, float(count - 1)))
-    rows, classes, inner = box.shape
+    _, classes, inner = box.shape
     first = o * box.outer + i * box.beside
     if inner == 1:
         offsets = lane * float(box.outer) + float(first)
@@ -64,8 +65,8 @@ def lanes_of(box, row, end, nothing):
         offsets = over * float(box.outer) + inside + float(first)
     rows_beside = box.beside == 1 and count == LANES and i + LANES <= inner
     classes_beside = box.step == 1 and count == LANES and inner == 1
-    if classes < LANES:  # then 16 elements from a row's begin on must be there
-        classes_beside &= box.outer == classes and row + 2 * LANES <= rows
+    if classes < LANES:  # then 16 elements from a row's begin on are read and written
+        classes_beside &= box.outer == classes and row + 2 * LANES <= end
     return Lanes(first, offsets, count, rows_beside, classes_beside)
 
 
@@ -134,15 +135,17 @@ def weight_of(weight, which, classes):
 
 @compiled
 def fill_tile(box, lanes, classes, tile):
-    """Copy 16 rows to where each class is a whole vector; the largest of each row."""
+    """Copy 16 rows to where each class is a whole vector; the largest of each row that is a
+    number. (NaN comes through the exponentials.)"""
     peak = filled(tile, -math.inf)
     if lanes.classes_beside:
         rows_to_classes(moved(box.data, lanes.first), box.outer, classes, tile)
         for c in range(classes):
-            peak = maximum(peak, load(tile, c * LANES))
+            prefetch(box.data, lanes.first + c * LANES + AHEAD // size_of(box.data))
+            peak = larger(load(tile, c * LANES), peak)
         return peak
     for c in range(classes):
         x = as_stored(tile, take(box, lanes, c))
         store(tile, c * LANES, x)
-        peak = maximum(peak, x)
+        peak = larger(x, peak)
     return peak

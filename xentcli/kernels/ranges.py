@@ -21,6 +21,7 @@ from xentcli.kernels.memory import (
     load_whole,
     moved,
     pointer,
+    prefetch,
     store_some,
     typed_like,
 )
@@ -28,11 +29,12 @@ from xentcli.kernels.pipeline import plain_range
 from xentcli.kernels.rows import general_range, softmax_range
 from xentcli.kernels.simd import LANES, constant, equal, lanes_below, larger, not_above, select
 from xentcli.kernels.sweeps import box_of, place, split
-from xentcli.kernels.tiles import softmax_tile, summarised, write
+from xentcli.kernels.tiles import exponentials, softmax_tile, summarised, write
 from xentcli.kernels.turning import turn
 
 # Up to so many classes 16 rows are computed at a time: at 64 both ways cost the same.
 SHORT = 64
+TARGETS_AHEAD = 256
 
 
 @compiled
@@ -149,11 +151,16 @@ general_boxes = _on_boxes(general_range)
 
 @called
 def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, work):
-    """Rows `span` of a box, 16 at a time. Only pointers are used in the loop: see `memory`."""
+    """Rows `span` of a box, 16 at a time. Only pointers are used in the loop: see `memory`.
+
+    What 16 rows go through is one long chain: so it is cut in two, and while the exponentials
+    of some are computed the 16 before get their losses and gradients. (And nothing is written
+    behind a row before it has been read, which may be the same memory.)
+    """
     classes = logits.shape[1]
     size = max(classes, LANES) * LANES
-    x_tile, z_tile = np.empty(size, work.dtype), np.empty(size)
-    xs, z = pointer(x_tile, 0), pointer(z_tile, 0)
+    x_tiles, z_tiles = np.empty(2 * size, work.dtype), np.empty(2 * size)
+    first_x, first_z = pointer(x_tiles, 0), pointer(z_tiles, 0)
     losses, lses = pointer(results[0], 0), pointer(results[1], 0)
     box, t, u = box_of(logits), pointer(targets, 0), pointer(scale, 0)
     call = pointer(weight, 0), classes, scalars
@@ -162,27 +169,36 @@ def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, wo
         q_tile, q_box = np.empty(size), box_of(targets)
         qs = pointer(q_tile, 0)
     if grad is not None:
-        g_tile, g_box = np.empty(2 * size, grad.dtype), box_of(grad)
-    for row in range(span[0], span[1], LANES):
-        lanes = lanes_of(box, row, span[1], nothing)
-        inside = lanes_below(lanes.count)
-        peak = fill_tile(box, lanes, classes, xs)
+        g_tile, g_box = np.empty(size, grad.dtype), box_of(grad)
+        gs = pointer(g_tile, 0)
+    at, top, others = 0, nothing, nothing
+    for row in range(span[0] - LANES, span[1], LANES):
+        xs, z, known = moved(first_x, at), moved(first_z, at), (top, others)
+        at = size - at
+        coming = lanes_of(box, min(row + LANES, span[1] - 1), span[1], nothing)
+        peak = fill_tile(box, coming, classes, moved(first_x, at))
+        top, others = exponentials(moved(first_x, at), call, peak, moved(first_z, at))
+        if row < span[0]:
+            continue
+        inside = lanes_below(span[1] - row)
         if targets.ndim == 3:
             fill_tile(q_box, lanes_of(q_box, row, span[1], nothing), classes, qs)
             y, present = nothing, equal(nothing, nothing)
         else:
+            prefetch(t, row + TARGETS_AHEAD)
+            prefetch(t, row + TARGETS_AHEAD + LANES // 2)
             qs, y = None, load_whole(t, row, inside)
             present = not_above(nothing, y)
             y = larger(y, nothing)
-        loss, lse, parts = summarised(xs, qs, z, y, call, peak)
+        loss, lse, parts = summarised(xs, qs, z, y, call, known)
         store_some(losses, row, inside, select(present, loss, nothing))
         store_some(lses, row, inside, select(present, lse, constant(lse, math.nan)))
         if grad is not None:
-            out = Out(g_box, lanes_of(g_box, row, span[1], nothing), pointer(g_tile, 0))
+            out = Out(g_box, lanes_of(g_box, row, span[1], nothing), gs)
             scales = load_some(u, row, inside) if len(scale) > 1 else filled(u, scale[0])
             write(xs, qs, z, y, call, (*parts, scales, present), out)
-    keep(x_tile)
-    keep(z_tile)
+    keep(x_tiles)
+    keep(z_tiles)
     if targets.ndim == 3:
         keep(q_tile)
     if grad is not None:
@@ -198,12 +214,13 @@ def softmax_boxes(span, logits, scalars, log, out, work):
         x_tile, z_tile, p_tile = (
             np.empty(size, work.dtype),
             np.empty(size),
-            np.empty(2 * size, out.dtype),
+            np.empty(size, out.dtype),
         )
         xs, z, box, p_box = pointer(x_tile, 0), pointer(z_tile, 0), box_of(logits), box_of(out)
         for row in range(begin, end, LANES):
             peak = fill_tile(box, lanes_of(box, row, end, filled(z, 0.0)), classes, xs)
-            lanes = lanes_of(p_box, row, end, filled(z, 0.0))
+            # What comes after these rows has not been read, and may be the same memory.
+            lanes = lanes_of(p_box, row, min(row + LANES, end), filled(z, 0.0))
             softmax_tile(xs, classes, peak, scalars, log, z, Out(p_box, lanes, pointer(p_tile, 0)))
         keep(x_tile)
         keep(p_tile)

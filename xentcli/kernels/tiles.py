@@ -52,8 +52,9 @@ def mass_picked(qs, call, which, even):
 
 
 @compiled
-def exponentials(xs, classes, peak, scalars, z):
+def exponentials(xs, call, peak, z):
     """Fill z; the largest score, and the sum of the others."""
+    _, classes, scalars = call
     top = scored(wide(peak), scalars)
     one, nothing = constant(top, 1.0), constant(top, 0.0)
     sums = nothing, nothing, nothing
@@ -91,10 +92,10 @@ def places_of_one(z, classes):
 
 
 @compiled
-def summarised(xs, qs, z, y, call, peak):
+def summarised(xs, qs, z, y, call, known):
     """Losses, log-sum-exps, and what the gradients need."""
     weight, classes, scalars = call
-    top, others = exponentials(xs, classes, peak, scalars, z)
+    top, others = known
     even = scalars.label_smoothing / classes
     nothing = constant(top, 0.0)
     at, hot, of_top, rest, distance = nothing, nothing, nothing, nothing, nothing
@@ -170,7 +171,7 @@ def write(xs, qs, z, y, call, done, out):
 @compiled
 def softmax_tile(xs, classes, peak, scalars, log, z, out):
     """Probabilities of 16 rows, or their logarithms −d_c − log s."""
-    top, others = exponentials(xs, classes, peak, scalars, z)
+    top, others = exponentials(xs, (None, classes, scalars), peak, z)
     limit = top / divisor(scalars)
     finite = less(absolute(limit), constant(limit, math.inf))
     log_s = log1p(others)

@@ -13,7 +13,7 @@ from numba import types
 
 from xentcli.kernels.arithmetic import compiled
 from xentcli.kernels.kinds import held, narrowed, widened
-from xentcli.kernels.memory import load, moved, place_of, store
+from xentcli.kernels.memory import moved, place_of
 from xentcli.kernels.simd import F64, I32, I64, LANES, intrinsic, llvm
 
 
@@ -78,16 +78,10 @@ def rows_to_classes(rows, step, classes, tile):
 
 @compiled
 def classes_to_rows(tile, classes, rows, step):
-    """The other way round. Rows of fewer than 16 classes lie side by side; they are put so
-    behind the tile first, because what a line holds too much belongs to the next row."""
-    if classes < LANES:
-        lines = moved(tile, LANES * LANES)
-        transpose(tile, LANES, lines, classes)
-        for c in range(classes):
-            store(rows, c * LANES, load(lines, c * LANES))
-        return
+    """The other way round. What is written after the end of a row of fewer than 16 classes
+    belongs to the next row, which is written later."""
     for c in range(0, classes, LANES):
-        begin = min(c, classes - LANES)
+        begin = max(min(c, classes - LANES), 0)
         transpose(moved(tile, begin * LANES), LANES, moved(rows, begin), step)
 
 

@@ -34,6 +34,7 @@ COMPILED = (
     "arithmetic",
     "cpu",
     "exponential",
+    "flow",
     "formulas",
     "kinds",
     "lanes",

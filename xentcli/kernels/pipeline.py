@@ -22,29 +22,21 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
-from xentcli.kernels.arithmetic import RULES, add_others, below, called, compiled
-from xentcli.kernels.exponential import (
-    BOOST,
-    SINGLE_BOOST,
-    begun,
-    begun_single,
-    boosted,
-    boosted_single,
-    continued,
-    continued_single,
-)
+from xentcli.kernels.arithmetic import below, called, compiled
+from xentcli.kernels.exponential import BOOST, SINGLE_BOOST
+from xentcli.kernels.flow import LATE, started, step
 from xentcli.kernels.formulas import Masses, concluded, entry
 from xentcli.kernels.kinds import as_stored, doubles, filled, size_of, wide
 from xentcli.kernels.memory import keep, load, moved, prefetch, store, store_some, stream
-from xentcli.kernels.simd import F64, LANES, constant, fma, lanes_below, larger
+from xentcli.kernels.simd import LANES, fma, lanes_below
 from xentcli.kernels.sweeps import (
     across,
     get,
     lined_up,
     one,
     others_of,
+    placed,
     put,
     put_one,
     row_of,
@@ -53,25 +45,6 @@ from xentcli.kernels.sweeps import (
 )
 
 AHEAD = 2048  # bytes; 1 to 16 KiB are the same within the noise, none costs a fifth
-LATE = 2 * LANES  # so many classes later an exponential is ready: see `step`
-INLINE: Any = {**RULES, "forceinline": True}
-
-
-class Sums(NamedTuple):
-    """What the loop carries: the largest logits of the coming row, the sums of this one."""
-
-    most: Any
-    ones: Any
-    high: Any
-    low: Any
-
-
-class Flow(NamedTuple):
-    """The same, and the 32 exponentials that are under way."""
-
-    sums: Sums
-    begun: Any
-    continued: Any
 
 
 class Finished(NamedTuple):
@@ -82,62 +55,6 @@ class Finished(NamedTuple):
     low: Any
     target: Any
     usual: Any
-
-
-def started(x: Any, top: Any) -> Any:
-    """Nothing summed up so far, and exponentials of 0 under way."""
-    raise NotImplementedError  # compiled code takes `_started`, by the type of the lanes
-
-
-def step(flow: Flow, coming: Any, x: Any, top: Any) -> Any:
-    """Passes 1 and 2 for 16 classes each: the sums, and the exponentials of 32 classes before.
-
-    The exponential is a chain of 100 cycles. So a step begins that of x, continues that of 16
-    classes before, and ends that of 32 before: the processor sees three short chains where it
-    else had to look 300 instructions ahead.
-    """
-    raise NotImplementedError  # compiled code takes `_step`
-
-
-@overload(started, jit_options=INLINE)
-def _started(x, top):
-    if top == F64:
-
-        def double(x, top):
-            nothing, least = constant(top, 0.0), filled(x, -math.inf)
-            parts = begun(wide(least), top)
-            return Flow(Sums(least, nothing, nothing, nothing), parts, continued(parts))
-
-        return double
-
-    def single(x, top):
-        nothing, least = constant(top, 0.0), filled(x, -math.inf)
-        parts = begun_single(least, top)
-        return Flow(Sums(least, nothing, nothing, nothing), parts, continued_single(parts))
-
-    return single
-
-
-@overload(step, jit_options=INLINE)
-def _step(flow, coming, x, top):
-    if top == F64:
-
-        def double(flow, coming, x, top):
-            first, second = begun(wide(x), top), continued(flow.begun)
-            e, sums = boosted(flow.continued), flow.sums
-            added = add_others((sums.ones, sums.high, sums.low), e, constant(e, 2.0**BOOST))
-            return Flow(Sums(larger(coming, sums.most), *added), first, second), e
-
-        return double
-
-    def single(flow, coming, x, top):
-        first, second = begun_single(x, top), continued_single(flow.begun)
-        (e, taken), sums = boosted_single(flow.continued), flow.sums
-        one = constant(e, 2.0**SINGLE_BOOST)
-        added = add_others((sums.ones, sums.high, sums.low + taken), e, one)
-        return Flow(Sums(larger(coming, sums.most), *added), first, second), e
-
-    return single
 
 
 @compiled
@@ -184,36 +101,59 @@ def look_ahead(x, c):
 
 @compiled
 def sweep_and_write(flow, rows, classes, top, buffers, done, out):
-    """All three passes: the row in the other buffer is written."""
+    """All three passes: the row in the other buffer is written.
+
+    The target's own entry goes with the 16 it belongs to. Written afterwards, it made the
+    processor read back a line that had just been sent past the caches: 300 ns a row.
+    """
     coming, x = rows
     z, old = buffers
-    grad, past_caches = out
+    grad, y, past_caches = out
     start = to_line(grad) if past_caches else 0
-    store_some(grad, 0, lanes_below(start), as_stored(grad, product(old, 0, done)))
+    store_some(grad, 0, lanes_below(start), written(grad, old, 0, y, done))
     body = (classes - start) // LANES * LANES
-    for c in range(0, body, LANES):
-        look_ahead(coming, c)
+    c, pause = 0, min(max(y - start, 0) // LANES * LANES, body)
+    while True:
+        while c < pause:
+            look_ahead(coming, c)
+            flow, e = step(flow, load(coming, c), load(x, c), top)
+            store(z, c - LATE, e)
+            g = as_stored(grad, product(old, c + start, done))
+            if past_caches:
+                stream(grad, c + start, g)
+            else:
+                store(grad, c + start, g)
+            c += LANES
+        if c >= body:
+            break
         flow, e = step(flow, load(coming, c), load(x, c), top)
         store(z, c - LATE, e)
-        g = as_stored(grad, product(old, c + start, done))
+        g = written(grad, old, c + start, y, done)
         if past_caches:
             stream(grad, c + start, g)
         else:
             store(grad, c + start, g)
+        c, pause = c + LANES, body
     # Not as a last full line: that would overlap what was streamed, and wait for it.
     end = start + body
-    store_some(grad, end, lanes_below(classes - end), as_stored(grad, product(old, end, done)))
+    store_some(grad, end, lanes_below(classes - end), written(grad, old, end, y, done))
     return sweep(flow, rows, classes, body, top, z)
 
 
 @compiled
+def written(grad, z, c, y, done):
+    """16 entries of the gradient, and that of the target where it is among them."""
+    return placed(grad, as_stored(grad, product(z, c, done)), y - c, done.target)
+
+
+@compiled
 def finish(grad, y, z, classes, done):
-    """What the loop could not write: rows whose factor leaves float32, and the target's entry."""
+    """What the loop could not write: rows whose factor leaves float32."""
     if not done.usual:
         for c in range(0, classes, LANES):
             g = wide(load(z, c)) * (1.0 / boost_of(z)) * done.factor
             put(grad, classes, c, as_stored(grad, g + 0.0))
-    put_one(grad, y, done.target)
+        put_one(grad, y, done.target)
 
 
 @compiled
@@ -279,11 +219,11 @@ def plain_range(logits, targets, weight, scale, scalars, results, grad, work, pa
         elif k < 2:
             sums = sweep(flow, (coming, x), classes, 0, top, z)
         else:
-            out = row_of(grad, rows[k - 2])
+            out, target = row_of(grad, rows[k - 2]), targets[rows[k - 2]]
             sums = sweep_and_write(
-                flow, (coming, x), classes, top, (z, old), done, (out, past_caches)
+                flow, (coming, x), classes, top, (z, old), done, (out, target, past_caches)
             )
-            finish(out, targets[rows[k - 2]], old, classes, done)
+            finish(out, target, old, classes, done)
         if 1 <= k <= len(rows):
             y = targets[i]
             hot = weight[y]

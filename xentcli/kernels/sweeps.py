@@ -23,7 +23,9 @@ from xentcli.kernels.memory import (
 from xentcli.kernels.simd import (
     LANES,
     constant,
+    equal,
     first,
+    lane_numbers,
     lanes_below,
     maximum,
     rotated,
@@ -61,6 +63,13 @@ def put_one(array, c, value):
     """Write a float64 to a place; −0.0, which may come of rounding, becomes 0.0."""
     rounded = as_stored(array, splat(value)) + filled(array, 0.0)
     store_one(array, c, rounded)
+
+
+@compiled
+def placed(array, values, lane, number):
+    """16 numbers for an array, of which one, if there is such a lane, is another number."""
+    rounded = as_stored(array, splat(number)) + filled(array, 0.0)
+    return select(equal(lane_numbers(values), constant(values, float(lane))), rounded, values)
 
 
 @compiled

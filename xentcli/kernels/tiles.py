@@ -1,12 +1,12 @@
 """Short rows: 16 rows at a time, one in each lane, with any target and any option, in float64.
 
 A row's fixed cost is 100 to 200 ns, which is 50 times the arithmetic of a row of two classes;
-here 16 rows share it. The logits of 16 rows are gathered class by class, wherever the classes
-lie in memory: side by side, or an image apart.
+here 16 rows share it. How they come into a tile, and out of it, is in `lanes`: turned round in
+registers 64 classes take 12 ms where 16 gathers and scatters of one class each took 26.
 
 Numbers go from vector to vector, or through memory as whole vectors. 16 stores of one number
 with a load of all 16 behind them let the processor wait until the last store is done: so a tile
-of two classes took 540 ns, against 250 ns with gathers.
+of two classes took 540 ns, and so rows are not put together in memory either.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from xentcli.kernels.simd import (
     floor,
     lane_numbers,
     lanes_below,
-    larger,
+    maximum,
     select,
     smaller,
 )
@@ -135,17 +135,16 @@ def weight_of(weight, which, classes):
 
 @compiled
 def fill_tile(box, lanes, classes, tile):
-    """Copy 16 rows to where each class is a whole vector; the largest of each row that is a
-    number. (NaN comes through the exponentials.)"""
+    """Copy 16 rows to where each class is a whole vector; the largest of each row, or NaN."""
     peak = filled(tile, -math.inf)
     if lanes.classes_beside:
         rows_to_classes(moved(box.data, lanes.first), box.outer, classes, tile)
         for c in range(classes):
             prefetch(box.data, lanes.first + c * LANES + AHEAD // size_of(box.data))
-            peak = larger(load(tile, c * LANES), peak)
+            peak = maximum(peak, load(tile, c * LANES))
         return peak
     for c in range(classes):
         x = as_stored(tile, take(box, lanes, c))
         store(tile, c * LANES, x)
-        peak = larger(x, peak)
+        peak = maximum(peak, x)
     return peak

@@ -52,8 +52,8 @@ def _split(blocks: Array, upper: Array) -> tuple[Array, Array]:
     """The sum of each row, and what that lost: every number is cut at a bit above which the
     sum of so many is exact (Rump's extraction), and the lower parts are added up apart.
 
-    `upper` is room for as many numbers: fresh memory for each chunk took three quarters of the
-    time, 8 million losses 31 ms against 8.
+    `upper` is room for as many numbers: with fresh memory for each chunk 4 million losses took
+    16 ms, against 7.5.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         largest = np.maximum(blocks.max(axis=-1, initial=0.0), -blocks.min(axis=-1, initial=0.0))

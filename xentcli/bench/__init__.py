@@ -44,13 +44,13 @@ Then, in ns for 16 logits on one core (4.1 GHz, Zen 5), float32, loss and gradie
 | in C: the maximum rounded, so that the difference's error is simpler;|        |          |
 | not taken: a shift of all logits would change bits                   |   3.60 |     3.35 |
 | in C: sums without what rounding took of each e; not taken: the loss |        |          |
-| could be off by 0.8 ULP                                              |   4.65 |     3.70 |
+| could be off by 0.85 ULP                                             |   4.65 |     3.70 |
 | C = 100: the target's entry written with its neighbours              |     47 |       18 |
 | C = 64: 16 rows turned round in registers                            |     50 |       23 |
 | C = 64 in rows of their own: costs as much from C = 80 on            |     23 |       25 |
 | C = 2: picked by comparing, not by gathers                           |     86 |  no gain |
 | C = 2: 16 rows put together in memory, then stored                   |     86 |  no gain |
-| C = 2: logits and targets asked for ahead, loss only                 |     55 |       41 |
+| C = 2: logits and targets asked for ahead, loss only                 |     54 |       41 |
 """
 
 from __future__ import annotations

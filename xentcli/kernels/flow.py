@@ -3,7 +3,7 @@
 The exponential is a chain of 100 cycles, and the processor's 114 waiting instructions are two
 of them: so it does half of what it could. Here each step begins one exponential, continues the
 one before and ends the one before that, three chains of 30 cycles. Measured with everything in
-the cache: 4.0 ns for 16 classes, against 5.3 ns.
+the cache: 4.5 ns for 16 classes, against 5.7 ns.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def sweep_and_write(flow, rows, classes, top, buffers, done, out):
     """All three passes: the row in the other buffer is written.
 
     The target's own entry goes with the 16 it belongs to. Written afterwards, it made the
-    processor read back a line that had just been sent past the caches: 300 ns a row.
+    processor read back a line that had just been sent past the caches: 200 ns a row.
     """
     coming, x = rows
     z, old = buffers

@@ -35,8 +35,10 @@ COMPILED = (
     "arithmetic",
     "cpu",
     "exponential",
+    "flow",
     "formulas",
     "kinds",
+    "lanes",
     "limits",
     "memory",
     "pipeline",
@@ -45,6 +47,7 @@ COMPILED = (
     "simd",
     "sweeps",
     "tiles",
+    "turning",
 )
 
 ONLY_IN = {

@@ -38,9 +38,9 @@ class Source:
         return self._state.st_size if self._state else None
 
     @property
-    def file(self) -> IO[bytes] | None:
+    def file(self) -> Seekable | None:
         """The file to seek in, where it is one."""
-        return self._stream if self._state else None
+        return Seekable(self._stream, self.name) if self._state else None
 
     def peek(self, count: int) -> bytes:
         """The next bytes, without consuming them."""
@@ -97,16 +97,15 @@ class Source:
     def read_at(self, view: memoryview, offset: int) -> int:
         """Read from any place of a plain file, without moving on; the number of bytes."""
         assert self._state
-        try:
+        with named(self.name, "reading"):
             return os.preadv(self._stream.fileno(), [view], offset)
-        except OSError as error:
-            raise failed(self.name, "reading", error) from error
 
     def verify(self) -> None:
         """An error where a plain file has changed since it was opened."""
         if self._state is None or self._path is None:
             return
-        now = os.fstat(self._stream.fileno())
+        with named(self.name, "reading"):
+            now = os.fstat(self._stream.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
             raise FileError(self.name, "changed while it was read")
         with suppress(OSError):  # that it was removed does not matter: everything was read
@@ -115,16 +114,38 @@ class Source:
                 raise FileError(self.name, "was replaced while it was read")
 
     def _into(self, view: memoryview) -> int:
-        try:
+        with named(self.name, "reading"):
             return self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
-        except OSError as error:
-            raise failed(self.name, "reading", error) from error
 
     def _read_some(self, count: int) -> bytes:
-        try:
+        with named(self.name, "reading"):
             return self._stream.read(count)
-        except OSError as error:
-            raise failed(self.name, "reading", error) from error
+
+
+class Seekable:
+    """A file for `zipfile`, which takes an OSError for a damaged archive; these errors are ours."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def read(self, count: int = -1) -> bytes:
+        """The next bytes."""
+        with named(self._name, "reading"):
+            return self._stream.read(count)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        with named(self._name, "reading"):
+            return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The place where the next bytes come from."""
+        with named(self._name, "reading"):
+            return self._stream.tell()
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
 
 
 class Member(Source):
@@ -152,9 +173,18 @@ class Member(Source):
             raise FormatError(self.name, f"the archive is damaged: {error}") from error
 
 
-def failed(where: str, doing: str, error: OSError) -> FileError:
-    """The operating system's error as ours."""
-    return FileError(where, f"{doing} failed: {error.strerror or error}")
+@contextmanager
+def named(where: str, doing: str) -> Iterator[None]:
+    """The operating system's errors become ours, with the name of what they are about.
+
+    That nobody reads a pipe any more is no error to be told.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(where, f"{doing} failed: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -166,18 +196,26 @@ def open_source(path: str) -> Iterator[Source]:
     if path == "-":
         yield Source(_stdin(), "<stdin>")
         return
+    stream = _opened(path, name)
     try:
-        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (Path would change the name)
+        with named(name, "opening"):
             regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-            yield Source(stream, name, path if regular else None)
-    except FileNotFoundError as error:
-        if error.filename != path:
-            raise
-        raise OptionError(name, "no such file") from error
-    except OSError as error:
-        if error.filename != path:
-            raise
-        raise failed(name, "opening", error) from error
+            source = Source(stream, name, path if regular else None)
+        yield source
+    except BaseException:
+        with suppress(OSError):  # the first error counts
+            stream.close()
+        raise
+    with named(name, "closing"):
+        stream.close()
+
+
+def _opened(path: str, name: str) -> IO[bytes]:
+    with named(name, "opening"):
+        try:
+            return open(path, "rb", buffering=0)  # noqa: PTH123 (Path would change the name)
+        except FileNotFoundError as error:
+            raise OptionError(name, "no such file") from error
 
 
 def _stdin() -> Any:
@@ -187,4 +225,5 @@ def _stdin() -> Any:
         raise OptionError(
             "<stdin>", "'-' reads standard input, which is a terminal", "pipe data into it"
         )
-    return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
+    with named("<stdin>", "opening"):
+        return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)

@@ -12,14 +12,14 @@ import os
 import stat
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from xentcli import cleanup
 from xentcli.errors import FileError, OptionError, visible
-from xentcli.formats.source import failed
+from xentcli.formats.source import named
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -46,14 +46,18 @@ class Sink:
         self.path = path
         self.name = "<stdout>" if path == "-" else visible(path)
         self._temporary: Path | None = None
+        self._old: Path | None = None  # another name of the file that is replaced
+        self._placed = False
         self._target = Path(path)
         self._mode: int | None = None
         self._fsync = fsync
         self._keep = no_clobber
         try:
-            self._stream = self._stdout() if path == "-" else self._file()
-        except OSError as error:
-            raise failed(self.name, "writing", error) from error
+            with self._named():
+                self._stream = self._stdout() if path == "-" else self._file()
+        except BaseException:
+            self._remove()
+            raise
 
     @staticmethod
     def _stdout() -> IO[bytes]:
@@ -88,50 +92,79 @@ class Sink:
         with cleanup.held():  # no moment at which the file is there and not listed
             number, name = tempfile.mkstemp(prefix=".xent-", suffix=".tmp", dir=folder)
             cleanup.temporaries.add(name)
-        self._temporary = Path(name)
+            self._temporary = Path(name)
         return os.fdopen(number, "wb", BUFFER)
+
+    def _named(self) -> AbstractContextManager[None]:
+        return named(self.name, "writing")
 
     def write(self, data: Buffer, /) -> int:
         """Take the next bytes; an error names this destination."""
-        try:
+        with self._named():
             return self._stream.write(data)
-        except OSError as error:
-            raise self._failed(error) from error
 
     def flush(self) -> None:
         """Hand on what is waiting in the buffer; `zipfile` asks for it."""
-        try:
+        with self._named():
             self._stream.flush()
-        except OSError as error:
-            raise self._failed(error) from error
 
     def finish(self) -> None:
         """Everything is on its way to the disk; the destination is still the old one."""
         self.flush()
-        try:
+        with self._named():
             if self._temporary:
-                self._temporary.chmod(_new_mode() if self._mode is None else self._mode)
-                if self._fsync or self._mode is not None:
+                self._set_mode(self._temporary)
+                if self._durable:
                     os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def commit(self) -> None:
-        """Put the new file in the old one's place."""
-        try:
             self._stream.close()
-            if self._temporary:
+
+    def _set_mode(self, temporary: Path) -> None:
+        if self._mode is not None:
+            temporary.chmod(self._mode)
+            return
+        with suppress(PermissionError):  # FAT has no modes; the temporary's is private
+            temporary.chmod(_new_mode())
+
+    @property
+    def _durable(self) -> bool:
+        """A file that is replaced must not be lost in a crash of the machine."""
+        return self._fsync or self._mode is not None
+
+    def keep_old(self) -> None:
+        """Give a file that will be replaced a second name, to have it back if others fail."""
+        if self._temporary and self._mode is not None:
+            old = self._temporary.with_name(f"{self._temporary.stem}-old.tmp")
+            with suppress(OSError):  # a file system without hard links
+                os.link(self._target, old)
+                cleanup.temporaries.add(str(old))
+                self._old = old
+
+    def place(self) -> None:
+        """Put the new file in the old one's place."""
+        if self._temporary:
+            with self._named():
                 self._put(self._temporary)
-                cleanup.temporaries.discard(str(self._temporary))
-                self._temporary = None
-                if self._fsync or self._mode is not None:
-                    _sync_folder(self._target.parent)
-        except OSError as error:
-            raise self._failed(error) from error
+            cleanup.temporaries.discard(str(self._temporary))
+            self._temporary = None
+
+    def sync_folder(self) -> None:
+        """The new name is on the disk too."""
+        if self._placed and self._durable:
+            with self._named():
+                _sync_folder(self._target.parent)
+
+    def restore(self) -> None:
+        """Another destination cannot be placed: this one becomes what it was."""
+        with suppress(OSError):
+            if self._placed and self._old:
+                self._old.replace(self._target)
+            elif self._placed and self._mode is None:
+                self._target.unlink()
 
     def _put(self, temporary: Path) -> None:
         if not self._keep:
             temporary.replace(self._target)
+            self._placed = True
             return
         try:
             os.link(temporary, self._target)  # unlike a rename, it never replaces
@@ -141,7 +174,9 @@ class Sink:
             if os.path.lexists(self._target):
                 raise self._exists() from None
             temporary.replace(self._target)
+            self._placed = True
             return
+        self._placed = True
         temporary.unlink()
 
     def _exists(self) -> FileError:
@@ -151,15 +186,13 @@ class Sink:
         """Leave no trace."""
         with suppress(OSError):
             self._stream.close()
-        if self._temporary:
-            with suppress(OSError):
-                self._temporary.unlink()
-            cleanup.temporaries.discard(str(self._temporary))
+        self._remove()
 
-    def _failed(self, error: OSError) -> Exception:
-        if isinstance(error, BrokenPipeError):
-            return error
-        return failed(self.name, "writing", error)
+    def _remove(self) -> None:
+        for path in filter(None, (self._temporary, self._old)):
+            with suppress(OSError):
+                path.unlink()
+            cleanup.temporaries.discard(str(path))
 
 
 class Outputs:
@@ -192,11 +225,24 @@ class Outputs:
                 for sink in self._sinks:
                     sink.finish()
                 with cleanup.held():
-                    for sink in self._sinks:
-                        sink.commit()
+                    self._place()
         finally:
             for sink in self._sinks:
                 sink.discard()
+
+    def _place(self) -> None:
+        if len(self._sinks) > 1:
+            for sink in self._sinks:
+                sink.keep_old()
+        try:
+            for sink in self._sinks:
+                sink.place()
+        except BaseException:
+            for sink in self._sinks:
+                sink.restore()
+            raise
+        for sink in self._sinks:
+            sink.sync_folder()
 
 
 def _new_mode() -> int:

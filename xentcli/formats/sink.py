@@ -130,6 +130,11 @@ class Sink:
         """A file that is replaced must not be lost in a crash of the machine."""
         return self._fsync or self._mode is not None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is replaced at the end, and nothing is written in place."""
+        return self._temporary is not None
+
     def keep_old(self) -> None:
         """Give a file that will be replaced a second name, to have it back if others fail."""
         if self._temporary and self._mode is not None:
@@ -147,10 +152,14 @@ class Sink:
             cleanup.temporaries.discard(str(self._temporary))
             self._temporary = None
 
-    def sync_folder(self) -> None:
-        """The new name is on the disk too."""
-        if self._placed and self._durable:
-            with self._named():
+    def settle(self) -> None:
+        """All are placed: the old file is not needed any more, and the new name is kept."""
+        with self._named():
+            if self._old:
+                self._old.unlink()
+                cleanup.temporaries.discard(str(self._old))
+                self._old = None
+            if self._placed and self._durable:
                 _sync_folder(self._target.parent)
 
     def restore(self) -> None:
@@ -231,7 +240,7 @@ class Outputs:
                 sink.discard()
 
     def _place(self) -> None:
-        if len(self._sinks) > 1:
+        if sum(sink.is_file for sink in self._sinks) > 1:
             for sink in self._sinks:
                 sink.keep_old()
         try:
@@ -242,7 +251,7 @@ class Outputs:
                 sink.restore()
             raise
         for sink in self._sinks:
-            sink.sync_folder()
+            sink.settle()
 
 
 def _new_mode() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -134,9 +135,14 @@ class Seekable:
             return self._stream.read(count)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place."""
+        """Go to a place; that there is none is the archive's fault, and `zipfile` may try it."""
         with named(self._name, "reading"):
-            return self._stream.seek(offset, whence)
+            try:
+                return self._stream.seek(offset, whence)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        raise io.UnsupportedOperation("a place before the beginning")
 
     def tell(self) -> int:
         """The place where the next bytes come from."""

@@ -14,6 +14,7 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
+    from xentcli.formats.outputs import Outputs
     from xentcli.formats.reader import Reader
     from xentcli.formats.style import TextStyle
     from xentcli.problem import Extras
@@ -45,7 +46,7 @@ def text_style(given: dict[str, Any]) -> TextStyle:
 
 
 @contextmanager
-def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
+def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
     """Open everything that the command names; `-` stands for standard input, once."""
     from xentcli.formats import How, load, open_reader
     from xentcli.problem import Extras
@@ -55,6 +56,7 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
     if numbers["upstream"] is not None:
         del paths["upstream"]
     stdin_once(tuple(paths.values()))
+    outputs.spare(paths.values())
     state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
     style = text_style(given)
     how = How(given["input_format"], given["key"], style, "--key", given["dtype"])

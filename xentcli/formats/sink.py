@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
 import tempfile
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from xentcli import cleanup
 from xentcli.errors import FileError, OptionError, visible
@@ -45,6 +45,7 @@ class Sink:
             raise OptionError("command line", "an output's name is empty")
         self.path = path
         self.name = "<stdout>" if path == "-" else visible(path)
+        self._identity: tuple[int, int] | None = None
         self._temporary: Path | None = None
         self._old: Path | None = None  # another name of the file that is replaced
         self._placed = False
@@ -54,17 +55,20 @@ class Sink:
         self._keep = no_clobber
         try:
             with self._named():
-                self._stream = self._stdout() if path == "-" else self._file()
+                self._stream = self._open()
+                if not self._temporary:
+                    self._identity = _identity(os.fstat(self._stream.fileno()))
         except BaseException:
             self._remove()
             raise
 
-    @staticmethod
-    def _stdout() -> IO[bytes]:
-        if sys.stdout is None:
+    def _open(self) -> IO[bytes]:
+        if self.path == "-" and sys.stdout is None:
             raise FileError("<stdout>", "standard output is closed")
-        raw = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
-        return io.BufferedWriter(raw, BUFFER)
+        number = 1 if self.path == "-" else _descriptor(self.path)
+        if number is None:
+            return self._file()
+        return io.BufferedWriter(io.FileIO(number, "wb", closefd=False), BUFFER)
 
     def _file(self) -> IO[bytes]:
         if self.path.endswith(os.sep):
@@ -82,7 +86,8 @@ class Sink:
         if state and self._keep:
             raise self._exists()
         self._target = Path(os.path.realpath(self.path))  # a symlink stays, its target changes
-        self._mode = stat.S_IMODE(state.st_mode) if state else None
+        if state:
+            self._mode, self._identity = stat.S_IMODE(state.st_mode), _identity(state)
         return self._beside()
 
     def _beside(self) -> IO[bytes]:
@@ -129,6 +134,21 @@ class Sink:
     def _durable(self) -> bool:
         """A file that is replaced must not be lost in a crash of the machine."""
         return self._fsync or self._mode is not None
+
+    def is_called(self, path: str) -> bool:
+        """Whether a path is this one's, or leads to the same place."""
+        leads_here = path != "-" and os.path.realpath(path) == str(self._target)
+        return path == self.path or leads_here
+
+    def same(self, other: Sink) -> bool:
+        """Whether one is written in place into the file or pipe that the other is too."""
+        in_place = not (self.is_file and other.is_file)
+        return in_place and self._identity is not None and self._identity == other._identity
+
+    def spoils(self, state: os.stat_result) -> bool:
+        """Whether it is written in place into this plain file."""
+        plain = stat.S_ISREG(state.st_mode)
+        return plain and not self.is_file and self._identity == _identity(state)
 
     @property
     def is_file(self) -> bool:
@@ -204,54 +224,21 @@ class Sink:
             cleanup.temporaries.discard(str(path))
 
 
-class Outputs:
-    """All destinations of one command: every one is new afterwards, or none."""
+def _descriptor(path: str) -> int | None:
+    """The number of the open file that a path like /dev/fd/3 is.
 
-    def __init__(self, *, no_clobber: bool = False, fsync: bool = False) -> None:
-        self._how: dict[str, Any] = {"no_clobber": no_clobber, "fsync": fsync}
-        self._sinks: list[Sink] = []
+    To open the path would begin at the start of that file, and a rename would replace it: what
+    others have written there before would be lost.
+    """
+    if path in ("/dev/stdout", "/dev/stderr"):
+        return 1 if path == "/dev/stdout" else 2
+    match = re.fullmatch(r"(?:/dev|/proc/self)/fd/([0-9]{1,9})", path)
+    return int(match[1]) if match and os.name == "posix" else None
 
-    def __enter__(self) -> Outputs:
-        return self
 
-    def open(self, path: str) -> Sink:
-        """Another destination; the same one twice is an error."""
-        for sink in self._sinks:
-            if sink.path == path or (path != "-" and os.path.realpath(path) == str(sink._target)):
-                raise OptionError(visible(path), "is named as output twice")
-        sink = Sink(path, **self._how)
-        self._sinks.append(sink)
-        return sink
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                for sink in self._sinks:
-                    sink.finish()
-                with cleanup.held():
-                    self._place()
-        finally:
-            for sink in self._sinks:
-                sink.discard()
-
-    def _place(self) -> None:
-        if sum(sink.is_file for sink in self._sinks) > 1:
-            for sink in self._sinks:
-                sink.keep_old()
-        try:
-            for sink in self._sinks:
-                sink.place()
-        except BaseException:
-            for sink in self._sinks:
-                sink.restore()
-            raise
-        for sink in self._sinks:
-            sink.settle()
+def _identity(state: os.stat_result) -> tuple[int, int] | None:
+    """What is equal for two names of one file or pipe; None for a device, which may be shared."""
+    return None if stat.S_ISCHR(state.st_mode) else (state.st_dev, state.st_ino)
 
 
 def _new_mode() -> int:

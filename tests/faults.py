@@ -21,7 +21,17 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from cli import LOGITS, TARGETS, Result, assert_clean, assert_error, contents, environment, npy
+from cli import (
+    LOGITS,
+    TARGETS,
+    Result,
+    assert_clean,
+    assert_error,
+    contents,
+    environment,
+    heed_interrupts,
+    npy,
+)
 from cli import temporaries as temporaries_in
 
 # Operations by their names in the table, with the system calls that they are on one machine or
@@ -110,7 +120,7 @@ class Call:
     """A system call in strace's log: the `number`-th of its name in its thread.
 
     A thread that is not the first one begins to count where the interpreter started too; so
-    reads are counted for their `path` alone there.
+    calls on an input are counted for its `path` alone there.
     """
 
     name: str
@@ -178,6 +188,7 @@ class Place:
                 capture_output=True,
                 env=environment(PYTHONDONTWRITEBYTECODE="1", OPENBLAS_NUM_THREADS="1"),
                 timeout=60,
+                preexec_fn=heed_interrupts,
                 check=False,
             )
         return Result(done.returncode, done.stdout, done.stderr.decode())
@@ -189,8 +200,8 @@ class Place:
             if match := re.match(r"(\d+) +(\w+)\((.*)", line):
                 thread, name, text = match.groups()
                 first = first or thread
-                read = re.match(rf"\d+<{re.escape(str(self.folder))}/(\w+\.\w+)>", text)
-                path = read[1] if read and thread != first else None
+                found = re.search(rf"{re.escape(str(self.folder))}/(\w+\.\w+)\b", text)
+                path = found[1] if found and thread != first else None
                 count[thread, name, path] += 1
                 yield Call(name, count[thread, name, path], text, path)
 
@@ -248,7 +259,7 @@ class Place:
         assert out.startswith(result.out), "wrong bytes on standard output"
         if what in STOPS:
             assert result.code == -getattr(signal, what), f"exit code {result.code}"
-            assert re.fullmatch(r"(xent: loss [^\n]*\n)?", result.err), result.err
+            assert re.fullmatch(r"(xent: (loss|softmax) [^\n]*\n)?", result.err), result.err
             return
         assert_error(Result(result.code, b"", result.err), 4)
         self.check_name(result.err, text)

@@ -32,12 +32,15 @@ strace = pytest.mark.skipif(NO_STRACE is not None, reason=NO_STRACE or "")
 
 
 def few(place):
-    """One error for the last call of each operation on each file, and the kills that matter."""
-    last = {}
+    """One error for the first and the last call of each operation on each file, and kills."""
+    first, last = {}, {}
     for call in place.clean[2]:
         if call.operation not in ("stat", "seek"):
-            last[call.operation, re.split(r"[,)]", re.sub(r"\.xent-\w+", "", call.text))[0]] = call
-    for number, call in enumerate(last.values()):
+            key = call.operation, re.split(r"[,)]", re.sub(r"\.xent-\w+", "", call.text))[0]
+            first.setdefault(key, call)
+            last[key] = call
+    chosen = {call.text: call for call in (*first.values(), *last.values())}
+    for number, call in enumerate(chosen.values()):
         errors = [what for what in faults.CALLS[call.operation][1] if what.startswith("E")]
         yield Fault(call, errors[number % len(errors)])
         if call.operation in ("write", "fsync", "rename", "link"):

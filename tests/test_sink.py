@@ -361,6 +361,65 @@ def test_a_failing_step_at_the_end_is_told_and_leaves_the_old_file(
     assert_unchanged(files, before)
 
 
+def failing(monkeypatch, place, name, error, after=0):
+    """Make a function fail once, after some successes."""
+    real, calls = getattr(place, name), []
+
+    def function(*arguments, **more):
+        calls.append(arguments)
+        if len(calls) == after + 1:
+            raise error
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(place, name, function)
+
+
+@pytest.mark.parametrize(
+    ("old", "flag"),
+    [
+        ([], []),
+        (["g.npy"], []),
+        (["loss.txt"], []),
+        (["g.npy", "loss.txt"], []),
+        ([], ["-n"]),
+    ],
+    ids=str,
+)
+def test_a_failing_second_rename_takes_the_first_one_back(
+    old, flag, files, capfdbinary, monkeypatch
+):
+    for name in old:
+        (files / name).write_bytes(b"old")
+    before = contents(files)
+    place, name = (os, "link") if flag else (Path, "replace")
+    failing(monkeypatch, place, name, FileExistsError(17, "File exists"), after=1)
+    result = inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", "loss.txt", *flag)
+    assert_error(result, 4, "loss.txt")
+    assert_unchanged(files, before)
+
+
+def test_two_old_files_are_replaced_where_there_are_no_hard_links(files, capfdbinary, monkeypatch):
+    for name in ("g.npy", "loss.txt"):
+        (files / name).write_bytes(b"old")
+    failing(monkeypatch, os, "link", PermissionError(1, "Operation not permitted"))
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", "loss.txt"))
+    assert_gradient("g.npy")
+    assert sorted(contents(files)) == ["g.npy", "l.npy", "loss.txt", "t.npy"]
+
+
+def test_a_file_system_without_modes_takes_new_files(files, capfdbinary, monkeypatch):
+    failing(monkeypatch, Path, "chmod", PermissionError(1, "Operation not permitted"))
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert_gradient("g.npy")
+
+
+def test_a_temporary_that_cannot_be_used_is_removed(files, capfdbinary, monkeypatch):
+    before = contents(files)
+    failing(monkeypatch, os, "fdopen", OSError(12, "Cannot allocate memory"))
+    assert_error(inside(capfdbinary, *GRAD, "-o", "g.npy"), 4, "g.npy", "Cannot allocate memory")
+    assert_unchanged(files, before)
+
+
 @pytest.fixture
 def steps(monkeypatch):
     """The names of what is done to files, in order."""

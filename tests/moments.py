@@ -121,7 +121,7 @@ def check(folder, before, number, code, err):
     assert re.fullmatch(r"(xent: (note: |loss |softmax |compiling)[^\n]*\n)*", err), err
 
 
-def stop_reading(folder, command, rounds):
+def stop_reading(folder, command, rounds, count=10):
     """`COMMAND | head -c 10`: how long each round took beyond the reading."""
     for _ in range(rounds):
         reader = subprocess.Popen(
@@ -131,14 +131,14 @@ def stop_reading(folder, command, rounds):
             stderr=subprocess.PIPE,
             env=environment(),
         )
-        assert len(reader.stdout.read(10)) == 10
+        assert len(reader.stdout.read(count)) == count
         reader.stdout.close()
         started = time.monotonic()
         code = _wait(reader)
         err = reader.stderr.read().decode()
         reader.stderr.close()
-        assert code in (-signal.SIGPIPE, 0), f"exit code {code}: {err}"
-        assert code == 0 or err == "", err
+        assert code == -signal.SIGPIPE, f"exit code {code}: {err}"
+        assert err == "", err
         yield time.monotonic() - started, code
 
 
@@ -148,14 +148,48 @@ READ_LITTLE = {
     "large text": "softmax l.npy -f csv --backend numpy",
     "large JSON": "softmax l.npy -f json --backend numpy",
     "large archive": "softmax l.npy -f npz --backend numpy",
-    "small": "grad small.npy small-t.npy",
     "loss of each row": "loss l.npy t.npy --reduction none",
 }
+READ_NOTHING = {
+    "small": "grad small.npy small-t.npy",
+    "one number": "loss small.npy small-t.npy",
+    "facts": "inspect small.npy",
+}
+
+
+class Table:
+    """What was found, by the work."""
+
+    def __init__(self):
+        self.wrong = []
+        self._longest, self._codes = defaultdict(float), defaultdict(list)
+
+    def add(self, name, rounds):
+        """Go through (seconds, exit code) of some rounds; the first that is wrong is the last."""
+        try:
+            for seconds, code in rounds:
+                self._longest[name] = max(self._longest[name], seconds)
+                self._codes[name].append(code)
+        except AssertionError as error:
+            self.wrong.append(f"{name}: {error}")
+
+    def __str__(self):
+        lines = [f"{'work':20} rounds  longest  exit codes"]
+        for name, found in self._codes.items():
+            numbers = ", ".join(f"{found.count(code)} x {code}" for code in sorted(set(found)))
+            lines.append(f"{name:20} {len(found):6} {self._longest[name]:6.3f} s  {numbers}")
+        return "\n".join([*self.wrong, *lines, ""])
+
+
+def at_random(folder, work, rounds):
+    """Stop the work so often, each time at another moment."""
+    for turn in range(rounds):
+        yield stop(folder, work, random.random() * work.seconds, STOPS[turn % 3])
 
 
 def main(rounds):
     """Everything, often."""
-    wrong, longest, codes = [], defaultdict(float), defaultdict(list)
+    table = Table()
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         prepare(folder, 300_000)
@@ -164,28 +198,13 @@ def main(rounds):
             words = [*XENT, *command.split(), *["--backend", "cpu", "-q", "-o", "g.npy"]]
             subprocess.run(words, cwd=folder, env=environment(), check=True)
         for name, work in WORKS.items():
-            for turn in range(rounds):
-                moment, number = random.random() * work.seconds, STOPS[turn % 3]
-                try:
-                    lived, code = stop(folder, work, moment, number)
-                except AssertionError as error:
-                    wrong.append(f"{name}, {number.name} after {moment:.3f} s: {error}")
-                    continue
-                longest[name] = max(longest[name], lived)
-                codes[name].append(code)
+            table.add(name, at_random(folder, work, rounds))
         for name, command in READ_LITTLE.items():
-            try:
-                for seconds, code in stop_reading(folder, command, rounds):
-                    longest[name] = max(longest[name], seconds)
-                    codes[name].append(code)
-            except AssertionError as error:
-                wrong.append(f"{name}: {error}")
-    lines = [f"{'work':20} rounds  longest  exit codes"]
-    for name, found in codes.items():
-        numbers = ", ".join(f"{found.count(code)} x {code}" for code in sorted(set(found)))
-        lines.append(f"{name:20} {len(found):6} {longest[name]:6.3f} s  {numbers}")
-    sys.stdout.write("\n".join([*wrong, *lines]) + "\n")
-    return 1 if wrong else 0
+            table.add(name, stop_reading(folder, command, rounds))
+        for name, command in READ_NOTHING.items():
+            table.add(name, stop_reading(folder, command, 10 * rounds, count=0))
+    sys.stdout.write(str(table))
+    return 1 if table.wrong else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -336,23 +335,21 @@ def _all_of(name, part, parts):
 
 def main(names):
     """Try everything, print the table and what is wrong."""
-    assert not missing(), missing()
-    table, wrong, parts = defaultdict(Counter), [], os.cpu_count() or 1
+    if reason := missing():
+        sys.exit(reason)
+    table, problems, parts = defaultdict(Counter), [], os.cpu_count() or 1
+    jobs = [(name, part, parts) for name in names or JOBS for part in range(parts)]
     with ThreadPoolExecutor(parts) as pool:
-        for name, part in product(names or JOBS, range(parts)):
-            pool_run = pool.submit(_all_of, name, part, parts)
-            wrong.append((name, pool_run))
-    problems = []
-    for name, future in wrong:
-        for fault, word, error in future.result():
-            table[fault.call.operation, fault.what][word] += 1
-            if error:
-                problems.append(f"{name}: {fault}: {error}")
+        for (name, *_), done in zip(jobs, pool.map(lambda job: _all_of(*job), jobs), strict=True):
+            for fault, word, error in done:
+                table[fault.call.operation, fault.what][word] += 1
+                if error:
+                    problems.append(f"{name}: {fault}: {error}")
     lines = [f"{'operation':10} {'fault':8} {'N':>4}  outcomes"]
     for (operation, what), words in sorted(table.items()):
         outcomes = ", ".join(f"{count} x ({word})" for word, count in sorted(words.items()))
         lines.append(f"{operation:10} {what:8} {sum(words.values()):4}  {outcomes}")
-    sys.stdout.write("\n".join([*problems, *lines]) + "\n")
+    sys.stdout.write("\n".join([*problems, *lines, ""]))
     return 1 if problems else 0
 
 

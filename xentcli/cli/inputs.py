@@ -15,6 +15,7 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
+    from xentcli.formats.outputs import Outputs
     from xentcli.formats.reader import Reader
     from xentcli.formats.style import TextStyle
     from xentcli.problem import Extras
@@ -46,7 +47,7 @@ def text_style(given: dict[str, Any]) -> TextStyle:
 
 
 @contextmanager
-def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
+def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
     """Open everything that the command names; `-` stands for standard input, once."""
     from xentcli.formats import How, load, open_reader
     from xentcli.problem import Extras
@@ -56,6 +57,7 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
     if numbers["upstream"] is not None:
         del paths["upstream"]
     stdin_once(tuple(paths.values()))
+    outputs.spare(paths.values())
     state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
     style = text_style(given)
     how = How(given["input_format"], given["key"], style, "--key", given["dtype"])

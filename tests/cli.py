@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 XENT = [sys.executable, "-m", "xentcli"]
-TIMEOUT = 30
+TIMEOUT = 120  # seconds: a guard against hanging, and no measure of speed
 ESCAPE = "\x1b"
 
 # Logits, targets and what comes out of them, simple enough to be known without a program: in

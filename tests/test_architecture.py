@@ -40,8 +40,10 @@ COMPILED = (
     "arithmetic",
     "cpu",
     "exponential",
+    "flow",
     "formulas",
     "kinds",
+    "lanes",
     "limits",
     "memory",
     "pipeline",
@@ -50,6 +52,7 @@ COMPILED = (
     "simd",
     "sweeps",
     "tiles",
+    "turning",
 )
 
 ONLY_IN = {

@@ -145,6 +145,20 @@ def test_rows_are_found_in_every_kind_of_file(kind, files, capfdbinary, rng):
         assert data["logits"] == x[row].tolist()
 
 
+@pytest.mark.parametrize("source", ["x.csv", "-"])
+def test_rows_are_found_in_a_table_that_is_not_held(source, files, capfdbinary, monkeypatch):
+    from xentcli.formats import table
+
+    monkeypatch.setattr(table, "AHEAD", 8)
+    x = np.arange(200.0).reshape(40, 5)
+    np.savetxt("x.csv", x, delimiter=",")
+    np.save("y.npy", np.zeros(40, int))
+    stdin = (files / "x.csv").read_bytes() if source == "-" else b""
+    for row in (0, 1, 2, 17, 39):
+        data = explained(capfdbinary, source, "y.npy", "--row", row, stdin=stdin)
+        assert data["logits"] == x[row].tolist()
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
     ("shape", "axis"), [((3, 4, 5), 1), ((3, 4, 5), 2), ((4, 6), 0), ((2, 4, 3, 2), 1)]

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from cli import (
 from helpers import assert_same_bits
 
 from xentcli.formats import text
+from xentcli.formats.source import Source
 
 NO_NUMBERS = {
     "abc": "abc",
@@ -124,7 +126,7 @@ def test_a_bad_table_in_a_pipe_is_one_error(name, tmp_path):
 
 def read(data, *options):
     """A table as the library reads it."""
-    return text.read(data, "a table", *options)
+    return text.Reader(Source(io.BytesIO(data), "a table"), *options).read(sys.maxsize)
 
 
 TABLE = np.array([[1.0, 2.0], [3.0, 4.5]])
@@ -220,6 +222,14 @@ def test_every_float16_survives_as_text():
     text.write(stream, array)
     with np.errstate(over="ignore"):
         assert_same_bits(read(stream.getvalue()).astype("f2"), array)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int16])
+def test_whole_numbers_are_written_without_a_point(dtype):
+    stream = io.BytesIO()
+    text.write(stream, np.array([3, 0, 100], dtype))
+    text.write(stream, np.array([[1, 2]], dtype), ";")
+    assert stream.getvalue() == b"3\n0\n100\n1;2\n"
 
 
 @pytest.mark.parametrize(

@@ -348,3 +348,98 @@ def test_a_failure_in_any_thread_is_raised_and_ends_the_others():
             with pytest.raises(OSError, match="this one"):
                 Overlap().run(map(parts[0], range(100)), parts[1], parts[2])
     wait_for(lambda: threading.active_count() == before)
+
+
+@pytest.fixture
+def table(job, monkeypatch):
+    """The job as text; only very few numbers are held."""
+    monkeypatch.setattr("xentcli.formats.table.AHEAD", C)
+    for name in "xtqv":
+        np.savetxt(f"{name}.csv", np.load(f"{name}.npy"), delimiter=",", fmt="%.9g")
+    monkeypatch.setattr(stream, "SLAB", 3 * C)
+    return job
+
+
+def shown(result):
+    return from_npy(result.out) if result.code == 0 else result
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [
+        ("x.csv", "t.npy"), ("x.csv", "t.csv"), ("x.npy", "t.csv"), ("x.csv", "q.npy"),
+        ("x.csv", "q.csv"), ("x.npy", "q.csv"), ("-", "t.csv"), ("-", "t.npy"), ("-", "q.npy"),
+        ("-", "q.csv"), ("x.npy", "-t"), ("x.npy", "-q"), ("x.csv", "-t"), ("x.csv", "-q"),
+    ],
+)  # fmt: skip
+def test_tables_stream_on_either_side(logits, targets, table, capfdbinary):
+    stdin = b""
+    if logits == "-":
+        stdin = (table / "x.csv").read_bytes()
+    if targets[0] == "-":
+        stdin = (table / f"{targets[1]}.csv").read_bytes()
+    arguments = [logits, "-" if targets[0] == "-" else targets]
+    dtype = ["--dtype", "f32"] if logits != "x.npy" else []
+    given = ["grad", *arguments, *dtype, "-q", "-f", "npy"]
+    result = inside(capfdbinary, *given, stdin=stdin)
+    x, t, q = arrays()[:3]
+    if targets != "q.npy":
+        q = np.loadtxt("q.csv", delimiter=",")
+    assert_same_bits(shown(result), cross_entropy(x, q if "q" in targets else t).grad)
+
+
+def test_two_tables_in_pipes_of_which_nobody_knows_the_length(job):
+    """A process of its own holds a million numbers, so the tables are longer."""
+    x = np.tile(np.load("x.npy").astype(float), (3000, 1))
+    np.savetxt("x.csv", x, delimiter=",", fmt="%.17g")
+    np.savetxt("q.csv", softmax(x), delimiter=",", fmt="%.17g")
+    result = bash("xent grad <(cat x.csv) <(cat q.csv) --dtype f64 -q -f npy")
+    assert (result.code, result.err) == (0, "")
+    assert_same_bits(from_npy(result.out), cross_entropy(x, softmax(x)).grad)
+
+
+@pytest.mark.parametrize("source", ["x.csv", "-"])
+@pytest.mark.parametrize("format", ["csv", "npy", "json"])
+def test_softmax_of_a_table(source, format, table, capfdbinary):
+    stdin = (table / "x.csv").read_bytes() if source == "-" else b""
+    result = inside(capfdbinary, "softmax", source, "-q", "-f", format, stdin=stdin)
+    np.save("x8.npy", np.loadtxt("x.csv", delimiter=","))
+    assert result == inside(capfdbinary, "softmax", "x8.npy", "-q", "-f", format)
+    assert result.code == 0
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\n\n", "\r\n \n\n"])
+def test_blank_lines_at_the_end_of_a_long_table_do_not_count(ending, table, capfdbinary):
+    path = table / "x.csv"
+    path.write_text("0,0\n" * 99 + "0,0" + ending)
+    result = inside(capfdbinary, "softmax", "x.csv", "-q", "-f", "npy")
+    assert shown(result).shape == (100, 2)
+    result = inside(capfdbinary, "softmax", "-", "-q", "-f", "npy", stdin=path.read_bytes())
+    assert shown(result).shape == (100, 2)
+
+
+@pytest.mark.parametrize(("rows", "words"), [(N + 1, "has 37 rows, 38 "), (N - 1, "more than 36 ")])
+def test_b94_a_table_with_more_or_fewer_rows_than_targets(rows, words, table, capfdbinary):
+    np.save("t.npy", np.zeros(rows, int))
+    stdin = (table / "x.csv").read_bytes()
+    before = contents(table)
+    assert_error(inside(capfdbinary, "grad", "-", "t.npy", "-o", "g", stdin=stdin), 1, words)
+    assert contents(table) == before
+
+
+def test_b62_a_bad_target_in_the_last_line_leaves_no_output(table, capfdbinary):
+    lines = (table / "t.csv").read_text().splitlines()
+    (table / "t.csv").write_text("\n".join([*lines[:-1], "11"]))
+    before = contents(table)
+    result = inside(capfdbinary, "grad", "x.csv", "t.csv", "-o", "g.csv")
+    assert_error(result, 1, "t.csv", "1 of 37", "row 36 is 11")
+    assert contents(table) == before
+
+
+def test_a_mistake_in_a_long_table_is_at_its_line(table, capfdbinary):
+    lines = (table / "x.csv").read_text().splitlines()
+    lines[30] = lines[30].replace(",", ",x", 1)
+    (table / "x.csv").write_text("\n".join(lines))
+    result = inside(capfdbinary, "grad", "x.csv", "t.csv", "-o", "g.csv")
+    assert_error(result, 1, "x.csv: line 31, column 2: 'x")
+    assert not Path("g.csv").exists()

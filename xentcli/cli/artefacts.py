@@ -12,7 +12,8 @@ from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
     from xentcli.dtypes import Array
-    from xentcli.formats.sink import Outputs, Sink
+    from xentcli.formats.outputs import Outputs
+    from xentcli.formats.sink import Sink
     from xentcli.formats.writer import Writer
     from xentcli.loss import CrossEntropy
     from xentcli.notes import NonfiniteEntries
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def open_outputs(given: dict[str, Any]) -> Outputs:
     """The command's destinations, all new at the end or all old."""
-    from xentcli.formats.sink import Outputs
+    from xentcli.formats.outputs import Outputs
 
     return Outputs(no_clobber=given["no_clobber"], fsync=given["fsync"])
 

@@ -94,7 +94,7 @@ def _check(chosen: list[Example], given: dict[str, Any]) -> None:
 
 def _write(chosen: list[Example], given: dict[str, Any]) -> None:
     from xentcli.formats import save
-    from xentcli.formats.sink import Outputs
+    from xentcli.formats.outputs import Outputs
     from xentcli.formats.style import TextStyle
     from xentcli.formats.writer import Format
 

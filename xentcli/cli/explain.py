@@ -91,6 +91,7 @@ def explain(**given: Any) -> None:
 
 def _derivation(given: dict[str, Any]) -> Derivation:
     from xentcli.derivation.found import from_readers
+    from xentcli.formats.outputs import Outputs
 
     inline = given["values"] is not None or given["target"] is not None
     if inline:
@@ -101,7 +102,7 @@ def _derivation(given: dict[str, Any]) -> Derivation:
             "LOGITS and TARGETS are needed, or --logits and --target",
             "xent explain --logits 1,2,3 --target 0",
         )
-    with open_inputs(given) as inputs:
+    with open_inputs(given, Outputs()) as inputs:  # nothing is written while it is read
         assert inputs.targets
         options = loss_options_of(given)
         return from_readers(inputs.logits, inputs.targets, options, inputs.extras, given["row"])

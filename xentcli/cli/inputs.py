@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from xentcli.cli.console import state
@@ -15,6 +16,7 @@ from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
     from xentcli.formats import How
+    from xentcli.formats.outputs import Outputs
     from xentcli.formats.reader import Reader
     from xentcli.formats.style import TextStyle
     from xentcli.problem import Extras
@@ -46,7 +48,7 @@ def text_style(given: dict[str, Any]) -> TextStyle:
 
 
 @contextmanager
-def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
+def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
     """Open everything that the command names; `-` stands for standard input, once.
 
     Logits and targets may also be readers, of numbers from the command line.
@@ -59,6 +61,7 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
     if numbers["upstream"] is not None:
         del paths["upstream"]
     stdin_once(tuple(paths.values()))
+    outputs.spare(path for path in paths.values() if isinstance(path, str))
     state()["names"] = {role: _name(path) for role, path in paths.items()}
     style = text_style(given)
     how = How(given["input_format"], given["key"], style, "--key", given["dtype"])
@@ -68,6 +71,7 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
         if "targets" in paths:
             how = How(given["target_format"], given["target_key"], style, "--target-key")
             targets = stack.enter_context(_opened(paths.pop("targets"), how))
+            _tell_rows(logits, targets)
             targets = _line_as_targets(targets, logits.shape)
         beside = {role: load(path, How(style=style)) for role, path in paths.items()}
         upstream = beside.pop("upstream", numbers["upstream"])
@@ -101,6 +105,19 @@ def _number(text: str | None) -> float | None:
     if not math.isfinite(value):
         raise OptionError("upstream", f"{text} is not allowed: a finite number, or a file")
     return value
+
+
+def _tell_rows(logits: Reader, targets: Reader) -> None:
+    """A long table in a pipe does not say how many lines it has; the array beside it does."""
+    from xentcli.formats import is_text
+    from xentcli.formats.table import TableReader
+
+    for one, other in ((logits, targets), (targets, logits)):
+        if isinstance(one, TableReader) and one.rows is None:
+            if isinstance(other, TableReader) and other.rows is None:
+                other.count()
+            a_line = is_text(other) and other.shape[0] == 1
+            one.assume(prod(other.shape) if a_line else prod(other.shape[:1]))
 
 
 def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:

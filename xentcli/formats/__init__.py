@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from xentcli.dtypes import NAMES, Array, narrow
+from xentcli.dtypes import Array
 from xentcli.errors import OptionError
 from xentcli.formats import foreign, npy, npz, text
-from xentcli.formats.reader import Held, Reader, of_npy
+from xentcli.formats.reader import Reader, of_npy
 from xentcli.formats.sink import Writable
 from xentcli.formats.source import Source, open_source
 from xentcli.formats.style import TextStyle
+from xentcli.formats.table import of_table
 from xentcli.formats.writer import Format, create_writer
 
 READABLE = ("npy", "npz", "csv", "tsv")
@@ -82,12 +83,8 @@ def open_reader(path: str, how: How = How()) -> Iterator[Reader]:
 
 def of_text(source: Source, format: str, how: How) -> Reader:
     """The reader for a table of numbers in text."""
-    delimiter = how.style.between(format)
-    text.refuse_binary(source.peek(text.LOOK), source.name)
-    array = text.read(source.read_all(), source.name, delimiter, how.style.header)
-    return Held(
-        array if how.dtype == "auto" else narrow(array, NAMES[how.dtype]), source.name, format
-    )
+    table = text.Reader(source, how.style.between(format), how.style.header)
+    return of_table(table, source, format, how.dtype)
 
 
 def load(path: str, how: How = How()) -> Array:

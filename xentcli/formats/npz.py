@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
+from typing import Any, cast
 
 from xentcli.errors import FormatError, OptionError, plural, visible
 from xentcli.formats import foreign
@@ -28,7 +29,7 @@ MOST_DEFLATED = 1032  # the largest ratio that deflate can reach
 def members(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
     """The archive and the names of its arrays. What cannot be searched is read whole."""
     try:
-        archive = zipfile.ZipFile(source.file or io.BytesIO(source.read_all()))
+        archive = zipfile.ZipFile(cast(Any, source.file or io.BytesIO(source.read_all())))
     except _BROKEN as error:
         raise FormatError(source.name, f"not an .npz file: {error}") from error
     foreign.refuse_archive(archive.namelist(), source.name)

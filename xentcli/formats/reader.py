@@ -27,10 +27,13 @@ class Reader(Protocol):
 
     name: str
     format: str
-    shape: tuple[int, ...]
     dtype: np.dtype[Any]
     unit: int
     best: int  # numbers at a time, at least, if that is more than usual
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole array."""
 
     def room(self, count: int) -> Array | None:
         """Memory that so many numbers can be read into, where that saves a copy."""

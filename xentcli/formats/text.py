@@ -1,91 +1,152 @@
 """Numbers in text: CSV, TSV and any other one-character delimiter.
 
-NumPy's reader is exact and fast, and it lets pass what a person would call a mistake: blank
-lines, comments, `1_000`, `1e400`. So the characters are checked first, NumPy does the work, and
-when anything is wrong the lines are read again, slowly, to say where.
+What a person would call a mistake is one here: blank lines, comments, `1_000`, `1e400`. Nearly
+every cell is read and checked by `numerals`, thousands at a time. The others are read one by one,
+and when anything is wrong the lines are walked through again, slowly, to say where.
 """
 
 from __future__ import annotations
 
-import io
+import math
 import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from xentcli.dtypes import BF16, Array, widen
-from xentcli.errors import FormatError, visible
+from xentcli.errors import FormatError, plural, visible
+from xentcli.formats.digits import encode
+from xentcli.formats.lines import CHUNK, Lines
+from xentcli.formats.numerals import LONGEST, Cells, parse
 from xentcli.formats.sink import Writable
+from xentcli.formats.source import Source
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
-_WORDS = re.compile(rb"nan|inf", re.IGNORECASE)
-_LETTERS = b"0123456789+-.eEnaifNAIFtyTY \r\n"
-_BLANK_LINE = re.compile(rb"\A[ \r]*\n|\n[ \r]*\n")
-_LONE_CR = re.compile(rb"\r(?!\n)")
-LOOK = 4096  # bytes that are looked at before all are read
-_LONGEST = 1000  # characters in a cell
+_KNOWN = {word: float(word) for word in (b"nan", b"inf", b"-inf")}
+_LOOK = 4096  # bytes that are looked at before all are read
+_PIECE = 2 * CHUNK  # bytes that are parsed at a time, however long a line is
 
 
-def read(data: bytes, where: str, delimiter: str = ",", header: bool = False) -> Array:
-    """A table of numbers as float64, (lines, cells)."""
-    data = _without_mark(data, where)
-    first = 1
-    if header:
-        _, _, data = data.partition(b"\n")
-        first = 2
-    if not data.strip():
-        raise FormatError(where, "the file is empty" if first == 1 else "only a header line")
-    data = data.rstrip(b" \r\n")
-    clean = not data.translate(None, _LETTERS + delimiter.encode())
-    longest = max(map(len, data.replace(b"\n", delimiter.encode()).split(delimiter.encode())))
-    if not clean or longest > _LONGEST or _BLANK_LINE.search(data) or _LONE_CR.search(data):
-        _complain(data, where, delimiter, first)
-    try:
-        table = np.loadtxt(
-            io.StringIO(data.decode("ascii")), delimiter=delimiter, comments=None, ndmin=2
-        )
-    except ValueError:
-        _complain(data, where, delimiter, first)
-    special = np.count_nonzero(~np.isfinite(table))
-    if special and special != len(_WORDS.findall(data)):
-        _complain(data, where, delimiter, first)  # nan and inf are numbers here, 1e400 is not
-    return table
+class Reader:
+    """A table of numbers, some lines at a time."""
+
+    def __init__(self, source: Source, delimiter: str = ",", header: bool = False) -> None:
+        _look(source)
+        self._where = source.name
+        self._delimiter = delimiter
+        self._lines = Lines(source)
+        if header:
+            self._lines.skip()
+        self._first, text = self._lines.read()
+        if not text:
+            raise FormatError(self._where, "only a header line" if header else "the file is empty")
+        self.width = 0
+        self._ready = self._parse(self._first, text)
+        self.width = self._ready.shape[1]
+
+    def read(self, lines: int) -> Array:
+        """The next lines as float64, (lines, width); fewer only at the end."""
+        parts = [np.empty((0, self.width))]
+        while lines and len(self._ready):
+            parts.append(self._ready[:lines])
+            lines -= len(parts[-1])
+            self._ready = self._ready[len(parts[-1]) :]
+            if not len(self._ready):
+                number, text = self._lines.read()
+                if text:
+                    self._ready = self._parse(number, text)
+        return np.concatenate(parts)
+
+    def lines_left(self) -> int:
+        """How many lines are still to be read; they can be read all the same."""
+        return len(self._ready) + self._lines.left()
+
+    def _parse(self, number: int, text: bytes) -> Array:
+        """Complete lines as numbers; the first of them has this number."""
+        parts, lasts, count = [], [], 0
+        for piece in _pieces(text, self._delimiter.encode()):
+            cells = parse(piece, self._delimiter.encode())
+            if not _complete(piece, cells):
+                raise self._mistake(number, text)
+            parts.append(cells.values)
+            lasts.append(cells.last + count)
+            count += len(cells.values)
+        widths = np.diff(np.concatenate(lasts), prepend=-1)
+        if np.any(widths != (self.width or widths[0])):
+            raise self._mistake(number, text)
+        return np.concatenate(parts).reshape(len(widths), -1)
+
+    def _mistake(self, number: int, text: bytes) -> FormatError:
+        """The first thing that is wrong in lines that cannot be read."""
+        width = self.width
+        for place, raw in enumerate(text.removesuffix(b"\n").split(b"\n"), number):
+            try:
+                found = sum(1 for _ in _cells(raw, f"line {place}", self._where, self._delimiter))
+            except FormatError as error:
+                return error
+            width = width or found
+            if found != width:
+                what = f"{plural(found, 'field')}, expected {width} as in line {self._first}"
+                return FormatError(self._where, f"line {place}: {what}")
+        return FormatError(self._where, "the text is not a table of numbers")
 
 
-def refuse_binary(start: bytes, where: str) -> None:
+def _look(source: Source) -> None:
     """Stop before a stream of other bytes, perhaps one without an end, is read as text."""
+    start = source.peek(_LOOK)
     if start[:2] == b"\x1f\x8b":
-        raise FormatError(where, "the data are compressed with gzip", "gunzip -c FILE | xent … -")
+        what = "the data are compressed with gzip"
+        raise FormatError(source.name, what, "gunzip -c FILE | xent … -")
     if 2 * start.count(0) > len(start):
-        raise FormatError(where, "most bytes are NUL: this is no text")
+        raise FormatError(source.name, "most bytes are NUL: this is no text")
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise FormatError(source.name, "the text is UTF-16", "save it as UTF-8")
+    if start[:3] == b"\xef\xbb\xbf":
+        source.read(3)
 
 
-def _without_mark(data: bytes, where: str) -> bytes:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise FormatError(where, "the text is UTF-16", "save it as UTF-8")
-    return data.removeprefix(b"\xef\xbb\xbf")
+def _pieces(text: bytes, delimiter: bytes) -> Iterator[bytes]:
+    """Cells of some length in all; a cell alone where it is longer."""
+    start = 0
+    while start < len(text):
+        stop = len(text)
+        if stop - start > _PIECE:
+            ends = (text.rfind(end, start, start + _PIECE) for end in (delimiter, b"\n"))
+            later = (text.find(end, start) for end in (delimiter, b"\n"))
+            stop = max(ends) + 1 or min(place for place in later if place >= 0) + 1
+        yield text[start:stop]
+        start = stop
 
 
-def _complain(data: bytes, where: str, delimiter: str, first: int) -> None:
-    for _ in _cells(data, where, delimiter, first):
-        pass
-    raise FormatError(where, "the text is not a table of numbers")
+def _complete(piece: bytes, cells: Cells) -> bool:
+    """Read the cells that are not sure one by one; false where one is no number."""
+    unsure = np.flatnonzero(~cells.sure)
+    places = zip(cells.starts[unsure].tolist(), cells.ends[unsure].tolist(), strict=True)
+    texts = (piece[start:end] for start, end in places)
+    numbers = [_KNOWN.get(text) or _number(text) for text in texts]
+    if None in numbers:
+        return False
+    cells.values[unsure] = numbers
+    return True
 
 
-def _cells(data: bytes, where: str, delimiter: str, first: int) -> Iterator[float]:
-    """Read cell by cell; raise where the first one is wrong."""
-    width = None
-    lines = data.split(b"\n")
-    for number, raw in enumerate(lines, first):
-        line = _line(raw.removesuffix(b"\r"), f"line {number}", where)
-        cells = line.split(delimiter)
-        for column, cell in enumerate(cells, 1):
-            yield _value(cell.strip(" "), where, f"line {number}, column {column}", line)
-        width = width or len(cells)
-        if len(cells) != width:
-            found = f"{len(cells)} field{'s' if len(cells) > 1 else ''}"
-            raise FormatError(where, f"line {number}: {found}, expected {width} as in line {first}")
+def _number(raw: bytes) -> float | None:
+    """The number in a cell, if it is one and in range."""
+    cell = raw.decode("latin-1").strip(" ")
+    if len(raw) > LONGEST or not cell.isascii():
+        return None
+    if _SPECIAL.fullmatch(cell):
+        return float(cell)
+    value = float(cell) if _NUMBER.fullmatch(cell) else math.inf
+    return None if math.isinf(value) else value
+
+
+def _cells(raw: bytes, place: str, where: str, delimiter: str) -> Iterator[float]:
+    """The numbers of a line, up to the first that is none."""
+    line = _line(raw, place, where)
+    for column, cell in enumerate(line.split(delimiter), 1):
+        yield _value(cell, where, f"{place}, column {column}")
 
 
 def _line(raw: bytes, place: str, where: str) -> str:
@@ -101,21 +162,19 @@ def _line(raw: bytes, place: str, where: str) -> str:
         raise FormatError(where, f"{place}: byte {error.start + 1} is not UTF-8") from error
 
 
-def _value(cell: str, where: str, place: str, line: str) -> float:
+def _value(raw: str, where: str, place: str) -> float:
+    cell = raw.strip(" ")
+    value = _number(raw.encode("utf-8"))
+    if value is not None:
+        return value
     if not cell:
         raise FormatError(where, f"{place}: an empty field")
-    if len(cell) > _LONGEST:
-        raise FormatError(where, f"{place}: {len(cell)} characters are no number")
-    if _SPECIAL.fullmatch(cell):
-        return float(cell)
-    if not (cell.isascii() and _NUMBER.fullmatch(cell)):
-        raise FormatError(
-            where, f"{place}: '{visible(cell[:40])}' is not a number", _hint(cell, place)
-        )
-    value = float(cell)
-    if np.isinf(value):
+    if len(raw) > LONGEST:
+        raise FormatError(where, f"{place}: {len(raw)} characters are no number")
+    if cell.isascii() and _NUMBER.fullmatch(cell):
         raise FormatError(where, f"{place}: {cell[:40]} is out of the range of float64")
-    return value
+    shown = visible(cell[:40])
+    raise FormatError(where, f"{place}: '{shown}' is not a number", _hint(cell, place))
 
 
 def _hint(cell: str, place: str) -> str | None:
@@ -135,19 +194,10 @@ def write(
     """A table of 1 or 2 axes, one number per line if 1; the shortest digits for the same bits."""
     if array.dtype == BF16:
         array = widen(array, np.dtype(np.float32))
-    table = array.reshape(-1, array.shape[-1]) if array.ndim == 2 else array.reshape(-1, 1)
-    for row in table:
-        stream.write((delimiter.join(digits(row, decimals)) + "\n").encode("ascii"))
-
-
-def digits(values: Array, decimals: int | None) -> list[str]:
-    """Numbers as text: the shortest that give the same bits, or rounded to `decimals`.
-
-    >>> digits(np.float32([0.1, 1e-8, np.inf]), None), digits(np.float64([0.125]), 2)
-    (['0.1', '1e-08', 'inf'], ['0.12'])
-    """
-    if decimals is not None:
-        return [f"{value:.{decimals}f}" for value in values.tolist()]
-    if values.dtype == np.float64:
-        return [repr(value) for value in values.tolist()]
-    return [str(value) for value in values]
+    table = array if array.ndim == 2 else array.reshape(-1, 1)
+    if array.dtype.kind in "iu":
+        lines = (delimiter.join(map(str, row)) for row in table.tolist())
+        stream.write("".join(f"{line}\n" for line in lines).encode("ascii"))
+        return
+    for part in encode(table, delimiter.encode(), decimals):
+        stream.write(part)

@@ -1,0 +1,252 @@
+"""Text read block by block: the same numbers and the same errors however the bytes arrive."""
+
+import io
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from helpers import assert_same_bits
+from test_formats_text import HOSTILE, TARGET_TEXTS
+
+from xentcli.errors import FormatError
+from xentcli.formats import lines, text
+from xentcli.formats.source import Source
+
+SIZES = [*range(1, 65), 4095, 4096, 4097]
+BOM = b"\xef\xbb\xbf"
+
+
+class Trickle(io.RawIOBase):
+    """A stream that hands out few bytes at a time, as a pipe may."""
+
+    def __init__(self, data, size):
+        self.data, self.size, self.place = data, size, 0
+
+    def read(self, count=-1):
+        count = min(self.size, count if count >= 0 else self.size)
+        self.place += count
+        return self.data[self.place - count : self.place]
+
+
+class Endless(io.RawIOBase):
+    """A stream that starts with some bytes and then repeats others, so many times."""
+
+    def __init__(self, start, again, times):
+        self.start, self.again, self.left = start, again, times
+
+    def read(self, count=-1):
+        if self.start:
+            data, self.start = self.start[:count], self.start[count:]
+            return data
+        times = min(max(1, count // len(self.again)), self.left)
+        self.left -= times
+        self.start = self.again * times
+        return self.read(count) if times else b""
+
+
+def outcome(data, size=1 << 30, **options):
+    """The table, or what the error says."""
+    try:
+        return text.Reader(Source(Trickle(data, size), "a table"), **options).read(sys.maxsize)
+    except FormatError as error:
+        return str(error)
+
+
+def assert_same(a, b):
+    if isinstance(a, str) or isinstance(b, str):
+        assert str(a) == str(b)
+    else:
+        assert_same_bits(a, b)
+
+
+GOOD = {
+    "LF": b"1,-2.5\n3e-5,4.25\n",
+    "BOM, CRLF, no end": BOM + b"1.5,-2\r\n3,4\r\n5,6e2",
+    "blank lines at the end": b"1,2\r\n3,4\n\n \r\n\r\n \n",
+    "blanks": b"  1 , 2\n3, -4  \r\n",
+    "words": b"nan,-inf\n+Infinity,NaN\n",
+    "long": b"0.1234567890123456789,12345678901234567890123456789\n1e-310,0.00001234567890123\n",
+    "column": b"1\n" * 40 + b"2\r\n" * 40,
+    "line": b",".join(b"%d.5" % i for i in range(300)),
+    "lines of 17 digits": b"0.12345678901234567,-1.2345678901234567e-05\n" * 100,
+}
+BAD = {name: data for name, (data, _) in HOSTILE.items() if len(data) < 10_000} | {
+    "late": b"1,2\n" * 1500 + b"3,x\n" + b"\n\n4\n",
+    "late blank": b"1,2\r\n" * 1500 + b"\r\n \n\n" + b"1,2\r\n",
+    "late width": b"1,2\n" * 1500 + b"3\n1,x\n",
+    "late NUL": b"1,2\n" * 1500 + b"3,\x004\n",
+    "CR CR LF": b"1,2\r\r\n3,4\n",
+    "blank then bad": b"1,2\n\n\n3,x\n",
+    "blank then CR": b"1,2\n \r \n3,4\n",
+}
+
+
+@pytest.mark.parametrize("data", [*GOOD.values(), *BAD.values()], ids=[*GOOD, *BAD])
+@pytest.mark.parametrize("header", [False, True])
+def test_b93_the_bytes_may_arrive_in_any_pieces(data, header, monkeypatch):
+    whole = outcome(data, header=header)
+    for size in SIZES if len(data) < 4000 else (1, 7, 4095, 4096, 4097):
+        assert_same(outcome(data, size, header=header), whole)
+        monkeypatch.setattr(lines, "CHUNK", size)  # what is read and parsed at a time
+        monkeypatch.setattr(text, "_PIECE", 2 * size)
+        assert_same(outcome(data, header=header), whole)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_text_is_what_python_reads(name):
+    rows = GOOD[name].removeprefix(BOM).decode().rstrip(" \r\n").split("\n")
+    wanted = [[float(cell) for cell in row.split(",")] for row in rows]
+    assert_same(outcome(GOOD[name]), np.array(wanted))
+
+
+@pytest.mark.parametrize("data", TARGET_TEXTS.values(), ids=TARGET_TEXTS)
+def test_whole_numbers_are_what_python_reads(data):
+    rows = data.rstrip().split("\n")
+    assert_same(
+        outcome(data.encode()), np.array([list(map(float, row.split(","))) for row in rows])
+    )
+
+
+def reader(data, **options):
+    return text.Reader(Source(io.BytesIO(data), "a table"), **options)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 99, 100, 101])
+@pytest.mark.parametrize("chunk", [16, 1000, 1 << 19])
+def test_blocks_of_lines_are_the_table(count, chunk, monkeypatch, rng):
+    monkeypatch.setattr(lines, "CHUNK", chunk)
+    table = rng.standard_normal((100, 7))
+    stream = io.BytesIO()
+    text.write(stream, table)
+    ours = reader(stream.getvalue() + b"\n")
+    assert ours.width == 7
+    blocks = [ours.read(count) for _ in range(-(-100 // count))]
+    assert [len(block) for block in blocks[:-1]] == [count] * (len(blocks) - 1)
+    assert_same_bits(np.concatenate(blocks), table)
+    for _ in range(2):
+        assert_same_bits(ours.read(count), np.empty((0, 7)))
+    assert ours.read(0).shape == (0, 7)
+
+
+def test_a_mistake_is_found_when_its_line_is_read():
+    ours = reader(b"1,2\n" * 300_000 + b"3\n")
+    assert ours.read(1000).shape == (1000, 2)
+    with pytest.raises(FormatError, match="line 300001: 1 field, expected 2 as in line 1"):
+        ours.read(300_000)
+
+
+@pytest.mark.parametrize("length", [999, 1000, 1001])
+@pytest.mark.parametrize("fill", ["0", " ", "1"])
+def test_b90_a_cell_has_at_most_a_thousand_characters(length, fill):
+    cell = "5.".rjust(length, fill) if fill != "1" else "1." + "1" * (length - 2)
+    found = outcome(f"1,2\n3,{cell}\n".encode())
+    if length <= 1000:
+        assert_same(found, np.array([[1, 2], [3, float(cell)]]))
+    else:
+        assert found == "a table: line 2, column 2: 1001 characters are no number"
+
+
+def peak(act):
+    """The most memory that something takes meanwhile."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def drain(source):
+    ours = text.Reader(source)
+    total = 0
+    while len(block := ours.read(1000)):
+        total += len(block)
+    return total
+
+
+@pytest.mark.parametrize("again", [b"0.125,-3.75e-5,12345.678\r\n", b"1\n", b"nan,-inf\n"])
+def test_memory_is_bounded_by_the_block(again):
+    found = []
+    few, many = 3 << 20, 15 << 20
+    if b"nan" in again:
+        few, many = few // 4, many // 4
+    sizes = [
+        peak(lambda n=n: found.append(drain(Source(Endless(b"", again, n), "x"))))
+        for n in (few // len(again), many // len(again))
+    ]
+    assert found == [few // len(again), many // len(again)]
+    assert sizes[1] < 1.1 * sizes[0] < 128 << 20
+
+
+@pytest.mark.parametrize("again", [b"1", b"1,", b" ", b"x", b"\xff", b"\0"])
+def test_b91_a_line_without_an_end_is_an_error(again):
+    limit = 128 << 20
+    source = Source(Endless(b"1,2\n\r\n" if again != b" " else b"1\n", again, 10**12), "a table")
+
+    def act():
+        with pytest.raises(FormatError, match=rf"line [23] is longer than {limit} bytes|NUL"):
+            text.Reader(source).read(sys.maxsize)
+
+    assert peak(act) < 3 * limit
+
+
+def test_b91_the_line_that_is_too_long_is_named(monkeypatch):
+    monkeypatch.setattr(lines, "LONGEST", 10_000)
+    monkeypatch.setattr(lines, "CHUNK", 1000)
+    assert "line 1 is longer" in outcome(b"1," * 20_000)
+    assert "line 3 is longer" in outcome(b"1\n2\n" + b"1," * 20_000)
+    assert "line 3 is longer" in outcome(b"a\n1\n" + b"1," * 20_000, header=True)
+    assert "line 1 is longer" in outcome(b"a" * 20_000 + b"\n1\n", header=True)
+    assert outcome(b"1," * 4000 + b"1\n").shape == (1, 4001)
+
+
+def test_b91_a_million_columns(rng):
+    table = rng.integers(-999, 999, (2, 10**6)) / 8
+    data = b"".join(b",".join(map(b"%.3f".__mod__, row)) + b"\n" for row in table.tolist())
+    ours = reader(data)
+    assert ours.width == 10**6
+    assert_same_bits(ours.read(1), table[:1])
+    assert_same_bits(ours.read(5), table[1:])
+
+
+def test_b92_what_is_no_text_is_refused_before_it_is_read():
+    for again, words in ((b"\0", "NUL"), (b"\x1f\x8b", "gzip")):
+        stream = Endless(b"", again, 10**12)
+        with pytest.raises(FormatError, match=words):
+            text.Reader(Source(stream, "a table"))
+        assert stream.left > 10**12 - 5000
+
+
+@pytest.mark.parametrize("delimiter", [" ", "\t", ";", "|", ":", "'", '"', "/", "@", "~", "\x7f"])
+def test_delimiters_do_not_change_the_numbers(delimiter, rng):
+    table = rng.standard_normal((30, 5))
+    stream = io.BytesIO()
+    text.write(stream, table, delimiter)
+    assert_same_bits(reader(stream.getvalue(), delimiter=delimiter).read(30), table)
+
+
+def assert_as_float(cells):
+    assert_same(outcome("\n".join(cells).encode()), np.array([[float(cell)] for cell in cells]))
+
+
+@pytest.mark.parametrize("halvings", range(7))
+def test_exact_middles_are_rounded_to_even(halvings, rng):
+    odd = rng.integers(2**52, 2**53, 500) * 2 + 1
+    tail = [str(5**halvings * int(n)) for n in odd]
+    assert_as_float([f"{digits}e-{halvings}" for digits in tail])
+
+
+@pytest.mark.parametrize("scale", [*range(-40, 41), -300, -249, -251, 269, 271])
+def test_every_power_of_ten_is_exact(scale, rng):
+    assert_as_float([f"{n}e{scale}" for n in rng.integers(10**14, 10**15, 200)])
+    assert_as_float([f"{n}e{scale}" for n in rng.integers(10**17, 10**18, 200)])
+
+
+def test_exponents_may_have_any_number_of_digits():
+    assert_as_float(["1e0000005", "2e-00000005", "3e-1005", "0e1005", "4e+0000", "5e-99999"])
+    assert (
+        outcome(b"1\n1e1005\n")
+        == "a table: line 2, column 1: 1e1005 is out of the range of float64"
+    )

@@ -1,0 +1,183 @@
+"""Decimal numbers in bytes as float64, thousands at a time and rounded as strtod rounds.
+
+Eight digits are one 64-bit word, and a word becomes a number in three multiplications. A cell
+that is not plain (a word like nan, more than 24 digits, a result too near the middle between
+two float64) is called unsure, and whoever asked reads it with Python's float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xentcli.dtypes import Array
+from xentcli.formats.scaling import DOUBT, power, times_power
+
+LONGEST = 1000  # characters in a cell
+_WORDS = 3  # of eight digits, behind the point
+_PAD = b"\n" * 8 * _WORDS  # so that words may begin before the text
+_SCALES = (-250, 270)  # powers of ten that keep every product in range
+_MOST = 8 * _WORDS  # bytes of digits and a point
+_FRONT = 18 * 10**10  # before eight more digits: below 2**64
+
+_POINT, _E, _MINUS, _PLUS, _LINE, _BLANK = b".e-+\n "
+_ONES = 0x0101010101010101
+# Which bytes of a word belong to the last n of some words, from 16 words' bytes on.
+_LAST = np.array(
+    [2**64 - 2 ** (64 - 8 * min(max(n - 8 * (_WORDS - 1), 0), 8)) for n in range(2 * _MOST)],
+    np.uint64,
+)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a piece of text: their numbers, whether these are sure, where they are."""
+
+    values: Array
+    sure: Array
+    starts: Array
+    ends: Array
+    last: Array  # the index of the last cell of each line
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """Where the parts of every cell are."""
+
+    starts: Array
+    ends: Array
+    last: Array
+    point: Array  # the position of the point, or of what ends the mantissa
+    has_point: Array
+    has_exponent: Array
+    stop: Array  # the end of the mantissa
+    plain: Array  # at most one point, then at most one exponent
+
+
+def parse(text: bytes, delimiter: bytes) -> Cells:
+    """Read a text of cells that each end in a delimiter or a line feed."""
+    buffer = np.frombuffer(_PAD + text, np.uint8)
+    marks = _find(buffer, ord(delimiter))
+    if delimiter != b" " and b" " in text:
+        marks = _trimmed(buffer, marks)
+    values, sure = _values(buffer, marks)
+    pad = len(_PAD)
+    return Cells(values, sure, marks.starts - pad, marks.ends - pad, marks.last)
+
+
+def _find(buffer: Array, delimiter: int) -> _Marks:
+    ends = (buffer == delimiter) | (buffer == _LINE)
+    special = ends | (buffer == _POINT) | ((buffer | 0x20) == _E)
+    places = np.flatnonzero(special[len(_PAD) - 1 :]) + (len(_PAD) - 1)
+    kinds = buffer[places]
+    index = np.flatnonzero((kinds == delimiter) | (kinds == _LINE))
+    first, final = index[:-1] + 1, index[1:]
+    has_point = kinds[first] == _POINT
+    second = first + has_point
+    has_exponent = (kinds[second] | 0x20) == _E
+    return _Marks(
+        starts=places[index[:-1]] + 1,
+        ends=places[final],
+        last=np.flatnonzero(kinds[final] == _LINE),
+        point=places[first],
+        has_point=has_point,
+        has_exponent=has_exponent,
+        stop=places[second],
+        plain=final == second + has_exponent,
+    )
+
+
+def _trimmed(buffer: Array, marks: _Marks) -> _Marks:
+    """The same without the blanks around each number."""
+    starts, ends = marks.starts.copy(), marks.ends.copy()
+    some = np.flatnonzero(ends - starts <= LONGEST)
+    some = some[buffer[starts[some]] == _BLANK]
+    while some.size:
+        starts[some] += 1
+        some = some[buffer[starts[some]] == _BLANK]
+    some = np.flatnonzero((ends - starts <= LONGEST) & (ends > starts))
+    some = some[buffer[ends[some] - 1] == _BLANK]
+    while some.size:
+        ends[some] -= 1
+        some = some[buffer[ends[some] - 1] == _BLANK]
+    stop = np.where(marks.has_exponent, marks.stop, ends)
+    return _Marks(**{**vars(marks), "starts": starts, "ends": ends, "stop": stop})
+
+
+def _values(buffer: Array, marks: _Marks) -> tuple[Array, Array]:
+    sign = buffer[marks.starts]
+    begin = marks.starts + ((sign == _MINUS) | (sign == _PLUS))
+    count = marks.stop - begin - marks.has_point
+    sure = marks.plain & (count > 0) & (count < _MOST)
+    behind = marks.stop - 1 - np.where(marks.has_point, marks.point, begin - 1)
+    if not sure.all():
+        count, behind = np.where(sure, count, 1), np.where(sure, behind, 1)
+    mantissa, good = _digits(buffer, marks.stop, count, behind)
+    exponent, fine = _exponents(buffer, marks)
+    exponent -= behind * marks.has_point
+    sure &= good & fine & (exponent >= _SCALES[0]) & (exponent <= _SCALES[1])
+    if not sure.all():
+        mantissa, exponent = np.where(sure, mantissa, 0), np.where(sure, exponent, 0)
+    values, rounded = _scaled(mantissa, exponent)
+    return np.where(sign == _MINUS, -values, values), sure & rounded
+
+
+def _scaled(mantissa: Array, exponent: Array) -> tuple[Array, Array]:
+    """mantissa · 10**exponent, and where it is sure to be rounded as it should be."""
+    high = mantissa.astype(np.float64)
+    if mantissa.max() < 2**53 and exponent.max() <= 0 and exponent.min() >= -22:
+        return high / power(-exponent), np.ones(len(high), np.bool_)  # both are exact
+    low = (mantissa - high.astype(np.uint64)).view(np.int64).astype(np.float64)
+    high, low = times_power(high, low, exponent)
+    slack = high * DOUBT
+    return high, (high + (low + slack) == high) & (high + (low - slack) == high)
+
+
+def _exponents(buffer: Array, marks: _Marks) -> tuple[Array, Array]:
+    """The exponents after an e, else 0, and where they are plain."""
+    exponents, plain = np.zeros(len(marks.ends), np.int64), np.ones(len(marks.ends), np.bool_)
+    some = np.flatnonzero(marks.has_exponent)
+    if some.size:
+        start, end = marks.stop[some] + 1, marks.ends[some]
+        sign = buffer[start]
+        length = end - start - ((sign == _MINUS) | (sign == _PLUS))
+        count = np.clip(length, 1, 3)
+        number, good = _digits(buffer, end, count, count)
+        size = number.astype(np.int64)
+        exponents[some] = np.where(sign == _MINUS, -size, size)
+        plain[some] = good & (length == count)
+    return exponents, plain
+
+
+def _digits(buffer: Array, ends: Array, count: Array, behind: Array) -> tuple[Array, Array]:
+    """The numbers of so many digits before these places, and where they are plain.
+
+    A point is passed over where fewer digits are behind it than there are in all.
+    """
+    words = min(_WORDS, -(-(int(count.max()) + 1) // 8))
+    size = 8 * words
+    every = np.ndarray((len(buffer) - size + 1,), f"V{size}", buffer, 0, (1,))
+    raw = every[ends - size].view("<u8").reshape(-1, words)
+    total, wrong = np.zeros(len(ends), np.uint64), np.zeros(len(ends), np.uint64)
+    for word in range(words):
+        last = _LAST[8 * word + 8 * (_WORDS - words) :]
+        moved = raw[:, word] << 8
+        if word:
+            moved |= raw[:, word - 1] >> 56
+        moved ^= (raw[:, word] ^ moved) & last.take(behind)
+        digits = (moved ^ (0x30 * _ONES)) & last.take(count)
+        wrong |= (digits + 0x76 * _ONES) | digits  # a byte above 9 gets its highest bit
+        if word == 2:
+            wrong |= np.where(total < _FRONT, 0, 0x80 * _ONES).astype(np.uint64)
+        total = total * 10**8 + _eight(digits)
+    return total, (wrong & (0x80 * _ONES)) == 0
+
+
+def _eight(digits: Array) -> Array:
+    """Eight bytes of 0 to 9, the first in the lowest byte, as a number; by pairs, then fours."""
+    pairs = digits * 10 + (digits >> 8)
+    lower, upper = pairs & 0x000000FF000000FF, (pairs >> 16) & 0x000000FF000000FF
+    fours = lower * (100 + (1000000 << 32)) + upper * (1 + (10000 << 32))
+    result: Array = fours >> 32
+    return result

@@ -140,6 +140,13 @@ def test_checks_can_fail():
     assert [fact.words for fact in facts] == ["and not 1", "and not 0"]
 
 
+def test_masses_beyond_float64_are_no_excuse():
+    d = derived([[1.0, 2.0]], [[1e308, 1e308]])
+    assert not d.checks.holds
+    assert "sums to inf" in said(d)
+    assert step(tell(d, View()), "checks").facts[1].words == "and not 0"
+
+
 def test_checks_hold_and_say_how_far():
     d = derived([[1.0, 2.0, 3.0]], [0])
     assert d.checks.holds

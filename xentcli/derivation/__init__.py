@@ -126,29 +126,35 @@ def derive(
     Source: Goodfellow, Bengio, Courville, Deep Learning (2016), section 6.2.2.
     """
     reduction = plan(problem, options)
-    ignored = problem.targets is not None and problem.targets[row] < 0
-    target = None if problem.targets is None or ignored else int(problem.targets[row])
     with np.errstate(all="ignore"):  # NaN and infinity are answers here
-        steps = _forward(x[None, :].astype(np.float64), options)
-        steps |= _target(problem, options, target, q)
-        steps |= _backward(steps.pop("softmax"), steps, reduction)
-        factors = _factors(reduction, row)
-        steps |= _reduced(steps, reduction, row, factors)
+        return remarks.with_remarks(_derived(reduction, options, row, (x, q)))
+
+
+def _derived(
+    reduction: Reduction, options: LossOptions, row: int, arrays: tuple[Array, Array | None]
+) -> Derivation:
+    problem, (x, q) = reduction.problem, arrays
+    ignored = problem.targets is not None and bool(problem.targets[row] < 0)
+    target = None if problem.targets is None or ignored else int(problem.targets[row])
+    steps = _forward(x[None, :].astype(np.float64), options)
+    steps |= _target(problem, options, target, q)
+    steps |= _backward(steps.pop("softmax"), steps, reduction)
+    factors = _factors(reduction, row)
+    steps |= _reduced(steps, reduction, row, factors)
     if ignored:  # set, not multiplied: the logits may hold anything
         steps |= {name: np.zeros(len(x)) for name in OF_THE_TARGET}
         steps |= dict.fromkeys(("z_term", "row_loss", "loss", "share", "mass"), 0.0)
-    found = Derivation(
+    return Derivation(
         row=row,
         rows=problem.layout.rows,
         options=options,
         target=target,
-        ignored=bool(ignored),
+        ignored=ignored,
         sample_weighted=problem.sample_weight is not None,
         factors=factors,
         checks=_checks(steps),
         **steps,
     )
-    return remarks.with_remarks(found)
 
 
 def _scalars(options: LossOptions) -> Scalars:
@@ -242,5 +248,5 @@ def _checks(steps: dict[str, Any]) -> Checks:
     # Every entry is rounded by itself, to a few units in its last place.
     size = float(np.abs(steps["masses"]).sum())
     tolerance = 4 * float(np.finfo(np.float64).eps) * max(1.0, size)
-    holds = abs(p - 1) <= tolerance and abs(gradient) <= tolerance
+    holds = abs(p - 1) <= tolerance < np.inf and abs(gradient) <= tolerance
     return Checks(p, gradient, tolerance, bool(holds))

@@ -267,7 +267,7 @@ def _checks(d: Derivation) -> Step:
     within = f"to within {d.checks.tolerance:.1e}"
     facts = tuple(
         Fact(formula, wanted, within)
-        if abs(found - wanted) <= d.checks.tolerance
+        if abs(found - wanted) <= d.checks.tolerance < np.inf
         else Fact(formula, found, f"and not {wanted}")
         for formula, found, wanted in sums
     )

@@ -10,7 +10,7 @@ import io
 from dataclasses import replace
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -71,8 +71,11 @@ def _two(panels: list[RenderableType], steps: tuple[Step, ...]) -> RenderableTyp
         range(1, len(panels) + 1),
         key=lambda cut: max(sum(heights[:cut]), sum(heights[cut:])),
     )
-    table = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_row(Group(*panels[:middle]), Group(*panels[middle:]))
+    table = Table.grid(padding=0)
+    table.add_column()
+    table.add_column(width=1)
+    table.add_column()
+    table.add_row(Group(*panels[:middle]), Text(), Group(*panels[middle:]))
     return table
 
 
@@ -125,25 +128,28 @@ def _fact(fact: Fact, decimals: int) -> Text:
 
 
 def _table(step: Step, group: grid.Group, first: int) -> RenderableType:
-    table = Table(
-        box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False
-    )
-    table.add_column(Text(step.label), width=first, overflow="fold")
+    """The gaps are columns: what rich makes of padding differs between its versions."""
+    table = Table.grid(padding=0)
+    table.add_column(width=first, overflow="fold")
     for cells in group.columns:
-        table.add_column(
-            Text(cells.title),
-            width=cells.width,
-            justify="left" if cells.words else "right",
-            overflow="fold",
-        )
+        justify: JustifyMethod = "left" if cells.words else "right"
+        table.add_column(width=GAP)
+        table.add_column(width=cells.width, justify=justify, overflow="fold")
     if group.bar:
-        table.add_column("", width=group.length, no_wrap=True)
+        table.add_column(width=GAP)
+        table.add_column(width=group.length, no_wrap=True)
+    titles = [Text(cells.title, style="bold") for cells in group.columns]
+    table.add_row(*_apart([Text(step.label, style="bold"), *titles]))
     for line, label in enumerate(step.labels):
         style = "bold" if line in step.marked else ""
-        row: list[RenderableType] = [Text(label, style=style)]
-        row += [_cell(cells, line, style) for cells in group.columns]
-        table.add_row(*row, *_bar(group, line))
+        cells_of = [_cell(cells, line, style) for cells in group.columns]
+        table.add_row(*_apart([Text(label, style=style), *cells_of, *_bar(group, line)]))
     return table
+
+
+def _apart(texts: list[Text]) -> list[Text]:
+    """An empty column between each two."""
+    return [part for text in texts for part in (Text(), text)][1:]
 
 
 def _cell(cells: Cells, line: int, style: str) -> Text:

@@ -76,7 +76,7 @@ def renders():
         "probabilities": (probabilities, (40, 80)),
         "left-out": (left_out, (80,)),
         "training": (lambda: show(Worked(find("training")), 4), (60,)),
-        "list": (lambda: listing(all_examples()), (40, 100)),
+        "list": (lambda: listing(all_examples()), (40, 100, 140)),
     }
     for name, (make, widths) in cases.items():
         made = make()

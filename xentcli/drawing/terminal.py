@@ -40,13 +40,14 @@ def as_text(document: Document, width: int) -> str:
 
 def draw(document: Document, width: int) -> RenderableType:
     """Everything, in one column of panels or two."""
-    inner = width if width < TWO else (width - 1) // 2
+    two = width >= TWO and len(document.steps) > 1
+    inner = (width - 1) // 2 if two else width
     panels = [
         _panel(step, number, document.decimals, inner)
         for number, step in enumerate(document.steps, 1)
     ]
     parts: list[RenderableType] = [_head(document, width)]
-    parts += [_two(panels, document.steps)] if width >= TWO else panels
+    parts += [_two(panels, document.steps)] if two else panels
     if document.commands:
         words = "The same by the ordinary commands"
         lines = [Text(command, overflow="fold") for command in document.commands]

@@ -54,6 +54,13 @@ HOSTILE = {
     "B14-shape-floats": described(shape="(2.0, 3.0)", data=DATA),
     "B14-shape-of-numpy-integers": described(shape="(np.int64(2), np.int64(3))", data=DATA),
     "B14-shape-integer": described(shape="(6)", data=DATA),
+    "B14-shape-with-a-leading-zero": described(shape="(02, 3)", data=DATA),
+    "B14-shape-with-a-nameless-blank": described(shape="(2,\xa03)", data=DATA),
+    "B43-an-integer-of-Python-2-in-version-3": described(
+        shape="(2L, 3)", data=DATA, version=(3, 0)
+    ),
+    "B9-a-vertical-tab": header(GOOD[:-1] + "\x0b}", DATA),
+    "B9-a-file-separator-at-the-end": header(GOOD + "\x1c", DATA),
     "B15-negative": described(shape="(-1,)", data=DATA),
     "B16-two-negatives": described(shape="(-2, -3)", data=DATA),
     "B17-boolean": described(shape="(True, 3)", data=DATA[:24]),

@@ -1,5 +1,6 @@
 """Bugs that were found, so that they stay gone: each test is one of them."""
 
+import errno
 import math
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -354,3 +356,45 @@ def test_a_sum_near_the_end_of_the_range_does_not_depend_on_its_blocks():
     for start in range(0, len(values), 700):
         parts.add(values[start : start + 700])
     assert whole.value() == parts.value() == math.fsum(values)
+
+
+SIGNALLING = np.array([0x7F800001, 0], "u4").view("f4")  # the first is a NaN that NumPy warns of
+
+
+def test_a_signalling_nan_in_the_targets_is_one_error_and_no_warning(files, capfdbinary):
+    np.save("t.npy", SIGNALLING)
+    assert_error(inside(capfdbinary, "loss", "l.npy", "t.npy"), 1, "t.npy", "row 0 is nan")
+
+
+def test_a_signalling_nan_in_a_weight_is_one_error_and_no_warning(files, capfdbinary):
+    np.save("v.npy", SIGNALLING)
+    given = ["l.npy", "t.npy", "--sample-weight", "v.npy"]
+    assert_error(inside(capfdbinary, "loss", *given), 1, "v.npy", "entry 0 is nan")
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32", "f64"])
+def test_a_signalling_nan_in_the_logits_is_no_warning(dtype, backend, files, capfdbinary):
+    np.save("l.npy", SIGNALLING[None, ::-1].repeat(2, 0))
+    given = ["--dtype", dtype, "--backend", backend, "-q", "-f", "csv"]
+    result = inside(capfdbinary, "softmax", "l.npy", *given)
+    assert (result.code, result.out, result.err) == (0, b"nan,nan\nnan,nan\n", "")
+
+
+def test_an_archive_whose_directory_points_before_its_beginning_is_one_error(files, capfdbinary):
+    np.savez("l.npz", x=np.eye(3))
+    data = Path("l.npz").read_bytes()
+    Path("l.npz").write_bytes(data[4:])
+    assert_error(inside(capfdbinary, "softmax", "l.npz"), 1, "l.npz: not an .npz file")
+    assert_error(inside(capfdbinary, "inspect", "l.npz"), 1, "l.npz: not an .npz file")
+    stdin = Path("l.npz").read_bytes()
+    given = ["softmax", "-", "--input-format", "npz"]
+    assert_error(inside(capfdbinary, *given, stdin=stdin), 1, "<stdin>: not an .npz file")
+
+
+def test_a_disk_that_fails_under_an_archive_is_no_wrong_archive(files, capfdbinary, monkeypatch):
+    def broken(stream):
+        raise OSError(errno.EIO, "Input/output error")
+
+    np.savez("l.npz", x=np.eye(3))
+    monkeypatch.setattr(zipfile, "ZipFile", broken)
+    assert_error(inside(capfdbinary, "softmax", "l.npz"), 4, "l.npz: reading failed")

@@ -6,6 +6,7 @@
 import io
 import json
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ PIECES = {
 FLOATS = ["<f4", "<f8", "<f2", ">f4", ">f8", ">f2"]
 INTEGERS = ["<i8", "i1", "u1", "<i4", ">i8", ">u2", "<u8", "<f4", ">f8"]
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30, -1e30, 6e4]
-CODES = (0, 1, 2, 4)
+CODES = (0, 1, 2)  # nothing is wrong with the disk
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where fsync costs nothing
 
 
@@ -135,6 +136,7 @@ def damaged(draw, data):
     return data[:place] + new + data[place + draw(st.integers(0, 3)) :][: draw(SOME)]
 
 
+WHERE = r"xent: error: ([xtwv]\.\w{3}(\[[xt]\])?|<stdin>(\[[xt]\])?|--[a-z-]+): "
 SOME = st.sampled_from([None, None, None, 0, 1, 7])
 
 
@@ -241,10 +243,11 @@ def assert_result(job, data):
 
 
 def assert_lines(result):
-    """Clean lines; of errors one."""
+    """Clean lines; of errors one, which names an input or an option."""
     assert_clean(result.err)
     errors = [line for line in result.err.splitlines() if line.startswith("xent: error: ")]
     assert len(errors) == (result.code != 0), result.err
+    assert all(re.match(WHERE, error) for error in errors), result.err
 
 
 def outcome(job):
@@ -307,16 +310,17 @@ DONE = {**FILES, "g.out": RIGHT}
 @pytest.mark.parametrize(
     ("result", "after"),
     [
-        (Result(70, b"", "xent: error: a\n"), FILES),
-        (Result(1, b"", "xent: error: a\n"), FILES),
+        (Result(70, b"", "xent: error: x.npy: a\n"), FILES),
+        (Result(1, b"", "xent: error: x.npy: a\n"), FILES),
+        (Result(1, b"", "xent: error: <stdout>: a\n"), FILES),
         (Result(0, b"", "xent: a\x1b\n"), DONE),
-        (Result(0, b"", "xent: error: a\n"), DONE),
+        (Result(0, b"", "xent: error: x.npy: a\n"), DONE),
         (Result(0, b"x", "xent: a\n"), DONE),
         (Result(0, b"", "xent: a\n"), {**DONE, ".xent-1.tmp": b""}),
         (Result(0, b"", "xent: a\n"), {**DONE, "t.npy": b""}),
         (Result(0, b"", "xent: a\n"), {**DONE, "g.out": npy(np.eye(3))}),
     ],
-    ids=["bug", "refused", "escape", "errors", "out", "left over", "input", "wrong"],
+    ids=["bug", "refused", "named", "escape", "errors", "out", "left over", "input", "wrong"],
 )
 def test_the_check_finds_what_is_wrong(result, after, monkeypatch):
     check(GOOD)
@@ -326,8 +330,8 @@ def test_the_check_finds_what_is_wrong(result, after, monkeypatch):
 
 
 def test_the_check_finds_a_half_result(monkeypatch):
-    failed = Result(4, b"", "xent: error: a\n")
-    monkeypatch.setattr("test_fuzz_pipeline.wanted", lambda job: (4, None))
+    failed = Result(1, b"", "xent: error: x.npy: a\n")
+    monkeypatch.setattr("test_fuzz_pipeline.wanted", lambda job: (1, None))
     monkeypatch.setattr("test_fuzz_pipeline.outcome", lambda job: (failed, FILES, DONE))
     with pytest.raises(AssertionError, match="changed"):
         check(GOOD)

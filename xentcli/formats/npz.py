@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zipfile
 import zlib
 
-from xentcli.errors import FormatError, OptionError, plural, visible
+from xentcli.errors import FormatError, OptionError, XentError, plural, visible
 from xentcli.formats import foreign
-from xentcli.formats.source import Member, Source
+from xentcli.formats.source import Member, Source, failed
 
 # What zipfile raises on damaged archives, besides the error that it has for them.
 _BROKEN = (
@@ -27,10 +28,13 @@ MOST_DEFLATED = 1032  # the largest ratio that deflate can reach
 
 def members(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
     """The archive and the names of its arrays. What cannot be searched is read whole."""
+    stream = source.file or io.BytesIO(source.read_all())
     try:
-        archive = zipfile.ZipFile(source.file or io.BytesIO(source.read_all()))
+        archive = zipfile.ZipFile(stream)
     except _BROKEN as error:
         raise FormatError(source.name, f"not an .npz file: {error}") from error
+    except OSError as error:
+        raise _misplaced(source.name, error) from error
     foreign.refuse_archive(archive.namelist(), source.name)
     return archive, [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
 
@@ -43,10 +47,22 @@ def open_member(archive: zipfile.ZipFile, key: str, where: str) -> Member:
         stream = archive.open(info)
     except _BROKEN as error:
         raise FormatError(where, f"member '{visible(key)}' cannot be read: {error}") from error
+    except OSError as error:
+        raise _misplaced(name, error) from error
     if info.file_size > info.compress_size * MOST_DEFLATED + 64:
         what = f"declares {info.file_size} bytes, which {info.compress_size} cannot inflate to"
         raise FormatError(name, what)
     return Member(stream, name, info.file_size, _BROKEN)
+
+
+def _misplaced(where: str, error: OSError) -> XentError:
+    """A place that the archive points to and that cannot be read: there is none, or the disk fails.
+
+    Places before the file's beginning are what zipfile makes of a damaged directory.
+    """
+    if error.errno == errno.EINVAL:
+        return FormatError(where, "not an .npz file: it points outside of itself")
+    return failed(where, "reading", error)
 
 
 def choose(names: list[str], key: str | None, where: str, option: str | None) -> str:

@@ -48,7 +48,7 @@ def open_member(archive: zipfile.ZipFile, key: str, where: str) -> Member:
     except _BROKEN as error:
         raise FormatError(where, f"member '{visible(key)}' cannot be read: {error}") from error
     except OSError as error:
-        raise _misplaced(name, error) from error
+        raise _misplaced(where, error) from error
     if info.file_size > info.compress_size * MOST_DEFLATED + 64:
         what = f"declares {info.file_size} bytes, which {info.compress_size} cannot inflate to"
         raise FormatError(name, what)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
@@ -55,7 +57,7 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
     numbers = {"upstream": _number(paths.get("upstream"))}
     if numbers["upstream"] is not None:
         del paths["upstream"]
-    stdin_once(tuple(paths.values()))
+    read_once(tuple(paths.values()))
     state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
     style = text_style(given)
     how = How(given["input_format"], given["key"], style, "--key", given["dtype"])
@@ -72,10 +74,27 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
         yield Inputs(logits, targets, Extras(upstream=upstream, **beside))
 
 
-def stdin_once(paths: tuple[str, ...]) -> None:
-    """Standard input can be read only once."""
+def read_once(paths: tuple[str, ...]) -> None:
+    """Standard input and other pipes can be read only once."""
     if paths.count("-") > 1:
         raise OptionError("command line", "'-' is standard input, which can be read only once")
+    pipes: set[tuple[int, int]] = set()
+    for path in paths:
+        identity = _pipe(path)
+        if identity in pipes:
+            what = f"'{visible(path)}' is a pipe, which can be read only once"
+            raise OptionError("command line", what)
+        if identity:
+            pipes.add(identity)
+
+
+def _pipe(path: str) -> tuple[int, int] | None:
+    """Which pipe a path names, or None for everything else."""
+    try:
+        state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (Path would change the name)
+    except (OSError, ValueError):  # which opening it will say
+        return None
+    return (state.st_dev, state.st_ino) if stat.S_ISFIFO(state.st_mode) else None
 
 
 def _number(text: str | None) -> float | None:

@@ -255,7 +255,9 @@ def test_b24_no_rows_give_an_empty_gradient(tmp_path, capfdbinary):
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_byte_order_and_memory_order_change_no_bit(dtype, order, tmp_path, capfdbinary, rng):
+def test_b34_b35_b40_the_order_of_bytes_and_memory_changes_no_bit(
+    dtype, order, tmp_path, capfdbinary, rng
+):
     logits = rng.standard_normal((5, 7)).astype(dtype)
     targets = np.arange(5)
     native = npy(logits.astype(logits.dtype.newbyteorder("=")))

@@ -44,17 +44,21 @@ ENDS = st.sampled_from(["\n", "\n", "\n", "\n", "\r\n", "\r", "\n\n", "\n \r\n",
 
 @st.composite
 def bodies(draw, delimiter):
-    """Lines of cells, mostly of one width and mostly right."""
-    width = draw(st.integers(1, 4))
-    right = draw(st.booleans())
-    end = draw(st.sampled_from(["\n", "\r\n"])) if right else None
-    rows = []
-    for _ in range(draw(st.integers(0, 12))):
-        cells = [draw(RIGHT if right else CELLS) for _ in range(width)]
-        if not right and not draw(st.integers(0, 9)):
-            cells = cells[1:]
-        rows.append(delimiter.join(cells) + (end or draw(ENDS)))
-    return "".join(rows).encode("utf-8", "surrogatepass")
+    """Lines of cells of one width, all right but for a few odd cells and ends of lines."""
+    width, end = draw(st.integers(1, 4)), draw(st.sampled_from(["\n", "\r\n"]))
+    rows = [[draw(RIGHT) for _ in range(width)] for _ in range(draw(st.integers(1, 12)))]
+    ends = [end for _ in rows]
+    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 9]))):
+        row = draw(st.integers(0, len(rows) - 1))
+        where = draw(st.integers(-1, 2 * width))
+        if where < 0:
+            del rows[row][-1:]
+        elif where < width:
+            rows[row][where : where + 1] = [draw(CELLS)]
+        else:
+            ends[row] = draw(ENDS)
+    lines_of_text = (delimiter.join(row) + end for row, end in zip(rows, ends, strict=True))
+    return "".join(lines_of_text).encode("utf-8", "surrogatepass")
 
 
 @st.composite

@@ -14,7 +14,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
-from cli import assert_done, assert_error, bash, from_npy, heed_interrupts, inside, run
+from cli import assert_done, assert_error, at_terminal, bash, from_npy, heed_interrupts, inside, run
 from helpers import assert_same_bits, assert_ulps, exactly
 
 from xentcli import DataError, OptionError, cross_entropy
@@ -422,3 +422,11 @@ def test_two_pipes_may_be_named(files):
     result = bash("xent grad <(cat l.npy) <(cat t.npy) -q -f npy")
     assert (result.code, result.err) == (0, "")
     assert_same_bits(from_npy(result.out), cross_entropy(np.load("l.npy"), [0, 1]).grad)
+
+
+@pytest.mark.parametrize(("shape", "words"), [((2, 3, 0), "6 of 6 rows"), ((3, 0), "3 of 3 rows")])
+def test_a_preview_of_rows_without_an_inner_axis(shape, words, files):
+    np.save("l.npy", np.zeros(shape))
+    result = at_terminal("softmax", "l.npy", "--class-axis", str(len(shape) - 2))
+    assert result.code == 0, result.err
+    assert f"{words}, 0 of 0 columns." in result.text

@@ -140,11 +140,12 @@ class Preview:
         """Print a table."""
         import numpy as np
 
-        from xentcli.render import preview
+        from xentcli.render import ROWS, preview
 
         of = self._of
         first = np.concatenate([np.empty(0, of.dtype), *self._first])
-        first = first.reshape(-1, of.shape[-1])
+        rows = min(ROWS, prod(of.shape[:-1]))
+        first = first.reshape(rows, of.shape[-1])
         show(lambda width: preview(first, of.words(), of.shape, (of.given["decimals"], width)))
 
 

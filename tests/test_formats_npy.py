@@ -13,6 +13,7 @@ from cli import (
     assert_done,
     assert_error,
     assert_unchanged,
+    bash,
     contents,
     described,
     from_npy,
@@ -148,6 +149,24 @@ def test_a_hostile_stream_is_one_error_in_little_memory(name, tmp_path):
     assert_error(run("softmax", "-", "--input-format", "npy", **given), 1, "<stdin>")
     where = "t.npy" if name.startswith("B18") else "<stdin>"  # 10¹² rows do not fit 2 targets
     assert_error(run("grad", "-", "t.npy", "--input-format", "npy", **given), 1, where)
+
+
+@pytest.mark.parametrize("command", [["softmax", "-"], ["grad", "-", "t.npy"]])
+@pytest.mark.parametrize("classes", [10**9, 10**12])
+def test_b18_classes_that_a_stream_announces_are_not_believed(classes, command, tmp_path):
+    (tmp_path / "t.npy").write_bytes(npy(TARGETS))
+    data = described(shape=f"(2, {classes})", data=DATA)
+    result = run(*command, stdin=data, cwd=tmp_path, memory=2_000_000_000)
+    assert_error(result, 1, f"needs {16 * classes} bytes of data, the file has 48")
+
+
+def test_b18_targets_that_a_stream_announces_are_not_believed(tmp_path):
+    rows = 10**11
+    (tmp_path / "x").write_bytes(described(shape=f"({rows}, 2)", data=DATA))
+    (tmp_path / "t").write_bytes(described("'|i1'", shape=f"({rows},)", data=bytes(3 << 20)))
+    script = "ulimit -v 2000000; xent loss <(cat x) <(cat t)"
+    result = bash(script, cwd=tmp_path, env={"OPENBLAS_NUM_THREADS": "1"})
+    assert_error(result, 1, f"needs {rows} bytes of data, the file has {3 << 20}")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -76,6 +77,12 @@ class Calculation:
         self.total, self.check = RunningSum(), ProbabilityCheck()
         self.nonfinite = NonfiniteRows("loss")
 
+    @cached_property
+    def weight(self) -> Array:
+        """w_c of all classes, made when the first logits have come."""
+        given = self.problem.weight
+        return np.ones(self.problem.layout.classes) if given is None else given
+
     def add(self, layout: Layout, x: Array, q: Array | None, grad: Destination | None) -> Array:
         """Compute the next rows, of which `layout` is the shape; losses and log-sum-exps."""
         rows = slice(self.rows, self.rows + layout.rows)
@@ -104,7 +111,7 @@ class Calculation:
     ) -> None:
         x, q, results = arrays
         weight, scale, indices = (
-            self.problem.weight,
+            self.weight,
             reduction.scale(block),
             reduction.problem.targets,
         )

@@ -14,7 +14,18 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
-from cli import assert_done, assert_error, at_terminal, bash, from_npy, heed_interrupts, inside, run
+from cli import (
+    assert_done,
+    assert_error,
+    assert_unchanged,
+    at_terminal,
+    bash,
+    contents,
+    from_npy,
+    heed_interrupts,
+    inside,
+    run,
+)
 from helpers import assert_same_bits, assert_ulps, exactly
 
 from xentcli import DataError, OptionError, cross_entropy
@@ -430,3 +441,33 @@ def test_a_preview_of_rows_without_an_inner_axis(shape, words, files):
     result = at_terminal("softmax", "l.npy", "--class-axis", str(len(shape) - 2))
     assert result.code == 0, result.err
     assert f"{words}, 0 of 0 columns." in result.text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["grad", "l.npy", "t.npy", "-o", ""],
+        ["softmax", "l.npy", "-o", ""],
+        ["loss", "l.npy", "t.npy", "-o", ""],
+        ["grad", "l.npy", "t.npy", "-o", "g.npy", "--loss-out", ""],
+    ],
+    ids=" ".join,
+)
+def test_the_empty_name_of_an_output_is_no_name_for_standard_output(arguments, files, capfdbinary):
+    before = contents(files)
+    assert_error(inside(capfdbinary, *arguments), 2, "an output's name is empty")
+    assert_unchanged(files, before)
+
+
+@pytest.mark.parametrize("format", ["npz", "npy", "json", "csv"])
+def test_an_output_that_was_begun_leaves_no_word_when_its_input_ends(format, files, monkeypatch):
+    """An archive that nobody has closed tells so at the end of the process."""
+    monkeypatch.chdir(files)
+    array = np.lib.format.header_data_from_array_1_0(np.zeros(1)) | {"shape": (4000, 1000)}
+    with Path("h").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, array)
+        file.truncate(file.tell() + 3_500_000 * 8)
+    for output in ("g", "/dev/null"):
+        script = f"{{ cat h; sleep 1; }} | xent softmax - -f {format} -o {output}"
+        assert_error(bash(script), 1, "<stdin>", "4000000 missing")
+        assert sorted(path.name for path in files.iterdir()) == ["h", "l.npy", "t.npy"]

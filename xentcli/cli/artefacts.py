@@ -61,7 +61,7 @@ class Artefact:
         self.given, self.name = given, name
         self._path = given["output"]
         preview = self._path is None and stdout_is_terminal()
-        self.sink = None if preview else outputs.open(self._path or "-")
+        self.sink = None if preview else outputs.open("-" if self._path is None else self._path)
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"

@@ -471,3 +471,40 @@ def test_an_output_that_was_begun_leaves_no_word_when_its_input_ends(format, fil
         script = f"{{ cat h; sleep 1; }} | xent softmax - -f {format} -o {output}"
         assert_error(bash(script), 1, "<stdin>", "4000000 missing")
         assert sorted(path.name for path in files.iterdir()) == ["h", "l.npy", "t.npy"]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Only very few numbers of a table are held."""
+    monkeypatch.setattr("xentcli.formats.table.AHEAD", 2)
+
+
+@pytest.mark.parametrize("classes", [4, 5])
+def test_a_line_of_many_targets_in_a_pipe(classes, short, files, rng, capfdbinary):
+    x = rng.normal(size=(5, classes))
+    np.save("l.npy", x)
+    result = inside(capfdbinary, "grad", "l.npy", "-", "-q", stdin=b"0,3,1,2,0\n")
+    assert (result.code, result.err) == (0, "")
+    assert_same_bits(from_npy(result.out), cross_entropy(x, [0, 3, 1, 2, 0]).grad)
+
+
+def test_a_column_of_many_targets_in_a_pipe_for_classes_on_the_first_axis(
+    short, files, rng, capfdbinary
+):
+    x = rng.normal(size=(4, 5))
+    np.save("l.npy", x)
+    given = ["grad", "l.npy", "-", "--class-axis", "0", "-q"]
+    result = inside(capfdbinary, *given, stdin=b"0\n3\n1\n2\n0\n")
+    assert (result.code, result.err) == (0, "")
+    wanted = cross_entropy(x, [0, 3, 1, 2, 0], class_axis=0).grad
+    assert_same_bits(from_npy(result.out), wanted)
+
+
+def test_a_long_table_in_a_pipe_with_its_classes_on_the_first_axis(short, files, rng, capfdbinary):
+    x = np.round(rng.normal(size=(4, 3)), 3)
+    np.save("t.npy", [0, 3, 1])
+    stdin = "\n".join(",".join(map(repr, row)) for row in x.tolist()).encode()
+    given = ["grad", "-", "t.npy", "--class-axis", "-2", "-q", "-f", "npy"]
+    result = inside(capfdbinary, *given, stdin=stdin)
+    assert (result.code, result.err) == (0, "")
+    assert_same_bits(from_npy(result.out), cross_entropy(x, [0, 3, 1], class_axis=0).grad)

@@ -80,7 +80,7 @@ def logits_of(draw):
     """Logits and the axis of their classes."""
     c = draw(st.integers(1, 5))
     before = draw(st.lists(st.integers(0, 5), max_size=2))
-    after = draw(st.lists(st.integers(0, 3), max_size=2)) if before else []
+    after = draw(st.lists(st.integers(0, 3), max_size=2))
     axis = len(before)
     shape = (*before, c, *after)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -147,7 +147,7 @@ def jobs(draw):
     t, options = targets_of(draw, x, axis, rng)
     files, arguments = options_of(draw, x, axis, rng, options)
     files = {name: npy(array) for name, array in files.items()}
-    as_text = x.ndim == 2 and x.shape[0] > 0
+    as_text = x.ndim == 2 and x.size > 0
     kind, data, more = packed(draw, x, "x", as_text)
     t_text = as_text and x.shape[axis] > 1 and t.ndim > 0
     t_kind, t_data, t_more = packed(draw, t, "t", t_text)

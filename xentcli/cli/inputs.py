@@ -67,7 +67,7 @@ def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
         if "targets" in paths:
             how = How(given["target_format"], given["target_key"], style, "--target-key")
             targets = stack.enter_context(open_reader(paths.pop("targets"), how))
-            _tell_rows(logits, targets)
+            _tell_rows(logits, targets, given["class_axis"])
             targets = _line_as_targets(targets, logits.shape)
         beside = {role: load(path, How(style=style)) for role, path in paths.items()}
         upstream = beside.pop("upstream", numbers["upstream"])
@@ -107,8 +107,11 @@ def _number(text: str | None) -> float | None:
     return value
 
 
-def _tell_rows(logits: Reader, targets: Reader) -> None:
-    """A long table in a pipe does not say how many lines it has; the array beside it does."""
+def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
+    """A long table in a pipe does not say how many lines it has; the array beside it does.
+
+    Not where the first axis is that of the classes: the other may have any length then.
+    """
     from xentcli.formats import is_text
     from xentcli.formats.table import TableReader
 
@@ -116,6 +119,9 @@ def _tell_rows(logits: Reader, targets: Reader) -> None:
         if isinstance(one, TableReader) and one.rows is None:
             if isinstance(other, TableReader) and other.rows is None:
                 other.count()
+            if class_axis in (0, -2):
+                one.count()
+                continue
             a_line = is_text(other) and other.shape[0] == 1
             one.assume(prod(other.shape) if a_line else prod(other.shape[:1]))
 

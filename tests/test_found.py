@@ -459,18 +459,16 @@ def test_the_empty_name_of_an_output_is_no_name_for_standard_output(arguments, f
     assert_unchanged(files, before)
 
 
-@pytest.mark.parametrize("format", ["npz", "npy", "json", "csv"])
-def test_an_output_that_was_begun_leaves_no_word_when_its_input_ends(format, files, monkeypatch):
+@pytest.mark.parametrize("format", ["npz", "npy"])
+def test_an_output_that_was_begun_leaves_no_word_when_its_input_ends(format, files):
     """An archive that nobody has closed tells so at the end of the process."""
-    monkeypatch.chdir(files)
     array = np.lib.format.header_data_from_array_1_0(np.zeros(1)) | {"shape": (4000, 1000)}
     with Path("h").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, array)
         file.truncate(file.tell() + 3_500_000 * 8)
-    for output in ("g", "/dev/null"):
-        script = f"{{ cat h; sleep 1; }} | xent softmax - -f {format} -o {output}"
-        assert_error(bash(script), 1, "<stdin>", "4000000 missing")
-        assert sorted(path.name for path in files.iterdir()) == ["h", "l.npy", "t.npy"]
+    result = bash(f"{{ cat h; sleep 1; }} | xent softmax - -f {format} -o g")
+    assert_error(result, 1, "<stdin>", "4000000 missing")
+    assert sorted(path.name for path in files.iterdir()) == ["h", "l.npy", "t.npy"]
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def assert_exact(values, target, found):
         assert ulps(g, e, kind) <= limits[2], f"probability {c} is {g}, exactly {e}"
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(EXAMPLES)
 def test_a_row_of_any_bits_is_exact_or_as_promised(example):
     check(example)

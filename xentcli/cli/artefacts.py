@@ -62,7 +62,7 @@ class Artefact:
         self.given, self.name = given, name
         self._path = given["output"]
         preview = self._path is None and stdout_is_terminal()
-        self.sink = None if preview else outputs.open(self._path or "-")
+        self.sink = None if preview else outputs.open("-" if self._path is None else self._path)
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"
@@ -141,11 +141,12 @@ class Preview:
         """Print a table."""
         import numpy as np
 
-        from xentcli.render import preview
+        from xentcli.render import ROWS, preview
 
         of = self._of
         first = np.concatenate([np.empty(0, of.dtype), *self._first])
-        first = first.reshape(-1, of.shape[-1])
+        rows = min(ROWS, prod(of.shape[:-1]))
+        first = first.reshape(rows, of.shape[-1])
         show(lambda width: preview(first, of.words(), of.shape, (of.given["decimals"], width)))
 
 

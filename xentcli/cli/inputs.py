@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from math import prod
@@ -60,7 +62,7 @@ def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
     numbers = {"upstream": _number(paths.get("upstream"))}
     if numbers["upstream"] is not None:
         del paths["upstream"]
-    stdin_once(tuple(paths.values()))
+    read_once([path for path in paths.values() if isinstance(path, str)])
     outputs.spare(path for path in paths.values() if isinstance(path, str))
     state()["names"] = {role: _name(path) for role, path in paths.items()}
     style = text_style(given)
@@ -71,7 +73,7 @@ def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
         if "targets" in paths:
             how = How(given["target_format"], given["target_key"], style, "--target-key")
             targets = stack.enter_context(_opened(paths.pop("targets"), how))
-            _tell_rows(logits, targets)
+            _tell_rows(logits, targets, given["class_axis"])
             targets = _line_as_targets(targets, logits.shape)
         beside = {role: load(path, How(style=style)) for role, path in paths.items()}
         upstream = beside.pop("upstream", numbers["upstream"])
@@ -91,10 +93,27 @@ def _name(path: str | Reader) -> str:
     return "<stdin>" if path == "-" else visible(path)
 
 
-def stdin_once(paths: tuple[str, ...]) -> None:
-    """Standard input can be read only once."""
+def read_once(paths: Sequence[str]) -> None:
+    """Standard input and other pipes can be read only once."""
     if paths.count("-") > 1:
         raise OptionError("command line", "'-' is standard input, which can be read only once")
+    pipes: set[tuple[int, int]] = set()
+    for path in paths:
+        identity = _pipe(path)
+        if identity in pipes:
+            what = f"'{visible(path)}' is a pipe, which can be read only once"
+            raise OptionError("command line", what)
+        if identity:
+            pipes.add(identity)
+
+
+def _pipe(path: str) -> tuple[int, int] | None:
+    """Which pipe a path names, or None for everything else."""
+    try:
+        state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (Path would change the name)
+    except (OSError, ValueError):  # which opening it will say
+        return None
+    return (state.st_dev, state.st_ino) if stat.S_ISFIFO(state.st_mode) else None
 
 
 def _number(text: str | None) -> float | None:
@@ -107,8 +126,11 @@ def _number(text: str | None) -> float | None:
     return value
 
 
-def _tell_rows(logits: Reader, targets: Reader) -> None:
-    """A long table in a pipe does not say how many lines it has; the array beside it does."""
+def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
+    """A long table in a pipe does not say how many lines it has; the array beside it does.
+
+    Not where the first axis is that of the classes: the other may have any length then.
+    """
     from xentcli.formats import is_text
     from xentcli.formats.table import TableReader
 
@@ -116,6 +138,9 @@ def _tell_rows(logits: Reader, targets: Reader) -> None:
         if isinstance(one, TableReader) and one.rows is None:
             if isinstance(other, TableReader) and other.rows is None:
                 other.count()
+            if class_axis in (0, -2):
+                one.count()
+                continue
             a_line = is_text(other) and other.shape[0] == 1
             one.assume(prod(other.shape) if a_line else prod(other.shape[:1]))
 

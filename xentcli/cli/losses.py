@@ -57,7 +57,7 @@ def grad(**given: Any) -> None:
     work = out.Work()
     with open_outputs(given) as outputs:
         artefact = Artefact(outputs, given, "grad")
-        sink = outputs.open(given["loss_out"]) if given["loss_out"] else None
+        sink = None if given["loss_out"] is None else outputs.open(given["loss_out"])
         losses = Losses(sink, given, None) if sink else None
         with open_inputs(given, outputs) as inputs:
             result, kept = _cross_entropy(inputs, given, artefact, losses)
@@ -96,7 +96,7 @@ def loss(**given: Any) -> None:
     """
     work = out.Work()
     with open_outputs(given) as outputs:
-        sink = outputs.open(given["output"] or "-")
+        sink = outputs.open("-" if given["output"] is None else given["output"])
         with open_inputs(given, outputs) as inputs:
             losses = None if given["as_json"] else Losses(sink, given, given["format"])
             result, kept = _cross_entropy(inputs, given, None, losses)

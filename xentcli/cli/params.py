@@ -125,7 +125,8 @@ dtype_option = option(
     type=click.Choice(["auto", "f16", "bf16", "f32", "f64"]),
     default="auto",
     show_default=True,
-    help="Of the result, and of logits whose file does not say it (text, bfloat16).",
+    help="Of the result, and of logits whose file does not say it: bfloat16, and text, which is"
+    " parsed as f64 first.",
 )
 
 write_options = together(

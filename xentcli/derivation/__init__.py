@@ -191,9 +191,9 @@ def _target(
     classes = problem.layout.classes
     if q is None:
         q = np.zeros(classes) if target is None else _one_hot(target, classes)
-    a = reference.masses(q[None, :], problem.weight, float(options.label_smoothing))
+    a = reference.masses(q[None, :], problem.class_weight, float(options.label_smoothing))
     mass = float(exact_sum(a)[0])
-    return {"q": q, "weight": problem.weight, "masses": a[0], "mass": mass}
+    return {"q": q, "weight": problem.class_weight, "masses": a[0], "mass": mass}
 
 
 def _one_hot(target: int, classes: int) -> Array:

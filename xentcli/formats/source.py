@@ -191,7 +191,7 @@ class Seekable:
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
-        raise io.UnsupportedOperation("a place before the beginning")
+        raise io.UnsupportedOperation("it points outside of itself")
 
     def tell(self) -> int:
         """The place where the next bytes come from."""

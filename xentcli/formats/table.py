@@ -18,7 +18,7 @@ AHEAD = 1 << 20  # numbers that are read to see whether that is all
 def of_table(table: text.Reader, source: Source, format: str, dtype: str) -> Reader:
     """The reader for a table: one that holds it where it is short."""
     kind = NAMES.get(dtype, NAMES["f64"])
-    lines = AHEAD // table.width + 1
+    lines = max(2, AHEAD // table.width + 1)  # one line alone, however long, is held
     first = narrow(table.read(lines), kind)
     if len(first) < lines:
         source.verify()

@@ -44,7 +44,7 @@ def shell(command, folder):
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,  # a guard against hanging
     )
     assert done.returncode == 0, done.stderr
     return masked(done.stdout + done.stderr)

@@ -496,3 +496,27 @@ def test_a_long_table_in_a_pipe_with_its_classes_on_the_first_axis(short, files,
     result = inside(capfdbinary, *given, stdin=stdin)
     assert (result.code, result.err) == (0, "")
     assert_same_bits(from_npy(result.out), cross_entropy(x, [0, 3, 1], class_axis=0).grad)
+
+
+def test_kernels_that_may_not_be_compiled_say_so(files):
+    result = bash("NUMBA_DISABLE_JIT=1 xent loss l.npy t.npy --backend cpu")
+    assert_error(result, 2, "--backend", "NUMBA_DISABLE_JIT", "--backend numpy")
+
+
+def test_more_classes_than_float32_can_count_take_the_kernel_in_float64(rng, monkeypatch):
+    """3·10⁸ equal logits had a loss of 19.408: a sum of ones in float32 ends at 2²⁴."""
+    from xentcli.kernels import cpu
+
+    x = rng.standard_normal((3, 200)).astype("f4")
+    kernels = []
+    run = cpu.CpuBackend.run
+    monkeypatch.setattr(
+        cpu.CpuBackend,
+        "run",
+        lambda self, function, *rest: kernels.append(function) or run(self, function, *rest),
+    )
+    few = cross_entropy(x, [1, 2, 3], backend="cpu", grad=False)
+    monkeypatch.setattr(cpu, "PLAIN_MOST", 199)
+    many = cross_entropy(x, [1, 2, 3], backend="cpu", grad=False)
+    assert kernels == [cpu.plain_rows, cpu.general_rows]
+    np.testing.assert_allclose(few.loss, many.loss, rtol=1e-9)

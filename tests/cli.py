@@ -14,6 +14,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 import tty
@@ -117,6 +118,36 @@ def inside(capfdbinary, *arguments, stdin=b""):
             signal.signal(name, handler)
     out, err = capfdbinary.readouterr()
     return Result(code, out, err.decode())
+
+
+def captured(*arguments, stdin=b""):
+    """`xent ARGUMENTS` in this process, without pytest's help."""
+    from xentcli.cli import main
+
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        code = 0
+        with _standard_input(stdin), _onto(1, out, "stdout"), _onto(2, err, "stderr"):
+            try:
+                main([_argument(value) for value in arguments])
+            except SystemExit as error:
+                code = error.code or 0
+        texts = [file.seek(0) or file.read() for file in (out, err)]
+    return Result(code, texts[0], texts[1].decode())
+
+
+@contextmanager
+def _onto(number, file, name):
+    """A standard stream of this process goes into a file."""
+    old, old_stream = os.dup(number), getattr(sys, name)
+    os.dup2(file.fileno(), number)
+    try:
+        with open(number, "w", closefd=False, buffering=1) as stream:
+            setattr(sys, name, stream)
+            yield
+    finally:
+        setattr(sys, name, old_stream)
+        os.dup2(old, number)
+        os.close(old)
 
 
 @contextmanager

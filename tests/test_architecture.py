@@ -12,6 +12,9 @@ import xentcli
 PACKAGE = Path(xentcli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
+# What draws gets every number: it may know nothing that computes one.
+DRAWING_KNOWS = {"xentcli.document", "xentcli.drawing", "xentcli.errors", "xentcli.formats"}
+
 # Lower layers first. A module may import from earlier layers, and from its own package.
 LAYERS = [
     {"xentcli.errors", "xentcli.cleanup"},
@@ -25,8 +28,10 @@ LAYERS = [
     {"xentcli.loss"},
     {"xentcli.probabilities", "xentcli.inspection", "xentcli.machine", "xentcli.overlap"},
     {"xentcli.stream"},
-    {"xentcli.bench", "xentcli.check"},
-    {"xentcli.render"},
+    {"xentcli.bench", "xentcli.check", "xentcli.document"},
+    {"xentcli.derivation"},
+    {"xentcli.gallery"},
+    {"xentcli.render", "xentcli.drawing"},
     {"xentcli.cli"},
     {"xentcli.__main__"},
 ]
@@ -35,8 +40,10 @@ COMPILED = (
     "arithmetic",
     "cpu",
     "exponential",
+    "flow",
     "formulas",
     "kinds",
+    "lanes",
     "limits",
     "memory",
     "pipeline",
@@ -45,11 +52,17 @@ COMPILED = (
     "simd",
     "sweeps",
     "tiles",
+    "turning",
 )
 
 ONLY_IN = {
     "numba": {f"xentcli.kernels.{name}" for name in COMPILED},
-    "rich": {"xentcli.render", "xentcli.cli.console"},
+    "rich": {
+        "xentcli.render",
+        "xentcli.drawing.terminal",
+        "xentcli.drawing.svg",
+        "xentcli.cli.console",
+    },
     "click": {"xentcli.cli"},
 }
 
@@ -82,6 +95,9 @@ def forbidden(name, imported):
     for library, homes in ONLY_IN.items():
         if root == library and not any(name == h or name.startswith(f"{h}.") for h in homes):
             return f"{library} belongs in {sorted(homes)}"
+    drawn = name.startswith("xentcli.drawing") and root == "xentcli" and imported != "xentcli"
+    if drawn and ".".join(imported.split(".")[:2]) not in DRAWING_KNOWS:
+        return "what draws computes nothing"
     mine, theirs = layer_of(name), layer_of(imported)
     if theirs is None or mine is None:
         return None
@@ -116,6 +132,10 @@ def test_the_check_of_imports_can_fail():
     assert forbidden("xentcli.kernels.cpu", "xentcli.formats.npy")
     assert forbidden("xentcli.kernels.reference", "xentcli.kernels.rows")
     assert forbidden("xentcli.loss", "numba")
+    assert forbidden("xentcli.drawing.plain", "xentcli.derivation")
+    assert forbidden("xentcli.drawing.html", "xentcli.sums")
+    assert forbidden("xentcli.drawing.html", "rich.table")
+    assert not forbidden("xentcli.drawing.plain", "xentcli.document")
     assert not forbidden("xentcli.loss", "xentcli.kernels")
 
 

@@ -26,7 +26,17 @@ from cli import (
 )
 from helpers import assert_same_bits
 
-COMMANDS = ["grad", "loss", "softmax", "check", "inspect", "info", "completion"]
+COMMANDS = [
+    "grad",
+    "loss",
+    "softmax",
+    "check",
+    "explain",
+    "examples",
+    "inspect",
+    "info",
+    "completion",
+]
 
 
 def test_grad_writes_the_gradient(files):

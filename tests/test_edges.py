@@ -284,6 +284,25 @@ def test_probabilities_that_are_no_distribution_get_a_note(backend):
     assert r.notes[0].text.startswith("2 of 3 rows are no distribution; the worst: row 2 has")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ([1.5, -0.5], "has the entry -0.5"),
+        ([0.5, 0.75], "sums to 1.25"),
+        ([NAN, 1.0], "sums to nan"),
+    ],
+)
+@pytest.mark.parametrize("classes", [2, 5000])
+def test_one_row_of_many_that_is_no_distribution_is_found(wrong, what, classes):
+    """Blocks without any are passed over by their extremes alone."""
+    q = np.zeros((100, classes), dtype="f4")
+    q[:, 0] = 1.0
+    assert cross_entropy(np.zeros(q.shape), q).notes == ()
+    q[70, :2] = wrong
+    note = cross_entropy(np.zeros(q.shape), q).notes[0].text
+    assert note == f"1 of 100 rows is no distribution; the worst: row 70 {what}"
+
+
 def test_probabilities_with_an_ignore_index_are_an_error():
     with pytest.raises(OptionError, match="ignore_index"):
         cross_entropy(np.eye(3), np.eye(3), ignore_index=1)

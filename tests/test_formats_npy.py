@@ -13,6 +13,7 @@ from cli import (
     assert_done,
     assert_error,
     assert_unchanged,
+    bash,
     contents,
     described,
     from_npy,
@@ -54,6 +55,13 @@ HOSTILE = {
     "B14-shape-floats": described(shape="(2.0, 3.0)", data=DATA),
     "B14-shape-of-numpy-integers": described(shape="(np.int64(2), np.int64(3))", data=DATA),
     "B14-shape-integer": described(shape="(6)", data=DATA),
+    "B14-shape-with-a-leading-zero": described(shape="(02, 3)", data=DATA),
+    "B14-shape-with-a-nameless-blank": described(shape="(2,\xa03)", data=DATA),
+    "B43-an-integer-of-Python-2-in-version-3": described(
+        shape="(2L, 3)", data=DATA, version=(3, 0)
+    ),
+    "B9-a-vertical-tab": header(GOOD[:-1] + "\x0b}", DATA),
+    "B9-a-file-separator-at-the-end": header(GOOD + "\x1c", DATA),
     "B15-negative": described(shape="(-1,)", data=DATA),
     "B16-two-negatives": described(shape="(-2, -3)", data=DATA),
     "B17-boolean": described(shape="(True, 3)", data=DATA[:24]),
@@ -141,6 +149,24 @@ def test_a_hostile_stream_is_one_error_in_little_memory(name, tmp_path):
     assert_error(run("softmax", "-", "--input-format", "npy", **given), 1, "<stdin>")
     where = "t.npy" if name.startswith("B18") else "<stdin>"  # 10¹² rows do not fit 2 targets
     assert_error(run("grad", "-", "t.npy", "--input-format", "npy", **given), 1, where)
+
+
+@pytest.mark.parametrize("command", [["softmax", "-"], ["grad", "-", "t.npy"]])
+@pytest.mark.parametrize("classes", [10**9, 10**12])
+def test_b18_classes_that_a_stream_announces_are_not_believed(classes, command, tmp_path):
+    (tmp_path / "t.npy").write_bytes(npy(TARGETS))
+    data = described(shape=f"(2, {classes})", data=DATA)
+    result = run(*command, stdin=data, cwd=tmp_path, memory=2_000_000_000)
+    assert_error(result, 1, f"needs {16 * classes} bytes of data, the file has 48")
+
+
+def test_b18_targets_that_a_stream_announces_are_not_believed(tmp_path):
+    rows = 10**11
+    (tmp_path / "x").write_bytes(described(shape=f"({rows}, 2)", data=DATA))
+    (tmp_path / "t").write_bytes(described("'|i1'", shape=f"({rows},)", data=bytes(3 << 20)))
+    script = "ulimit -v 2000000; xent loss <(cat x) <(cat t)"
+    result = bash(script, cwd=tmp_path, env={"OPENBLAS_NUM_THREADS": "1"})
+    assert_error(result, 1, f"needs {rows} bytes of data, the file has {3 << 20}")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +274,9 @@ def test_b24_no_rows_give_an_empty_gradient(tmp_path, capfdbinary):
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_byte_order_and_memory_order_change_no_bit(dtype, order, tmp_path, capfdbinary, rng):
+def test_b34_b35_b40_the_order_of_bytes_and_memory_changes_no_bit(
+    dtype, order, tmp_path, capfdbinary, rng
+):
     logits = rng.standard_normal((5, 7)).astype(dtype)
     targets = np.arange(5)
     native = npy(logits.astype(logits.dtype.newbyteorder("=")))

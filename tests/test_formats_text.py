@@ -224,6 +224,14 @@ def test_every_float16_survives_as_text():
         assert_same_bits(read(stream.getvalue()).astype("f2"), array)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int16])
+def test_whole_numbers_are_written_without_a_point(dtype):
+    stream = io.BytesIO()
+    text.write(stream, np.array([3, 0, 100], dtype))
+    text.write(stream, np.array([[1, 2]], dtype), ";")
+    assert stream.getvalue() == b"3\n0\n100\n1;2\n"
+
+
 @pytest.mark.parametrize(
     ("value", "digits"),
     [

@@ -8,11 +8,23 @@ import sys
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
-from cli import assert_done, assert_error, bash, heed_interrupts, inside, run
+from cli import (
+    assert_done,
+    assert_error,
+    assert_unchanged,
+    at_terminal,
+    bash,
+    contents,
+    from_npy,
+    heed_interrupts,
+    inside,
+    run,
+)
 from helpers import assert_same_bits, assert_ulps, exactly
 
 from xentcli import DataError, OptionError, cross_entropy
@@ -354,3 +366,157 @@ def test_a_sum_near_the_end_of_the_range_does_not_depend_on_its_blocks():
     for start in range(0, len(values), 700):
         parts.add(values[start : start + 700])
     assert whole.value() == parts.value() == math.fsum(values)
+
+
+SIGNALLING = np.array([0x7F800001, 0], "u4").view("f4")  # the first is a NaN that NumPy warns of
+
+
+def test_a_signalling_nan_in_the_targets_is_one_error_and_no_warning(files, capfdbinary):
+    np.save("t.npy", SIGNALLING)
+    assert_error(inside(capfdbinary, "loss", "l.npy", "t.npy"), 1, "t.npy", "row 0 is nan")
+
+
+def test_a_signalling_nan_in_a_weight_is_one_error_and_no_warning(files, capfdbinary):
+    np.save("v.npy", SIGNALLING)
+    given = ["l.npy", "t.npy", "--sample-weight", "v.npy"]
+    assert_error(inside(capfdbinary, "loss", *given), 1, "v.npy", "entry 0 is nan")
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32", "f64"])
+def test_a_signalling_nan_in_the_logits_is_no_warning(dtype, backend, files, capfdbinary):
+    np.save("l.npy", SIGNALLING[None, ::-1].repeat(2, 0))
+    given = ["--dtype", dtype, "--backend", backend, "-q", "-f", "csv"]
+    result = inside(capfdbinary, "softmax", "l.npy", *given)
+    assert (result.code, result.out, result.err) == (0, b"nan,nan\nnan,nan\n", "")
+
+
+def test_an_archive_whose_directory_points_before_its_beginning_is_one_error(files, capfdbinary):
+    np.savez("l.npz", x=np.eye(3))
+    data = Path("l.npz").read_bytes()
+    Path("l.npz").write_bytes(data[:4] + data[8:])
+    words = ["l.npz: member 'x' cannot be read", "outside of itself"]
+    assert_error(inside(capfdbinary, "softmax", "l.npz"), 1, *words)
+    assert_error(inside(capfdbinary, "inspect", "l.npz"), 1, *words)
+    stdin = Path("l.npz").read_bytes()
+    assert_error(inside(capfdbinary, "softmax", "-", stdin=stdin), 1, "<stdin>: member 'x'")
+
+
+def test_a_stream_without_an_end_is_no_archive(files):
+    result = run("softmax", "/dev/zero", "--input-format", "npz", memory=2_000_000_000)
+    assert_error(result, 1, "/dev/zero: not an .npz file: it starts with")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "mkfifo f; exec 9<>f; xent grad f f",
+        "mkfifo f; exec 9<>f; xent loss l.npy t.npy --weight f --sample-weight ./f",
+        "cat l.npy | xent grad - /dev/stdin",
+        "cat l.npy | xent inspect /dev/stdin -",
+    ],
+)
+def test_a_pipe_named_twice_is_an_error_and_not_waited_for(command, files):
+    assert_error(bash(command), 2, "is a pipe, which can be read only once")
+
+
+def test_two_pipes_may_be_named(files):
+    result = bash("xent grad <(cat l.npy) <(cat t.npy) -q -f npy")
+    assert (result.code, result.err) == (0, "")
+    assert_same_bits(from_npy(result.out), cross_entropy(np.load("l.npy"), [0, 1]).grad)
+
+
+@pytest.mark.parametrize(("shape", "words"), [((2, 3, 0), "6 of 6 rows"), ((3, 0), "3 of 3 rows")])
+def test_a_preview_of_rows_without_an_inner_axis(shape, words, files):
+    np.save("l.npy", np.zeros(shape))
+    result = at_terminal("softmax", "l.npy", "--class-axis", str(len(shape) - 2))
+    assert result.code == 0, result.err
+    assert f"{words}, 0 of 0 columns." in result.text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["grad", "l.npy", "t.npy", "-o", ""],
+        ["softmax", "l.npy", "-o", ""],
+        ["loss", "l.npy", "t.npy", "-o", ""],
+        ["grad", "l.npy", "t.npy", "-o", "g.npy", "--loss-out", ""],
+    ],
+    ids=" ".join,
+)
+def test_the_empty_name_of_an_output_is_no_name_for_standard_output(arguments, files, capfdbinary):
+    before = contents(files)
+    assert_error(inside(capfdbinary, *arguments), 2, "an output's name is empty")
+    assert_unchanged(files, before)
+
+
+@pytest.mark.parametrize("format", ["npz", "npy"])
+def test_an_output_that_was_begun_leaves_no_word_when_its_input_ends(format, files):
+    """An archive that nobody has closed tells so at the end of the process."""
+    array = np.lib.format.header_data_from_array_1_0(np.zeros(1)) | {"shape": (4000, 1000)}
+    with Path("h").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, array)
+        file.truncate(file.tell() + 3_500_000 * 8)
+    result = bash(f"{{ cat h; sleep 1; }} | xent softmax - -f {format} -o g")
+    assert_error(result, 1, "<stdin>", "4000000 missing")
+    assert sorted(path.name for path in files.iterdir()) == ["h", "l.npy", "t.npy"]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Only very few numbers of a table are held."""
+    monkeypatch.setattr("xentcli.formats.table.AHEAD", 2)
+
+
+@pytest.mark.parametrize("classes", [4, 5])
+def test_a_line_of_many_targets_in_a_pipe(classes, short, files, rng, capfdbinary):
+    x = rng.normal(size=(5, classes))
+    np.save("l.npy", x)
+    result = inside(capfdbinary, "grad", "l.npy", "-", "-q", stdin=b"0,3,1,2,0\n")
+    assert (result.code, result.err) == (0, "")
+    assert_same_bits(from_npy(result.out), cross_entropy(x, [0, 3, 1, 2, 0]).grad)
+
+
+def test_a_column_of_many_targets_in_a_pipe_for_classes_on_the_first_axis(
+    short, files, rng, capfdbinary
+):
+    x = rng.normal(size=(4, 5))
+    np.save("l.npy", x)
+    given = ["grad", "l.npy", "-", "--class-axis", "0", "-q"]
+    result = inside(capfdbinary, *given, stdin=b"0\n3\n1\n2\n0\n")
+    assert (result.code, result.err) == (0, "")
+    wanted = cross_entropy(x, [0, 3, 1, 2, 0], class_axis=0).grad
+    assert_same_bits(from_npy(result.out), wanted)
+
+
+def test_a_long_table_in_a_pipe_with_its_classes_on_the_first_axis(short, files, rng, capfdbinary):
+    x = np.round(rng.normal(size=(4, 3)), 3)
+    np.save("t.npy", [0, 3, 1])
+    stdin = "\n".join(",".join(map(repr, row)) for row in x.tolist()).encode()
+    given = ["grad", "-", "t.npy", "--class-axis", "-2", "-q", "-f", "npy"]
+    result = inside(capfdbinary, *given, stdin=stdin)
+    assert (result.code, result.err) == (0, "")
+    assert_same_bits(from_npy(result.out), cross_entropy(x, [0, 3, 1], class_axis=0).grad)
+
+
+def test_kernels_that_may_not_be_compiled_say_so(files):
+    result = bash("NUMBA_DISABLE_JIT=1 xent loss l.npy t.npy --backend cpu")
+    assert_error(result, 2, "--backend", "NUMBA_DISABLE_JIT", "--backend numpy")
+
+
+def test_more_classes_than_float32_can_count_take_the_kernel_in_float64(rng, monkeypatch):
+    """3·10⁸ equal logits had a loss of 19.408: a sum of ones in float32 ends at 2²⁴."""
+    from xentcli.kernels import cpu
+
+    x = rng.standard_normal((3, 200)).astype("f4")
+    kernels = []
+    run = cpu.CpuBackend.run
+    monkeypatch.setattr(
+        cpu.CpuBackend,
+        "run",
+        lambda self, function, *rest: kernels.append(function) or run(self, function, *rest),
+    )
+    few = cross_entropy(x, [1, 2, 3], backend="cpu", grad=False)
+    monkeypatch.setattr(cpu, "PLAIN_MOST", 199)
+    many = cross_entropy(x, [1, 2, 3], backend="cpu", grad=False)
+    assert kernels == [cpu.plain_rows, cpu.general_rows]
+    np.testing.assert_allclose(few.loss, many.loss, rtol=1e-9)

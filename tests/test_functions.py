@@ -69,7 +69,8 @@ def boosted_line(x, top, out, taken):
     """exp(x − top) of float32, 16 at a time, without its power of two."""
     tops = load(pointer(top, 0), 0)
     for i in range(0, len(x), LANES):
-        e, rest = exponential.boosted_single(load(pointer(x, 0), i), tops)
+        begun = exponential.begun_single(load(pointer(x, 0), i), tops)
+        e, rest = exponential.boosted_single(exponential.continued_single(begun))
         store(pointer(out, 0), i, e)
         store(pointer(taken, 0), i, rest)
     keep(x)

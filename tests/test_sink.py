@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import stat
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from cli import (
     LOSSES,
     assert_done,
     assert_error,
+    assert_silent,
     assert_unchanged,
     bash,
     contents,
@@ -27,7 +29,7 @@ from cli import (
 )
 
 from xentcli.errors import FileError, OptionError
-from xentcli.formats.sink import Outputs
+from xentcli.formats.outputs import Outputs
 
 GRAD = ("grad", "l.npy", "t.npy")
 
@@ -185,6 +187,48 @@ def test_one_file_cannot_be_both_outputs(second, exists, files, capfdbinary):
     assert_unchanged(files, before)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-o - --loss-out /dev/stdout | cat",
+        "--loss-out /dev/stdout | cat",
+        "-o /dev/fd/1 --loss-out /proc/self/fd/1 | cat",
+        "-o fifo --loss-out ./fifo & cat fifo; wait $!",
+        "--loss-out out > out",
+        "--loss-out ./out >> out",
+        "-o out --loss-out /dev/stdout > out",
+    ],
+)
+def test_one_pipe_or_open_file_cannot_be_both_outputs(options, files):
+    os.mkfifo("fifo")
+    result = bash(f"set -o pipefail; xent grad l.npy t.npy -f npy {options}")
+    assert_error(result, 2, "is named as output twice")
+    assert {*contents(files)} <= {"l.npy", "t.npy", "out"}
+    assert contents(files).get("out", b"") == b""
+
+
+def test_a_device_may_be_both_outputs_by_two_names(files):
+    (files / "null").symlink_to("/dev/null")
+    assert_done(run(*GRAD, "-o", "null", "--loss-out", "/dev/null"))
+    assert (files / "null").is_symlink()
+
+
+def test_two_hard_links_are_two_outputs(files, capfdbinary):
+    (files / "g.npy").write_bytes(b"old")
+    (files / "loss.txt").hardlink_to("g.npy")
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", "loss.txt"))
+    assert_gradient("g.npy")
+    assert float((files / "loss.txt").read_text()) == pytest.approx(LOSSES.mean())
+
+
+def test_one_file_in_a_folder_of_two_names_cannot_be_both_outputs(files, capfdbinary):
+    (files / "d").mkdir()
+    (files / "e").symlink_to("d")
+    result = inside(capfdbinary, *GRAD, "-o", "d/g.npy", "--loss-out", "e/g.npy")
+    assert_error(result, 2, "e/g.npy", "twice")
+    assert list((files / "d").iterdir()) == []
+
+
 def test_standard_output_cannot_be_both_outputs(files, capfdbinary):
     assert_error(inside(capfdbinary, *GRAD, "-o", "-", "--loss-out", "-"), 2, "standard output")
 
@@ -198,13 +242,53 @@ def test_the_output_may_be_the_input(how, files, capfdbinary):
     output = {"same": "l.npy", "hard link": "hard.npy", "symlink": "soft.npy", "targets": "t.npy"}
     (files / "hard.npy").hardlink_to("l.npy")
     (files / "soft.npy").symlink_to("l.npy")
+    inputs = contents(files)
     assert_done(inside(capfdbinary, *GRAD, "-o", output[how]))
     assert_gradient(output[how])
+    assert (files / "soft.npy").is_symlink()
+    if how == "hard link":
+        assert (files / "l.npy").read_bytes() == inputs["l.npy"], "the other name changed too"
+    if how == "symlink":
+        assert_gradient("l.npy")
 
 
 def test_the_output_may_be_the_file_under_standard_input(files):
     assert_done(bash("xent grad - t.npy -o l.npy < l.npy"))
     assert_gradient("l.npy")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("l.npy t.npy >> l.npy", "l.npy"),
+        ("l.npy t.npy 1<> l.npy", "l.npy"),
+        ("l.npy t.npy 1<> hard.npy", "l.npy"),
+        ("l.npy t.npy --weight w.npy 1<> w.npy", "w.npy"),
+        ("l.npy t.npy -o /dev/fd/3 3<> t.npy", "t.npy"),
+        ("- t.npy < l.npy 1<> l.npy", "<stdin>"),
+    ],
+)
+def test_an_input_is_not_written_in_place(words, name, files):
+    (files / "hard.npy").hardlink_to("l.npy")
+    np.save("w.npy", np.ones(3))
+    before = contents(files)
+    assert_error(bash(f"xent grad {words}"), 2, f"error: {name}: is written to as ")
+    assert_unchanged(files, before)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-"])
+def test_what_is_in_an_open_file_already_stays(name, files):
+    script = f"{{ echo first; xent loss l.npy t.npy -q -o {name}; echo last; }} > out"
+    assert_silent(bash(script))
+    first, loss, last = (files / "out").read_text().splitlines()
+    assert (first, last) == ("first", "last")
+    assert float(loss) == pytest.approx(LOSSES.mean())
+    assert_silent(bash(f"xent loss l.npy t.npy -q -o {name} >> out"))
+    assert (files / "out").read_text().splitlines() == [first, loss, last, loss]
+
+
+def test_a_number_that_is_no_open_file_is_told(files, capfdbinary):
+    assert_error(inside(capfdbinary, *GRAD, "-o", "/dev/fd/987"), 4, "/dev/fd/987", "descriptor")
 
 
 # All outputs or none
@@ -274,6 +358,65 @@ def test_a_failing_step_at_the_end_is_told_and_leaves_the_old_file(
     result = inside(capfdbinary, *GRAD, "-o", "g.npy")
     monkeypatch.undo()
     assert_error(result, 4, "g.npy", "Input/output error")
+    assert_unchanged(files, before)
+
+
+def failing(monkeypatch, place, name, error, after=0):
+    """Make a function fail once, after some successes."""
+    real, calls = getattr(place, name), []
+
+    def function(*arguments, **more):
+        calls.append(arguments)
+        if len(calls) == after + 1:
+            raise error
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(place, name, function)
+
+
+@pytest.mark.parametrize(
+    ("old", "flag"),
+    [
+        ([], []),
+        (["g.npy"], []),
+        (["loss.txt"], []),
+        (["g.npy", "loss.txt"], []),
+        ([], ["-n"]),
+    ],
+    ids=str,
+)
+def test_a_failing_second_rename_takes_the_first_one_back(
+    old, flag, files, capfdbinary, monkeypatch
+):
+    for name in old:
+        (files / name).write_bytes(b"old")
+    before = contents(files)
+    place, name = (os, "link") if flag else (Path, "replace")
+    failing(monkeypatch, place, name, FileExistsError(17, "File exists"), after=1)
+    result = inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", "loss.txt", *flag)
+    assert_error(result, 4, "loss.txt")
+    assert_unchanged(files, before)
+
+
+def test_two_old_files_are_replaced_where_there_are_no_hard_links(files, capfdbinary, monkeypatch):
+    for name in ("g.npy", "loss.txt"):
+        (files / name).write_bytes(b"old")
+    failing(monkeypatch, os, "link", PermissionError(1, "Operation not permitted"))
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", "loss.txt"))
+    assert_gradient("g.npy")
+    assert sorted(contents(files)) == ["g.npy", "l.npy", "loss.txt", "t.npy"]
+
+
+def test_a_file_system_without_modes_takes_new_files(files, capfdbinary, monkeypatch):
+    failing(monkeypatch, Path, "chmod", PermissionError(1, "Operation not permitted"))
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert_gradient("g.npy")
+
+
+def test_a_temporary_that_cannot_be_used_is_removed(files, capfdbinary, monkeypatch):
+    before = contents(files)
+    failing(monkeypatch, os, "fdopen", OSError(12, "Cannot allocate memory"))
+    assert_error(inside(capfdbinary, *GRAD, "-o", "g.npy"), 4, "g.npy", "Cannot allocate memory")
     assert_unchanged(files, before)
 
 
@@ -348,6 +491,20 @@ def test_a_device_is_written_and_stays(files, capfdbinary):
     assert stat.S_ISCHR(after.st_mode)
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     assert float((files / "loss.txt").read_text()) == pytest.approx(LOSSES.mean())
+
+
+def test_a_link_to_a_device_is_written_through(files, capfdbinary):
+    (files / "link").symlink_to("/dev/null")
+    assert_done(inside(capfdbinary, *GRAD, "-o", "link"))
+    assert (files / "link").readlink() == Path("/dev/null")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_socket_cannot_be_written_and_stays(files, capfdbinary):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        assert_error(inside(capfdbinary, *GRAD, "-o", "socket"), 4, "socket")
+    assert stat.S_ISSOCK((files / "socket").stat().st_mode)
 
 
 def test_a_full_device_is_told(files, capfdbinary):

@@ -45,7 +45,7 @@ def shell(command, folder):
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,  # a guard against hanging
     )
     assert done.returncode == 0, done.stderr
     return masked(done.stdout + done.stderr)
@@ -74,6 +74,15 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(("command", "expected"), list(sessions()), ids=lambda text: text[:50])
 def test_the_readme_shows_what_is_printed(command, expected, folder):
     assert shell(command, folder) == masked(expected)
+
+
+def test_the_picture_of_the_readme_is_what_its_command_makes(folder):
+    pictures = re.findall(r"!\[.+\]\((.+)\)", README)
+    assert len(pictures) == 1
+    command = next(line for line, _ in sessions() if line.endswith(f"--save {pictures[0]}"))
+    (folder / pictures[0]).unlink()
+    shell(command, folder)
+    assert (folder / pictures[0]).read_bytes() == (ROOT / pictures[0]).read_bytes()
 
 
 def test_the_check_of_the_readme_can_fail(folder):
@@ -142,7 +151,7 @@ def test_the_examples_of_the_main_help_run(folder):
 
 @pytest.mark.parametrize("item", fields(LossOptions), ids=lambda item: item.name)
 def test_the_options_of_the_loss_are_those_of_the_library(item):
-    for name in ("grad", "loss", "check"):
+    for name in ("grad", "loss", "explain", "check"):
         options = {p.name: p for p in COMMANDS[name].params}
         assert options[item.name].default == item.default
         assert item.metadata["help"] in options[item.name].help

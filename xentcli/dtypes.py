@@ -96,12 +96,13 @@ def widen(array: Array, dtype: np.dtype[Any]) -> Array:
     if array.dtype == BF16:
         bits = np.ascontiguousarray(array).view("<u2").astype(np.uint32) << 16
         array = bits.view(np.float32)
-    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
 
 
 def narrow(array: Array, dtype: np.dtype[Any]) -> Array:
     """float32 or float64 values rounded to `dtype`, to nearest, ties to even."""
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         if dtype != BF16:
             return array.astype(dtype, copy=False)
         single = np.ascontiguousarray(array, dtype=np.float32)

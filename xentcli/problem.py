@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,21 +32,21 @@ class Problem:
     Logits and probabilities are not here: they may come piece by piece.
 
     `targets` are class indices (N,) with `IGNORED`, or None where there are probabilities.
-    `weight` is (C,); `sample_weight` (N,) or None; `upstream` a number or (N,). All float64.
+    `weight` is (C,) and `sample_weight` (N,), or None for ones, which are not made on the word of
+    a header; `upstream` a number or (N,). All float64.
     """
 
     layout: Layout
     targets: Array | None
-    weight: Array
+    weight: Array | None
     sample_weight: Array | None
     upstream: Array
 
     def mapped(self, function: Callable[[Array], Array]) -> Problem:
         """The same problem with a function applied to each of its arrays."""
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
         arrays: dict[str, Any] = {
-            name: function(value)
-            for name, value in vars(self).items()
-            if isinstance(value, np.ndarray)
+            name: function(value) for name, value in given.items() if isinstance(value, np.ndarray)
         }
         return replace(self, **arrays)
 
@@ -69,6 +69,11 @@ class Problem:
         """Which of some rows count: a mask, or all of them."""
         return slice(None) if self.targets is None else self.targets[rows] != IGNORED
 
+    @cached_property
+    def class_weight(self) -> Array:
+        """w, one per class: ones are made when somebody needs them."""
+        return np.ones(self.layout.classes) if self.weight is None else self.weight
+
     def sample_weights(self, rows: slice) -> Array:
         """v_i of some rows."""
         if self.sample_weight is not None:
@@ -78,7 +83,9 @@ class Problem:
     def row_weight(self, rows: slice) -> Array:
         """What a row counts in the mean: v_i·w_{y_i}, or v_i for probabilities; any if ignored."""
         weights = self.sample_weights(rows)
-        return weights if self.targets is None else weights * self.weight[self.targets[rows]]
+        if self.targets is None or self.weight is None:
+            return weights
+        return weights * self.weight[self.targets[rows]]
 
     @cached_property
     def ignored(self) -> int:
@@ -92,7 +99,7 @@ def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) 
     layout = find(logits, targets.shape, options.class_axis)
     probs = kind_of(targets, layout, options) == "probs"
     per_row = layout.rows, layout.row_shape
-    weight = np.ones(layout.classes)
+    weight = None
     if extras.weight is not None:
         weight = _vector(extras.weight, "weight", (layout.classes, (layout.classes,)))
     sample_weight = None

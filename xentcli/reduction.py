@@ -85,7 +85,7 @@ def plan(problem: Problem, options: LossOptions) -> Reduction:
     if problem.sample_weight is not None:
         plain = _total(problem, problem.sample_weights)
     weighted = plain
-    if not (problem.probs or (problem.weight == 1).all()):
+    if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
         weighted = _total(problem, problem.row_weight)
     z_loss = options.z_loss * (weighted / plain) if options.z_loss and plain else 0.0
     return Reduction(problem, weighted, z_loss, None)

@@ -105,7 +105,9 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     for chunk in targets.chunks():
         found = check.indices(chunk)
         if indices is None:
-            indices = found if len(found) == layout.rows else np.empty(layout.rows, narrow)
+            indices = found if len(found) == layout.rows else found.astype(narrow)
+        if check.rows > len(indices):  # grows with what is there, not with what is announced
+            indices.resize(min(layout.rows, 2 * check.rows), refcheck=False)
         indices[check.rows - len(found) : check.rows] = found
     check.complain()
     return np.empty(0, np.int64) if indices is None else indices

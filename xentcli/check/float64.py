@@ -68,22 +68,26 @@ class ByReference:
 
     def _present(self, rows: Rows) -> Exact:
         scalars = self._scalars
-        even = scalars.label_smoothing / rows.x.shape[1]
-        a = rows.weight * ((1 - scalars.label_smoothing) * rows.q + even)
+        a = reference.masses(rows.q, rows.weight, scalars.label_smoothing)
         s = reference.softmax(rows.x, scalars)
-        losses, _ = reference.loss_of(s, a, scalars.z_loss)
+        losses = reference.loss(s, a, scalars.z_loss)
         scale, power = self.scale.of(rows)
         factor = np.ldexp(scale.high, power)[:, None]
-        grad = reference.gradient_of(s, a, scalars.z_loss) * factor
+        grad = reference.gradient(s, a, scalars.z_loss) * factor
         size = np.abs(grad)
         if rows.target is None or scalars.label_smoothing or scalars.z_loss:
-            lse = 2 * scalars.z_loss * np.abs(s.lse[:, None]) * s.p
-            terms = s.p * reference.others_of(a) + a * s.rest + lse
-            size = terms * s.slope * np.abs(factor)
+            size = self._terms(s, a) * s.slope * np.abs(factor)
         uncertain = s.rest.min(axis=1, initial=1.0)
         return Exact(
             pair(grad), size, np.zeros_like(size), pair(losses * rows.sample_weight), uncertain
         )
+
+    def _terms(self, s: reference.Softmax, a: Array) -> Array:
+        """The size of what a gradient is made of: p·Σ_{j≠c} a_j, a_c·(1 − p_c), z-loss."""
+        minus = a * s.rest
+        plus = reference.difference(s, a) + minus
+        pull = reference.z_pull(s, self._scalars.z_loss)
+        return np.asarray(np.abs(plus) + np.abs(minus) + np.abs(pull))
 
 
 def _arrays(exact: Exact) -> list[Array]:

@@ -55,7 +55,7 @@ def rows_of(problem: Problem, x: Array, q: Array | None, rows: slice) -> Rows:
         x=x,
         q=q,
         target=target,
-        weight=problem.weight,
+        weight=problem.class_weight,
         sample_weight=problem.sample_weights(rows),
         upstream=np.full(len(x), upstream) if upstream.ndim == 0 else upstream[rows],
         numbers=numbers,
@@ -126,7 +126,7 @@ def _sums(problem: Problem) -> tuple[Pair, Pair]:
         present = problem.present(rows)
         v = problem.sample_weights(rows)[present]
         w = np.ones_like(v)
-        if problem.targets is not None:
+        if problem.targets is not None and problem.weight is not None:
             w = problem.weight[problem.targets[rows][present]]
         plain = add(plain, total(pair(v)))
         (v_part, up), (w_part, more) = normal(pair(v)), normal(pair(w))

@@ -18,7 +18,7 @@ import click
 
 from xentcli import __version__
 from xentcli.cleanup import die
-from xentcli.cli import bench, check, files, losses, machine
+from xentcli.cli import bench, check, examples, explain, files, losses, machine
 from xentcli.cli.console import State, tell, wants_color
 from xentcli.cli.params import called
 from xentcli.errors import FileError, XentError, visible
@@ -72,6 +72,8 @@ for command in (
     losses.grad,
     losses.loss,
     losses.softmax,
+    explain.explain,
+    examples.examples,
     check.check,
     files.inspect,
     bench.bench,

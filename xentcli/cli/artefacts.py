@@ -12,7 +12,8 @@ from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
     from xentcli.dtypes import Array
-    from xentcli.formats.sink import Outputs, Sink
+    from xentcli.formats.outputs import Outputs
+    from xentcli.formats.sink import Sink
     from xentcli.formats.writer import Writer
     from xentcli.loss import CrossEntropy
     from xentcli.notes import NonfiniteEntries
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def open_outputs(given: dict[str, Any]) -> Outputs:
     """The command's destinations, all new at the end or all old."""
-    from xentcli.formats.sink import Outputs
+    from xentcli.formats.outputs import Outputs
 
     return Outputs(no_clobber=given["no_clobber"], fsync=given["fsync"])
 
@@ -61,7 +62,7 @@ class Artefact:
         self.given, self.name = given, name
         self._path = given["output"]
         preview = self._path is None and stdout_is_terminal()
-        self.sink = None if preview else outputs.open(self._path or "-")
+        self.sink = None if preview else outputs.open("-" if self._path is None else self._path)
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"
@@ -140,11 +141,12 @@ class Preview:
         """Print a table."""
         import numpy as np
 
-        from xentcli.render import preview
+        from xentcli.render import ROWS, preview
 
         of = self._of
         first = np.concatenate([np.empty(0, of.dtype), *self._first])
-        first = first.reshape(-1, of.shape[-1])
+        rows = min(ROWS, prod(of.shape[:-1]))
+        first = first.reshape(rows, of.shape[-1])
         show(lambda width: preview(first, of.words(), of.shape, (of.given["decimals"], width)))
 
 

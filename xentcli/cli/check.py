@@ -77,8 +77,10 @@ def check(ctx: click.Context, /, **given: Any) -> None:
     Without --ulp, --rtol, --atol: 128 ULP of float32 or float64, 1 of float16 or bfloat16. The
     exit code is 0 where all is within the tolerance, else 1.
     """
+    from xentcli.formats.outputs import Outputs
+
     work = out.Work()
-    with open_inputs(given) as inputs:
+    with Outputs() as outputs, open_inputs(given, outputs) as inputs:
         report = _judged(inputs, given)
         work.done(inputs.logits, inputs.grad)
     _print(report, given["as_json"])

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from xentcli.cli.console import emit, show, stdout_is_terminal
-from xentcli.cli.inputs import stdin_once, text_style
+from xentcli.cli.inputs import read_once, text_style
 from xentcli.cli.params import PATH, common_options, json_option, option, read_options
 
 
@@ -30,7 +30,7 @@ def inspect(**given: Any) -> None:
     from xentcli.formats import How
     from xentcli.inspection import inspect_path, line
 
-    stdin_once(given["paths"])
+    read_once(given["paths"])
     how = How(given["input_format"], given["key"], text_style(given), "--key")
     found = [item for path in given["paths"] for item in inspect_path(path, how, given["stats"])]
     if given["as_json"]:

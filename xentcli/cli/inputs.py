@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
     from xentcli.dtypes import Array
+    from xentcli.formats import How
+    from xentcli.formats.outputs import Outputs
     from xentcli.formats.reader import Reader
     from xentcli.formats.style import TextStyle
     from xentcli.problem import Extras
@@ -49,49 +53,84 @@ def text_style(given: dict[str, Any]) -> TextStyle:
 
 
 @contextmanager
-def open_inputs(given: dict[str, Any]) -> Iterator[Inputs]:
-    """Open everything that the command names; `-` stands for standard input, once."""
-    from xentcli.formats import How, load, open_reader
+def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
+    """Open everything that the command names; `-` stands for standard input, once.
+
+    Logits and targets may also be readers, of numbers from the command line.
+    """
+    from xentcli.formats import How, load
     from xentcli.problem import Extras
 
     paths = {role: given[role] for role in ROLES if given.get(role) is not None}
     numbers = {"upstream": _number(paths.get("upstream"))}
     if numbers["upstream"] is not None:
         del paths["upstream"]
-    stdin_once(tuple(paths.values()))
-    state()["names"] = {role: "<stdin>" if p == "-" else visible(p) for role, p in paths.items()}
+    read_once([path for path in paths.values() if isinstance(path, str)])
+    outputs.spare(path for path in paths.values() if isinstance(path, str))
+    state()["names"] = {role: _name(path) for role, path in paths.items()}
     style = text_style(given)
     how = How(given["input_format"], given["key"], style, "--key", given["dtype"])
     with ExitStack() as stack:
-        logits = stack.enter_context(open_reader(paths.pop("logits"), how))
+        logits = stack.enter_context(_opened(paths.pop("logits"), how))
         targets = None
         if "targets" in paths:
             how = How(given["target_format"], given["target_key"], style, "--target-key")
-            targets = stack.enter_context(open_reader(paths.pop("targets"), how))
-            _tell_rows(logits, targets)
+            targets = stack.enter_context(_opened(paths.pop("targets"), how))
+            _tell_rows(logits, targets, given["class_axis"])
             targets = _line_as_targets(targets, logits.shape)
-        grad = None
-        if "grad" in paths:
-            grad = stack.enter_context(_open_grad(paths.pop("grad"), given, logits))
+        grad = stack.enter_context(_open_grad(paths.pop("grad", None), given, logits))
         beside = {role: load(path, How(style=style)) for role, path in paths.items()}
         upstream, loss = beside.pop("upstream", numbers["upstream"]), beside.pop("loss", None)
         yield Inputs(logits, targets, Extras(upstream=upstream, **beside), grad, loss)
 
 
 @contextmanager
-def _open_grad(path: str, given: dict[str, Any], logits: Reader) -> Iterator[Reader]:
+def _open_grad(path: str | None, given: dict[str, Any], logits: Reader) -> Iterator[Reader | None]:
     from xentcli.formats import How, open_reader
 
+    if path is None:
+        yield None
+        return
     keys = given["grad_key"], text_style(given), "--grad-key", given["dtype"]
     with open_reader(path, How(given["grad_format"], *keys)) as grad:
-        _tell_rows(logits, grad)
+        _tell_rows(logits, grad, None)  # of the same shape
         yield grad
 
 
-def stdin_once(paths: tuple[str, ...]) -> None:
-    """Standard input can be read only once."""
+def _opened(path: str | Reader, how: How) -> AbstractContextManager[Reader]:
+    from xentcli.formats import open_reader
+
+    return open_reader(path, how) if isinstance(path, str) else nullcontext(path)
+
+
+def _name(path: str | Reader) -> str:
+    """What messages call an input."""
+    if not isinstance(path, str):
+        return path.name
+    return "<stdin>" if path == "-" else visible(path)
+
+
+def read_once(paths: Sequence[str]) -> None:
+    """Standard input and other pipes can be read only once."""
     if paths.count("-") > 1:
         raise OptionError("command line", "'-' is standard input, which can be read only once")
+    pipes: set[tuple[int, int]] = set()
+    for path in paths:
+        identity = _pipe(path)
+        if identity in pipes:
+            what = f"'{visible(path)}' is a pipe, which can be read only once"
+            raise OptionError("command line", what)
+        if identity:
+            pipes.add(identity)
+
+
+def _pipe(path: str) -> tuple[int, int] | None:
+    """Which pipe a path names, or None for everything else."""
+    try:
+        state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (Path would change the name)
+    except (OSError, ValueError):  # which opening it will say
+        return None
+    return (state.st_dev, state.st_ino) if stat.S_ISFIFO(state.st_mode) else None
 
 
 def _number(text: str | None) -> float | None:
@@ -104,8 +143,11 @@ def _number(text: str | None) -> float | None:
     return value
 
 
-def _tell_rows(logits: Reader, targets: Reader) -> None:
-    """A long table in a pipe does not say how many lines it has; the array beside it does."""
+def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
+    """A long table in a pipe does not say how many lines it has; the array beside it does.
+
+    Not where the first axis is that of the classes: the other may have any length then.
+    """
     from xentcli.formats import is_text
     from xentcli.formats.table import TableReader
 
@@ -113,6 +155,9 @@ def _tell_rows(logits: Reader, targets: Reader) -> None:
         if isinstance(one, TableReader) and one.rows is None:
             if isinstance(other, TableReader) and other.rows is None:
                 other.count()
+            if class_axis in (0, -2):
+                one.count()
+                continue
             a_line = is_text(other) and other.shape[0] == 1
             one.assume(prod(other.shape) if a_line else prod(other.shape[:1]))
 

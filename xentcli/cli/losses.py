@@ -57,9 +57,9 @@ def grad(**given: Any) -> None:
     work = out.Work()
     with open_outputs(given) as outputs:
         artefact = Artefact(outputs, given, "grad")
-        sink = outputs.open(given["loss_out"]) if given["loss_out"] else None
+        sink = None if given["loss_out"] is None else outputs.open(given["loss_out"])
         losses = Losses(sink, given, None) if sink else None
-        with open_inputs(given) as inputs:
+        with open_inputs(given, outputs) as inputs:
             result, kept = _cross_entropy(inputs, given, artefact, losses)
         artefact.finish()
         if losses:
@@ -96,8 +96,8 @@ def loss(**given: Any) -> None:
     """
     work = out.Work()
     with open_outputs(given) as outputs:
-        sink = outputs.open(given["output"] or "-")
-        with open_inputs(given) as inputs:
+        sink = outputs.open("-" if given["output"] is None else given["output"])
+        with open_inputs(given, outputs) as inputs:
             losses = None if given["as_json"] else Losses(sink, given, given["format"])
             result, kept = _cross_entropy(inputs, given, None, losses)
             work.done(inputs.logits)
@@ -133,7 +133,7 @@ def softmax(**given: Any) -> None:
     work = out.Work()
     with open_outputs(given) as outputs:
         artefact = Artefact(outputs, given, "log-softmax" if given["log"] else "softmax")
-        with open_inputs(given) as inputs:
+        with open_inputs(given, outputs) as inputs:
             result = _probabilities(inputs, given, artefact)
         artefact.finish()
         work.done(inputs.logits, artefact)

@@ -38,6 +38,7 @@ FLAGS: dict[str, str] = {
         *("backend", "threads", "weight", "sample_weight", "upstream"),
         *("shape", "in_place", "against"),
         *("method", "ulp", "rtol", "atol"),
+        *("row", "names", "save"),
     )
 }
 
@@ -125,7 +126,8 @@ dtype_option = option(
     type=click.Choice(["auto", "f16", "bf16", "f32", "f64"]),
     default="auto",
     show_default=True,
-    help="Of the result, and of logits whose file does not say it (text, bfloat16).",
+    help="Of the result, and of logits whose file does not say it: bfloat16, and text, which is"
+    " parsed as f64 first.",
 )
 
 write_options = together(

@@ -23,10 +23,11 @@ MAX_HEADER = 10_000  # NumPy's own limit
 MAX_AXES = 64  # NumPy's own limit
 MAX_BYTES = 2**63 - 1  # the same, for the product of the axes that are not 0
 
-_ENTRY = re.compile(
-    r"\s*'(descr|fortran_order|shape)'\s*:\s*('[^'\\]*'|True|False|\([0-9L, ]*\))\s*(,|(?=\}))"
-)
-_TUPLE = re.compile(r"\(\s*((?:\d{1,19}L?\s*,\s*)*)(\d{1,19}L?)?\s*\)")
+_GAP = r"[ \t\n]*"
+_VALUE = r"'[^'\\]*'|True|False|\([0-9L, ]*\)"
+_ENTRY = re.compile(rf"{_GAP}'(descr|fortran_order|shape)'{_GAP}:{_GAP}({_VALUE}){_GAP}(,|(?=\}}))")
+_SIZE = "(?:0|[1-9][0-9]{0,18})L?"  # as Python writes integers, Python 2 included
+_TUPLE = re.compile(rf"\( *((?:{_SIZE} *, *)*)({_SIZE})? *\)")
 _DESCR = re.compile(r"([<>|=])(f[248]|[iu][1248]|b1|V2)")
 
 
@@ -88,22 +89,29 @@ def _exactly(source: Source, count: int, what: str) -> bytes:
 
 def _parse(text: str, where: str, version: tuple[int, int]) -> Header:
     entries = _entries(text.rstrip(" \n"), where)
-    shape = _TUPLE.fullmatch(entries.get("shape", ""))
+    sizes = _sizes(entries.get("shape", ""), long=version != (3, 0))
     order, descr = entries.get("fortran_order"), entries.get("descr", "")
-    is_tuple = shape is not None and (shape[1] != "" or shape[2] is None)
-    if not (shape and is_tuple and order in ("True", "False") and descr[:1] == "'"):
+    if sizes is None or order not in ("True", "False") or descr[:1] != "'":
         raise FormatError(
             where,
             f"the header is not understood: {text.strip()[:80]!r}",
             "descr has to be a plain dtype, fortran_order True or False, shape a tuple",
         )
-    sizes = tuple(map(int, re.findall(r"\d+", shape[0])))
     header = Header(sizes, _dtype(descr[1:-1], where), order == "True", version)
     if len(sizes) > MAX_AXES:
         raise FormatError(where, f"{len(sizes)} axes; at most {MAX_AXES} are allowed")
     if prod(n for n in sizes if n) * header.dtype.itemsize > MAX_BYTES:
         raise FormatError(where, f"shape {sizes} is larger than any memory")
     return header
+
+
+def _sizes(shape: str, long: bool) -> tuple[int, ...] | None:
+    """The integers of a tuple, None for anything else; `long`: Python 2 may have written it."""
+    found = _TUPLE.fullmatch(shape)
+    in_brackets = found and found[2] and not found[1]  # (3) is a number, (3,) a tuple
+    if not found or in_brackets or ("L" in shape and not long):
+        return None
+    return tuple(map(int, re.findall("[0-9]+", shape)))
 
 
 def _entries(text: str, where: str) -> dict[str, str]:
@@ -115,7 +123,7 @@ def _entries(text: str, where: str) -> dict[str, str]:
             raise FormatError(where, f"the header names {match[1]!r} twice")
         entries[match[1]] = match[2]
         position = match.end()
-    closed = text[:1] == "{" and text[position:].strip() == "}"
+    closed = text[:1] == "{" and text[position:].strip(" \t\n") == "}"
     return entries if closed else {}
 
 

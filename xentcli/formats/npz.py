@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
+from typing import Any, cast
 
 from xentcli.errors import FormatError, OptionError, plural, visible
 from xentcli.formats import foreign
@@ -27,8 +28,12 @@ MOST_DEFLATED = 1032  # the largest ratio that deflate can reach
 
 def members(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
     """The archive and the names of its arrays. What cannot be searched is read whole."""
+    start = source.peek(4)
+    if start not in (b"PK\x03\x04", b"PK\x05\x06"):  # before a stream without an end is read
+        raise FormatError(source.name, f"not an .npz file: it starts with {start!r}")
+    stream = source.file or io.BytesIO(source.read_all())
     try:
-        archive = zipfile.ZipFile(source.file or io.BytesIO(source.read_all()))
+        archive = zipfile.ZipFile(cast(Any, stream))
     except _BROKEN as error:
         raise FormatError(source.name, f"not an .npz file: {error}") from error
     foreign.refuse_archive(archive.namelist(), source.name)

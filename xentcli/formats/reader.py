@@ -41,6 +41,9 @@ class Reader(Protocol):
     def read(self, count: int, room: Array | None = None) -> Array:
         """The next numbers, flat, in `room` if it can be used."""
 
+    def skip(self, count: int) -> None:
+        """Go over the next numbers."""
+
     def finish(self) -> None:
         """Nothing may be left, and nothing may have changed."""
 
@@ -59,6 +62,30 @@ def chunks(reader: Reader) -> Iterator[Array]:
         yield reader.read(count)
         left -= count
     reader.finish()
+
+
+def pick(reader: Reader, start: int, count: int, step: int) -> Array:
+    """`count` numbers, `step` apart, from a place on; the others are skipped, not kept."""
+    place = 0
+
+    def read(first: int, numbers: int) -> Array:
+        nonlocal place
+        reader.skip(first - place)
+        place = first + numbers
+        return reader.read(numbers)
+
+    if step == 1 and reader.unit == 1:
+        found = read(start, count).copy()
+    else:
+        found, here = np.empty(count, reader.dtype), None
+        for number, wanted in enumerate(range(start, start + count * step, step)):
+            unit, within = divmod(wanted, reader.unit)
+            if here is None or unit * reader.unit >= place:
+                here = read(unit * reader.unit, reader.unit)
+            found[number] = here[within]
+    reader.skip(prod(reader.shape) - place)
+    reader.finish()
+    return found
 
 
 class Held:
@@ -82,6 +109,10 @@ class Held:
         if self._flat is not None:
             return self._flat[start : self._done]
         return self.array[start // self.unit : self._done // self.unit].reshape(-1)
+
+    def skip(self, count: int) -> None:
+        """Go over the next numbers."""
+        self._done += count
 
     def finish(self) -> None:
         """Nothing can be left."""
@@ -121,6 +152,12 @@ class NpyReader:
         if len(data) < size:
             raise npy.ended_early(self._source, self.header)
         return data.view(self.dtype)
+
+    def skip(self, count: int) -> None:
+        """Go over the next numbers; in a plain file without reading them."""
+        size = count * self.dtype.itemsize
+        if self._source.skip(size) < size:
+            raise npy.ended_early(self._source, self.header)
 
     def finish(self) -> None:
         """Nothing may follow."""
@@ -164,6 +201,10 @@ class FortranReader:
         self._row += rows
         box = columns.reshape(*self.shape[:0:-1], rows)
         return np.ascontiguousarray(box.T).reshape(-1)
+
+    def skip(self, count: int) -> None:
+        """Go over the next rows."""
+        self._row += count // self.unit
 
     def finish(self) -> None:
         """The size was compared at the beginning."""

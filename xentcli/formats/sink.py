@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from xentcli import cleanup
 from xentcli.errors import FileError, OptionError, visible
-from xentcli.formats.source import failed
+from xentcli.formats.source import named
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,22 +45,30 @@ class Sink:
             raise OptionError("command line", "an output's name is empty")
         self.path = path
         self.name = "<stdout>" if path == "-" else visible(path)
+        self._identity: tuple[int, int] | None = None
         self._temporary: Path | None = None
+        self._old: Path | None = None  # another name of the file that is replaced
+        self._placed = False
         self._target = Path(path)
         self._mode: int | None = None
         self._fsync = fsync
         self._keep = no_clobber
         try:
-            self._stream = self._stdout() if path == "-" else self._file()
-        except OSError as error:
-            raise failed(self.name, "writing", error) from error
+            with self._named():
+                self._stream = self._open()
+                if not self._temporary:
+                    self._identity = _identity(os.fstat(self._stream.fileno()))
+        except BaseException:
+            self._remove()
+            raise
 
-    @staticmethod
-    def _stdout() -> IO[bytes]:
-        if sys.stdout is None:
+    def _open(self) -> IO[bytes]:
+        if self.path == "-" and sys.stdout is None:
             raise FileError("<stdout>", "standard output is closed")
-        raw = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
-        return io.BufferedWriter(raw, BUFFER)
+        number = 1 if self.path == "-" else _descriptor(self.path)
+        if number is None:
+            return self._file()
+        return io.BufferedWriter(io.FileIO(number, "wb", closefd=False), BUFFER)
 
     def _file(self) -> IO[bytes]:
         if self.path.endswith(os.sep):
@@ -78,7 +86,8 @@ class Sink:
         if state and self._keep:
             raise self._exists()
         self._target = Path(os.path.realpath(self.path))  # a symlink stays, its target changes
-        self._mode = stat.S_IMODE(state.st_mode) if state else None
+        if state:
+            self._mode, self._identity = stat.S_IMODE(state.st_mode), _identity(state)
         return self._beside()
 
     def _beside(self) -> IO[bytes]:
@@ -88,50 +97,103 @@ class Sink:
         with cleanup.held():  # no moment at which the file is there and not listed
             number, name = tempfile.mkstemp(prefix=".xent-", suffix=".tmp", dir=folder)
             cleanup.temporaries.add(name)
-        self._temporary = Path(name)
+            self._temporary = Path(name)
         return os.fdopen(number, "wb", BUFFER)
+
+    def _named(self) -> AbstractContextManager[None]:
+        return named(self.name, "writing")
 
     def write(self, data: Buffer, /) -> int:
         """Take the next bytes; an error names this destination."""
-        try:
+        with self._named():
             return self._stream.write(data)
-        except OSError as error:
-            raise self._failed(error) from error
 
     def flush(self) -> None:
         """Hand on what is waiting in the buffer; `zipfile` asks for it."""
-        try:
+        with self._named():
             self._stream.flush()
-        except OSError as error:
-            raise self._failed(error) from error
 
     def finish(self) -> None:
         """Everything is on its way to the disk; the destination is still the old one."""
         self.flush()
-        try:
+        with self._named():
             if self._temporary:
-                self._temporary.chmod(_new_mode() if self._mode is None else self._mode)
-                if self._fsync or self._mode is not None:
+                self._set_mode(self._temporary)
+                if self._durable:
                     os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def commit(self) -> None:
-        """Put the new file in the old one's place."""
-        try:
             self._stream.close()
-            if self._temporary:
+
+    def _set_mode(self, temporary: Path) -> None:
+        if self._mode is not None:
+            temporary.chmod(self._mode)
+            return
+        with suppress(PermissionError):  # FAT has no modes; the temporary's is private
+            temporary.chmod(_new_mode())
+
+    @property
+    def _durable(self) -> bool:
+        """A file that is replaced must not be lost in a crash of the machine."""
+        return self._fsync or self._mode is not None
+
+    def is_called(self, path: str) -> bool:
+        """Whether a path is this one's, or leads to the same place."""
+        leads_here = path != "-" and os.path.realpath(path) == str(self._target)
+        return path == self.path or leads_here
+
+    def same(self, other: Sink) -> bool:
+        """Whether one is written in place into the file or pipe that the other is too."""
+        in_place = not (self.is_file and other.is_file)
+        return in_place and self._identity is not None and self._identity == other._identity
+
+    def spoils(self, state: os.stat_result) -> bool:
+        """Whether it is written in place into this plain file."""
+        plain = stat.S_ISREG(state.st_mode)
+        return plain and not self.is_file and self._identity == _identity(state)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is replaced at the end, and nothing is written in place."""
+        return self._temporary is not None
+
+    def keep_old(self) -> None:
+        """Give a file that will be replaced a second name, to have it back if others fail."""
+        if self._temporary and self._mode is not None:
+            old = self._temporary.with_name(f"{self._temporary.stem}-old.tmp")
+            with suppress(OSError):  # a file system without hard links
+                os.link(self._target, old)
+                cleanup.temporaries.add(str(old))
+                self._old = old
+
+    def place(self) -> None:
+        """Put the new file in the old one's place."""
+        if self._temporary:
+            with self._named():
                 self._put(self._temporary)
-                cleanup.temporaries.discard(str(self._temporary))
-                self._temporary = None
-                if self._fsync or self._mode is not None:
-                    _sync_folder(self._target.parent)
-        except OSError as error:
-            raise self._failed(error) from error
+            cleanup.temporaries.discard(str(self._temporary))
+            self._temporary = None
+
+    def settle(self) -> None:
+        """All are placed: the old file is not needed any more, and the new name is kept."""
+        with self._named():
+            if self._old:
+                self._old.unlink()
+                cleanup.temporaries.discard(str(self._old))
+                self._old = None
+            if self._placed and self._durable:
+                _sync_folder(self._target.parent)
+
+    def restore(self) -> None:
+        """Another destination cannot be placed: this one becomes what it was."""
+        with suppress(OSError):
+            if self._placed and self._old:
+                self._old.replace(self._target)
+            elif self._placed and self._mode is None:
+                self._target.unlink()
 
     def _put(self, temporary: Path) -> None:
         if not self._keep:
             temporary.replace(self._target)
+            self._placed = True
             return
         try:
             os.link(temporary, self._target)  # unlike a rename, it never replaces
@@ -141,7 +203,9 @@ class Sink:
             if os.path.lexists(self._target):
                 raise self._exists() from None
             temporary.replace(self._target)
+            self._placed = True
             return
+        self._placed = True
         temporary.unlink()
 
     def _exists(self) -> FileError:
@@ -151,52 +215,30 @@ class Sink:
         """Leave no trace."""
         with suppress(OSError):
             self._stream.close()
-        if self._temporary:
+        self._remove()
+
+    def _remove(self) -> None:
+        for path in filter(None, (self._temporary, self._old)):
             with suppress(OSError):
-                self._temporary.unlink()
-            cleanup.temporaries.discard(str(self._temporary))
-
-    def _failed(self, error: OSError) -> Exception:
-        if isinstance(error, BrokenPipeError):
-            return error
-        return failed(self.name, "writing", error)
+                path.unlink()
+            cleanup.temporaries.discard(str(path))
 
 
-class Outputs:
-    """All destinations of one command: every one is new afterwards, or none."""
+def _descriptor(path: str) -> int | None:
+    """The number of the open file that a path like /dev/fd/3 is.
 
-    def __init__(self, *, no_clobber: bool = False, fsync: bool = False) -> None:
-        self._how: dict[str, Any] = {"no_clobber": no_clobber, "fsync": fsync}
-        self._sinks: list[Sink] = []
+    To open the path would begin at the start of that file, and a rename would replace it: what
+    others have written there before would be lost.
+    """
+    if path in ("/dev/stdout", "/dev/stderr"):
+        return 1 if path == "/dev/stdout" else 2
+    match = re.fullmatch(r"(?:/dev|/proc/self)/fd/([0-9]{1,9})", path)
+    return int(match[1]) if match and os.name == "posix" else None
 
-    def __enter__(self) -> Outputs:
-        return self
 
-    def open(self, path: str) -> Sink:
-        """Another destination; the same one twice is an error."""
-        for sink in self._sinks:
-            if sink.path == path or (path != "-" and os.path.realpath(path) == str(sink._target)):
-                raise OptionError(visible(path), "is named as output twice")
-        sink = Sink(path, **self._how)
-        self._sinks.append(sink)
-        return sink
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                for sink in self._sinks:
-                    sink.finish()
-                with cleanup.held():
-                    for sink in self._sinks:
-                        sink.commit()
-        finally:
-            for sink in self._sinks:
-                sink.discard()
+def _identity(state: os.stat_result) -> tuple[int, int] | None:
+    """What is equal for two names of one file or pipe; None for a device, which may be shared."""
+    return None if stat.S_ISCHR(state.st_mode) else (state.st_dev, state.st_ino)
 
 
 def _new_mode() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -41,14 +42,15 @@ class Source:
         return self._state.st_size if self._state else None
 
     @property
-    def file(self) -> IO[bytes] | None:
+    def file(self) -> Seekable | None:
         """The file to seek in, where it is one."""
-        return self._stream if self._state else None
+        return Seekable(self._stream, self.name) if self._state else None
 
     def close(self) -> None:
         """Let go of what `again` has kept; the stream itself is the opener's."""
         if self._kept:
-            self._kept.close()
+            with suppress(OSError):  # it was a copy
+                self._kept.close()
 
     def peek(self, count: int) -> bytes:
         """The next bytes, without consuming them."""
@@ -102,34 +104,54 @@ class Source:
             self.position += count
         return buffer[:filled]
 
+    def skip(self, count: int) -> int:
+        """Go over that many bytes; fewer only at the end."""
+        start = self.position
+        count -= len(self.read(min(len(self._ahead), count)))
+        if self._state:
+            with named(self.name, "reading"):
+                self._stream.seek(count, os.SEEK_CUR)
+            self.position += count
+            return self.position - start
+        room = np.empty(min(count, CHUNK), np.uint8)
+        while count:
+            got = len(self.fill(room[: min(count, CHUNK)]))
+            if not got:
+                break
+            count -= got
+        return self.position - start
+
     def read_at(self, view: memoryview, offset: int) -> int:
         """Read from any place of a plain file, without moving on; the number of bytes."""
         assert self._state
-        try:
+        with named(self.name, "reading"):
             return os.preadv(self._stream.fileno(), [view], offset)
-        except OSError as error:
-            raise failed(self.name, "reading", error) from error
 
     @contextmanager
     def again(self) -> Iterator[None]:
         """What is read in here is read once more afterwards. A pipe is kept in a file for that."""
         ahead, position = self._ahead, self.position
         if self._state:
-            start = self._stream.tell()
+            with named(self.name, "reading"):
+                start = self._stream.tell()
             yield
-            self._stream.seek(start)
+            with named(self.name, "reading"):
+                self._stream.seek(start)
         else:
-            self._copy = self._kept = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
+            with named("temporary file", "writing"):
+                self._copy = self._kept = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
             yield
             self._stream, self._copy = self._kept, None
-            self._stream.seek(0)
+            with named("temporary file", "writing"):
+                self._stream.seek(0)  # and the end of what was kept is written
         self._ahead, self.position = ahead, position
 
     def verify(self) -> None:
         """An error where a plain file has changed since it was opened."""
         if self._state is None or self._path is None:
             return
-        now = os.fstat(self._stream.fileno())
+        with named(self.name, "reading"):
+            now = os.fstat(self._stream.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
             raise FileError(self.name, "changed while it was read")
         with suppress(OSError):  # that it was removed does not matter: everything was read
@@ -138,26 +160,47 @@ class Source:
                 raise FileError(self.name, "was replaced while it was read")
 
     def _into(self, view: memoryview) -> int:
-        try:
+        with named(self.name, "reading"):
             return self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
-        except OSError as error:
-            raise failed(self.name, "reading", error) from error
 
     def _read_some(self, count: int) -> bytes:
-        try:
+        with named(self.name, "reading"):
             data = self._stream.read(count)
-        except OSError as error:
-            raise failed(self.name, "reading", error) from error
         if self._copy:
-            self._keep(data)
+            with named("temporary file", "writing"):
+                self._copy.write(data)
         return data
 
-    def _keep(self, data: bytes) -> None:
-        assert self._copy
-        try:
-            self._copy.write(data)
-        except OSError as error:
-            raise failed("temporary file", "writing", error) from error
+
+class Seekable:
+    """A file for `zipfile`, which takes an OSError for a damaged archive; these errors are ours."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def read(self, count: int = -1) -> bytes:
+        """The next bytes."""
+        with named(self._name, "reading"):
+            return self._stream.read(count)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place; that there is none is the archive's fault, and `zipfile` may try it."""
+        with named(self._name, "reading"):
+            try:
+                return self._stream.seek(offset, whence)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        raise io.UnsupportedOperation("it points outside of itself")
+
+    def tell(self) -> int:
+        """The place where the next bytes come from."""
+        with named(self._name, "reading"):
+            return self._stream.tell()
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
 
 
 class Member(Source):
@@ -185,9 +228,18 @@ class Member(Source):
             raise FormatError(self.name, f"the archive is damaged: {error}") from error
 
 
-def failed(where: str, doing: str, error: OSError) -> FileError:
-    """The operating system's error as ours."""
-    return FileError(where, f"{doing} failed: {error.strerror or error}")
+@contextmanager
+def named(where: str, doing: str) -> Iterator[None]:
+    """The operating system's errors become ours, with the name of what they are about.
+
+    That nobody reads a pipe any more is no error to be told.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(where, f"{doing} failed: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -200,19 +252,27 @@ def open_source(path: str) -> Iterator[Source]:
         with closing(Source(_stdin(), "<stdin>")) as source:
             yield source
         return
+    stream = _opened(path, name)
     try:
-        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (Path would change the name)
+        with named(name, "opening"):
             regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-            with closing(Source(stream, name, path if regular else None)) as source:
-                yield source
-    except FileNotFoundError as error:
-        if error.filename != path:
-            raise
-        raise OptionError(name, "no such file") from error
-    except OSError as error:
-        if error.filename != path:
-            raise
-        raise failed(name, "opening", error) from error
+            source = Source(stream, name, path if regular else None)
+        with closing(source):
+            yield source
+    except BaseException:
+        with suppress(OSError):  # the first error counts
+            stream.close()
+        raise
+    with named(name, "closing"):
+        stream.close()
+
+
+def _opened(path: str, name: str) -> IO[bytes]:
+    with named(name, "opening"):
+        try:
+            return open(path, "rb", buffering=0)  # noqa: PTH123 (Path would change the name)
+        except FileNotFoundError as error:
+            raise OptionError(name, "no such file") from error
 
 
 def _stdin() -> Any:
@@ -222,4 +282,5 @@ def _stdin() -> Any:
         raise OptionError(
             "<stdin>", "'-' reads standard input, which is a terminal", "pipe data into it"
         )
-    return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
+    with named("<stdin>", "opening"):
+        return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)

@@ -18,7 +18,7 @@ AHEAD = 1 << 20  # numbers that are read to see whether that is all
 def of_table(table: text.Reader, source: Source, format: str, dtype: str) -> Reader:
     """The reader for a table: one that holds it where it is short."""
     kind = NAMES.get(dtype, NAMES["f64"])
-    lines = AHEAD // table.width + 1
+    lines = max(2, AHEAD // table.width + 1)  # one line alone, however long, is held
     first = narrow(table.read(lines), kind)
     if len(first) < lines:
         source.verify()
@@ -75,6 +75,13 @@ class TableReader:
             self._source.verify()
             raise FormatError(self.name, f"has {self._done} rows, {self.rows} are needed")
         return rows.reshape(-1)
+
+    def skip(self, count: int) -> None:
+        """Go over the next lines; they are read all the same."""
+        while count:
+            some = min(count, AHEAD // self.unit * self.unit or self.unit)
+            self.read(some)
+            count -= some
 
     def finish(self) -> None:
         """No line may follow."""

@@ -195,5 +195,9 @@ def write(
     if array.dtype == BF16:
         array = widen(array, np.dtype(np.float32))
     table = array if array.ndim == 2 else array.reshape(-1, 1)
+    if array.dtype.kind in "iu":
+        lines = (delimiter.join(map(str, row)) for row in table.tolist())
+        stream.write("".join(f"{line}\n" for line in lines).encode("ascii"))
+        return
     for part in encode(table, delimiter.encode(), decimals):
         stream.write(part)

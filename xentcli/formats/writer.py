@@ -53,13 +53,20 @@ class NpyWriter:
         """Nothing follows the data."""
 
 
+class Archive(zipfile.ZipFile):
+    """An archive that is not finished is thrown away; ZipFile would complain on stderr."""
+
+    def __del__(self) -> None:
+        """Do nothing."""
+
+
 class NpzWriter:
     """An archive with one member."""
 
     def __init__(
         self, stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], name: str
     ) -> None:
-        self._archive = zipfile.ZipFile(cast(Any, stream), "w")
+        self._archive = Archive(cast(Any, stream), "w")
         self._member: IO[bytes] = self._archive.open(f"{name}.npy", "w", force_zip64=True)
         self._npy = NpyWriter(cast(Any, self._member), shape, dtype)
 

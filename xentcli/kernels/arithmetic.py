@@ -16,7 +16,9 @@ from xentcli.kernels.simd import (
     equal,
     exponent,
     fma,
+    larger,
     less,
+    lesser,
     power_of_two,
     select,
 )
@@ -55,8 +57,11 @@ def add_others(sums, e, one):
     """
     ones, high, low = sums
     is_one, nothing = equal(e, one), constant(e, 0.0)
-    high, low = add(high, low, select(is_one, nothing, e))
-    return ones + select(is_one, one, nothing), high, low
+    other = select(is_one, nothing, e)
+    total = high + other
+    # Nothing is negative: the larger one is known without Knuth's three further steps.
+    low = low + (lesser(high, other) - (total - larger(high, other)))
+    return ones + select(is_one, one, nothing), total, low
 
 
 @compiled

@@ -40,29 +40,52 @@ BOOSTED_FARTHEST = 776.0
 
 
 @compiled
-def rest_and_exponent(gap, error):
-    """s, and n + 1.5·2⁵², of exp(−gap − error); an error of None is 0."""
+def nearest(gap):
+    """n, and n + 1.5·2⁵², of −gap, and −gap − n·ln 2 but for the last bits of ln 2."""
     biased = fma(gap, constant(gap, -PER_LN2), constant(gap, ROUND))
     n = biased - ROUND
-    high = fma(n, constant(gap, -LN2_HIGH), 0.0 - gap)
+    return n, biased, fma(n, constant(gap, -LN2_HIGH), 0.0 - gap)
+
+
+@compiled
+def reduced(gap, error):
+    """r, what its rounding took, and n + 1.5·2⁵², of −gap − error."""
+    n, biased, high = nearest(gap)
+    low = fma(n, constant(gap, LN2_LOW), error)
+    r = high - low
+    return r, (high - r) - low, biased
+
+
+@compiled
+def series(r):
+    """t of r."""
+    t = constant(r, 2.4970346612558245e-08)
+    t = fma(t, r, constant(r, 2.7629653634202374e-07))
+    t = fma(t, r, constant(r, 2.7557689580954227e-06))
+    t = fma(t, r, constant(r, 2.480149521752667e-05))
+    t = fma(t, r, constant(r, 0.00019841269378535748))
+    t = fma(t, r, constant(r, 0.0013888888941000317))
+    t = fma(t, r, constant(r, 0.00833333333356072))
+    t = fma(t, r, constant(r, 0.04166666666654339))
+    t = fma(t, r, constant(r, 0.16666666666666294))
+    return fma(t, r, constant(r, 0.5000000000000009))
+
+
+@compiled
+def rest(r, taken):
+    """s of r and of what its rounding took."""
+    return r + fma(r * r, series(r), taken)
+
+
+@compiled
+def rest_and_exponent(gap, error):
+    """s, and n + 1.5·2⁵², of exp(−gap − error); an error of None is 0."""
     if error is None:
+        n, biased, high = nearest(gap)
         r = fma(n, constant(gap, -LN2_LOW), high)
-    else:
-        low = fma(n, constant(gap, LN2_LOW), error)
-        r = high - low
-    t = constant(gap, 2.4970346612558245e-08)
-    t = fma(t, r, constant(gap, 2.7629653634202374e-07))
-    t = fma(t, r, constant(gap, 2.7557689580954227e-06))
-    t = fma(t, r, constant(gap, 2.480149521752667e-05))
-    t = fma(t, r, constant(gap, 0.00019841269378535748))
-    t = fma(t, r, constant(gap, 0.0013888888941000317))
-    t = fma(t, r, constant(gap, 0.00833333333356072))
-    t = fma(t, r, constant(gap, 0.04166666666654339))
-    t = fma(t, r, constant(gap, 0.16666666666666294))
-    t = fma(t, r, constant(gap, 0.5000000000000009))
-    if error is None:
-        return fma(r * r, t, r), biased
-    return r + fma(r * r, t, (high - r) - low), biased
+        return fma(r * r, series(r), r), biased
+    r, taken, biased = reduced(gap, error)
+    return rest(r, taken), biased
 
 
 @compiled
@@ -78,33 +101,60 @@ def exp_below(gap, error):
     return fma(power, s, power) * 2.0**-100
 
 
+# What follows is in three parts, for loops that do each of them for other numbers: see `pipeline`.
+
+
 @compiled
-def boosted(x, top):
-    """exp(x − top)·2¹⁰⁰ of float64 x ≤ top; NaN where there is none."""
+def begun(x, top):
+    """The first part of exp(x − top)·2¹⁰⁰ of float64 x ≤ top."""
     gap, error = difference(top, x)
-    s, biased = rest_and_exponent(gap, error)
-    power = power_of_two(biased, BOOST)
+    r, taken, biased = reduced(gap, error)
+    return gap, r, taken, power_of_two(biased, BOOST)
+
+
+@compiled
+def continued(parts):
+    """The second part."""
+    gap, r, taken, power = parts
+    return gap, rest(r, taken), power
+
+
+@compiled
+def boosted(parts):
+    """The exponential; NaN where there is none."""
+    gap, s, power = parts
     beyond = less(constant(gap, BOOSTED_FARTHEST), gap)
     return select(beyond, constant(gap, 0.0), fma(power, s, power))
 
 
 @compiled
-def boosted_single(x, top):
-    """exp(x − top)·2⁴⁸ of float32 x ≤ top, and what its rounding took; NaN where there is none."""
+def begun_single(x, top):
+    """The first part of exp(x − top)·2⁴⁸ of float32 x ≤ top."""
     gap, error = difference(x, top)
     biased = fma(gap, constant(gap, SINGLE_PER_LN2), constant(gap, SINGLE_ROUND))
     n = biased - constant(gap, SINGLE_ROUND)
     high = fma(n, constant(gap, -SINGLE_LN2_HIGH), gap)  # exact
     low = fma(n, constant(gap, -SINGLE_LN2_LOW), error)
-    r = high + low
+    return gap, high, low, high + low, power_of_two(biased, SINGLE_BOOST)
+
+
+@compiled
+def continued_single(parts):
+    """The second part."""
+    gap, high, low, r, power = parts
     t = constant(gap, 0.0013780283443455664)
     t = fma(t, r, constant(gap, 0.00836903769562092))
     t = fma(t, r, constant(gap, 0.0416691049164819))
     t = fma(t, r, constant(gap, 0.1666651768658146))
     t = fma(t, r, constant(gap, 0.4999998988166617))
     curved = fma(r * r, t, low)
-    s = high + curved
-    power = power_of_two(biased, SINGLE_BOOST)
+    return gap, high, curved, high + curved, power
+
+
+@compiled
+def boosted_single(parts):
+    """The exponential, and what its rounding took; NaN where there is none."""
+    gap, high, curved, s, power = parts
     zero = constant(gap, 0.0)
     near = not_above(constant(gap, SINGLE_FARTHEST), gap)  # true of NaN, which shall stay
     e = select(near, fma(power, s, power), zero)

@@ -59,7 +59,7 @@ def moved(typing: Any, place: Any, by: Any) -> Any:
     return place(place, types.intp), generate
 
 
-def _line(array: Any) -> Any:
+def line_of(array: Any) -> Any:
     """The LLVM type of 16 elements as they lie in memory."""
     bits = array.dtype.bitwidth
     wholes: Any = ir.IntType(bits)
@@ -72,8 +72,8 @@ def _masked(array: Any) -> str:
     return f"v{LANES}{'i' if bits == 16 else 'f'}{bits}.p0"
 
 
-def _place(builder: Any, array: Any, values: Any) -> Any:
-    return builder.bitcast(builder.gep(values[0], [values[1]]), _line(array).as_pointer())
+def place_of(builder: Any, array: Any, values: Any) -> Any:
+    return builder.bitcast(builder.gep(values[0], [values[1]]), line_of(array).as_pointer())
 
 
 @intrinsic
@@ -81,7 +81,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     """16 neighbours, from any address."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        bits = builder.load(_place(builder, array, values), align=array.dtype.bitwidth // 8)
+        bits = builder.load(place_of(builder, array, values), align=array.dtype.bitwidth // 8)
         return widened(builder, array.dtype, bits)
 
     return held(array)(array, types.intp), generate
@@ -93,7 +93,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         bits = narrowed(builder, array.dtype, values[2])
-        builder.store(bits, _place(builder, array, values), align=array.dtype.bitwidth // 8)
+        builder.store(bits, place_of(builder, array, values), align=array.dtype.bitwidth // 8)
 
     return (types.void(array, types.intp, value), generate) if value == held(array) else None
 
@@ -103,9 +103,9 @@ def load_some(typing: Any, array: Any, index: Any, mask: Any) -> Any:
     """The neighbours that the mask selects, and 0 in the other lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        line = _line(array)
+        line = line_of(array)
         arguments = [
-            _place(builder, array, values),
+            place_of(builder, array, values),
             I32(array.dtype.bitwidth // 8),
             values[2],
             ir.Constant(line, None),
@@ -124,7 +124,7 @@ def store_some(typing: Any, array: Any, index: Any, mask: Any, value: Any) -> An
         bits = narrowed(builder, array.dtype, values[3])
         arguments = [
             bits,
-            _place(builder, array, values),
+            place_of(builder, array, values),
             I32(array.dtype.bitwidth // 8),
             values[2],
         ]
@@ -138,7 +138,7 @@ def load_one(typing: Any, array: Any, index: Any) -> Any:
     """One element, in lane 0."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        line = _line(array)
+        line = line_of(array)
         place = builder.bitcast(builder.gep(values[0], [values[1]]), line.element.as_pointer())
         bits = builder.insert_element(ir.Constant(line, None), builder.load(place), I32(0))
         return widened(builder, array.dtype, bits)
@@ -152,7 +152,7 @@ def store_one(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         bits = narrowed(builder, array.dtype, values[2])
-        element = _line(array).element.as_pointer()
+        element = line_of(array).element.as_pointer()
         place = builder.bitcast(builder.gep(values[0], [values[1]]), element)
         builder.store(builder.extract_element(bits, I32(0)), place)
 
@@ -166,7 +166,7 @@ def stream(typing: Any, array: Any, index: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         bits = narrowed(builder, array.dtype, values[2])
         align = min(64, LANES * array.dtype.bitwidth // 8)
-        written = builder.store(bits, _place(builder, array, values), align=align)
+        written = builder.store(bits, place_of(builder, array, values), align=align)
         written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
 
     return (types.void(array, types.intp, value), generate) if value == held(array) else None
@@ -179,7 +179,7 @@ def _places(builder: Any, array: Any, values: Any) -> Any:
     size = ir.Constant(lanes, [array.dtype.bitwidth // 8] * LANES)
     begin = splatted(builder, lanes, builder.ptrtoint(values[0], I64))
     addresses = builder.add(builder.mul(numbers, size), begin)
-    return builder.inttoptr(addresses, ir.VectorType(_line(array).element.as_pointer(), LANES))
+    return builder.inttoptr(addresses, ir.VectorType(line_of(array).element.as_pointer(), LANES))
 
 
 @intrinsic
@@ -187,7 +187,7 @@ def gather(typing: Any, array: Any, places: Any) -> Any:
     """16 elements from anywhere; their numbers are whole float64."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        line = _line(array)
+        line = line_of(array)
         every = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [1] * LANES)
         arguments = [
             _places(builder, array, values),
@@ -217,42 +217,6 @@ def scatter(typing: Any, array: Any, places: Any, mask: Any, value: Any) -> Any:
 
     fits = places == F64 and value == held(array)
     return (types.void(array, places, mask, value), generate) if fits else None
-
-
-def _exchanged(builder: Any, rows: list[Any], block: int) -> None:
-    """One step of a transposition: blocks beside the diagonal change places."""
-    lanes = range(LANES)
-    upper = [lane if not lane & block else LANES + lane - block for lane in lanes]
-    lower = [LANES + lane if lane & block else lane + block for lane in lanes]
-    for i in lanes:
-        if not i & block:
-            a, b = rows[i], rows[i + block]
-            for row, order in ((i, upper), (i + block, lower)):
-                mask = ir.Constant(ir.VectorType(I32, LANES), order)
-                rows[row] = builder.shuffle_vector(a, b, mask)
-
-
-@intrinsic
-def transpose(typing: Any, source: Any, its_step: Any, target: Any, step: Any) -> Any:
-    """Copy 16 lines of 16, so that lines become columns.
-
-    100 classes on axis 1, 2²⁴ logits: 29 ms so, in the order of `ranges.turn`, 41 to 60 ms in
-    others, 70 ms one by one.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        align = source.dtype.bitwidth // 8
-        lines = []
-        for i in range(LANES):
-            at = [values[0], builder.mul(values[1], I64(i))]
-            lines.append(builder.load(_place(builder, source, at), align=align))
-        for block in (8, 4, 2, 1):
-            _exchanged(builder, lines, block)
-        for i, line in enumerate(lines):
-            at = [values[2], builder.mul(values[3], I64(i))]
-            builder.store(line, _place(builder, target, at), align=align)
-
-    return types.void(source, types.intp, target, types.intp), generate
 
 
 @intrinsic

@@ -22,20 +22,21 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
-from xentcli.kernels.arithmetic import RULES, add_others, below, called, compiled
-from xentcli.kernels.exponential import BOOST, SINGLE_BOOST, boosted, boosted_single
+from xentcli.kernels.arithmetic import below, called, compiled
+from xentcli.kernels.exponential import BOOST, SINGLE_BOOST
+from xentcli.kernels.flow import LATE, started, step
 from xentcli.kernels.formulas import Masses, concluded, entry
 from xentcli.kernels.kinds import as_stored, doubles, filled, size_of, wide
-from xentcli.kernels.memory import keep, load, prefetch, store, store_some, stream
-from xentcli.kernels.simd import F64, LANES, constant, fma, lanes_below, larger
+from xentcli.kernels.memory import keep, load, moved, prefetch, store, store_some, stream
+from xentcli.kernels.simd import LANES, fma, lanes_below
 from xentcli.kernels.sweeps import (
     across,
     get,
     lined_up,
     one,
     others_of,
+    placed,
     put,
     put_one,
     row_of,
@@ -44,16 +45,6 @@ from xentcli.kernels.sweeps import (
 )
 
 AHEAD = 2048  # bytes; 1 to 16 KiB are the same within the noise, none costs a fifth
-INLINE: Any = {**RULES, "forceinline": True}
-
-
-class Sums(NamedTuple):
-    """What the loop carries: the largest logits of the coming row, the sums of this one."""
-
-    most: Any
-    ones: Any
-    high: Any
-    low: Any
 
 
 class Finished(NamedTuple):
@@ -64,31 +55,6 @@ class Finished(NamedTuple):
     low: Any
     target: Any
     usual: Any
-
-
-def step(sums: Sums, coming: Any, x: Any, top: Any) -> Any:
-    """Passes 1 and 2 for 16 classes each: the sums, and the exponentials."""
-    raise NotImplementedError  # compiled code takes `_step`, by the type of the lanes
-
-
-@overload(step, jit_options=INLINE)
-def _step(sums, coming, x, top):
-    if top == F64:
-
-        def double(sums, coming, x, top):
-            e = boosted(wide(x), top)
-            added = add_others((sums.ones, sums.high, sums.low), e, constant(e, 2.0**BOOST))
-            return Sums(larger(coming, sums.most), *added), e
-
-        return double
-
-    def single(sums, coming, x, top):
-        e, taken = boosted_single(x, top)
-        one = constant(e, 2.0**SINGLE_BOOST)
-        added = add_others((sums.ones, sums.high, sums.low + taken), e, one)
-        return Sums(larger(coming, sums.most), *added), e
-
-    return single
 
 
 @compiled
@@ -108,21 +74,21 @@ def product(z, c, done):
 
 
 @compiled
-def sweep(sums, rows, classes, begin, top, z):
+def sweep(flow, rows, classes, begin, top, z):
     """Passes 1 and 2, from a class on to the end."""
     coming, x = rows
     body = classes - classes % LANES
     for c in range(begin, body, LANES):
         look_ahead(coming, c)
-        sums, e = step(sums, load(coming, c), load(x, c), top)
+        flow, e = step(flow, load(coming, c), load(x, c), top)
         if z is not None:
-            store(z, c, e)
-    if body < classes:
-        last = get(coming, classes, body, -math.inf)
-        sums, e = step(sums, last, get(x, classes, body, -math.inf), top)
+            store(z, c - LATE, e)
+    for c in range(body, classes + LATE, LANES):  # the last classes, and what is under way
+        last = get(coming, classes, c, -math.inf)
+        flow, e = step(flow, last, get(x, classes, c, -math.inf), top)
         if z is not None:
-            store(z, body, e)
-    return sums
+            store(z, c - LATE, e)
+    return flow.sums
 
 
 @compiled
@@ -134,37 +100,60 @@ def look_ahead(x, c):
 
 
 @compiled
-def sweep_and_write(sums, rows, classes, top, buffers, done, out):
-    """All three passes: the row in the other buffer is written."""
+def sweep_and_write(flow, rows, classes, top, buffers, done, out):
+    """All three passes: the row in the other buffer is written.
+
+    The target's own entry goes with the 16 it belongs to. Written afterwards, it made the
+    processor read back a line that had just been sent past the caches: 200 ns a row.
+    """
     coming, x = rows
     z, old = buffers
-    grad, past_caches = out
+    grad, y, past_caches = out
     start = to_line(grad) if past_caches else 0
-    store_some(grad, 0, lanes_below(start), as_stored(grad, product(old, 0, done)))
+    store_some(grad, 0, lanes_below(start), written(grad, old, 0, y, done))
     body = (classes - start) // LANES * LANES
-    for c in range(0, body, LANES):
-        look_ahead(coming, c)
-        sums, e = step(sums, load(coming, c), load(x, c), top)
-        store(z, c, e)
-        g = as_stored(grad, product(old, c + start, done))
+    c, pause = 0, min(max(y - start, 0) // LANES * LANES, body)
+    while True:
+        while c < pause:
+            look_ahead(coming, c)
+            flow, e = step(flow, load(coming, c), load(x, c), top)
+            store(z, c - LATE, e)
+            g = as_stored(grad, product(old, c + start, done))
+            if past_caches:
+                stream(grad, c + start, g)
+            else:
+                store(grad, c + start, g)
+            c += LANES
+        if c >= body:
+            break
+        flow, e = step(flow, load(coming, c), load(x, c), top)
+        store(z, c - LATE, e)
+        g = written(grad, old, c + start, y, done)
         if past_caches:
             stream(grad, c + start, g)
         else:
             store(grad, c + start, g)
+        c, pause = c + LANES, body
     # Not as a last full line: that would overlap what was streamed, and wait for it.
     end = start + body
-    store_some(grad, end, lanes_below(classes - end), as_stored(grad, product(old, end, done)))
-    return sweep(sums, rows, classes, body, top, z)
+    store_some(grad, end, lanes_below(classes - end), written(grad, old, end, y, done))
+    return sweep(flow, rows, classes, body, top, z)
+
+
+@compiled
+def written(grad, z, c, y, done):
+    """16 entries of the gradient, and that of the target where it is among them."""
+    return placed(grad, as_stored(grad, product(z, c, done)), y - c, done.target)
 
 
 @compiled
 def finish(grad, y, z, classes, done):
-    """What the loop could not write: rows whose factor leaves float32, and the target's entry."""
+    """What the loop could not write: rows whose factor leaves float32."""
     if not done.usual:
         for c in range(0, classes, LANES):
             g = wide(load(z, c)) * (1.0 / boost_of(z)) * done.factor
             put(grad, classes, c, as_stored(grad, g + 0.0))
-    put_one(grad, y, done.target)
+        put_one(grad, y, done.target)
 
 
 @compiled
@@ -215,26 +204,26 @@ def plain_range(logits, targets, weight, scale, scalars, results, grad, work, pa
     skip(targets, results, grad)
     classes = logits.shape[1]
     rows = present(targets)
-    buffers = np.empty((2, (classes + LANES + 64) // 64 * 64 + 64), work.dtype)
-    even, odd = lined_up(buffers[0]), lined_up(buffers[1])
+    buffers = np.empty((2, (classes + 64) // 64 * 64 + 2 * LATE + 64), work.dtype)
+    even, odd = moved(lined_up(buffers[0]), LATE), moved(lined_up(buffers[1]), LATE)
     peak, done = 0.0, Finished(0.0, 0.0, 0.0, 0.0, True)
     for k in range(len(rows) + 2 if len(rows) else 0):
         i = rows[min(max(k - 1, 0), len(rows) - 1)]
         coming = row_of(logits, rows[min(k, len(rows) - 1)])
         x = row_of(logits, i)
         z, old = (odd, even) if k % 2 else (even, odd)
-        top, nothing = filled(z, peak), filled(z, 0.0)
-        sums = Sums(filled(x, -math.inf), nothing, nothing, nothing)
+        top = filled(z, peak)
+        flow = started(x, top)
         if grad is None:
-            sums = sweep(sums, (coming, x), classes, 0, top, None)
+            sums = sweep(flow, (coming, x), classes, 0, top, None)
         elif k < 2:
-            sums = sweep(sums, (coming, x), classes, 0, top, z)
+            sums = sweep(flow, (coming, x), classes, 0, top, z)
         else:
-            out = row_of(grad, rows[k - 2])
+            out, target = row_of(grad, rows[k - 2]), targets[rows[k - 2]]
             sums = sweep_and_write(
-                sums, (coming, x), classes, top, (z, old), done, (out, past_caches)
+                flow, (coming, x), classes, top, (z, old), done, (out, target, past_caches)
             )
-            finish(out, targets[rows[k - 2]], old, classes, done)
+            finish(out, target, old, classes, done)
         if 1 <= k <= len(rows):
             y = targets[i]
             hot = weight[y]

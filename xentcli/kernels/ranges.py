@@ -14,24 +14,27 @@ import numpy as np
 
 from xentcli.kernels.arithmetic import called, compiled
 from xentcli.kernels.kinds import filled
+from xentcli.kernels.lanes import Out, fill_tile, lanes_of
 from xentcli.kernels.memory import (
     keep,
     load_some,
     load_whole,
     moved,
     pointer,
+    prefetch,
     store_some,
-    transpose,
     typed_like,
 )
 from xentcli.kernels.pipeline import plain_range
 from xentcli.kernels.rows import general_range, softmax_range
 from xentcli.kernels.simd import LANES, constant, equal, lanes_below, larger, not_above, select
 from xentcli.kernels.sweeps import box_of, place, split
-from xentcli.kernels.tiles import fill_tile, lanes_of, softmax_tile, summarised, write
+from xentcli.kernels.tiles import exponentials, softmax_tile, summarised, write
+from xentcli.kernels.turning import turn
 
 # Up to so many classes 16 rows are computed at a time: at 64 both ways cost the same.
 SHORT = 64
+TARGETS_AHEAD = 256
 
 
 @compiled
@@ -43,7 +46,7 @@ def side_by_side(array, first, count):
     o, i = split(box, first)
     row = 0
     while row < count:
-        run = min(box.inner - i, count - row)
+        run = min(box.shape[2] - i, count - row)
         source, target = place(box, o, i), moved(pointer(rows, 0), row * classes)
         turn(source, (box.step, box.beside), target, (1, classes), (classes, run))
         row, o, i = row + run, o + 1, 0
@@ -58,28 +61,10 @@ def put_apart(rows, array, first):
     o, i = split(box, first)
     row = 0
     while row < count:
-        run = min(box.inner - i, count - row)
+        run = min(box.shape[2] - i, count - row)
         source, target = moved(pointer(rows, 0), row * classes), place(box, o, i)
         turn(source, (classes, 1), target, (box.beside, box.step), (run, classes))
         row, o, i = row + run, o + 1, 0
-
-
-@compiled
-def turn(source, steps, target, its_steps, shape):
-    """Copy a matrix whose elements are neighbours along the second axis to where they are so
-    along the first, 16 × 16 at a time."""
-    lines, columns = shape
-    square = steps[1] == 1 and its_steps[0] == 1
-    whole = (lines // LANES * LANES, columns // LANES * LANES) if square else (0, 0)
-    across = its_steps[1] > steps[0]  # what is farther apart comes first
-    for a in range(0, whole[1] if across else whole[0], LANES):
-        for b in range(0, whole[0] if across else whole[1], LANES):
-            i, j = (b, a) if across else (a, b)
-            here = moved(source, i * steps[0] + j)
-            transpose(here, steps[0], moved(target, i + j * its_steps[1]), its_steps[1])
-    for i in range(lines):
-        for j in range(whole[1] if i < whole[0] else 0, columns):
-            target[i * its_steps[0] + j * its_steps[1]] = source[i * steps[0] + j * steps[1]]
 
 
 @compiled
@@ -166,40 +151,58 @@ general_boxes = _on_boxes(general_range)
 
 @called
 def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, work):
-    """Rows `span` of a box, 16 at a time. Only pointers are used in the loop: see `memory`."""
+    """Rows `span` of a box, 16 at a time. Only pointers are used in the loop: see `memory`.
+
+    What 16 rows go through is one long chain: so it is cut in two, and while the exponentials
+    of some are computed the 16 before get their losses and gradients. (And nothing is written
+    behind a row before it has been read, which may be the same memory.)
+    """
     classes = logits.shape[1]
-    x_tile, z_tile = np.empty(classes * LANES, work.dtype), np.empty(classes * LANES)
-    xs, z = pointer(x_tile, 0), pointer(z_tile, 0)
+    size = max(classes, LANES) * LANES
+    x_tiles, z_tiles = np.empty(2 * size, work.dtype), np.empty(2 * size)
+    first_x, first_z = pointer(x_tiles, 0), pointer(z_tiles, 0)
     losses, lses = pointer(results[0], 0), pointer(results[1], 0)
     box, t, u = box_of(logits), pointer(targets, 0), pointer(scale, 0)
     call = pointer(weight, 0), classes, scalars
     nothing = filled(call[0], 0.0)
     if targets.ndim == 3:
-        q_tile, q_box = np.empty(classes * LANES), box_of(targets)
+        q_tile, q_box = np.empty(size), box_of(targets)
         qs = pointer(q_tile, 0)
-    for row in range(span[0], span[1], LANES):
-        lanes = lanes_of(box, row, span[1], nothing)
-        inside = lanes_below(lanes.count)
-        peak = fill_tile(box, lanes, classes, xs)
+    if grad is not None:
+        g_tile, g_box = np.empty(size, grad.dtype), box_of(grad)
+        gs = pointer(g_tile, 0)
+    at, top, others = 0, nothing, nothing
+    for row in range(span[0] - LANES, span[1], LANES):
+        xs, z, known = moved(first_x, at), moved(first_z, at), (top, others)
+        at = size - at
+        coming = lanes_of(box, min(row + LANES, span[1] - 1), span[1], nothing)
+        peak = fill_tile(box, coming, classes, moved(first_x, at))
+        top, others = exponentials(moved(first_x, at), call, peak, moved(first_z, at))
+        if row < span[0]:
+            continue
+        inside = lanes_below(span[1] - row)
         if targets.ndim == 3:
             fill_tile(q_box, lanes_of(q_box, row, span[1], nothing), classes, qs)
             y, present = nothing, equal(nothing, nothing)
         else:
+            prefetch(t, row + TARGETS_AHEAD)
+            prefetch(t, row + TARGETS_AHEAD + LANES // 2)
             qs, y = None, load_whole(t, row, inside)
             present = not_above(nothing, y)
             y = larger(y, nothing)
-        loss, lse, parts = summarised(xs, qs, z, y, call, peak)
+        loss, lse, parts = summarised(xs, qs, z, y, call, known)
         store_some(losses, row, inside, select(present, loss, nothing))
         store_some(lses, row, inside, select(present, lse, constant(lse, math.nan)))
         if grad is not None:
-            g_box = box_of(grad)
-            out = g_box, lanes_of(g_box, row, span[1], nothing)
+            out = Out(g_box, lanes_of(g_box, row, span[1], nothing), gs)
             scales = load_some(u, row, inside) if len(scale) > 1 else filled(u, scale[0])
             write(xs, qs, z, y, call, (*parts, scales, present), out)
-    keep(x_tile)
-    keep(z_tile)
+    keep(x_tiles)
+    keep(z_tiles)
     if targets.ndim == 3:
         keep(q_tile)
+    if grad is not None:
+        keep(g_tile)
 
 
 @called
@@ -207,13 +210,20 @@ def softmax_boxes(span, logits, scalars, log, out, work):
     """Rows `span` of a box: probabilities, or their logarithms."""
     classes, begin, end = logits.shape[1], span[0], span[1]
     if classes <= SHORT:
-        x_tile, z_tile = np.empty(classes * LANES, work.dtype), np.empty(classes * LANES)
+        size = max(classes, LANES) * LANES
+        x_tile, z_tile, p_tile = (
+            np.empty(size, work.dtype),
+            np.empty(size),
+            np.empty(size, out.dtype),
+        )
         xs, z, box, p_box = pointer(x_tile, 0), pointer(z_tile, 0), box_of(logits), box_of(out)
         for row in range(begin, end, LANES):
             peak = fill_tile(box, lanes_of(box, row, end, filled(z, 0.0)), classes, xs)
-            lanes = lanes_of(p_box, row, end, filled(z, 0.0))
-            softmax_tile(xs, classes, peak, scalars, log, z, (p_box, lanes))
+            # What comes after these rows has not been read, and may be the same memory.
+            lanes = lanes_of(p_box, row, min(row + LANES, end), filled(z, 0.0))
+            softmax_tile(xs, classes, peak, scalars, log, z, Out(p_box, lanes, pointer(p_tile, 0)))
         keep(x_tile)
+        keep(p_tile)
         keep(z_tile)
         return
     step = end - begin if logits.shape[2] == 1 else chunk(classes)

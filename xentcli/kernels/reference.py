@@ -24,36 +24,55 @@ from xentcli.sums import exact_sum, two_sum
 
 
 class Softmax(NamedTuple):
-    """One row's worth of each: p, 1 − p, −log p, log-sum-exp and dz/dx."""
+    """The steps from the logits of some rows to their probabilities, in this order.
 
+    `z` are the logits, capped where there is a softcap, still to be divided by `divisor`.
+    """
+
+    z: Array
+    divisor: float
+    top: Array  # the largest z; NaN where there is no answer
+    gap: Array  # (top − z) / divisor
+    e: Array  # exp(−gap)
+    total: Array  # Σ e
     p: Array
-    rest: Array
-    surprise: Array
+    rest: Array  # 1 − p
+    surprise: Array  # −log p
     lse: Array
-    slope: Array
+    slope: Array  # dz/dx
 
 
 def softmax(x: Array, scalars: Scalars) -> Softmax:
     """Everything that depends on the logits alone, in float64."""
-    if np.isinf(scalars.softcap):
-        z, divisor, slope = x, scalars.temperature, np.ones_like(x)
-    else:
-        angle = x / scalars.temperature / scalars.softcap
-        z, divisor, slope = scalars.softcap * np.tanh(angle), 1.0, np.cosh(angle) ** -2.0
+    z, divisor, slope = _scaled(x, scalars)
     top = np.max(z, axis=-1, keepdims=True)
     top = np.where(np.isfinite(top / divisor), top, np.nan)  # ±inf or NaN: no answer
     gap, error = _quotient(*_difference(top, z), divisor)
     e = np.exp(-gap) * (1.0 - error)
-    others = others_of(e)
+    others = _others(e)
     total = exact_sum(e)[:, None]
     log_total = np.log1p(np.take_along_axis(others, np.argmax(z, axis=-1)[:, None], axis=-1))
     return Softmax(
+        z,
+        divisor,
+        top,
+        gap,
+        e,
+        total,
         p=e / total,
         rest=others / total,
         surprise=gap + (log_total + error),
         lse=(top / divisor + log_total)[:, 0],
         slope=slope / scalars.temperature,
     )
+
+
+def _scaled(x: Array, scalars: Scalars) -> tuple[Array, float, Array]:
+    """The logits as they enter the softmax, what is left to divide by, and dz/dx times T."""
+    if np.isinf(scalars.softcap):
+        return x, scalars.temperature, np.ones_like(x)
+    angle = x / scalars.temperature / scalars.softcap
+    return scalars.softcap * np.tanh(angle), 1.0, np.cosh(angle) ** -2.0
 
 
 def _difference(a: Array, b: Array) -> tuple[Array, Array]:
@@ -86,7 +105,7 @@ def _halves(value: Array) -> tuple[Array, Array]:
     return high, value - high
 
 
-def others_of(values: Array) -> Array:
+def _others(values: Array) -> Array:
     """For each entry the sum of its row's other entries, without cancellation.
 
     The row's sum minus the entry is accurate for every entry but the largest; for that one the
@@ -100,20 +119,62 @@ def others_of(values: Array) -> Array:
     return rest
 
 
-def loss_of(s: Softmax, a: Array, z_loss: float) -> tuple[Array, Array]:
-    """Loss and log-sum-exp of each row, for target masses a."""
-    loss = exact_sum(np.where(a == 0, 0.0, a * s.surprise))
+def one_hot(targets: Array, classes: int) -> Array:
+    """A row for each class index, with a 1 there."""
+    q = np.zeros((len(targets), classes))
+    q[np.arange(len(q)), targets] = 1.0
+    return q
+
+
+def masses(q: Array, weight: Array, smoothing: float) -> Array:
+    """a_c, the weight of each class's −log p in the loss."""
+    a: Array = weight * ((1 - smoothing) * q + smoothing / q.shape[1])
+    return a
+
+
+def terms(s: Softmax, a: Array) -> Array:
+    """a_c·(−log p_c); a class without mass costs nothing, even at p = 0."""
+    return np.where(a == 0, 0.0, a * s.surprise)
+
+
+def loss(s: Softmax, a: Array, z_loss: float) -> Array:
+    """The loss of each row, for target masses a."""
+    total = exact_sum(terms(s, a))
     if z_loss:
-        loss += z_loss * s.lse**2
-    return loss + 0.0, s.lse
+        total += z_term(s, z_loss)
+    return total + 0.0
 
 
-def gradient_of(s: Softmax, a: Array, z_loss: float) -> Array:
+def z_term(s: Softmax, z_loss: float) -> Array:
+    """λ·lse² of each row."""
+    term: Array = z_loss * s.lse**2
+    return term
+
+
+def difference(s: Softmax, a: Array) -> Array:
+    """A·p − a, the gradient of Σ a_c·(−log p_c) with respect to z."""
+    g: Array = s.p * _others(a) - a * s.rest
+    return g
+
+
+def z_pull(s: Softmax, z_loss: float) -> Array:
+    """The gradient of λ·lse² with respect to z."""
+    g: Array = 2 * z_loss * s.lse[:, None] * s.p
+    return g
+
+
+def gradient(s: Softmax, a: Array, z_loss: float) -> Array:
     """The gradient of each row's loss with respect to its logits."""
-    g: Array = s.p * others_of(a) - a * s.rest
+    g = difference(s, a)
     if z_loss:
-        g += 2 * z_loss * s.lse[:, None] * s.p
+        g += z_pull(s, z_loss)
     return np.multiply(g, s.slope, out=g)
+
+
+def scaled(g: Array, scale: Array) -> Array:
+    """Each row times its own factor; no −0.0."""
+    product: Array = g * scale[:, None] + 0.0
+    return product
 
 
 class NumpyBackend:
@@ -138,17 +199,16 @@ class NumpyBackend:
             q, present = _by_row(targets), np.full(len(x), True)
         else:
             present = targets >= 0
-            q = np.zeros((np.count_nonzero(present), x.shape[1]))
-            q[np.arange(len(q)), targets[present]] = 1.0
-        smoothing, row_scale = scalars.label_smoothing, np.broadcast_to(scale, len(x))
+            q = one_hot(targets[present], x.shape[1])
+        row_scale = np.broadcast_to(scale, len(x))
         g = None if grad is None else np.zeros_like(x)
         results[0], results[1] = 0.0, np.nan
         with np.errstate(all="ignore"):
-            a = weight * ((1 - smoothing) * q + smoothing / x.shape[1])
+            a = masses(q, weight, scalars.label_smoothing)
             s = softmax(x[present], scalars)
-            results[0, present], results[1, present] = loss_of(s, a, scalars.z_loss)
+            results[0, present], results[1, present] = loss(s, a, scalars.z_loss), s.lse
             if g is not None:
-                g[present] = gradient_of(s, a, scalars.z_loss) * row_scale[present, None] + 0.0
+                g[present] = scaled(gradient(s, a, scalars.z_loss), row_scale[present])
         _put(grad, g)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:

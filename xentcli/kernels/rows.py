@@ -5,8 +5,8 @@
        with probabilities or smoothing also Σ a_c and Σ a_c·d_c
     3. the gradient, written past the caches where it is large
 
-The entries of the target and of the largest logit are written again, one by one: there B·p − a
-may cancel.
+The entries of the target and of the largest logit have formulas of their own: there B·p − a may
+cancel. They are put among the others before these are written: see `pipeline`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from xentcli.kernels.sweeps import (
     one,
     others_of,
     place_of_one,
+    placed,
     put,
-    put_one,
     row_of,
     skip,
     to_line,
@@ -151,21 +151,20 @@ def write(x, y, q, call, how, z, row, top, grad):
     if top >= 0:
         a = mass_at(q, weight, top, scalars, even)
         largest_one = entry(z[top], a, True, row) * (per_mass * slope(one(x, top), scalars))
-    start = 0
-    if past_caches:
-        start = to_line(grad)
-        value = entries(x, q, call, factors, z, even, grad, 0)
-        store_some(grad, 0, lanes_below(start), value)
-    for c in range(start, classes, LANES):
-        g = entries(x, q, call, factors, z, even, grad, c)
-        if past_caches and c + LANES <= classes:
+    start = to_line(grad) if past_caches else 0
+    for c in range(start - LANES if start else 0, classes, LANES):
+        at = max(c, 0)
+        g = entries(x, q, call, factors, z, even, grad, at)
+        if 0 <= top - at < LANES:
+            g = placed(grad, g, top - at, largest_one)
+        if 0 <= y - at < LANES:
+            g = placed(grad, g, y - at, target)
+        if c < 0:
+            store_some(grad, 0, lanes_below(start), g)
+        elif past_caches and c + LANES <= classes:
             stream(grad, c, g)
         else:
             put(grad, classes, c, g)
-    if top >= 0:
-        put_one(grad, top, largest_one)
-    if y >= 0:
-        put_one(grad, y, target)
 
 
 @called

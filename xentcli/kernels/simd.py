@@ -166,14 +166,21 @@ equal = _comparison("==", of_nan=False)
 not_above = _comparison("<=", of_nan=True)
 
 
-@intrinsic
-def larger(typing: Any, a: Any, b: Any) -> Any:
-    """The larger one; b where one of both is NaN. One instruction where `maximum` is five."""
+def _chosen(condition: str) -> Any:
+    """The one of two numbers for which a comparison is true; b where one of both is NaN. One
+    instruction where `maximum` is five."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.select(builder.fcmp_ordered(">", *values), *values)
+    @intrinsic
+    def choose(typing: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(condition, *values), *values)
 
-    return (a(a, b), generate) if a == b else None
+        return (a(a, b), generate) if a == b else None
+
+    return choose
+
+
+larger, lesser = _chosen(">"), _chosen("<")
 
 
 @intrinsic

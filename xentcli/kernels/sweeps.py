@@ -23,7 +23,9 @@ from xentcli.kernels.memory import (
 from xentcli.kernels.simd import (
     LANES,
     constant,
+    equal,
     first,
+    lane_numbers,
     lanes_below,
     maximum,
     rotated,
@@ -61,6 +63,13 @@ def put_one(array, c, value):
     """Write a float64 to a place; −0.0, which may come of rounding, becomes 0.0."""
     rounded = as_stored(array, splat(value)) + filled(array, 0.0)
     store_one(array, c, rounded)
+
+
+@compiled
+def placed(array, values, lane, number):
+    """16 numbers for an array, of which one, if there is such a lane, is another number."""
+    rounded = as_stored(array, splat(number)) + filled(array, 0.0)
+    return select(equal(lane_numbers(values), constant(values, float(lane))), rounded, values)
 
 
 @compiled
@@ -135,7 +144,7 @@ class Box(NamedTuple):
     outer: Any
     step: Any  # from a class to the next
     beside: Any
-    inner: Any
+    shape: Any
 
 
 @compiled
@@ -143,13 +152,13 @@ def box_of(array):
     """The geometry of an array."""
     size = array.itemsize
     outer, step, beside = array.strides
-    return Box(pointer(array, 0), outer // size, step // size, beside // size, array.shape[2])
+    return Box(pointer(array, 0), outer // size, step // size, beside // size, array.shape)
 
 
 @compiled
 def split(box, row):
     """The place (o, i) of a row among the outer and the inner ones."""
-    return row // box.inner, row % box.inner
+    return row // box.shape[2], row % box.shape[2]
 
 
 @compiled

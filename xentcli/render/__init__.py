@@ -41,7 +41,7 @@ def preview(
     lines = list(islice(np.ndindex(shape[:-1]), ROWS))
     labels = [",".join(map(str, index)) for index in lines]
     cells = [[_number(value, decimals) for value in row[:width]] for row in values]
-    columns = _fitting(cells, width - max([3, *map(len, labels)]) - AROUND)
+    columns = min(shape[-1], _fitting(cells, width - max([3, *map(len, labels)]) - AROUND))
     table = new_table()
     table.add_column("row", justify="right", style="dim", no_wrap=True)
     for column in range(columns):

@@ -1,0 +1,27 @@
+"""The script that runs the fuzzing harnesses finds what there is to find."""
+
+import fuzz
+from hypothesis import strategies as st
+
+
+def test_a_finding_is_made_small_and_kept_once():
+    def check(number):
+        assert number < 100, "too large"
+
+    harness = fuzz.Harness(st.integers(0, 10**6), check)
+    harness.run(0.3)
+    ((_, example, trace),) = harness.findings.values()
+    assert example == 100
+    assert "too large" in trace
+    assert harness.executions > 1
+
+
+def test_where_nothing_is_wrong_nothing_is_found():
+    harness = fuzz.Harness(st.integers(), lambda number: None)
+    harness.run(0.1)
+    assert harness.executions > 1
+    assert not harness.findings
+
+
+def test_every_harness_has_examples_and_a_check():
+    assert fuzz.NAMES == ["csv", "kernels", "npy", "pipeline"]

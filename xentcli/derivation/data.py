@@ -1,0 +1,31 @@
+"""A derivation as plain data, for JSON: every number at full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from xentcli.derivation import Derivation
+from xentcli.dtypes import Array
+
+
+def as_data(
+    d: Derivation, names: Sequence[str] = (), largest: Array | None = None
+) -> dict[str, Any]:
+    """Names and values in the order of the steps; arrays are left as they are.
+
+    `largest` are the classes asked for, largest gradient first.
+    """
+    data = {item.name: _plain(getattr(d, item.name)) for item in fields(d)}
+    data["options"] = vars(d.options)
+    data["names"] = list(names) or None
+    if largest is not None:
+        data["largest"] = largest
+    return data
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,33 @@
+"""The derivation of one row of arrays that may be much longer than the memory."""
+
+from __future__ import annotations
+
+from xentcli.derivation import Derivation, derive
+from xentcli.dtypes import Array, reals
+from xentcli.errors import OptionError, plural
+from xentcli.formats.reader import Reader, pick
+from xentcli.layout import Layout
+from xentcli.options import LossOptions
+from xentcli.problem import Extras, build
+
+
+def from_readers(
+    logits: Reader, targets: Reader, options: LossOptions, extras: Extras, row: int
+) -> Derivation:
+    """Read the row's logits, and of the targets what the mean divides by."""
+    problem = build(logits.shape, targets, options, extras)
+    rows = problem.layout.rows
+    if not 0 <= row < rows:
+        allowed = f"they are counted from 0 to {rows - 1}" if rows else None
+        raise OptionError("row", f"there is no row {row}: {plural(rows, 'row')} given", allowed)
+    x = _row(logits, problem.layout, row, "logits")
+    q = _row(targets, problem.layout, row, "targets") if problem.probs else None
+    return derive(problem, options, row, x, q)
+
+
+def _row(reader: Reader, layout: Layout, row: int, where: str) -> Array:
+    """The row's C numbers as float64, wherever its class axis lies."""
+    _, classes, inner = layout.box
+    outer, place = divmod(row, inner)
+    numbers = pick(reader, outer * classes * inner + place, classes, inner)
+    return reals(numbers, where)

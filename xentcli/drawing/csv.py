@@ -1,0 +1,13 @@
+"""The table of a document as CSV, at full precision."""
+
+from __future__ import annotations
+
+from xentcli.document import Document
+from xentcli.errors import OptionError
+
+
+def as_text(document: Document, width: int) -> str:
+    """Lines of cells; the shortest digits that give the same bits."""
+    if not document.table:
+        raise OptionError("--format", "there is no table for csv", "xent examples training has one")
+    return "".join(f"{','.join(map(str, line))}\n" for line in document.table)

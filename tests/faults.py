@@ -179,7 +179,7 @@ class Place:
         how = ["-f", "-y", "-qq", "-o", self.log, "-e", f"trace={trace}"]
         if not any(":signal=" in option for option in map(str, options)):
             how.append("--seccomp-bpf")  # quicker, but then signals are not sent
-        with open(self.folder / self.job.stdin if self.job.stdin else os.devnull) as stdin:  # noqa: PTH123
+        with Path(self.folder, self.job.stdin or os.devnull).open() as stdin:
             done = subprocess.run(
                 ["strace", *how, *options, sys.executable, "-c", self.job.before + MAIN, *words],
                 cwd=self._elsewhere,

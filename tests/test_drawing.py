@@ -5,25 +5,21 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import xml.etree.ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import make
+
+from xentcli.document import Column, Document, Fact, Formula, Step, shown
+from xentcli.drawing import FORMATS, as_text
+from xentcli.drawing.grid import columns_of
+from xentcli.gallery import HOMES, find
+from xentcli.gallery.example import Worked
+from xentcli.gallery.told import checked, show
 
 GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(GOLDEN))
-
-import make  # noqa: E402 (it lies beside what it makes)
-
-from xentcli.document import Column, Document, Fact, Formula, Step, shown  # noqa: E402
-from xentcli.drawing import FORMATS, as_text  # noqa: E402
-from xentcli.drawing.grid import columns_of  # noqa: E402
-from xentcli.gallery import HOMES, find  # noqa: E402
-from xentcli.gallery.example import Worked  # noqa: E402
-from xentcli.gallery.told import checked, show  # noqa: E402
-
 RENDERS = dict(make.renders())
 DOCUMENTS = {
     name: getattr(make, name)()

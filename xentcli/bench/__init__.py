@@ -51,6 +51,9 @@ Then, in ns for 16 logits on one core (4.1 GHz, Zen 5), float32, loss and gradie
 | C = 2: picked by comparing, not by gathers                           |     86 |  no gain |
 | C = 2: 16 rows put together in memory, then stored                   |     86 |  no gain |
 | C = 2: logits and targets asked for ahead, loss only                 |     54 |       41 |
+
+All in all, 2²⁴ logits with gradient on two quiet cores: C = 64 27.6 to 14.9 ms, C = 10 43.0 to
+21.9 ms, C = 2 70.5 to 59.3 ms.
 """
 
 from __future__ import annotations

@@ -56,11 +56,6 @@ class Cells(NamedTuple):
         return fold(self.cells[line], self.width)
 
 
-def _starts(word: str) -> bool:
-    """Whether it begins like a number."""
-    return word[0] in "+-.0123456789"
-
-
 def columns_of(text: str) -> int:
     """How many columns of a terminal a text takes.
 

@@ -161,15 +161,20 @@ class Source:
 
     def _into(self, view: memoryview) -> int:
         with named(self.name, "reading"):
-            return self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
+            count: int = self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
+        self._keep(view[:count])
+        return count
 
     def _read_some(self, count: int) -> bytes:
         with named(self.name, "reading"):
             data = self._stream.read(count)
+        self._keep(data)
+        return data
+
+    def _keep(self, data: bytes | memoryview) -> None:
         if self._copy:
             with named("temporary file", "writing"):
                 self._copy.write(data)
-        return data
 
 
 class Seekable:

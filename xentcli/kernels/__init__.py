@@ -92,12 +92,10 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
             warnings.simplefilter("ignore")  # of settings that Numba then replaces
             from xentcli.kernels import cpu
 
-            if cpu.is_switched_off():
-                what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
-                raise OptionError("backend", what, "--backend numpy computes without Numba")
-            return cpu.CpuBackend(threads, notify)
-    except OptionError:
-        raise
+            if not cpu.is_switched_off():
+                return cpu.CpuBackend(threads, notify)
     except (ValueError, RuntimeError) as error:  # Numba's variables hold something impossible
         reason = " ".join(str(error).split())  # Numba's has several lines
         raise OptionError("backend", f"numba does not start: {reason}") from error
+    what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
+    raise OptionError("backend", what, "--backend numpy computes without Numba")

@@ -1,20 +1,40 @@
-"""TEMPORARY: the same interface through NumPy, until the kernels are there."""
+"""Which kernel takes a box of device memory, with how many blocks and threads, and its room."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import cuda
 
-from xentcli.dtypes import BF16
 from xentcli.kernels import Scalars
+from xentcli.kernels.cuda.blocks import ROWS, STATE, THREADS
 from xentcli.kernels.cuda.box import Box
+from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, LOG, NONE, PROBS, SOFTMAX, Call
+from xentcli.kernels.cuda.general import general_rest, general_rows
+from xentcli.kernels.cuda.plain import plain_rest, plain_rows
+from xentcli.kernels.cuda.primitives import SIMULATED
+from xentcli.kernels.cuda.short import short_rows
+
+SHORT = 64  # classes up to which a thread has a row to itself
+PART = 32768  # bytes of shared memory for the classes of a part: with what else a block has,
+# 48 KiB suffice, which every device has, and six of the usual blocks run on a processor at once
+
+# A block that has asked so often whether the others of its row are ready leaves its part to the
+# second launch: some 10 ms. On the simulator blocks run one after the other.
+PATIENCE = 1 if SIMULATED else 20_000
+TOGETHER = 256  # parts of a row up to which its blocks can hope to run at the same time
+REST_BLOCKS = 2 if SIMULATED else 264
 
 
-def _view(box: Box, host: Any) -> Any:
-    kind = {"uint16": np.float16, "int16": BF16}.get(host.dtype.name, host.dtype)
-    strides = tuple(s * host.itemsize for s in box.strides)
-    return np.lib.stride_tricks.as_strided(host.view(kind), box.shape, strides)
+class Room(NamedTuple):
+    """Device memory that blocks use to tell each other something."""
+
+    states: Any
+    marks: Any
+
+
+_rooms: dict[int, Room] = {}
 
 
 def rows(
@@ -33,25 +53,133 @@ def rows(
     `weight` (C,), `scale` (n,) or (1,), `results` (2, n) are device arrays of float64.
     Only enqueues; what it needs beside them it keeps for the next call on the same stream.
     """
-    from xentcli.kernels.reference import NumpyBackend
-
-    host = logits.data.copy_to_host()
-    q = _view(targets, targets.data.copy_to_host()) if isinstance(targets, Box) else targets.copy_to_host()
-    out = results.copy_to_host()
-    g = None if grad is None else grad.data.copy_to_host()
-    NumpyBackend().rows(
-        _view(logits, host), q, weight.copy_to_host(), scale.copy_to_host(), scalars, out,
-        None if grad is None else _view(grad, g),
+    probs = targets if isinstance(targets, Box) else None
+    wide = 8 in (logits.data.dtype.itemsize, grad.data.dtype.itemsize if grad else 4)
+    plain = probs is None and not wide and scalars == Scalars(z_loss=scalars.z_loss)
+    call = _call(logits, probs, grad, scalars, plain)
+    arrays = (
+        logits.data,
+        targets if probs is None else probs.data,
+        weight,
+        scale,
+        call,
+        results,
+        logits.data[:0] if grad is None else grad.data,
     )
-    results.copy_to_device(out)
-    if grad is not None:
-        grad.data.copy_to_device(g)
+    _launch(plain, arrays, stream)
 
 
 def softmax(logits: Box, scalars: Scalars, log: bool, out: Box, stream: Any = 0) -> None:
     """What `kernels.Backend.softmax` says, of arrays in device memory."""
-    from xentcli.kernels.reference import NumpyBackend
+    call = _call(logits, None, out, scalars, plain=False)
+    call = call._replace(kind=NONE, mode=LOG if log else SOFTMAX)
+    room = _room(1, 1, stream)
+    numbers, results = room.states, room.states[:2].reshape((2, 1))  # read and written by nobody
+    _launch(False, (logits.data, room.marks, numbers, numbers, call, results, out.data), stream)
 
-    p = out.data.copy_to_host()
-    NumpyBackend().softmax(_view(logits, logits.data.copy_to_host()), scalars, log, _view(out, p))
-    out.data.copy_to_device(p)
+
+def parts_of(classes: int, plain: bool) -> tuple[int, int]:
+    """How many parts a row has, and how many classes each but the last: by its length alone."""
+    most = PART // (4 if plain else 8)
+    parts = -(-classes // most)
+    return parts, -(-classes // (4 * parts)) * 4
+
+
+def threads_of(size: int) -> int:
+    """How many threads share a part: by its length alone."""
+    threads = 32
+    while threads < THREADS and threads * 8 < size:
+        threads *= 2
+    return threads
+
+
+def _call(logits: Box, probs: Box | None, grad: Box | None, scalars: Scalars, plain: bool) -> Call:
+    outer, classes, inner = logits.shape
+    parts, size = parts_of(classes, plain)
+    out, q = grad or logits, probs or logits
+    return Call(
+        rows=outer * inner,
+        classes=classes,
+        inner=inner,
+        parts=parts,
+        size=size,
+        kind=PROBS if probs else INDEX,
+        mode=GRADIENT,
+        patience=PATIENCE if parts <= TOGETHER else 0,
+        x_outer=logits.strides[0],
+        x_inner=logits.strides[2],
+        x_step=logits.strides[1],
+        x_phase=_phase(logits.data),
+        q_outer=q.strides[0],
+        q_inner=q.strides[2],
+        q_step=q.strides[1],
+        g_outer=out.strides[0],
+        g_inner=out.strides[2],
+        g_step=out.strides[1],
+        g_phase=_phase(out.data),
+        smoothing=float(scalars.label_smoothing),
+        temperature=float(scalars.temperature),
+        softcap=float(scalars.softcap),
+        z_loss=float(scalars.z_loss),
+    )
+
+
+def _phase(data: Any) -> int:
+    """Where an array's first element lies, as an index modulo 4."""
+    if SIMULATED:
+        return 0
+    pointer: int = data.__cuda_array_interface__["data"][0]
+    return pointer // data.dtype.itemsize % 4
+
+
+def _launch(plain: bool, arrays: tuple[Any, ...], stream: Any) -> None:
+    """One kernel, and a second one where blocks may have left something over."""
+    call: Call = arrays[4]
+    if call.rows == 0:
+        return
+    if call.classes <= SHORT:
+        _short(arrays, stream)
+        return
+    x, targets, weight, scale, call, results, grad = arrays
+    threads = threads_of(call.size)
+    group = 1 if SIMULATED or call.parts > 1 else min(THREADS // threads, ROWS)
+    item = 4 if plain else 8
+    size = (call.size + 7) // 4 * 4 if plain else call.size
+    room = _room(call.rows * call.parts if call.parts > 1 else 1, call.rows, stream)
+    blocks = -(-call.rows // group) * call.parts
+    shape = blocks, (threads, group), stream, group * size * item
+    everything = x, targets, weight, scale, call, *room, results, grad
+    if call.parts > 1:
+        _clear[-(-(call.rows + 1) // 256), 32 if SIMULATED else 256, stream](
+            room.marks, call.rows + 1
+        )
+    (plain_rows if plain else general_rows)[shape](*everything)
+    if call.parts > 1 and grad.size > 0:
+        shape = min(REST_BLOCKS, blocks), *shape[1:]
+        (plain_rest if plain else general_rest)[shape](*everything)
+
+
+def _short(arrays: tuple[Any, ...], stream: Any) -> None:
+    call: Call = arrays[4]
+    threads = 32 if SIMULATED else 64 if call.classes > 32 else 128
+    blocks = -(-call.rows // threads)
+    short_rows[blocks, threads, stream, threads * (call.classes | 1) * 8](*arrays)
+
+
+@cuda.jit
+def _clear(marks, count):
+    """Nothing is ready, and nothing left over."""
+    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
+        marks[i] = 0
+
+
+def _room(parts: int, rows: int, stream: Any) -> Room:
+    """What was there for the last launch on this stream, or more."""
+    key = int(getattr(stream, "handle", 0) or 0) if not isinstance(stream, int) else stream
+    room = _rooms.get(key)
+    marks = 1 + rows + parts
+    if room is None or room.states.size < parts * STATE or room.marks.size < marks:
+        states = cuda.device_array(parts * STATE, np.float64)
+        room = Room(states, cuda.device_array(marks, np.int64))
+        _rooms[key] = room
+    return room

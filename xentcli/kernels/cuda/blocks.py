@@ -1,0 +1,233 @@
+"""How the threads of a block share some classes of a row, and blocks a row.
+
+A row is cut into parts by its number of classes alone, a part among its threads by its size
+alone, and sums are trees of fixed shapes: so a row's bits depend on nothing but the row.
+
+Each block keeps its part in shared memory. It hands the part's sums to the row's other blocks and
+waits for theirs, but not for ever: blocks of a row are started one after the other and nearly
+always run at the same time, and nobody promises it. A block that has waited in vain leaves its
+part to a second launch, which reads it again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from numba import cuda, int64
+
+from xentcli.kernels.cuda.formulas import (
+    Sums,
+    below,
+    device,
+    divisor,
+    exponential,
+)
+from xentcli.kernels.cuda.primitives import larger
+
+THREADS = 256  # of a block, at most
+ROWS = 8  # of a block, at most
+STATE = 8  # numbers of `Sums`
+KNOWN = 8  # numbers that a row's threads tell each other
+MERGERS = 64  # threads that put a row's parts together
+FAR = 9.0e15  # more than any class
+
+
+class Spot(NamedTuple):
+    """What a thread works at: a part of a row, with other threads."""
+
+    row: Any
+    part: Any
+    y: Any  # the target's class, −1 where the row is ignored, 0 where there are no indices
+    begin: Any  # the part's first class
+    count: Any  # its classes; 0 where there is nothing to do
+    thread: Any  # of those of this row
+    threads: Any
+    first: Any  # where this row's numbers begin in shared arrays of one number per thread
+    group: Any  # which of the block's rows it is
+
+
+@device
+def spot_of(unit, targets, call):
+    """The part with that number; all rows of a block together are one unit."""
+    row = unit // call.parts * cuda.blockDim.y + cuda.threadIdx.y
+    part = unit % call.parts
+    begin = part * call.size
+    count = min(call.size, call.classes - begin)
+    y = int64(0)
+    if row >= call.rows:
+        y = int64(-1)
+    elif call.kind == 0:
+        y = int64(targets[row])
+    if y < 0:
+        count = int64(0)
+    first = cuda.threadIdx.y * cuda.blockDim.x
+    return Spot(
+        row,
+        part,
+        y,
+        begin,
+        count,
+        int64(cuda.threadIdx.x),
+        int64(cuda.blockDim.x),
+        first,
+        int64(cuda.threadIdx.y),
+    )
+
+
+@device
+def place_of(row, inner, outer_stride, inner_stride):
+    """Where a row's first class lies."""
+    if inner == 1:
+        return row * outer_stride
+    return row // inner * outer_stride + row % inner * inner_stride
+
+
+@device
+def largest_of(value, sums, spot, threads):
+    """The largest of the numbers that a row's first threads have; NaN does not count."""
+    at = spot.first + spot.thread
+    if spot.thread < threads:
+        sums[at] = value
+    cuda.syncthreads()
+    step = threads // 2
+    while step > 0:
+        if spot.thread < step:
+            sums[at] = larger(sums[at], sums[at + step])
+        cuda.syncthreads()
+        step //= 2
+    largest = sums[spot.first]
+    cuda.syncthreads()  # before the memory is used again
+    return largest
+
+
+@device
+def add_up(sums, many, stride, spot, threads):
+    """Sums of `many` numbers of each thread, `stride` apart; they are left with the first."""
+    at = spot.first + spot.thread
+    cuda.syncthreads()
+    step = threads // 2
+    while step > 0:
+        if spot.thread < step:
+            for k in range(many):
+                i = at + k * stride
+                sums[i] += sums[i + step]
+        cuda.syncthreads()
+        step //= 2
+
+
+@device
+def told(known, at):
+    """The sums that a row's first thread has put into shared memory."""
+    return Sums(
+        known[at],
+        known[at + 1],
+        known[at + 2],
+        known[at + 3],
+        known[at + 4],
+        known[at + 5],
+        known[at + 6],
+        known[at + 7],
+    )
+
+
+@device
+def tell(known, at, sums):
+    """Put them there."""
+    known[at] = sums.peak
+    known[at + 1] = sums.ones
+    known[at + 2] = sums.others
+    known[at + 3] = sums.score
+    known[at + 4] = sums.of_ones
+    known[at + 5] = sums.rest
+    known[at + 6] = sums.far
+    known[at + 7] = sums.top
+
+
+@device
+def all_ready(room, call, spot, known, patience):
+    """Hand over this part's sums, which lie in `known`; whether those of all parts are there.
+
+    `marks` counts what is left over, then for each row the parts that are ready, then lists what
+    is left over. A fence parts the sums from the mark that says they are there.
+    """
+    states, marks = room
+    if spot.thread == 0:
+        at = (spot.row * call.parts + spot.part) * STATE
+        for j in range(STATE):
+            states[at + j] = known[j]
+        cuda.threadfence()
+        ready = cuda.atomic.add(marks, 1 + spot.row, int64(1)) + 1
+        while ready < call.parts and patience > 0:
+            ready = cuda.atomic.add(marks, 1 + spot.row, int64(0))
+            patience -= 1
+        cuda.threadfence()
+        known[0] = 1.0 if ready == call.parts else 0.0
+    cuda.syncthreads()
+    answer = known[0] > 0.0
+    cuda.syncthreads()
+    return answer
+
+
+@device
+def leave(marks, call, spot):
+    """Put this part on the list of what is left over."""
+    if spot.thread == 0:
+        i = cuda.atomic.add(marks, 0, int64(1))
+        marks[1 + call.rows + i] = spot.row * call.parts + spot.part
+
+
+@device
+def weight_of(peak, part, call):
+    """What exponentials of a part are multiplied by among those of the row."""
+    if part == -math.inf:
+        return 0.0
+    return exponential(peak, part, call)
+
+
+@device
+def together(states, call, spot, sums):
+    """The sums of a whole row, for its first thread; all threads have to call it."""
+    first, threads = spot.row * call.parts * STATE, min(MERGERS, spot.threads)
+    peak = -math.inf
+    for k in range(spot.thread, call.parts, spot.threads):
+        peak = larger(peak, states[first + k * STATE])
+    peak = largest_of(peak, sums, spot, spot.threads)
+    ones, others, score, of_ones, rest, far = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    top = FAR
+    if spot.thread < threads:
+        for k in range(spot.thread, call.parts, threads):
+            part = told(states, first + k * STATE)
+            score += part.score
+            if part.peak == peak:
+                ones += part.ones
+                others += part.others
+                of_ones += part.of_ones
+                rest += part.rest
+                far += part.far
+                top = min(top, part.top)
+            else:
+                others += (part.ones + part.others) * weight_of(peak, part.peak, call)
+                a = part.of_ones + part.rest
+                rest += a
+                gap, _ = below(peak, part.peak, divisor(call))
+                far += part.far + (a * gap if a != 0.0 else 0.0)
+        at = spot.first + spot.thread
+        sums[at] = ones
+        sums[at + MERGERS] = others
+        sums[at + 2 * MERGERS] = score
+        sums[at + 3 * MERGERS] = of_ones
+        sums[at + 4 * MERGERS] = rest
+        sums[at + 5 * MERGERS] = far
+    add_up(sums, 6, MERGERS, spot, threads)
+    values = (
+        sums[0],
+        sums[MERGERS],
+        sums[2 * MERGERS],
+        sums[3 * MERGERS],
+        sums[4 * MERGERS],
+        sums[5 * MERGERS],
+    )
+    cuda.syncthreads()
+    top = -largest_of(-top, sums, spot, spot.threads)
+    return Sums(peak, values[0], values[1], values[2], values[3], values[4], values[5], top)

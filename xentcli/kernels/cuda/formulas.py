@@ -1,0 +1,206 @@
+"""The formulas of a row, for one number at a time, in float64.
+
+    z_c    = x_c / T, or κ·tanh(x_c / T / κ) with a softcap
+    e_c    = exp(z_c − max z),  s = Σ e_c,  others = s − 1, where the 1 is a largest one's own
+    a_c    = weight_c·((1 − label_smoothing)·q_c + label_smoothing/C)
+    loss   = A·log1p(others) + Σ a_c·(max z − z_c) + λ·lse²,   A = Σ a_c
+    grad_c = B·e_c/s − a_c,   B = A + 2·λ·lse
+
+`others` and the sum of the others' masses are added up without the largest one, so that nothing
+cancels in a row that is nearly certain.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from numba import cuda
+
+from xentcli.kernels.cuda.primitives import BOOST, ROUND, fma, times_power
+
+device = cuda.jit(device=True)
+
+PER_LN2 = 1.4426950408889634
+LN2 = 0.6931471805599453
+UNBOOSTED = 2.0**-BOOST
+
+
+class Call(NamedTuple):
+    """The numbers of a launch; strides count elements.
+
+    A row's classes are cut into `parts` of `size`, one for each block of threads. `kind` says
+    what targets are: INDEX, PROBS or NONE; `mode` what is written: GRADIENT, SOFTMAX or LOG.
+    `phase` is where the first element lies, as an index modulo 4.
+    """
+
+    rows: int
+    classes: int
+    inner: int
+    parts: int
+    size: int
+    kind: int
+    mode: int
+    patience: int  # how often a block asks whether the row's other blocks are ready
+    x_outer: int
+    x_inner: int
+    x_step: int
+    x_phase: int
+    q_outer: int
+    q_inner: int
+    q_step: int
+    g_outer: int
+    g_inner: int
+    g_step: int
+    g_phase: int
+    smoothing: float
+    temperature: float
+    softcap: float
+    z_loss: float
+
+
+INDEX, PROBS, NONE = 0, 1, 2
+GRADIENT, SOFTMAX, LOG = 0, 1, 2
+
+
+class Sums(NamedTuple):
+    """What is known of some classes: it can be added to that of the row's other classes.
+
+    `peak` is their largest z, which the exponentials refer to (to 0 where it is −inf).
+    """
+
+    peak: Any
+    ones: Any  # how many are the largest
+    others: Any  # Σ e of the others
+    score: Any  # z of an index target, 0 where it is not among them
+    of_ones: Any  # Σ a of the largest
+    rest: Any  # Σ a of the others
+    far: Any  # Σ a·(peak − z)
+    top: Any  # the first of the largest
+
+
+class Row(NamedTuple):
+    """What the gradient of a class needs to know of all classes."""
+
+    others: Any
+    rest: Any  # B − a of the largest z
+    b: Any  # B
+    loss: Any
+    lse: Any
+
+
+@device
+def reference_of(peak):
+    """What exponentials refer to: with the largest at −inf, exp(−inf − 0) = 0 is right."""
+    if peak == -math.inf:
+        return 0.0
+    return peak
+
+
+@device
+def scored(x, call):
+    """z of a logit, still to be divided by `divisor`."""
+    if call.softcap < math.inf:
+        return math.tanh(x / call.temperature / call.softcap) * call.softcap
+    return x
+
+
+@device
+def divisor(call):
+    """The temperature, where the softcap has not used it up."""
+    if call.softcap < math.inf:
+        return 1.0
+    return call.temperature
+
+
+@device
+def slope(x, call):
+    """dz/dx, times the temperature: 1 − tanh² without cancellation."""
+    if call.softcap < math.inf:
+        e = math.exp(-2.0 * abs(x / call.temperature / call.softcap))
+        return e * 4.0 / ((1.0 + e) * (1.0 + e))
+    return 1.0
+
+
+@device
+def below(peak, score, by):
+    """(peak − score) / by as a rounded number and its error (Knuth); no error of infinity."""
+    high = peak - score
+    shadow = high - peak
+    low = (peak - (high - shadow)) - (score + shadow)
+    if by != 1.0:
+        quotient = high / by
+        low = (fma(quotient, -by, high) + low) / by
+        high = quotient
+    if not abs(high) < math.inf:
+        low = 0.0
+    return high, low
+
+
+@device
+def exponential(peak, score, call):
+    """exp(z − max z)."""
+    gap, error = below(peak, score, divisor(call))
+    e = math.exp(-gap)
+    return fma(e, -error, e)
+
+
+@device
+def single(x, reference):
+    """exp(x − reference)·2⁴⁸ of float32 numbers not more than 150 below, within 2⁻²⁸.
+
+    Range reduction, and a minimax polynomial of eʳ for |r| ≤ ln 2 / 2 with the value 1 at 0.
+    """
+    gap = x - reference
+    biased = fma(gap, PER_LN2, ROUND)
+    r = fma(biased - ROUND, -LN2, gap)
+    e = fma(r, 0.001384365101867992, 0.008374155954367846)
+    e = fma(e, r, 0.041668002119414696)
+    e = fma(e, r, 0.16666431252836963)
+    e = fma(e, r, 0.4999999420844264)
+    e = fma(e, r, 1.0000000321680262)
+    return times_power(fma(e, r, 1.0), biased)
+
+
+@device
+def mass(weight, q, call):
+    """a of a class, without what an index target adds."""
+    return weight * (q * (1.0 - call.smoothing) + call.smoothing / call.classes)
+
+
+@device
+def concluded(sums, hot, of_top, call):
+    """Loss, log-sum-exp, and what the gradient needs; NaN where the largest z is no number.
+
+    `hot` is what an index target's class gets beyond smoothing, `of_top` the mass of the first
+    of the largest without that.
+    """
+    limit = sums.peak / divisor(call)
+    others = (sums.ones - 1.0) + sums.others
+    if not abs(limit) < math.inf:
+        others = math.nan
+    log_s = math.log1p(others)
+    lse = limit + log_s
+    rest = sums.rest + (sums.of_ones - of_top)
+    far = sums.far
+    hot_elsewhere = 0.0
+    if hot != 0.0:
+        gap, error = below(sums.peak, sums.score, divisor(call))
+        far += hot * gap + hot * error
+        if sums.score != sums.peak:
+            hot_elsewhere = hot
+    a = rest + of_top + hot
+    loss = a * log_s + far + lse * call.z_loss * lse
+    extra = lse * (2.0 * call.z_loss)
+    return Row(others, rest + hot_elsewhere + extra, a + extra, loss + 0.0, lse)
+
+
+@device
+def entry(e, a, is_top, row):
+    """B·p − a of one class, in the form that cancels less."""
+    s = row.others + 1.0
+    share = row.others / s
+    p = row.b / s
+    if is_top and abs(row.rest) + abs(row.b) * share < abs(p) + abs(a):
+        return row.rest - row.b * share
+    return e * p - a

@@ -1,0 +1,284 @@
+"""Rows with any target and any option, of any kind; and probabilities. In float64.
+
+    1. z_c into shared memory, and the largest
+    2. there e_c = exp(z_c − max z) in their place, and the sums
+    3. the gradient, or the probabilities
+
+With a softcap the logits are read a second time for its slope, with probabilities as targets
+these are. In a part whose largest z is not the row's, e_c is computed again: exact to the last
+bits where the row is, which a factor exp(max of the part − max z) would not be.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import cuda, float64, int64
+
+from xentcli.kernels.cuda.blocks import (
+    FAR,
+    KNOWN,
+    ROWS,
+    THREADS,
+    add_up,
+    all_ready,
+    largest_of,
+    leave,
+    place_of,
+    spot_of,
+    tell,
+    together,
+)
+from xentcli.kernels.cuda.formulas import (
+    GRADIENT,
+    INDEX,
+    LOG,
+    PROBS,
+    SOFTMAX,
+    Sums,
+    below,
+    concluded,
+    device,
+    divisor,
+    entry,
+    exponential,
+    mass,
+    reference_of,
+    scored,
+    slope,
+)
+from xentcli.kernels.cuda.primitives import fma, get, larger, put
+
+SCRATCH = 5 * THREADS
+
+
+@device
+def kept_scores(x, start, call, z, at, spot):
+    """z into shared memory; the largest of this thread's."""
+    most = -math.inf
+    for c in range(spot.thread, spot.count, spot.threads):
+        score = scored(float64(get(x, start + c * call.x_step)), call)
+        z[at + c] = score
+        most = larger(most, score)
+    return most
+
+
+@device
+def mass_at(given, c, call, row):
+    """a of a class, without what an index target adds."""
+    _, targets, weight, _ = given
+    q = 0.0
+    if call.kind == PROBS:
+        place = place_of(row, call.inner, call.q_outer, call.q_inner)
+        q = float64(get(targets, place + c * call.q_step))
+    return mass(weight[c], q, call)
+
+
+@device
+def has_masses(call):
+    """Whether classes beside an index target have a mass."""
+    return call.kind == PROBS or (call.kind == INDEX and call.smoothing > 0.0)
+
+
+@device
+def exponentials(z, at, peak, given, call, spot):
+    """e in place of z, and the sums of this thread's classes, but for the largest and the score."""
+    reference = reference_of(peak)
+    spread = has_masses(call)
+    ones, others, of_ones, rest, far, top = 0.0, 0.0, 0.0, 0.0, 0.0, FAR
+    for c in range(spot.thread, spot.count, spot.threads):
+        score = z[at + c]
+        e = exponential(reference, score, call)
+        z[at + c] = e
+        if score == reference:
+            ones += 1.0
+            top = min(top, float64(spot.begin + c))
+        else:
+            others += e
+        if spread:
+            a = mass_at(given, spot.begin + c, call, spot.row)
+            if a != 0.0:
+                gap, _ = below(reference, score, divisor(call))
+                far += a * gap
+                if score == reference:
+                    of_ones += a
+                else:
+                    rest += a
+    return ones, others, of_ones, rest, far, top
+
+
+@device
+def summarised(given, start, call, spot, shared):
+    """Passes 1 and 2: the part's sums, for all threads."""
+    z, sums, _ = shared
+    at = spot.group * call.size
+    most = kept_scores(given[0], start, call, z, at, spot)
+    peak = largest_of(most, sums, spot, spot.threads)
+    inside = spot.y - spot.begin
+    score = 0.0
+    if call.kind == INDEX and 0 <= inside < spot.count:
+        score = z[at + inside]
+    cuda.syncthreads()  # the target's z has been read
+    ones, others, of_ones, rest, far, top = exponentials(z, at, peak, given, call, spot)
+    mine = spot.first + spot.thread
+    sums[mine] = ones
+    sums[mine + THREADS] = others
+    sums[mine + 2 * THREADS] = of_ones
+    sums[mine + 3 * THREADS] = rest
+    sums[mine + 4 * THREADS] = far
+    add_up(sums, 5, THREADS, spot, spot.threads)
+    i = spot.first
+    ones, others = sums[i], sums[i + THREADS]
+    of_ones, rest, far = sums[i + 2 * THREADS], sums[i + 3 * THREADS], sums[i + 4 * THREADS]
+    cuda.syncthreads()
+    top = -largest_of(-top, sums, spot, spot.threads)
+    return Sums(peak, ones, others, score, of_ones, rest, far, top)
+
+
+@device
+def target_mass(y, weight, call):
+    """What an index target's class gets beyond smoothing."""
+    if call.kind != INDEX:
+        return 0.0
+    return (1.0 - call.smoothing) * weight[y]
+
+
+@device
+def settled(sums, start, given, call, spot, out):
+    """Write the row's results; what its gradient needs, from the sums of all of it: the factors
+    of e and of a, `others`, and the entries of the largest and the target with their places."""
+    x, _, weight, scale = given
+    results, grad = out
+    hot = target_mass(spot.y, weight, call)
+    is_top = call.kind == INDEX and sums.score == sums.peak
+    of_top, top = 0.0, int64(-1)
+    if has_masses(call) and sums.top < FAR:
+        top = int64(sums.top)
+        if is_top:
+            top = int64(spot.y)
+        of_top = mass_at(given, top, call, spot.row)
+    row = concluded(sums, hot, of_top, call)
+    if call.mode == GRADIENT and (spot.part == 0 or grad.size == 0):
+        results[0, spot.row] = row.loss
+        results[1, spot.row] = row.lse
+    per_mass = scale[min(spot.row, scale.size - 1)] / call.temperature
+    place, largest = top - spot.begin, 0.0
+    if 0 <= place < spot.count:
+        tilt = slope(float64(get(x, start + place * call.x_step)), call)
+        largest = entry(1.0, of_top, True, row) * (per_mass * tilt) + 0.0
+    else:
+        place = int64(-1)
+    inside, target = spot.y - spot.begin, 0.0
+    if call.kind == INDEX and 0 <= inside < spot.count:
+        tilt = slope(float64(get(x, start + inside * call.x_step)), call)
+        a = mass_at(given, spot.y, call, spot.row) + hot
+        e = exponential(sums.peak, sums.score, call)
+        target = entry(e, a, is_top, row) * (per_mass * tilt) + 0.0
+    else:
+        inside = int64(-1)
+    per_e = row.b / (1.0 + row.others) * per_mass
+    return per_e, per_mass, row.others, float64(place), largest, float64(inside), target
+
+
+@device
+def announced(sums, start, given, call, spot, out, known):
+    """Let a row's first thread settle it, and tell the others."""
+    if spot.thread == 0 and spot.y >= 0:
+        facts = settled(sums, start, given, call, spot, out)
+        at = spot.group * KNOWN
+        for i in range(7):
+            known[at + i] = facts[i]
+    cuda.syncthreads()
+
+
+@device
+def value_of(c, e, factors, given, start, call, spot):
+    """What is written for a class: its gradient as if it were no target, or its probability."""
+    per_e, per_mass, others, peak = factors
+    if not abs(peak / divisor(call)) < math.inf:
+        return math.nan
+    if call.mode == SOFTMAX:
+        return e / (1.0 + others)
+    if call.mode == LOG:
+        score = scored(float64(get(given[0], start + c * call.x_step)), call)
+        gap, error = below(peak, score, divisor(call))
+        return 0.0 - (gap + (error + math.log1p(others)))
+    g = e * per_e
+    if has_masses(call):
+        g = fma(e, per_e, -per_mass * mass_at(given, spot.begin + c, call, spot.row))
+    if call.softcap < math.inf:
+        g *= slope(float64(get(given[0], start + c * call.x_step)), call)
+    return g + 0.0  # −0.0 becomes 0.0
+
+
+@device
+def write(peaks, given, start_x, call, spot, grad, shared):
+    """Pass 3, from what `announced` has told. Each thread reads what it overwrites."""
+    own, peak = peaks
+    z, _, known = shared
+    at = spot.group * KNOWN
+    start = place_of(spot.row, call.inner, call.g_outer, call.g_inner) + spot.begin * call.g_step
+    factors = known[at], known[at + 1], known[at + 2], peak
+    if spot.y < 0 and spot.row < call.rows:
+        count = min(call.size, call.classes - spot.begin)
+        for c in range(spot.thread, count, spot.threads):
+            put(grad, start + c * call.g_step, 0.0)
+    for c in range(spot.thread, spot.count, spot.threads):
+        e = z[spot.group * call.size + c]
+        if own != peak:
+            score = scored(float64(get(given[0], start_x + c * call.x_step)), call)
+            e = exponential(peak, score, call)
+        value = value_of(c, e, factors, given, start_x, call, spot)
+        put(grad, start + c * call.g_step, value)
+    cuda.syncthreads()
+    if spot.thread == 0 and spot.y >= 0 and call.mode == GRADIENT:
+        if known[at + 3] >= 0.0:
+            put(grad, start + int64(known[at + 3]) * call.g_step, known[at + 4])
+        if known[at + 5] >= 0.0:
+            put(grad, start + int64(known[at + 5]) * call.g_step, known[at + 6])
+
+
+@cuda.jit
+def general_rows(x, targets, weight, scale, call, states, marks, results, grad):
+    """One block for some rows, or for a part of one: see `blocks`."""
+    z = cuda.shared.array(0, float64)
+    sums = cuda.shared.array(SCRATCH, float64)
+    known = cuda.shared.array(KNOWN * ROWS, float64)
+    shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
+    spot = spot_of(cuda.blockIdx.x, targets, call)
+    start = place_of(spot.row, call.inner, call.x_outer, call.x_inner) + spot.begin * call.x_step
+    row = summarised(given, start, call, spot, shared)
+    own = row.peak
+    if spot.thread == 0 and spot.y < 0 and spot.part == 0 and spot.row < call.rows:
+        results[0, spot.row] = 0.0
+        results[1, spot.row] = math.nan
+    if call.parts > 1 and spot.y >= 0:  # such a block has one row
+        if spot.thread == 0:
+            tell(known, 0, row)
+        patience = call.patience if grad.size > 0 else 0
+        if not all_ready((states, marks), call, spot, known, patience):
+            if grad.size > 0:
+                leave(marks, call, spot)
+            return
+        row = together(states, call, spot, sums)
+    announced(row, start, given, call, spot, out, known)
+    if grad.size > 0:
+        write((own, row.peak), given, start, call, spot, grad, shared)
+
+
+@cuda.jit
+def general_rest(x, targets, weight, scale, call, states, marks, results, grad):
+    """What `general_rows` left over."""
+    z = cuda.shared.array(0, float64)
+    sums = cuda.shared.array(SCRATCH, float64)
+    known = cuda.shared.array(KNOWN * ROWS, float64)
+    shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
+    for i in range(cuda.blockIdx.x, marks[0], cuda.gridDim.x):
+        spot = spot_of(marks[1 + call.rows + i], targets, call)
+        start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
+        start += spot.begin * call.x_step
+        own = summarised(given, start, call, spot, shared).peak
+        row = together(states, call, spot, sums)
+        announced(row, start, given, call, spot, out, known)
+        write((own, row.peak), given, start, call, spot, grad, shared)
+        cuda.syncthreads()

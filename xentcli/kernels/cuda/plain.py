@@ -1,0 +1,299 @@
+"""Rows with an index target and no option but weights and z-loss, of float32 and half types.
+
+    1. the logits into shared memory, 16 bytes at a time, and the largest
+    2. there e_c = exp(x_c − max x) in their place, and the sum, in float64
+    3. grad_c = e_c·factor, 16 bytes at a time, where the factor has two words
+
+Each logit is read once. An entry is rounded twice, as e_c and as the product: it stays within
+2 ULP. A row whose factor leaves what two words of float32 can say is computed from its logits
+again, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import cuda, float32, float64
+
+from xentcli.kernels.cuda.blocks import (
+    FAR,
+    KNOWN,
+    ROWS,
+    THREADS,
+    add_up,
+    all_ready,
+    largest_of,
+    leave,
+    place_of,
+    spot_of,
+    tell,
+    together,
+    weight_of,
+)
+from xentcli.kernels.cuda.formulas import (
+    UNBOOSTED,
+    Sums,
+    concluded,
+    device,
+    entry,
+    exponential,
+    reference_of,
+    single,
+)
+from xentcli.kernels.cuda.primitives import fma, get, larger, load4, put, store4
+
+FAREST = 150.0  # below the largest logit, where e·2⁴⁸ is 0 in float32
+SCRATCH = 2 * THREADS
+
+
+@device
+def kept_at(call, start, spot):
+    """Where a row's part lies in shared memory: there, too, its lines begin at multiples of 4."""
+    room = (call.size + 7) // 4 * 4
+    at = spot.group * room
+    if call.x_step == 1:
+        at += (call.x_phase + start) & 3
+    return at
+
+
+@device
+def keep4(x, i, z, at):
+    """Four logits into shared memory; the largest."""
+    a, b, c, d = load4(x, i)
+    store4(z, at, (a, b, c, d))
+    return larger(larger(a, b), larger(c, d))
+
+
+@device
+def kept(x, start, step, z, at, spot):
+    """The logits into shared memory; the largest of this thread's."""
+    most = float32(-math.inf)
+    begin, end = 0, 0
+    if step == 1:
+        begin = min((4 - (at & 3)) & 3, spot.count)
+        end = begin + (spot.count - begin) // 4 * 4
+    stride = 4 * spot.threads
+    c = begin + 4 * spot.thread
+    while c + 3 * stride < end:  # four loads are under way before the first is needed
+        a = load4(x, start + c)
+        b = load4(x, start + c + stride)
+        d = load4(x, start + c + 2 * stride)
+        e = load4(x, start + c + 3 * stride)
+        store4(z, at + c, a)
+        store4(z, at + c + stride, b)
+        store4(z, at + c + 2 * stride, d)
+        store4(z, at + c + 3 * stride, e)
+        most = larger(most, larger(larger(a[0], a[1]), larger(a[2], a[3])))
+        most = larger(most, larger(larger(b[0], b[1]), larger(b[2], b[3])))
+        most = larger(most, larger(larger(d[0], d[1]), larger(d[2], d[3])))
+        most = larger(most, larger(larger(e[0], e[1]), larger(e[2], e[3])))
+        c += 4 * stride
+    while c < end:
+        most = larger(most, keep4(x, start + c, z, at + c))
+        c += stride
+    for c in range(spot.thread, begin, spot.threads):
+        value = get(x, start + c)
+        z[at + c] = value
+        most = larger(most, value)
+    for c in range(end + spot.thread, spot.count, spot.threads):
+        value = get(x, start + c * step)
+        z[at + c] = value
+        most = larger(most, value)
+    return most
+
+
+@device
+def exponentials(z, at, peak, spot):
+    """e·2⁴⁸ in place of the logits; how many are the largest, and the sum of the others."""
+    reference = reference_of(float64(peak))
+    nearest = float32(reference)
+    lowest = float32(reference - FAREST)
+    ones, others = 0.0, 0.0
+    for c in range(spot.thread, spot.count, spot.threads):
+        x = z[at + c]
+        e = single(float64(x), reference)
+        if x < lowest:
+            e = 0.0
+        if x == nearest:
+            ones += 1.0
+        else:
+            others += e
+        z[at + c] = float32(e)
+    return ones, others * UNBOOSTED
+
+
+@device
+def summarised(x, start, call, spot, shared):
+    """Passes 1 and 2: the part's sums, for all threads."""
+    z, sums, _ = shared
+    at = kept_at(call, start, spot)
+    most = kept(x, start, call.x_step, z, at, spot)
+    peak = largest_of(float64(most), sums, spot, spot.threads)
+    inside = spot.y - spot.begin
+    score = 0.0
+    if 0 <= inside < spot.count:
+        score = float64(z[at + inside])
+    cuda.syncthreads()  # the target's logit has been read
+    ones, others = exponentials(z, at, peak, spot)
+    sums[spot.first + spot.thread] = ones
+    sums[spot.first + spot.thread + THREADS] = others
+    add_up(sums, 2, THREADS, spot, spot.threads)
+    ones, others = sums[spot.first], sums[spot.first + THREADS]
+    cuda.syncthreads()
+    return Sums(peak, ones, others, score, 0.0, 0.0, 0.0, FAR)
+
+
+@device
+def settled(sums, peak, given, call, spot, out, known):
+    """The row's results, and what writing it needs, from the sums of all of it."""
+    _, _, weight, scale = given
+    results, grad = out
+    at = spot.group * KNOWN
+    if spot.thread == 0 and spot.y >= 0:
+        hot = weight[spot.y]
+        row = concluded(sums, hot, 0.0, call)
+        if spot.part == 0 or grad.size == 0:
+            results[0, spot.row] = row.loss
+            results[1, spot.row] = row.lse
+        times = scale[min(spot.row, scale.size - 1)]
+        factor = row.b / (1.0 + row.others) * times
+        local = factor * weight_of(sums.peak, peak, call) * UNBOOSTED
+        high = float64(float32(local))
+        e = exponential(sums.peak, sums.score, call)
+        usual = local == 0.0 or 2.0**-114 <= abs(local) <= 2.0**-25
+        known[at] = high
+        known[at + 1] = local - high
+        known[at + 2] = factor
+        known[at + 3] = entry(e, hot, sums.score == sums.peak, row) * times + 0.0
+        known[at + 4] = 1.0 if usual else 0.0
+    cuda.syncthreads()
+
+
+@device
+def product(e, high, low):
+    """e times a factor of two words; never −0.0 where it is 0."""
+    return fma(e, high, fma(e, low, float32(0.0)))
+
+
+@device
+def products(z, at, high, low):
+    """Four entries of the gradient."""
+    if at & 3 == 0:
+        a, b, c, d = load4(z, at)
+    else:
+        a, b, c, d = z[at], z[at + 1], z[at + 2], z[at + 3]
+    return (
+        product(a, high, low),
+        product(b, high, low),
+        product(c, high, low),
+        product(d, high, low),
+    )
+
+
+@device
+def write_usual(z, at, factors, call, spot, out):
+    """Pass 3."""
+    grad, start = out
+    high, low = factors
+    begin, end = 0, 0
+    if call.g_step == 1:
+        begin = min((4 - ((call.g_phase + start) & 3)) & 3, spot.count)
+        end = begin + (spot.count - begin) // 4 * 4
+    for c in range(begin + 4 * spot.thread, end, 4 * spot.threads):
+        store4(grad, start + c, products(z, at + c, high, low))
+    for c in range(spot.thread, begin, spot.threads):
+        put(grad, start + c, product(z[at + c], high, low))
+    for c in range(end + spot.thread, spot.count, spot.threads):
+        put(grad, start + c * call.g_step, product(z[at + c], high, low))
+
+
+@device
+def write_again(given, factor, peak, call, spot, out):
+    """Pass 3 of a row with an unusual factor. Each thread reads what it overwrites."""
+    x, start_x = given
+    grad, start = out
+    for c in range(spot.thread, spot.count, spot.threads):
+        score = float64(get(x, start_x + c * call.x_step))
+        put(grad, start + c * call.g_step, exponential(peak, score, call) * factor + 0.0)
+
+
+@device
+def write_nothing(call, spot, out):
+    """The gradient of a row that is ignored."""
+    grad, start = out
+    count = min(call.size, call.classes - spot.begin)
+    for c in range(spot.thread, count, spot.threads):
+        put(grad, start + c * call.g_step, float32(0.0))
+
+
+@device
+def write(x, start_x, peak, call, spot, grad, shared):
+    """The gradient of a part, from what `settled` has told."""
+    z, _, known = shared
+    at = spot.group * KNOWN
+    start = place_of(spot.row, call.inner, call.g_outer, call.g_inner) + spot.begin * call.g_step
+    out = grad, start
+    if spot.y < 0:
+        if spot.row < call.rows:
+            write_nothing(call, spot, out)
+    elif known[at + 4] > 0.0:
+        factors = float32(known[at]), float32(known[at + 1])
+        write_usual(z, kept_at(call, start_x, spot), factors, call, spot, out)
+    else:
+        write_again((x, start_x), known[at + 2], peak, call, spot, out)
+    cuda.syncthreads()
+    inside = spot.y - spot.begin
+    if spot.thread == 0 and spot.y >= 0 and 0 <= inside < spot.count:
+        put(grad, start + inside * call.g_step, known[at + 3])
+
+
+@device
+def ignored(call, spot, out):
+    """The results of a row that is ignored."""
+    if spot.thread == 0 and spot.y < 0 and spot.part == 0 and spot.row < call.rows:
+        out[0][0, spot.row] = 0.0
+        out[0][1, spot.row] = math.nan
+
+
+@cuda.jit
+def plain_rows(x, targets, weight, scale, call, states, marks, results, grad):
+    """One block for some rows, or for a part of one: see `blocks`."""
+    z = cuda.shared.array(0, float32)
+    sums = cuda.shared.array(SCRATCH, float64)
+    known = cuda.shared.array(KNOWN * ROWS, float64)
+    shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
+    spot = spot_of(cuda.blockIdx.x, targets, call)
+    start = place_of(spot.row, call.inner, call.x_outer, call.x_inner) + spot.begin * call.x_step
+    row = summarised(x, start, call, spot, shared)
+    peak = row.peak
+    ignored(call, spot, out)
+    if call.parts > 1 and spot.y >= 0:  # such a block has one row
+        if spot.thread == 0:
+            tell(known, 0, row)
+        patience = call.patience if grad.size > 0 else 0
+        if not all_ready((states, marks), call, spot, known, patience):
+            if grad.size > 0:
+                leave(marks, call, spot)
+            return
+        row = together(states, call, spot, sums)
+    settled(row, peak, given, call, spot, out, known)
+    if grad.size > 0:
+        write(x, start, row.peak, call, spot, grad, shared)
+
+
+@cuda.jit
+def plain_rest(x, targets, weight, scale, call, states, marks, results, grad):
+    """What `plain_rows` left over."""
+    z = cuda.shared.array(0, float32)
+    sums = cuda.shared.array(SCRATCH, float64)
+    known = cuda.shared.array(KNOWN * ROWS, float64)
+    shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
+    for i in range(cuda.blockIdx.x, marks[0], cuda.gridDim.x):
+        spot = spot_of(marks[1 + call.rows + i], targets, call)
+        start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
+        start += spot.begin * call.x_step
+        peak = summarised(x, start, call, spot, shared).peak
+        row = together(states, call, spot, sums)
+        settled(row, peak, given, call, spot, out, known)
+        write(x, start, row.peak, call, spot, grad, shared)
+        cuda.syncthreads()

@@ -1,0 +1,230 @@
+"""What kernels need and Numba has no name for: half types, four neighbours at once, bits.
+
+| element of an array | meaning  | as a number |
+|---------------------|----------|-------------|
+| float64             | float64  | float64     |
+| float32             | float32  | float32     |
+| uint16              | float16  | float32     |
+| int16               | bfloat16 | float32     |
+
+Each has a twin in Python for Numba's simulator, where kernels run without a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import cuda, types
+from numba.cuda.extending import intrinsic
+
+_config: Any = numba.config  # its names are made at import, unknown to type checkers
+SIMULATED = bool(_config.ENABLE_CUDASIM)
+
+ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
+BOOST = 48
+
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_HALF, _FLOAT, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+
+
+def _number(array: Any) -> Any:
+    """The type that an element becomes."""
+    return types.float64 if array.dtype in (types.float64, types.int64) else types.float32
+
+
+def _element(array: Any) -> Any:
+    return {types.float64: _DOUBLE, types.float32: _FLOAT}.get(array.dtype, _I16)
+
+
+def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _widened(builder: Any, dtype: Any, value: Any) -> Any:
+    if dtype == types.int64:  # class indices, where probabilities could stand
+        return builder.sitofp(value, _DOUBLE)
+    if dtype == types.uint16:
+        return builder.fpext(builder.bitcast(value, _HALF), _FLOAT)
+    if dtype == types.int16:
+        bits = builder.shl(builder.zext(value, _I32), ir.Constant(_I32, 16))
+        return builder.bitcast(bits, _FLOAT)
+    return value
+
+
+def _narrowed(builder: Any, dtype: Any, value: Any) -> Any:
+    """A number as it is stored, rounded to nearest, ties to even."""
+    if dtype == types.float64:
+        return value if value.type == _DOUBLE else builder.fpext(value, _DOUBLE)
+    value = builder.fptrunc(value, _FLOAT) if value.type == _DOUBLE else value
+    if dtype == types.uint16:
+        return builder.bitcast(builder.fptrunc(value, _HALF), _I16)
+    return _to_bfloat16(builder, value) if dtype == types.int16 else value
+
+
+def _to_bfloat16(builder: Any, value: Any) -> Any:
+    bits = builder.bitcast(value, _I32)
+    high = builder.lshr(bits, ir.Constant(_I32, 16))
+    odd = builder.and_(high, ir.Constant(_I32, 1))
+    up = builder.add(builder.add(bits, ir.Constant(_I32, 0x7FFF)), odd)
+    is_nan = builder.fcmp_unordered("uno", value, value)
+    quiet = builder.or_(high, ir.Constant(_I32, 0x40))
+    rounded = builder.select(is_nan, quiet, builder.lshr(up, ir.Constant(_I32, 16)))
+    return builder.trunc(rounded, _I16)
+
+
+@intrinsic
+def get(typing: Any, array: Any, index: Any) -> Any:
+    """One element as a number."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        place = _place(context, builder, array, *values)
+        return _widened(builder, array.dtype, builder.load(place))
+
+    return _number(array)(array, types.int64), generate
+
+
+@intrinsic
+def put(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write one number, rounded to what the array holds."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        place = _place(context, builder, array, values[0], values[1])
+        builder.store(_narrowed(builder, array.dtype, values[2]), place)
+
+    return types.void(array, types.int64, value), generate
+
+
+def _lines(builder: Any, array: Any, place: Any) -> tuple[Any, list[Any]]:
+    """Four elements as vectors of at most 16 bytes: how many each has, and where they are."""
+    width = 2 if array.dtype == types.float64 else 4
+    kind = ir.VectorType(_element(array), width).as_pointer()
+    steps = [builder.gep(place, [ir.Constant(_I64, i)]) for i in range(0, 4, width)]
+    return width, [builder.bitcast(step, kind) for step in steps]
+
+
+@intrinsic
+def load4(typing: Any, array: Any, index: Any) -> Any:
+    """Four neighbours as numbers. They lie where an address is a multiple of their size, or
+    of 16 bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        width, places = _lines(builder, array, _place(context, builder, array, *values))
+        lines = [builder.load(place, align=min(16, array.dtype.bitwidth // 2)) for place in places]
+        elements = [
+            builder.extract_element(line, ir.Constant(_I32, i))
+            for line in lines
+            for i in range(width)
+        ]
+        numbers = [_widened(builder, array.dtype, element) for element in elements]
+        return context.make_tuple(builder, signature.return_type, numbers)
+
+    return types.UniTuple(_number(array), 4)(array, types.int64), generate
+
+
+@intrinsic
+def store4(typing: Any, array: Any, index: Any, numbers: Any) -> Any:
+    """Write four neighbours where `load4` could read them."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        place = _place(context, builder, array, values[0], values[1])
+        width, places = _lines(builder, array, place)
+        for first, line in zip(range(0, 4, width), places, strict=True):
+            vector = ir.Constant(ir.VectorType(_element(array), width), ir.Undefined)
+            for i in range(width):
+                number = builder.extract_value(values[2], first + i)
+                element = _narrowed(builder, array.dtype, number)
+                vector = builder.insert_element(vector, element, ir.Constant(_I32, i))
+            builder.store(vector, line, align=min(16, array.dtype.bitwidth // 2))
+
+    return types.void(array, types.int64, numbers), generate
+
+
+@intrinsic
+def larger(typing: Any, a: Any, b: Any) -> Any:
+    """The larger of two numbers; the other one of a NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        name = "llvm.maxnum.f64" if a == types.float64 else "llvm.maxnum.f32"
+        kind = values[0].type
+        function = ir.FunctionType(kind, [kind, kind])
+        maximum = numba.core.cgutils.get_or_insert_function(builder.module, function, name)
+        return builder.call(maximum, values)
+
+    return a(a, a), generate
+
+
+@intrinsic
+def times_power(typing: Any, value: Any, biased: Any) -> Any:
+    """A number times 2ⁿ⁺⁴⁸, n being the whole number in `biased` = n + 1.5·2⁵²."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        bits, power = (builder.bitcast(value, _I64) for value in values)
+        power = builder.add(power, ir.Constant(_I64, BOOST))
+        moved = builder.add(bits, builder.shl(power, ir.Constant(_I64, 52)))
+        return builder.bitcast(moved, _DOUBLE)
+
+    return types.float64(types.float64, types.float64), generate
+
+
+@cuda.jit(device=True)
+def fma(a, b, c):
+    """a·b + c, rounded once."""
+    return cuda.fma(a, b, c)
+
+
+if SIMULATED:
+
+    def get(array, index):
+        """One element as a number."""
+        value = array[index]
+        if value.dtype == np.uint16:
+            return np.float32(value.view(np.float16))
+        if value.dtype == np.int16:
+            return (np.uint32(value.view(np.uint16)) << np.uint32(16)).view(np.float32)
+        return value
+
+    def put(array, index, value):
+        """Write one number, rounded to what the array holds."""
+        if array.dtype == np.uint16:
+            value = np.float16(np.float32(value)).view(np.uint16)
+        elif array.dtype == np.int16:
+            value = _bfloat16(np.float32(value))
+        array[index] = value
+
+    def _bfloat16(value):
+        bits = value.view(np.uint32)
+        high = bits >> np.uint32(16)
+        rounded = (int(bits) + 0x7FFF + int(high & np.uint32(1))) >> 16
+        if np.isnan(value):
+            rounded = int(high) | 0x40
+        return np.uint16(rounded).view(np.int16)
+
+    def load4(array, index):
+        """Four neighbours as numbers."""
+        return tuple(get(array, index + i) for i in range(4))
+
+    def store4(array, index, numbers):
+        """Write four neighbours."""
+        for i, number in enumerate(numbers):
+            put(array, index + i, number)
+
+    def larger(a, b):
+        """The larger of two numbers; the other one of a NaN."""
+        return np.fmax(a, b)
+
+    def times_power(value, biased):
+        """A number times 2ⁿ⁺⁴⁸."""
+        if not math.isfinite(biased):
+            return np.float64(np.nan)
+        return np.ldexp(np.float64(value), int(biased - ROUND) + BOOST)
+
+    def fma(a, b, c):
+        """a·b + c, rounded once, or of float64 nearly so."""
+        kind = type(a + b + c)
+        wide = np.float64 if kind is np.float32 else np.longdouble
+        return kind(wide(a) * wide(b) + wide(c))

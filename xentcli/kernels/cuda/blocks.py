@@ -29,6 +29,7 @@ THREADS = 256  # of a block, at most
 ROWS = 8  # of a block, at most
 STATE = 8  # numbers of `Sums`
 KNOWN = 8  # numbers that a row's threads tell each other
+TOLD = KNOWN * ROWS
 MERGERS = 64  # threads that put a row's parts together
 FAR = 9.0e15  # more than any class
 

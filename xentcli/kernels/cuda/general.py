@@ -18,8 +18,8 @@ from numba import cuda, float64, int64
 from xentcli.kernels.cuda.blocks import (
     FAR,
     KNOWN,
-    ROWS,
     THREADS,
+    TOLD,
     add_up,
     all_ready,
     largest_of,
@@ -47,9 +47,10 @@ from xentcli.kernels.cuda.formulas import (
     scored,
     slope,
 )
-from xentcli.kernels.cuda.primitives import fma, get, larger, put
+from xentcli.kernels.cuda.primitives import fma, get, kernel, larger, put
 
 SCRATCH = 5 * THREADS
+REGISTERS = 48  # so that a processor's 65,536 are enough for five blocks
 
 
 @device
@@ -238,12 +239,12 @@ def write(peaks, given, start_x, call, spot, grad, shared):
             put(grad, start + int64(known[at + 5]) * call.g_step, known[at + 6])
 
 
-@cuda.jit
+@kernel(REGISTERS)
 def general_rows(x, targets, weight, scale, call, states, marks, results, grad):
     """One block for some rows, or for a part of one: see `blocks`."""
     z = cuda.shared.array(0, float64)
     sums = cuda.shared.array(SCRATCH, float64)
-    known = cuda.shared.array(KNOWN * ROWS, float64)
+    known = cuda.shared.array(TOLD, float64)
     shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
     spot = spot_of(cuda.blockIdx.x, targets, call)
     start = place_of(spot.row, call.inner, call.x_outer, call.x_inner) + spot.begin * call.x_step
@@ -271,7 +272,7 @@ def general_rest(x, targets, weight, scale, call, states, marks, results, grad):
     """What `general_rows` left over."""
     z = cuda.shared.array(0, float64)
     sums = cuda.shared.array(SCRATCH, float64)
-    known = cuda.shared.array(KNOWN * ROWS, float64)
+    known = cuda.shared.array(TOLD, float64)
     shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
     for i in range(cuda.blockIdx.x, marks[0], cuda.gridDim.x):
         spot = spot_of(marks[1 + call.rows + i], targets, call)

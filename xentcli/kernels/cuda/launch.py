@@ -10,7 +10,7 @@ from numba import cuda
 from xentcli.kernels import Scalars
 from xentcli.kernels.cuda.blocks import ROWS, STATE, THREADS
 from xentcli.kernels.cuda.box import Box
-from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, LOG, NONE, PROBS, SOFTMAX, Call
+from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, LOG, NONE, PROBS, SOFTMAX, Call, Powers
 from xentcli.kernels.cuda.general import general_rest, general_rows
 from xentcli.kernels.cuda.plain import plain_rest, plain_rows
 from xentcli.kernels.cuda.primitives import SIMULATED
@@ -121,6 +121,7 @@ def _call(logits: Box, probs: Box | None, grad: Box | None, scalars: Scalars, pl
         temperature=float(scalars.temperature),
         softcap=float(scalars.softcap),
         z_loss=float(scalars.z_loss),
+        powers=Powers(),
     )
 
 

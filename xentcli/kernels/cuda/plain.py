@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 
-from numba import cuda, float32, float64
+from numba import cuda, float32, float64, int32
 
 from xentcli.kernels.cuda.blocks import (
     FAR,
     KNOWN,
-    ROWS,
     THREADS,
+    TOLD,
     add_up,
     all_ready,
     largest_of,
@@ -40,10 +40,11 @@ from xentcli.kernels.cuda.formulas import (
     reference_of,
     single,
 )
-from xentcli.kernels.cuda.primitives import fma, get, larger, load4, put, store4
+from xentcli.kernels.cuda.primitives import fma, get, kernel, larger, load4, put, size_of, store4
 
 FAREST = 150.0  # below the largest logit, where e·2⁴⁸ is 0 in float32
 SCRATCH = 2 * THREADS
+REGISTERS = 40  # so that a processor's 65,536 are enough for six blocks
 
 
 @device
@@ -57,10 +58,10 @@ def kept_at(call, start, spot):
 
 
 @device
-def keep4(x, i, z, at):
+def keep4(four, z, at):
     """Four logits into shared memory; the largest."""
-    a, b, c, d = load4(x, i)
-    store4(z, at, (a, b, c, d))
+    store4(z, at, four)
+    a, b, c, d = four
     return larger(larger(a, b), larger(c, d))
 
 
@@ -71,7 +72,7 @@ def kept(x, start, step, z, at, spot):
     begin, end = 0, 0
     if step == 1:
         begin = min((4 - (at & 3)) & 3, spot.count)
-        end = begin + (spot.count - begin) // 4 * 4
+        end = begin + ((spot.count - begin) & -4)
     stride = 4 * spot.threads
     c = begin + 4 * spot.thread
     while c + 3 * stride < end:  # four loads are under way before the first is needed
@@ -79,47 +80,93 @@ def kept(x, start, step, z, at, spot):
         b = load4(x, start + c + stride)
         d = load4(x, start + c + 2 * stride)
         e = load4(x, start + c + 3 * stride)
-        store4(z, at + c, a)
-        store4(z, at + c + stride, b)
-        store4(z, at + c + 2 * stride, d)
-        store4(z, at + c + 3 * stride, e)
-        most = larger(most, larger(larger(a[0], a[1]), larger(a[2], a[3])))
-        most = larger(most, larger(larger(b[0], b[1]), larger(b[2], b[3])))
-        most = larger(most, larger(larger(d[0], d[1]), larger(d[2], d[3])))
-        most = larger(most, larger(larger(e[0], e[1]), larger(e[2], e[3])))
+        most = larger(most, keep4(a, z, at + c))
+        most = larger(most, keep4(b, z, at + c + stride))
+        most = larger(most, keep4(d, z, at + c + 2 * stride))
+        most = larger(most, keep4(e, z, at + c + 3 * stride))
         c += 4 * stride
     while c < end:
-        most = larger(most, keep4(x, start + c, z, at + c))
+        most = larger(most, keep4(load4(x, start + c), z, at + c))
         c += stride
-    for c in range(spot.thread, begin, spot.threads):
-        value = get(x, start + c)
-        z[at + c] = value
-        most = larger(most, value)
-    for c in range(end + spot.thread, spot.count, spot.threads):
+    most = larger(most, kept_singly(x, start, 1, z, at, (spot.thread, begin, spot.threads)))
+    return larger(
+        most, kept_singly(x, start, step, z, at, (end + spot.thread, spot.count, spot.threads))
+    )
+
+
+@device
+def kept_singly(x, start, step, z, at, span):
+    """The same one by one."""
+    most = float32(-math.inf)
+    c, end, stride = span
+    while c < end:
         value = get(x, start + c * step)
-        z[at + c] = value
+        put(z, at + c, value)
         most = larger(most, value)
+        c += stride
     return most
 
 
 @device
-def exponentials(z, at, peak, spot):
-    """e·2⁴⁸ in place of the logits; how many are the largest, and the sum of the others."""
+def exponentials(z, at, peak, spot, by):
+    """e·2⁴⁸ in place of the logits; how many are the largest, and the sum of the others.
+
+    A thread has four neighbouring classes at a time, wherever these lie in memory.
+    """
     reference = reference_of(float64(peak))
-    nearest = float32(reference)
-    lowest = float32(reference - FAREST)
-    ones, others = 0.0, 0.0
-    for c in range(spot.thread, spot.count, spot.threads):
-        x = z[at + c]
-        e = single(float64(x), reference)
-        if x < lowest:
-            e = 0.0
-        if x == nearest:
-            ones += 1.0
-        else:
-            others += e
-        z[at + c] = float32(e)
-    return ones, others * UNBOOSTED
+    bounds = reference, float32(reference), float32(reference - FAREST)
+    ones, others = int32(0), 0.0
+    c, end = at + 4 * spot.thread, at + (spot.count & -4)
+    if at & 3 == 0:
+        while c < end:
+            e, more, more_ones = four_boosted(load4(z, c), bounds, by)
+            store4(z, c, e)
+            others += more
+            ones += more_ones
+            c += 4 * spot.threads
+    else:
+        while c < end:
+            four = get(z, c), get(z, c + 1), get(z, c + 2), get(z, c + 3)
+            e, more, more_ones = four_boosted(four, bounds, by)
+            put(z, c, e[0])
+            put(z, c + 1, e[1])
+            put(z, c + 2, e[2])
+            put(z, c + 3, e[3])
+            others += more
+            ones += more_ones
+            c += 4 * spot.threads
+    c = end + spot.thread
+    if c < at + spot.count:
+        last, more, more_ones = boosted(get(z, c), bounds, by)
+        put(z, c, last)
+        others += more
+        ones += more_ones
+    return float64(ones), others * UNBOOSTED
+
+
+@device
+def boosted(x, bounds, by):
+    """e·2⁴⁸ as it is kept, what of it belongs to the others' sum, and 1 where it is a largest."""
+    reference, nearest, lowest = bounds
+    e = single(float64(x), reference, by)
+    kept, one = float32(e), int32(0)
+    if x < lowest:
+        kept = float32(0.0)
+    if x == nearest:
+        one = int32(1)
+    if x == nearest or x < lowest:
+        e = 0.0
+    return kept, e, one
+
+
+@device
+def four_boosted(four, bounds, by):
+    """The same of four logits together."""
+    e, more_e, one_e = boosted(four[0], bounds, by)
+    f, more_f, one_f = boosted(four[1], bounds, by)
+    g, more_g, one_g = boosted(four[2], bounds, by)
+    h, more_h, one_h = boosted(four[3], bounds, by)
+    return (e, f, g, h), (more_e + more_f) + (more_g + more_h), (one_e + one_f) + (one_g + one_h)
 
 
 @device
@@ -132,9 +179,9 @@ def summarised(x, start, call, spot, shared):
     inside = spot.y - spot.begin
     score = 0.0
     if 0 <= inside < spot.count:
-        score = float64(z[at + inside])
+        score = float64(get(z, at + inside))
     cuda.syncthreads()  # the target's logit has been read
-    ones, others = exponentials(z, at, peak, spot)
+    ones, others = exponentials(z, at, peak, spot, call.powers)
     sums[spot.first + spot.thread] = ones
     sums[spot.first + spot.thread + THREADS] = others
     add_up(sums, 2, THREADS, spot, spot.threads)
@@ -170,23 +217,23 @@ def settled(sums, peak, given, call, spot, out, known):
 
 
 @device
-def product(e, high, low):
-    """e times a factor of two words; never −0.0 where it is 0."""
+def product(grad, e, high, low):
+    """e times a factor of two words, where the result has more digits than a half type; never
+    −0.0 where it is 0."""
+    if size_of(grad) == 2:
+        return fma(e, high, float32(0.0))
     return fma(e, high, fma(e, low, float32(0.0)))
 
 
 @device
-def products(z, at, high, low):
+def products(grad, four, high, low):
     """Four entries of the gradient."""
-    if at & 3 == 0:
-        a, b, c, d = load4(z, at)
-    else:
-        a, b, c, d = z[at], z[at + 1], z[at + 2], z[at + 3]
+    a, b, c, d = four
     return (
-        product(a, high, low),
-        product(b, high, low),
-        product(c, high, low),
-        product(d, high, low),
+        product(grad, a, high, low),
+        product(grad, b, high, low),
+        product(grad, c, high, low),
+        product(grad, d, high, low),
     )
 
 
@@ -198,13 +245,26 @@ def write_usual(z, at, factors, call, spot, out):
     begin, end = 0, 0
     if call.g_step == 1:
         begin = min((4 - ((call.g_phase + start) & 3)) & 3, spot.count)
-        end = begin + (spot.count - begin) // 4 * 4
-    for c in range(begin + 4 * spot.thread, end, 4 * spot.threads):
-        store4(grad, start + c, products(z, at + c, high, low))
-    for c in range(spot.thread, begin, spot.threads):
-        put(grad, start + c, product(z[at + c], high, low))
-    for c in range(end + spot.thread, spot.count, spot.threads):
-        put(grad, start + c * call.g_step, product(z[at + c], high, low))
+        end = begin + ((spot.count - begin) & -4)
+    c = begin + 4 * spot.thread
+    if (at + begin) & 3 == 0:
+        while c < end:
+            four = load4(z, at + c)
+            store4(grad, start + c, products(grad, four, high, low))
+            c += 4 * spot.threads
+    else:
+        while c < end:
+            four = get(z, at + c), get(z, at + c + 1), get(z, at + c + 2), get(z, at + c + 3)
+            store4(grad, start + c, products(grad, four, high, low))
+            c += 4 * spot.threads
+    c = spot.thread
+    while c < begin:
+        put(grad, start + c, product(grad, get(z, at + c), high, low))
+        c += spot.threads
+    c = end + spot.thread
+    while c < spot.count:
+        put(grad, start + c * call.g_step, product(grad, get(z, at + c), high, low))
+        c += spot.threads
 
 
 @device
@@ -212,18 +272,21 @@ def write_again(given, factor, peak, call, spot, out):
     """Pass 3 of a row with an unusual factor. Each thread reads what it overwrites."""
     x, start_x = given
     grad, start = out
-    for c in range(spot.thread, spot.count, spot.threads):
+    c = spot.thread
+    while c < spot.count:
         score = float64(get(x, start_x + c * call.x_step))
         put(grad, start + c * call.g_step, exponential(peak, score, call) * factor + 0.0)
+        c += spot.threads
 
 
 @device
 def write_nothing(call, spot, out):
     """The gradient of a row that is ignored."""
     grad, start = out
-    count = min(call.size, call.classes - spot.begin)
-    for c in range(spot.thread, count, spot.threads):
+    c = spot.thread
+    while c < min(call.size, call.classes - spot.begin):
         put(grad, start + c * call.g_step, float32(0.0))
+        c += spot.threads
 
 
 @device
@@ -255,12 +318,12 @@ def ignored(call, spot, out):
         out[0][1, spot.row] = math.nan
 
 
-@cuda.jit
+@kernel(REGISTERS)
 def plain_rows(x, targets, weight, scale, call, states, marks, results, grad):
     """One block for some rows, or for a part of one: see `blocks`."""
     z = cuda.shared.array(0, float32)
     sums = cuda.shared.array(SCRATCH, float64)
-    known = cuda.shared.array(KNOWN * ROWS, float64)
+    known = cuda.shared.array(TOLD, float64)
     shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
     spot = spot_of(cuda.blockIdx.x, targets, call)
     start = place_of(spot.row, call.inner, call.x_outer, call.x_inner) + spot.begin * call.x_step
@@ -286,7 +349,7 @@ def plain_rest(x, targets, weight, scale, call, states, marks, results, grad):
     """What `plain_rows` left over."""
     z = cuda.shared.array(0, float32)
     sums = cuda.shared.array(SCRATCH, float64)
-    known = cuda.shared.array(KNOWN * ROWS, float64)
+    known = cuda.shared.array(TOLD, float64)
     shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
     for i in range(cuda.blockIdx.x, marks[0], cuda.gridDim.x):
         spot = spot_of(marks[1 + call.rows + i], targets, call)

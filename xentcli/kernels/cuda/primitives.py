@@ -56,25 +56,31 @@ def _widened(builder: Any, dtype: Any, value: Any) -> Any:
     return value
 
 
-def _narrowed(builder: Any, dtype: Any, value: Any) -> Any:
+def _narrowed(builder: Any, dtype: Any, value: Any, finite: bool = False) -> Any:
     """A number as it is stored, rounded to nearest, ties to even."""
     if dtype == types.float64:
         return value if value.type == _DOUBLE else builder.fpext(value, _DOUBLE)
     value = builder.fptrunc(value, _FLOAT) if value.type == _DOUBLE else value
     if dtype == types.uint16:
         return builder.bitcast(builder.fptrunc(value, _HALF), _I16)
-    return _to_bfloat16(builder, value) if dtype == types.int16 else value
+    return _to_bfloat16(builder, value, finite) if dtype == types.int16 else value
 
 
-def _to_bfloat16(builder: Any, value: Any) -> Any:
+def _to_bfloat16(builder: Any, value: Any, finite: bool) -> Any:
     bits = builder.bitcast(value, _I32)
     high = builder.lshr(bits, ir.Constant(_I32, 16))
     odd = builder.and_(high, ir.Constant(_I32, 1))
     up = builder.add(builder.add(bits, ir.Constant(_I32, 0x7FFF)), odd)
-    is_nan = builder.fcmp_unordered("uno", value, value)
-    quiet = builder.or_(high, ir.Constant(_I32, 0x40))
-    rounded = builder.select(is_nan, quiet, builder.lshr(up, ir.Constant(_I32, 16)))
+    rounded = builder.lshr(up, ir.Constant(_I32, 16))
+    if not finite:
+        is_nan = builder.fcmp_unordered("uno", value, value)
+        rounded = builder.select(is_nan, builder.or_(high, ir.Constant(_I32, 0x40)), rounded)
     return builder.trunc(rounded, _I16)
+
+
+def kernel(registers: int) -> Any:
+    """A decorator of kernels whose threads have at most so many registers each."""
+    return cuda.jit if SIMULATED else cuda.jit(max_registers=registers)
 
 
 @intrinsic
@@ -85,7 +91,7 @@ def get(typing: Any, array: Any, index: Any) -> Any:
         place = _place(context, builder, array, *values)
         return _widened(builder, array.dtype, builder.load(place))
 
-    return _number(array)(array, types.int64), generate
+    return _number(array)(array, index), generate
 
 
 @intrinsic
@@ -96,7 +102,7 @@ def put(typing: Any, array: Any, index: Any, value: Any) -> Any:
         place = _place(context, builder, array, values[0], values[1])
         builder.store(_narrowed(builder, array.dtype, values[2]), place)
 
-    return types.void(array, types.int64, value), generate
+    return types.void(array, index, value), generate
 
 
 def _lines(builder: Any, array: Any, place: Any) -> tuple[Any, list[Any]]:
@@ -123,12 +129,12 @@ def load4(typing: Any, array: Any, index: Any) -> Any:
         numbers = [_widened(builder, array.dtype, element) for element in elements]
         return context.make_tuple(builder, signature.return_type, numbers)
 
-    return types.UniTuple(_number(array), 4)(array, types.int64), generate
+    return types.UniTuple(_number(array), 4)(array, index), generate
 
 
 @intrinsic
 def store4(typing: Any, array: Any, index: Any, numbers: Any) -> Any:
-    """Write four neighbours where `load4` could read them."""
+    """Write four neighbours where `load4` could read them; as half types, no NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = _place(context, builder, array, values[0], values[1])
@@ -137,11 +143,11 @@ def store4(typing: Any, array: Any, index: Any, numbers: Any) -> Any:
             vector = ir.Constant(ir.VectorType(_element(array), width), ir.Undefined)
             for i in range(width):
                 number = builder.extract_value(values[2], first + i)
-                element = _narrowed(builder, array.dtype, number)
+                element = _narrowed(builder, array.dtype, number, finite=True)
                 vector = builder.insert_element(vector, element, ir.Constant(_I32, i))
             builder.store(vector, line, align=min(16, array.dtype.bitwidth // 2))
 
-    return types.void(array, types.int64, numbers), generate
+    return types.void(array, index, numbers), generate
 
 
 @intrinsic
@@ -163,12 +169,24 @@ def times_power(typing: Any, value: Any, biased: Any) -> Any:
     """A number times 2ⁿ⁺⁴⁸, n being the whole number in `biased` = n + 1.5·2⁵²."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        bits, power = (builder.bitcast(value, _I64) for value in values)
-        power = builder.add(power, ir.Constant(_I64, BOOST))
-        moved = builder.add(bits, builder.shl(power, ir.Constant(_I64, 52)))
-        return builder.bitcast(moved, _DOUBLE)
+        number, power = (builder.bitcast(value, ir.VectorType(_I32, 2)) for value in values)
+        low, high = ir.Constant(_I32, 0), ir.Constant(_I32, 1)
+        power = builder.shl(builder.extract_element(power, low), ir.Constant(_I32, 20))
+        power = builder.add(power, ir.Constant(_I32, BOOST << 20))
+        moved = builder.add(builder.extract_element(number, high), power)
+        return builder.bitcast(builder.insert_element(number, moved, high), _DOUBLE)
 
     return types.float64(types.float64, types.float64), generate
+
+
+@intrinsic
+def size_of(typing: Any, array: Any) -> Any:
+    """Bytes of each element; the compiler knows it."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return ir.Constant(_I64, array.dtype.bitwidth // 8)
+
+    return types.int64(array), generate
 
 
 @cuda.jit(device=True)
@@ -216,6 +234,10 @@ if SIMULATED:
     def larger(a, b):
         """The larger of two numbers; the other one of a NaN."""
         return np.fmax(a, b)
+
+    def size_of(array):
+        """Bytes of each element."""
+        return array.dtype.itemsize
 
     def times_power(value, biased):
         """A number times 2ⁿ⁺⁴⁸."""

@@ -30,7 +30,7 @@ ROWS = 8  # of a block, at most
 STATE = 8  # numbers of `Sums`
 KNOWN = 8  # numbers that a row's threads tell each other
 TOLD = KNOWN * ROWS
-MERGERS = 64  # threads that put a row's parts together
+WARP = 32  # threads that go in step
 FAR = 9.0e15  # more than any class
 
 
@@ -85,13 +85,17 @@ def place_of(row, inner, outer_stride, inner_stride):
 
 
 @device
-def largest_of(value, sums, spot, threads):
-    """The largest of the numbers that a row's first threads have; NaN does not count."""
+def largest_of(value, sums, spot):
+    """The largest of the numbers that a row's threads have; NaN where one is."""
     at = spot.first + spot.thread
-    if spot.thread < threads:
+    sums[at] = value
+    cuda.syncthreads()
+    if spot.thread < WARP:
+        for k in range(WARP, spot.threads, WARP):
+            value = larger(value, sums[at + k])
         sums[at] = value
     cuda.syncthreads()
-    step = threads // 2
+    step = WARP // 2
     while step > 0:
         if spot.thread < step:
             sums[at] = larger(sums[at], sums[at + step])
@@ -104,14 +108,23 @@ def largest_of(value, sums, spot, threads):
 
 @device
 def add_up(sums, many, stride, spot, threads):
-    """Sums of `many` numbers of each thread, `stride` apart; they are left with the first."""
+    """Sums of `many` numbers of each of a row's first threads, `stride` apart; they are left
+    with the first. The rest of a block, in its warps, has little to do for it."""
     at = spot.first + spot.thread
     cuda.syncthreads()
-    step = threads // 2
+    if spot.thread < WARP:
+        for j in range(many):
+            i = at + j * stride
+            value = sums[i]
+            for k in range(WARP, threads, WARP):
+                value += sums[i + k]
+            sums[i] = value
+    cuda.syncthreads()
+    step = WARP // 2
     while step > 0:
         if spot.thread < step:
-            for k in range(many):
-                i = at + k * stride
+            for j in range(many):
+                i = at + j * stride
                 sums[i] += sums[i + step]
         cuda.syncthreads()
         step //= 2
@@ -189,15 +202,15 @@ def weight_of(peak, part, call):
 @device
 def together(states, call, spot, sums):
     """The sums of a whole row, for its first thread; all threads have to call it."""
-    first, threads = spot.row * call.parts * STATE, min(MERGERS, spot.threads)
+    first = spot.row * call.parts * STATE
     peak = -math.inf
     for k in range(spot.thread, call.parts, spot.threads):
         peak = larger(peak, states[first + k * STATE])
-    peak = largest_of(peak, sums, spot, spot.threads)
+    peak = largest_of(peak, sums, spot)
     ones, others, score, of_ones, rest, far = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     top = FAR
-    if spot.thread < threads:
-        for k in range(spot.thread, call.parts, threads):
+    if spot.thread < WARP:
+        for k in range(spot.thread, call.parts, WARP):
             part = told(states, first + k * STATE)
             score += part.score
             if part.peak == peak:
@@ -215,20 +228,20 @@ def together(states, call, spot, sums):
                 far += part.far + (a * gap if a != 0.0 else 0.0)
         at = spot.first + spot.thread
         sums[at] = ones
-        sums[at + MERGERS] = others
-        sums[at + 2 * MERGERS] = score
-        sums[at + 3 * MERGERS] = of_ones
-        sums[at + 4 * MERGERS] = rest
-        sums[at + 5 * MERGERS] = far
-    add_up(sums, 6, MERGERS, spot, threads)
+        sums[at + WARP] = others
+        sums[at + 2 * WARP] = score
+        sums[at + 3 * WARP] = of_ones
+        sums[at + 4 * WARP] = rest
+        sums[at + 5 * WARP] = far
+    add_up(sums, 6, WARP, spot, WARP)
     values = (
         sums[0],
-        sums[MERGERS],
-        sums[2 * MERGERS],
-        sums[3 * MERGERS],
-        sums[4 * MERGERS],
-        sums[5 * MERGERS],
+        sums[WARP],
+        sums[2 * WARP],
+        sums[3 * WARP],
+        sums[4 * WARP],
+        sums[5 * WARP],
     )
     cuda.syncthreads()
-    top = -largest_of(-top, sums, spot, spot.threads)
+    top = -largest_of(-top, sums, spot)
     return Sums(peak, values[0], values[1], values[2], values[3], values[4], values[5], top)

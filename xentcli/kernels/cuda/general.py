@@ -114,7 +114,7 @@ def summarised(given, start, call, spot, shared):
     z, sums, _ = shared
     at = spot.group * call.size
     most = kept_scores(given[0], start, call, z, at, spot)
-    peak = largest_of(most, sums, spot, spot.threads)
+    peak = largest_of(most, sums, spot)
     inside = spot.y - spot.begin
     score = 0.0
     if call.kind == INDEX and 0 <= inside < spot.count:
@@ -132,7 +132,7 @@ def summarised(given, start, call, spot, shared):
     ones, others = sums[i], sums[i + THREADS]
     of_ones, rest, far = sums[i + 2 * THREADS], sums[i + 3 * THREADS], sums[i + 4 * THREADS]
     cuda.syncthreads()
-    top = -largest_of(-top, sums, spot, spot.threads)
+    top = -largest_of(-top, sums, spot)
     return Sums(peak, ones, others, score, of_ones, rest, far, top)
 
 

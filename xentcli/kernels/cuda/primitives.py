@@ -105,31 +105,23 @@ def put(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, index, value), generate
 
 
-def _lines(builder: Any, array: Any, place: Any) -> tuple[Any, list[Any]]:
-    """Four elements as vectors of at most 16 bytes: how many each has, and where they are."""
-    width = 2 if array.dtype == types.float64 else 4
-    kind = ir.VectorType(_element(array), width).as_pointer()
-    steps = [builder.gep(place, [ir.Constant(_I64, i)]) for i in range(0, 4, width)]
-    return width, [builder.bitcast(step, kind) for step in steps]
+def _line(builder: Any, array: Any, place: Any) -> Any:
+    """Four elements as one vector."""
+    return builder.bitcast(place, ir.VectorType(_element(array), 4).as_pointer())
 
 
 @intrinsic
 def load4(typing: Any, array: Any, index: Any) -> Any:
-    """Four neighbours as numbers. They lie where an address is a multiple of their size, or
-    of 16 bytes."""
+    """Four neighbours as numbers, but not of float64. They begin at a multiple of their size."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        width, places = _lines(builder, array, _place(context, builder, array, *values))
-        lines = [builder.load(place, align=min(16, array.dtype.bitwidth // 2)) for place in places]
-        elements = [
-            builder.extract_element(line, ir.Constant(_I32, i))
-            for line in lines
-            for i in range(width)
-        ]
+        place = _line(builder, array, _place(context, builder, array, *values))
+        line = builder.load(place, align=array.dtype.bitwidth // 2)
+        elements = [builder.extract_element(line, ir.Constant(_I32, i)) for i in range(4)]
         numbers = [_widened(builder, array.dtype, element) for element in elements]
         return context.make_tuple(builder, signature.return_type, numbers)
 
-    return types.UniTuple(_number(array), 4)(array, index), generate
+    return types.UniTuple(types.float32, 4)(array, index), generate
 
 
 @intrinsic
@@ -137,36 +129,64 @@ def store4(typing: Any, array: Any, index: Any, numbers: Any) -> Any:
     """Write four neighbours where `load4` could read them; as half types, no NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        numbers = [builder.extract_value(values[2], i) for i in range(4)]
+        if array.dtype == types.int16 and _ampere():
+            elements = [_both(builder, *numbers[:2]), _both(builder, *numbers[2:])]
+        else:
+            elements = [_narrowed(builder, array.dtype, number, finite=True) for number in numbers]
+        vector = ir.Constant(ir.VectorType(elements[0].type, len(elements)), ir.Undefined)
+        for i, element in enumerate(elements):
+            vector = builder.insert_element(vector, element, ir.Constant(_I32, i))
         place = _place(context, builder, array, values[0], values[1])
-        width, places = _lines(builder, array, place)
-        for first, line in zip(range(0, 4, width), places, strict=True):
-            vector = ir.Constant(ir.VectorType(_element(array), width), ir.Undefined)
-            for i in range(width):
-                number = builder.extract_value(values[2], first + i)
-                element = _narrowed(builder, array.dtype, number, finite=True)
-                vector = builder.insert_element(vector, element, ir.Constant(_I32, i))
-            builder.store(vector, line, align=min(16, array.dtype.bitwidth // 2))
+        line = builder.bitcast(place, vector.type.as_pointer())
+        builder.store(vector, line, align=array.dtype.bitwidth // 2)
 
     return types.void(array, index, numbers), generate
 
 
+def _ampere() -> bool:
+    """Whether the device has the instructions that came with compute capability 8.0."""
+    try:
+        return bool(cuda.get_current_device().compute_capability >= (8, 0))
+    except Exception:  # noqa: BLE001 (without a device there is nothing to run, only to compile)
+        return True
+
+
+def _both(builder: Any, low: Any, high: Any) -> Any:
+    """Two numbers as bfloat16 in one word."""
+    function = ir.FunctionType(_I32, [_FLOAT, _FLOAT])
+    return builder.asm(function, "cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f", [high, low], False)
+
+
 @intrinsic
 def larger(typing: Any, a: Any, b: Any) -> Any:
-    """The larger of two numbers; the other one of a NaN."""
+    """The larger of two numbers; NaN where one is."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        name = "llvm.maxnum.f64" if a == types.float64 else "llvm.maxnum.f32"
-        kind = values[0].type
-        function = ir.FunctionType(kind, [kind, kind])
-        maximum = numba.core.cgutils.get_or_insert_function(builder.module, function, name)
-        return builder.call(maximum, values)
+        x, y = values
+        if a == types.float32 and _ampere():
+            function = ir.FunctionType(_FLOAT, [_FLOAT, _FLOAT])
+            return builder.asm(function, "max.NaN.f32 $0, $1, $2;", "=f,f,f", values, False)
+        above = builder.fcmp_ordered(">", x, y)
+        return builder.select(builder.or_(above, builder.fcmp_unordered("uno", x, x)), x, y)
+
+    return a(a, a), generate
+
+
+@intrinsic
+def smaller(typing: Any, a: Any, b: Any) -> Any:
+    """The smaller of two numbers of float32; the other one of a NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        function = ir.FunctionType(_FLOAT, [_FLOAT, _FLOAT])
+        return builder.asm(function, "min.f32 $0, $1, $2;", "=f,f,f", values, False)
 
     return a(a, a), generate
 
 
 @intrinsic
 def times_power(typing: Any, value: Any, biased: Any) -> Any:
-    """A number times 2ⁿ⁺⁴⁸, n being the whole number in `biased` = n + 1.5·2⁵²."""
+    """A finite number times 2ⁿ⁺⁴⁸, n being the whole number in `biased` = n + 1.5·2⁵²."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         number, power = (builder.bitcast(value, ir.VectorType(_I32, 2)) for value in values)
@@ -232,8 +252,12 @@ if SIMULATED:
             put(array, index + i, number)
 
     def larger(a, b):
-        """The larger of two numbers; the other one of a NaN."""
-        return np.fmax(a, b)
+        """The larger of two numbers; NaN where one is."""
+        return np.maximum(a, b)
+
+    def smaller(a, b):
+        """The smaller of two numbers; the other one of a NaN."""
+        return np.fmin(a, b)
 
     def size_of(array):
         """Bytes of each element."""

@@ -22,6 +22,7 @@ from xentcli.kernels.cuda.formulas import (
     device,
     divisor,
     exponential,
+    lesser,
 )
 from xentcli.kernels.cuda.primitives import larger
 
@@ -54,7 +55,7 @@ def spot_of(unit, targets, call):
     row = unit // call.parts * cuda.blockDim.y + cuda.threadIdx.y
     part = unit % call.parts
     begin = part * call.size
-    count = min(call.size, call.classes - begin)
+    count = lesser(call.size, call.classes - begin)
     y = int64(0)
     if row >= call.rows:
         y = int64(-1)
@@ -219,7 +220,7 @@ def together(states, call, spot, sums):
                 of_ones += part.of_ones
                 rest += part.rest
                 far += part.far
-                top = min(top, part.top)
+                top = lesser(top, part.top)
             else:
                 others += (part.ones + part.others) * weight_of(peak, part.peak, call)
                 a = part.of_ones + part.rest

@@ -104,6 +104,14 @@ class Row(NamedTuple):
 
 
 @device
+def lesser(a, b):
+    """The smaller of two numbers. (`min` does not compile for the device in every Numba.)"""
+    if b < a:
+        return b
+    return a
+
+
+@device
 def reference_of(peak):
     """What exponentials refer to: with the largest at −inf, exp(−inf − 0) = 0 is right."""
     if peak == -math.inf:

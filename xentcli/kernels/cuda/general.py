@@ -42,6 +42,7 @@ from xentcli.kernels.cuda.formulas import (
     divisor,
     entry,
     exponential,
+    lesser,
     mass,
     reference_of,
     scored,
@@ -93,7 +94,7 @@ def exponentials(z, at, peak, given, call, spot):
         z[at + c] = e
         if score == reference:
             ones += 1.0
-            top = min(top, float64(spot.begin + c))
+            top = lesser(top, float64(spot.begin + c))
         else:
             others += e
         if spread:
@@ -162,7 +163,7 @@ def settled(sums, start, given, call, spot, out):
     if call.mode == GRADIENT and (spot.part == 0 or grad.size == 0):
         results[0, spot.row] = row.loss
         results[1, spot.row] = row.lse
-    per_mass = scale[min(spot.row, scale.size - 1)] / call.temperature
+    per_mass = scale[lesser(spot.row, scale.size - 1)] / call.temperature
     place, largest = top - spot.begin, 0.0
     if 0 <= place < spot.count:
         tilt = slope(float64(get(x, start + place * call.x_step)), call)
@@ -221,7 +222,7 @@ def write(peaks, given, start_x, call, spot, grad, shared):
     start = place_of(spot.row, call.inner, call.g_outer, call.g_inner) + spot.begin * call.g_step
     factors = known[at], known[at + 1], known[at + 2], peak
     if spot.y < 0 and spot.row < call.rows:
-        count = min(call.size, call.classes - spot.begin)
+        count = lesser(call.size, call.classes - spot.begin)
         for c in range(spot.thread, count, spot.threads):
             put(grad, start + c * call.g_step, 0.0)
     for c in range(spot.thread, spot.count, spot.threads):

@@ -37,6 +37,7 @@ from xentcli.kernels.cuda.formulas import (
     device,
     entry,
     exponential,
+    lesser,
     reference_of,
     single,
 )
@@ -82,7 +83,7 @@ def kept(x, start, step, z, at, spot):
     ends = float32(-math.inf), float32(math.inf)
     begin, end = 0, 0
     if step == 1:
-        begin = min((4 - (at & 3)) & 3, spot.count)
+        begin = lesser((4 - (at & 3)) & 3, spot.count)
         end = begin + ((spot.count - begin) & -4)
     stride = 4 * spot.threads
     c = begin + 4 * spot.thread
@@ -234,7 +235,7 @@ def settled(sums, peak, given, call, spot, out, known):
         if spot.part == 0 or grad.size == 0:
             results[0, spot.row] = row.loss
             results[1, spot.row] = row.lse
-        times = scale[min(spot.row, scale.size - 1)]
+        times = scale[lesser(spot.row, scale.size - 1)]
         factor = row.b / (1.0 + row.others) * times
         local = factor * weight_of(sums.peak, peak, call) * UNBOOSTED
         high = float64(float32(local))
@@ -276,7 +277,7 @@ def write_usual(z, at, factors, call, spot, out):
     high, low = factors
     begin, end = 0, 0
     if call.g_step == 1:
-        begin = min((4 - ((call.g_phase + start) & 3)) & 3, spot.count)
+        begin = lesser((4 - ((call.g_phase + start) & 3)) & 3, spot.count)
         end = begin + ((spot.count - begin) & -4)
     c = begin + 4 * spot.thread
     if (at + begin) & 3 == 0:
@@ -316,7 +317,7 @@ def write_nothing(call, spot, out):
     """The gradient of a row that is ignored."""
     grad, start = out
     c = spot.thread
-    while c < min(call.size, call.classes - spot.begin):
+    while c < lesser(call.size, call.classes - spot.begin):
         put(grad, start + c * call.g_step, float32(0.0))
         c += spot.threads
 

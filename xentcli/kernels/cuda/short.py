@@ -7,7 +7,7 @@ import math
 from numba import cuda, float64, int64
 
 from xentcli.kernels.cuda.blocks import Spot, place_of
-from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, Sums, device, scored
+from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, Sums, device, lesser, scored
 from xentcli.kernels.cuda.general import exponentials, settled, value_of
 from xentcli.kernels.cuda.primitives import get, larger, put
 
@@ -84,7 +84,7 @@ def short_rows(x, targets, weight, scale, call, results, grad):
     given, out = (x, targets, weight, scale), (results, grad)
     thread = int64(cuda.threadIdx.x)
     first = int64(cuda.blockIdx.x) * cuda.blockDim.x
-    rows = min(int64(cuda.blockDim.x), call.rows - first)
+    rows = lesser(int64(cuda.blockDim.x), call.rows - first)
     pitch = call.classes | 1  # odd, so that threads use all banks of the memory
     take(x, tile, pitch, first, rows, call)
     cuda.syncthreads()

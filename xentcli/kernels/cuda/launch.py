@@ -130,7 +130,7 @@ def _phase(data: Any) -> int:
     if SIMULATED:
         return 0
     pointer: int = data.__cuda_array_interface__["data"][0]
-    return pointer // data.dtype.itemsize % 4
+    return pointer // int(data.dtype.itemsize) % 4
 
 
 def _launch(plain: bool, arrays: tuple[Any, ...], stream: Any) -> None:

@@ -56,6 +56,7 @@ class Backend(Protocol):
 
     name: str
     block: int  # about how many logits it wants at a time
+    slabs: int  # how many slabs of a stream it wants at a time
 
     def rows(
         self,

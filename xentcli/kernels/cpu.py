@@ -176,6 +176,7 @@ class CpuBackend:
 
     name = "cpu"
     block = 1 << 25  # logits: below the 200 ms that Ctrl-C may wait
+    slabs = 1
 
     def __init__(
         self, threads: int | None = None, notify: Callable[[str], None] | None = None

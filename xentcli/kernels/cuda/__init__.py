@@ -24,9 +24,9 @@ from xentcli.kernels.cuda.failures import in_one_line
 from xentcli.kernels.cuda.moves import Copiers, Piece, check_process, kept, run, turn
 from xentcli.layout import Block, Layout
 
-# Logits in a piece: 16 MiB of float32 cross PCIe in 0.3 to 0.7 ms, and what Python does for a
-# piece takes 0.2 ms beside that.
-PIECE = 1 << 22
+# Logits in a piece: 8 MiB of float32, which cross PCIe in about 0.2 to 0.4 ms; what Python does
+# for a piece takes as long, beside it.
+PIECE = 1 << 21
 
 STARTING = "starting the CUDA device and compiling its kernels, a few seconds"
 
@@ -91,7 +91,8 @@ class CudaBackend:
     """The kernels as a backend. `piece` is about how many logits are moved at a time."""
 
     name = "cuda"
-    block = 1 << 27  # logits: some dozen pieces; Ctrl-C waits for those under way only
+    block = 1 << 27  # logits: 64 pieces; Ctrl-C waits for those under way only
+    slabs = 8  # four pieces, so that they overlap
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ def explained(error: Exception) -> UnavailableError:
     code = int(code) if code is not None else None
     reason = in_one_line(error)
     if code == _MEMORY:
-        what = "the CUDA device, or what of the memory here can be page-locked, is full"
+        what = "there is not enough memory on the CUDA device, or here that can be page-locked"
         return UnavailableError("backend", f"{what}: {reason}", "--backend cpu needs neither")
     fitting = _extra()
     if code in _TOO_NEW:

@@ -7,6 +7,7 @@ the moving matters, a copy on the device stands for the kernel.
 import os
 import sys
 import threading
+import time
 import warnings
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before numba is imported
@@ -53,7 +54,18 @@ def assert_alike(found, expected, dtype):
     np.testing.assert_allclose(*wide, rtol=digits, atol=1e-7)
 
 
-def copied(source, target, entries, threads=2):
+class Late(moves.Copiers):
+    """Every copy takes its time, in another thread."""
+
+    def copy(self, target, source):
+        def later():
+            time.sleep(0.002)
+            np.copyto(target, source)
+
+        return [self._pool.submit(later)]
+
+
+def copied(source, target, entries, copiers):
     """What `moves.run` makes of a box when the device only copies, in pieces of rows."""
     step = max(1, entries // (source.shape[1] * source.shape[2]))
 
@@ -65,7 +77,7 @@ def copied(source, target, entries, threads=2):
         for a in range(0, len(source), step)
     )
     with moves.turn():
-        moves.run(pieces, moves.Copiers(threads))
+        moves.run(pieces, copiers)
 
 
 def check_pieces_of_any_size_give_the_same_bits():
@@ -122,13 +134,13 @@ def check_no_rows():
 def check_what_lies_apart_is_gathered_and_scattered():
     """In several threads too, which share out what is large."""
     rng = np.random.default_rng(1)
-    wide = rng.random((40, 300, 128)).astype("f4")
+    wide = rng.random((40, 600, 128)).astype("f4")
     for kind in (wide, narrow(wide, BF16)):
         source = kind[::2, :, :100]
         for threads in (1, 3):
-            room = narrow(np.zeros((20, 301, 110)), kind.dtype)
+            room = narrow(np.zeros((20, 601, 110)), kind.dtype)
             target = room[:, 1:, 10:]
-            copied(source, target, 4 * 300 * 100, threads)
+            copied(source, target, 10 * 600 * 100, moves.Copiers(threads))
             assert_same_bits(bits(np.ascontiguousarray(target)), bits(source.copy()))
             assert not bits(room)[:, 0].any()
             assert not bits(room)[:, :, :10].any()
@@ -156,7 +168,15 @@ def check_a_failure_on_the_way_leaves_nothing_behind():
     with pytest.raises(KeyboardInterrupt), moves.turn():
         moves.run(pieces, moves.Copiers(1))
     assert not target[6:].any()
-    copied(source, target, 6)
+    before, other = target.copy(), np.zeros_like(target)
+    copied(source, other, 6, moves.Copiers(1))
+    assert_same_bits(other, source)
+    assert_same_bits(target, before)
+
+
+def check_a_buffer_is_used_again_only_when_it_is_free():
+    source, target = np.arange(40.0).reshape(20, 2, 1), np.zeros((20, 2, 1))
+    copied(source, target, 2, Late(2))
     assert_same_bits(target, source)
 
 
@@ -164,7 +184,7 @@ def check_threads_take_turns():
     sources = [np.full((50, 7, 1), float(number)) for number in range(4)]
     targets = [np.zeros((50, 7, 1)) for _ in sources]
     threads = [
-        threading.Thread(target=copied, args=(a, b, 14))
+        threading.Thread(target=copied, args=(a, b, 28, Late(2)))
         for a, b in zip(sources, targets, strict=True)
     ]
     for thread in threads:

@@ -1,4 +1,5 @@
-"""Run by test_cuda.py in a process of its own, on the CUDA simulator: how arrays are moved.
+"""How arrays are moved to a device: run by test_cuda.py, in a process of its own that starts with
+NUMBA_ENABLE_CUDASIM=1.
 
 The simulator takes its time for each thread of a kernel, so that the arrays are tiny. Where only
 the moving matters, a copy on the device stands for the kernel.
@@ -6,19 +7,21 @@ the moving matters, a copy on the device stands for the kernel.
 
 import os
 import sys
+import tempfile
 import threading
 import time
 import warnings
-
-os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before numba is imported
+from pathlib import Path
 
 import numpy as np
 import pytest
+from cli import captured, from_npy
 from helpers import assert_same_bits
 
+from xentcli import stream
 from xentcli.dtypes import BF16, NAMES, bits, narrow, widen
 from xentcli.errors import UnavailableError
-from xentcli.kernels import Scalars, get
+from xentcli.kernels import Scalars, cuda, get
 from xentcli.kernels.cuda import CudaBackend, moves
 from xentcli.kernels.reference import NumpyBackend
 
@@ -193,6 +196,29 @@ def check_threads_take_turns():
         thread.join()
     for source, target in zip(sources, targets, strict=True):
         assert_same_bits(target, source)
+
+
+def check_a_stream_hands_over_some_slabs_at_a_time():
+    sizes = []
+
+    class Watched(CudaBackend):
+        slabs = 3
+
+        def rows(self, logits, *rest):
+            sizes.append(logits.shape)
+            super().rows(logits, *rest)
+
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        np.save(folder / "l.npy", np.arange(60.0).reshape(20, 3) % 7)
+        np.save(folder / "t.npy", np.arange(20) % 3)
+        command = ["grad", folder / "l.npy", folder / "t.npy", "-q"]
+        expected = from_npy(captured(*command).out)
+        patch.setattr(stream, "SLAB", 9)
+        patch.setattr(cuda, "CudaBackend", Watched)
+        found = from_npy(captured(*command, "--backend", "cuda").out)
+    assert sizes == [(9, 3, 1), (9, 3, 1), (2, 3, 1)]
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
 def check_a_forked_child_says_so():

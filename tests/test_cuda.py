@@ -1,6 +1,7 @@
 """`--backend cuda` where there is no device, and on the simulator: what is missing is told apart,
 and arrays go to the device and back. The meaning of the kernels is tested elsewhere."""
 
+import os
 import re
 import subprocess
 import sys
@@ -168,6 +169,7 @@ def test_arrays_are_moved_to_the_device_and_back():
         text=True,
         timeout=120,
         cwd=HERE,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
     )
     assert (done.returncode, done.stderr) == (0, "")
     written = re.findall(r"^def (check_\w+)", (HERE / "moving.py").read_text(), re.MULTILINE)

@@ -95,7 +95,7 @@ def get(
         return _cpu(threads, notify)
     if name == "cuda":
         return _cuda(threads, notify)
-    raise OptionError("backend", f"{name!r} is not known: auto, {' or '.join(NAMES)}")
+    raise OptionError("backend", f"{name!r} is not known: auto, {', '.join(NAMES)}")
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:

@@ -17,6 +17,8 @@ from xentcli.errors import UnavailableError, visible
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 
+_LEAST_OF_CUDA_13 = (7, 5)  # its compiler has left out what is older
+
 INSTEAD = "--backend cpu computes without one"
 
 
@@ -50,8 +52,14 @@ def is_simulated() -> bool:
 
 
 def extra(driver: Driver | None) -> str:
-    """How the library that fits the driver is installed."""
+    """How the library that fits the driver and its devices is installed.
+
+    >>> extra(Driver("580.82", (13, 0), (Device("Tesla V100", 16 << 30, (7, 0)),)))
+    "pip install 'xentcli[cuda12]'"
+    """
     newest = driver is None or driver.cuda >= (13, 0)
+    if driver and any(device.capability < _LEAST_OF_CUDA_13 for device in driver.devices):
+        newest = False
     return f"pip install 'xentcli[{'cuda13' if newest else 'cuda12'}]'"
 
 

@@ -221,6 +221,19 @@ def check_a_stream_hands_over_some_slabs_at_a_time():
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
+def check_a_long_start_is_explained_once():
+    x, y, scale = problem(2, 3, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "run", lambda pieces, copiers: time.sleep(0.1))
+        for patience, expected in ((0.001, [cuda.STARTING]), (60, [])):
+            patch.setattr(cuda, "PATIENCE", patience)
+            said = []
+            backend = CudaBackend(notify=said.append)
+            for _ in range(2):
+                computed(backend, x, y, scale)
+            assert said == expected
+
+
 def check_a_forked_child_says_so():
     reader, writer = os.pipe()
     with warnings.catch_warnings():

@@ -28,6 +28,7 @@ from xentcli.layout import Block, Layout
 # for a piece takes as long, beside it.
 PIECE = 1 << 21
 
+PATIENCE = 0.5  # seconds
 STARTING = "starting the CUDA device and compiling its kernels, a few seconds"
 
 
@@ -142,7 +143,7 @@ class CudaBackend:
     def _patience(self) -> Iterator[None]:
         """Say once why the first rows take so long, if they do."""
         notify, self._notify = self._notify, None
-        timer = Timer(0.5, notify, [STARTING]) if notify else None
+        timer = Timer(PATIENCE, notify, [STARTING]) if notify else None
         if timer:
             timer.start()
         try:

@@ -24,8 +24,8 @@ from xentcli.kernels.cuda.failures import in_one_line
 from xentcli.kernels.cuda.moves import Copiers, Piece, check_process, kept, run, turn
 from xentcli.layout import Block, Layout
 
-# Logits in a piece: 8 MiB of float32, which cross PCIe in about 0.2 to 0.4 ms; what Python does
-# for a piece takes as long, beside it.
+# Logits in a piece, reckoned and not measured: 8 MiB of float32 cross PCIe in about 0.2 to 0.4 ms,
+# and the calls that a piece takes in Python should have room beside that.
 PIECE = 1 << 21
 
 PATIENCE = 0.5  # seconds
@@ -40,7 +40,7 @@ def check(driver: devices.Driver | None) -> None:
     try:
         nvvm.NVVM()
         nvvm.LibDevice()
-    except Exception as error:  # (its parts are looked for in many places)
+    except Exception as error:  # its parts are looked for in many places
         what = f"the driver is here ({driver}), but not the CUDA compiler: {in_one_line(error)}"
         raise UnavailableError("backend", what, devices.extra(driver)) from error
     if not cuda.is_available():

@@ -39,6 +39,7 @@ LAYERS = [
 COMPILED = (
     "arithmetic",
     "cpu",
+    "cuda",
     "exponential",
     "flow",
     "formulas",

@@ -76,6 +76,13 @@ def reals(values: Any, where: str) -> Array:
     return widen(as_logits(values, where), NAMES["f64"])
 
 
+def bits(array: Array) -> Array:
+    """A view in which Numba knows the numbers: uint16 for float16, int16 for bfloat16."""
+    if array.dtype == BF16:
+        return array.view(np.int16)
+    return array.view(np.uint16) if array.dtype == np.float16 else array
+
+
 def compute_dtype(logits: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
     """What a kernel computes on: float64 where one of both is, else float32."""
     wide = 8 in (logits.itemsize, out.itemsize)

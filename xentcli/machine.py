@@ -9,24 +9,45 @@ from importlib import metadata
 from pathlib import Path
 
 from xentcli import __version__
-from xentcli.errors import visible
-from xentcli.kernels import AUTO_LIMIT, NAMES, cache
+from xentcli.errors import UnavailableError, visible
+from xentcli.kernels import AUTO_LIMIT, NAMES, cache, devices
 
 
 def describe() -> dict[str, str]:
     """What `xent info` shows; Numba is not started for it."""
     versions = {name: metadata.version(name) for name in ("numpy", "numba", "click", "rich")}
+    has_cuda, cuda = _cuda()
     return {
         "xent": __version__,
         "python": f"{platform.python_version()} ({visible(sys.executable)})",
         **versions,
+        "numba-cuda": _version("numba-cuda"),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "threads": str(threads()),
-        "backends": ", ".join(NAMES),
-        "auto": f"numpy up to {AUTO_LIMIT:,} logits, cpu beyond",
+        "cuda": cuda,
+        "backends": ", ".join(name for name in NAMES if name != "cuda" or has_cuda),
+        "auto": f"numpy up to {AUTO_LIMIT:,} logits, cpu beyond; cuda only for arrays on a device",
         "cache": _cache(),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cuda() -> tuple[bool, str]:
+    """Whether there is a device; which, or why none."""
+    if devices.is_simulated():
+        return True, "simulated: NUMBA_ENABLE_CUDASIM is set"
+    try:
+        driver = devices.find()
+    except UnavailableError as error:
+        return False, f"none: {error.what}"
+    return True, "; ".join([*map(str, driver.devices), f"driver {driver}"])
 
 
 def _cache() -> str:

@@ -86,10 +86,10 @@ class Streams:
         """What kind of numbers `out` gets."""
         return self.dtype or default_output(as_logits(np.empty(0, self.logits.dtype)).dtype)
 
-    def pieces(self, layout: Layout) -> Iterator[Piece]:
-        """Everything, in slabs of whole outer items."""
+    def pieces(self, layout: Layout, slabs: int = 1) -> Iterator[Piece]:
+        """Everything, in slabs of whole outer items, or in pieces of some slabs."""
         outer, classes, inner = layout.box
-        step = self._step(classes * inner)
+        step = self._step(classes * inner, slabs)
         buffers = [Buffers() for _ in range(ALIVE + 1)]  # a writer may hold back the last piece
         for number, first in enumerate(range(0, outer if layout.rows else 0, step)):
             slab = Layout((min(step, outer - first), classes, inner), 1)
@@ -104,10 +104,10 @@ class Streams:
         for reader in self.readers:
             reader.finish()
 
-    def _step(self, item: int) -> int:
+    def _step(self, item: int, slabs: int) -> int:
         """How many outer items at a time, each of so many logits."""
         unit = max(reader.unit for reader in self.readers)
-        wanted = max(SLAB, *(reader.best for reader in self.readers), unit)
+        wanted = max(SLAB * slabs, *(reader.best for reader in self.readers), unit)
         whole = max(1, unit // max(1, item))
         return max(whole, wanted // max(1, item) // whole * whole)
 
@@ -131,12 +131,13 @@ def _destination(piece: Piece, x: Array, dtype: np.dtype[Any]) -> Destination:
 def _flow(
     streams: Streams,
     layout: Layout,
+    slabs: int,
     compute: Callable[[Piece], Result],
     write: Callable[[Result], None],
 ) -> None:
     """All pieces, one by one; in threads where there are several."""
-    pieces = streams.pieces(layout)
-    if prod(layout.shape) > SLAB:
+    pieces = streams.pieces(layout, slabs)
+    if prod(layout.shape) > SLAB * slabs:
         Overlap[Piece, Result]().run(pieces, compute, write)
         return
     for piece in pieces:
@@ -161,7 +162,7 @@ def cross_entropy(
         if streams.losses:
             streams.losses.write(result.losses)
 
-    _flow(streams, problem.layout, compute, write)
+    _flow(streams, problem.layout, calculation.backend.slabs, compute, write)
     return calculation.result()
 
 
@@ -179,5 +180,6 @@ def softmax(
         calculation.add(piece.layout, x, rows)
         return Result(rows.finish().reshape(-1), None)
 
-    _flow(streams, layout, compute, lambda result: out.write(result.array))
+    slabs = calculation.backend.slabs
+    _flow(streams, layout, slabs, compute, lambda result: out.write(result.array))
     return calculation.result()

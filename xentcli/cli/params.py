@@ -151,7 +151,7 @@ machine_options = together(
         type=click.Choice(["auto", "numpy", "cpu", "cuda"]),
         default="auto",
         show_default=True,
-        help="What computes.",
+        help="What computes; auto takes numpy or cpu, by the number of logits.",
     ),
     option(
         "-t",

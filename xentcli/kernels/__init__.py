@@ -22,15 +22,24 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from xentcli.dtypes import Array
-from xentcli.errors import OptionError, UnavailableError
+from xentcli.errors import OptionError, UnavailableError, visible
+from xentcli.kernels import devices
 
-NAMES = ("numpy", "cpu")
+NAMES = ("numpy", "cpu", "cuda")
 
 # Up to this many logits NumPy is done before Numba has started. Measured as whole processes on
 # 2 cores with a warm kernel cache: 1 million 0.41 s against 1.18 s, 4 million 1.04 s against
 # 1.17 s, 8 million 1.97 s against 1.52 s. The rule knows only the size, so that the same job
 # gives the same bits always.
 AUTO_LIMIT = 4_000_000
+
+# Arrays in host memory never go to a CUDA device by `auto`; this is reckoned, not measured. Of a
+# float32 logit and its gradient the kernels of the CPU read and write 8 bytes, at about 60 % of
+# the rate of a memory copy: the time that copying takes for 13. To a device and back they are
+# copied into page-locked memory and out of it, 16 bytes read and written by the same cores, and 8
+# more by the device. The link alone, 4 bytes each way at 25 or 50 GB/s, lets 6 or 12 billion
+# logits pass in a second: two cores compute 3 billion and copy no more than as many into that
+# memory and out. And a process takes about a second to start with a device.
 
 
 class Scalars(NamedTuple):
@@ -47,6 +56,7 @@ class Backend(Protocol):
 
     name: str
     block: int  # about how many logits it wants at a time
+    slabs: int  # how many slabs of a stream it wants at a time
 
     def rows(
         self,
@@ -69,6 +79,8 @@ def get(
 ) -> Backend:
     """The backend of that name; for `auto` the one that is done first with so many logits.
 
+    `auto` is for arrays in host memory, and never takes `cuda`: moving them does not pay.
+
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
     if threads is not None and (not isinstance(threads, int) or threads < 1):
@@ -82,8 +94,8 @@ def get(
     if name == "cpu":
         return _cpu(threads, notify)
     if name == "cuda":
-        raise UnavailableError("backend", "this version of xent has no CUDA kernels", "use cpu")
-    raise OptionError("backend", f"{name!r} is not known: auto, {' or '.join(NAMES)}")
+        return _cuda(threads, notify)
+    raise OptionError("backend", f"{name!r} is not known: auto, {', '.join(NAMES)}")
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
@@ -99,3 +111,20 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
         raise OptionError("backend", f"numba does not start: {reason}") from error
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
     raise OptionError("backend", what, "--backend numpy computes without Numba")
+
+
+def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+    driver = None if devices.is_simulated() else devices.find()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the target built into Numba is not the newest
+            from xentcli.kernels import cuda
+
+            cuda.check(driver)
+            return cuda.CudaBackend(threads, notify if driver else None)
+    except UnavailableError:
+        raise
+    except Exception as error:  # a broken installation fails in any way
+        reason = visible(" ".join(f"{type(error).__name__}: {error}".split()))
+        hint = devices.extra(driver)
+        raise UnavailableError("backend", f"numba.cuda does not start: {reason}", hint) from error

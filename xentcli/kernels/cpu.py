@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit, prange, types
 from numba.core import event
 
-from xentcli.dtypes import BF16, Array, compute_dtype
+from xentcli.dtypes import Array, bits, compute_dtype
 from xentcli.kernels import Scalars
 from xentcli.kernels.cache import locked, prepare
 from xentcli.kernels.ranges import (
@@ -159,13 +159,6 @@ class _Listener(event.Listener):
         """Nothing to say."""
 
 
-def _bits(array: Array) -> Array:
-    """The half types as Numba knows them: whole numbers, see `kinds`."""
-    if array.dtype == BF16:
-        return array.view(np.int16)
-    return array.view(np.uint16) if array.dtype == np.float16 else array
-
-
 def _goes_past_caches(logits: Array, grad: Array | None) -> bool:
     """Whether a gradient is too large to stay in a cache, and not in place of the logits."""
     if grad is None or grad.nbytes < STREAM_FROM:
@@ -183,6 +176,7 @@ class CpuBackend:
 
     name = "cpu"
     block = 1 << 25  # logits: below the 200 ms that Ctrl-C may wait
+    slabs = 1
 
     def __init__(
         self, threads: int | None = None, notify: Callable[[str], None] | None = None
@@ -210,13 +204,13 @@ class CpuBackend:
         plain &= logits.shape[1] <= PLAIN_MOST
         kernel = plain_rows if plain else general_rows
         arguments = (
-            _bits(logits),
-            targets if targets.ndim == 1 else _bits(targets),
+            bits(logits),
+            targets if targets.ndim == 1 else bits(targets),
             weight,
             scale,
             scalars,
             results,
-            None if grad is None else _bits(grad),
+            None if grad is None else bits(grad),
             np.empty(0, compute_dtype(*dtypes)),
         )
         deal = min(results.shape[1], self.threads), _goes_past_caches(logits, grad)
@@ -226,7 +220,7 @@ class CpuBackend:
         """Probabilities, or their logarithms."""
         work = np.empty(0, compute_dtype(logits.dtype, out.dtype))
         deal = min(logits.shape[0] * logits.shape[2], self.threads), False
-        self.run(softmax_rows, deal, _bits(logits), scalars, log, _bits(out), work)
+        self.run(softmax_rows, deal, bits(logits), scalars, log, bits(out), work)
 
     def run(self, function: Callable[..., None], deal: tuple[int, int], *arguments: Any) -> None:
         if deal[0] == 0:

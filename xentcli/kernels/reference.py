@@ -182,6 +182,7 @@ class NumpyBackend:
 
     name = "numpy"
     block = 1 << 16  # logits: the float64 temporaries of a block stay in the cache
+    slabs = 1
 
     def rows(
         self,

@@ -1,0 +1,123 @@
+"""The CUDA devices here, as the NVIDIA driver tells them.
+
+The driver is asked itself, through ctypes: Numba takes a second to start, and does not say apart
+whether the driver, the device or its own parts are missing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xentcli.errors import UnavailableError, visible
+
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
+
+_LEAST_OF_CUDA_13 = (7, 5)  # its compiler has left out what is older
+
+INSTEAD = "--backend cpu computes without one"
+
+
+class Device(NamedTuple):
+    """A device: its name, its memory in bytes, and what its processors can."""
+
+    name: str
+    memory: int
+    capability: tuple[int, int]
+
+    def __str__(self) -> str:
+        size = f"{self.memory / (1 << 30):.1f} GiB"
+        return f"{self.name}, {size}, compute capability {self.capability[0]}.{self.capability[1]}"
+
+
+class Driver(NamedTuple):
+    """The driver's own version, where the system tells it, and the CUDA version it is made for."""
+
+    version: str | None
+    cuda: tuple[int, int]
+    devices: tuple[Device, ...]
+
+    def __str__(self) -> str:
+        own = f"{self.version}, " if self.version else ""
+        return f"{own}CUDA {self.cuda[0]}.{self.cuda[1]}"
+
+
+def is_simulated() -> bool:
+    """Whether Numba was told to run CUDA kernels as Python."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+def extra(driver: Driver | None) -> str:
+    """How the library that fits the driver and its devices is installed.
+
+    >>> extra(Driver("580.82", (13, 0), (Device("Tesla V100", 16 << 30, (7, 0)),)))
+    "pip install 'xentcli[cuda12]'"
+    """
+    newest = driver is None or driver.cuda >= (13, 0)
+    if driver and any(device.capability < _LEAST_OF_CUDA_13 for device in driver.devices):
+        newest = False
+    return f"pip install 'xentcli[{'cuda13' if newest else 'cuda12'}]'"
+
+
+def find() -> Driver:
+    """The driver and its devices, at least one; else an `UnavailableError` says what is missing."""
+    library = _library()
+    if library is None:
+        raise UnavailableError("backend", "no NVIDIA driver is installed here", INSTEAD)
+    code = library.cuInit(0)
+    if code not in (0, _NO_DEVICE):
+        name = _error_name(library, code)
+        raise UnavailableError("backend", f"the NVIDIA driver does not start: {name}", INSTEAD)
+    version, count = ctypes.c_int(0), ctypes.c_int(0)
+    library.cuDriverGetVersion(ctypes.byref(version))
+    if code == 0:
+        library.cuDeviceGetCount(ctypes.byref(count))
+    if count.value == 0:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        why = "" if hidden is None else f"; CUDA_VISIBLE_DEVICES is {visible(hidden)!r}"
+        raise UnavailableError("backend", f"the NVIDIA driver finds no device{why}", INSTEAD)
+    found = tuple(_device(library, number) for number in range(count.value))
+    return Driver(_own_version(), (version.value // 1000, version.value % 1000 // 10), found)
+
+
+def _library() -> Any:
+    """The driver's library, or None. Numba's variable says where it is if not in its place."""
+    names = ["nvcuda.dll"] if sys.platform == "win32" else ["libcuda.so.1", "libcuda.so"]
+    given = os.environ.get("NUMBA_CUDA_DRIVER")
+    for name in [given] if given else names:
+        try:
+            return ctypes.CDLL(name)  # CUDA's functions are cdecl; on 64 bits there is no other
+        except OSError:
+            continue
+    return None
+
+
+def _error_name(library: Any, code: int) -> str:
+    name = ctypes.c_char_p()
+    library.cuGetErrorName(code, ctypes.byref(name))
+    return visible((name.value or b"error").decode("ascii", "replace")) + f" ({code})"
+
+
+def _device(library: Any, number: int) -> Device:
+    name, memory, value = ctypes.create_string_buffer(256), ctypes.c_size_t(0), ctypes.c_int(0)
+    device = ctypes.c_int(0)
+    library.cuDeviceGet(ctypes.byref(device), number)
+    library.cuDeviceGetName(name, 256, device)
+    library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    capability = []
+    for attribute in (_MAJOR, _MINOR):
+        library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        capability.append(value.value)
+    text = visible(name.value.decode("utf-8", "replace"))
+    return Device(text, memory.value, (capability[0], capability[1]))
+
+
+def _own_version() -> str | None:
+    try:
+        return visible(Path("/sys/module/nvidia/version").read_text().strip())
+    except OSError:
+        return None

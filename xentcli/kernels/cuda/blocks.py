@@ -18,6 +18,7 @@ from numba import cuda, int64
 
 from xentcli.kernels.cuda.formulas import (
     Sums,
+    added,
     below,
     device,
     divisor,
@@ -132,6 +133,34 @@ def add_up(sums, many, stride, spot, threads):
 
 
 @device
+def add_up_exactly(sums, stride, spot, threads):
+    """The same of one number and its rounding error, in twice the precision."""
+    at = spot.first + spot.thread
+    cuda.syncthreads()
+    if spot.thread < WARP:
+        high, low = sums[at], sums[at + stride]
+        for k in range(WARP, threads, WARP):
+            high, low = added(high, low + sums[at + k + stride], sums[at + k])
+        sums[at], sums[at + stride] = high, low
+    cuda.syncthreads()
+    step = WARP // 2
+    while step > 0:
+        if spot.thread < step:
+            low = sums[at + stride] + sums[at + step + stride]
+            sums[at], sums[at + stride] = added(sums[at], low, sums[at + step])
+        cuda.syncthreads()
+        step //= 2
+
+
+@device
+def whole(high, low):
+    """A sum and its error as one number."""
+    if abs(high) < math.inf:
+        return high + low
+    return high
+
+
+@device
 def told(known, at):
     """The sums that a row's first thread has put into shared memory."""
     return Sums(
@@ -208,7 +237,7 @@ def together(states, call, spot, sums):
     for k in range(spot.thread, call.parts, spot.threads):
         peak = larger(peak, states[first + k * STATE])
     peak = largest_of(peak, sums, spot)
-    ones, others, score, of_ones, rest, far = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    ones, others, low, score, of_ones, rest, far = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     top = FAR
     if spot.thread < WARP:
         for k in range(spot.thread, call.parts, WARP):
@@ -216,33 +245,31 @@ def together(states, call, spot, sums):
             score += part.score
             if part.peak == peak:
                 ones += part.ones
-                others += part.others
+                others, low = added(others, low, part.others)
                 of_ones += part.of_ones
                 rest += part.rest
                 far += part.far
                 top = lesser(top, part.top)
             else:
-                others += (part.ones + part.others) * weight_of(peak, part.peak, call)
+                e = (part.ones + part.others) * weight_of(peak, part.peak, call)
+                others, low = added(others, low, e)
                 a = part.of_ones + part.rest
                 rest += a
                 gap, _ = below(peak, part.peak, divisor(call))
                 far += part.far + (a * gap if a != 0.0 else 0.0)
         at = spot.first + spot.thread
-        sums[at] = ones
-        sums[at + WARP] = others
-        sums[at + 2 * WARP] = score
-        sums[at + 3 * WARP] = of_ones
-        sums[at + 4 * WARP] = rest
-        sums[at + 5 * WARP] = far
-    add_up(sums, 6, WARP, spot, WARP)
-    values = (
-        sums[0],
-        sums[WARP],
-        sums[2 * WARP],
-        sums[3 * WARP],
-        sums[4 * WARP],
-        sums[5 * WARP],
-    )
+        sums[at] = others
+        sums[at + WARP] = low
+        sums[at + 2 * WARP] = ones
+        sums[at + 3 * WARP] = score
+        sums[at + 4 * WARP] = of_ones
+        sums[at + 5 * WARP] = rest
+        sums[at + 6 * WARP] = far
+    add_up_exactly(sums, WARP, spot, WARP)
+    add_up(sums[2 * WARP :], 5, WARP, spot, WARP)
+    others = whole(sums[0], sums[WARP])
+    ones, score, of_ones = sums[2 * WARP], sums[3 * WARP], sums[4 * WARP]
+    rest, far = sums[5 * WARP], sums[6 * WARP]
     cuda.syncthreads()
     top = -largest_of(-top, sums, spot)
-    return Sums(peak, values[0], values[1], values[2], values[3], values[4], values[5], top)
+    return Sums(peak, ones, others, score, of_ones, rest, far, top)

@@ -17,11 +17,16 @@ from typing import Any, NamedTuple
 
 from numba import cuda
 
-from xentcli.kernels.cuda.primitives import BOOST, ROUND, fma, times_power
+from xentcli.kernels.cuda.primitives import ROUND, fma, times_power
 
 device = cuda.jit(device=True)
 
+BOOST = 48  # exponentials are kept in float32 times this power of two: the smallest are normal
 UNBOOSTED = 2.0**-BOOST
+
+FARTHEST = 746.0  # beyond, exp(−gap) is 0 as a float64
+LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
+LN2_LOW = 1.90821492927058770002e-10
 
 
 class Powers(NamedTuple):
@@ -161,10 +166,40 @@ def below(peak, score, by):
 
 @device
 def exponential(peak, score, call):
-    """exp(z − max z)."""
+    """exp(z − max z), within 1 ULP.
+
+    −gap − error = n·ln 2 + r, |r| ≤ ln 2 / 2, with what the rounding of r took, and a minimax
+    polynomial of (eʳ − 1 − r) / r². The library's function knows no error of its argument.
+    """
     gap, error = below(peak, score, divisor(call))
-    e = math.exp(-gap)
-    return fma(e, -error, e)
+    if gap != gap:
+        return gap
+    if not gap < FARTHEST:
+        return 0.0
+    biased = fma(gap, -1.4426950408889634, ROUND)
+    n = biased - ROUND
+    high = fma(n, -LN2_HIGH, -gap)
+    low = fma(n, LN2_LOW, error)
+    r = high - low
+    t = fma(r, 2.4970346612558245e-08, 2.7629653634202374e-07)
+    t = fma(t, r, 2.7557689580954227e-06)
+    t = fma(t, r, 2.480149521752667e-05)
+    t = fma(t, r, 0.00019841269378535748)
+    t = fma(t, r, 0.0013888888941000317)
+    t = fma(t, r, 0.00833333333356072)
+    t = fma(t, r, 0.04166666666654339)
+    t = fma(t, r, 0.16666666666666294)
+    t = fma(t, r, 0.5000000000000009)
+    s = r + fma(r * r, t, (high - r) - low)
+    return times_power(1.0 + s, biased, 100) * 2.0**-100
+
+
+@device
+def added(high, low, value):
+    """Add to a sum that carries its rounding error (Knuth)."""
+    total = high + value
+    shadow = total - high
+    return total, low + ((high - (total - shadow)) + (value - shadow))
 
 
 @device
@@ -181,7 +216,7 @@ def single(x, reference, by):
     e = fma(e, r, by.c3)
     e = fma(e, r, by.c2)
     e = fma(e, r, by.c1)
-    return times_power(fma(e, r, 1.0), biased)
+    return times_power(fma(e, r, 1.0), biased, BOOST)
 
 
 @device

@@ -21,6 +21,7 @@ from xentcli.kernels.cuda.blocks import (
     THREADS,
     TOLD,
     add_up,
+    add_up_exactly,
     all_ready,
     largest_of,
     leave,
@@ -28,6 +29,7 @@ from xentcli.kernels.cuda.blocks import (
     spot_of,
     tell,
     together,
+    whole,
 )
 from xentcli.kernels.cuda.formulas import (
     GRADIENT,
@@ -36,6 +38,7 @@ from xentcli.kernels.cuda.formulas import (
     PROBS,
     SOFTMAX,
     Sums,
+    added,
     below,
     concluded,
     device,
@@ -50,7 +53,7 @@ from xentcli.kernels.cuda.formulas import (
 )
 from xentcli.kernels.cuda.primitives import fma, get, kernel, larger, put
 
-SCRATCH = 5 * THREADS
+SCRATCH = 6 * THREADS
 REGISTERS = 48  # so that a processor's 65,536 are enough for five blocks
 
 
@@ -87,7 +90,7 @@ def exponentials(z, at, peak, given, call, spot):
     """e in place of z, and the sums of this thread's classes, but for the largest and the score."""
     reference = reference_of(peak)
     spread = has_masses(call)
-    ones, others, of_ones, rest, far, top = 0.0, 0.0, 0.0, 0.0, 0.0, FAR
+    ones, others, low, of_ones, rest, far, top = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, FAR
     for c in range(spot.thread, spot.count, spot.threads):
         score = z[at + c]
         e = exponential(reference, score, call)
@@ -96,7 +99,7 @@ def exponentials(z, at, peak, given, call, spot):
             ones += 1.0
             top = lesser(top, float64(spot.begin + c))
         else:
-            others += e
+            others, low = added(others, low, e)
         if spread:
             a = mass_at(given, spot.begin + c, call, spot.row)
             if a != 0.0:
@@ -106,7 +109,7 @@ def exponentials(z, at, peak, given, call, spot):
                     of_ones += a
                 else:
                     rest += a
-    return ones, others, of_ones, rest, far, top
+    return (others, low), ones, of_ones, rest, far, top
 
 
 @device
@@ -121,20 +124,23 @@ def summarised(given, start, call, spot, shared):
     if call.kind == INDEX and 0 <= inside < spot.count:
         score = z[at + inside]
     cuda.syncthreads()  # the target's z has been read
-    ones, others, of_ones, rest, far, top = exponentials(z, at, peak, given, call, spot)
+    others, ones, of_ones, rest, far, top = exponentials(z, at, peak, given, call, spot)
     mine = spot.first + spot.thread
-    sums[mine] = ones
-    sums[mine + THREADS] = others
-    sums[mine + 2 * THREADS] = of_ones
-    sums[mine + 3 * THREADS] = rest
-    sums[mine + 4 * THREADS] = far
-    add_up(sums, 5, THREADS, spot, spot.threads)
+    sums[mine] = others[0]
+    sums[mine + THREADS] = others[1]
+    sums[mine + 2 * THREADS] = ones
+    sums[mine + 3 * THREADS] = of_ones
+    sums[mine + 4 * THREADS] = rest
+    sums[mine + 5 * THREADS] = far
+    add_up_exactly(sums, THREADS, spot, spot.threads)
+    add_up(sums[2 * THREADS :], 4, THREADS, spot, spot.threads)
     i = spot.first
-    ones, others = sums[i], sums[i + THREADS]
-    of_ones, rest, far = sums[i + 2 * THREADS], sums[i + 3 * THREADS], sums[i + 4 * THREADS]
+    of_others = whole(sums[i], sums[i + THREADS])
+    ones, of_ones = sums[i + 2 * THREADS], sums[i + 3 * THREADS]
+    rest, far = sums[i + 4 * THREADS], sums[i + 5 * THREADS]
     cuda.syncthreads()
     top = -largest_of(-top, sums, spot)
-    return Sums(peak, ones, others, score, of_ones, rest, far, top)
+    return Sums(peak, ones, of_others, score, of_ones, rest, far, top)
 
 
 @device

@@ -17,8 +17,10 @@ from xentcli.kernels.cuda.primitives import SIMULATED
 from xentcli.kernels.cuda.short import short_rows
 
 SHORT = 64  # classes up to which a thread has a row to itself
-PART = 32768  # bytes of shared memory for the classes of a part: with what else a block has,
-# 48 KiB suffice, which every device has, and six of the usual blocks run on a processor at once
+# Classes of a part: with what else a block has in shared memory, 48 KiB suffice, which every
+# device has, and of those of a Hopper processor there is enough for six blocks, or for five.
+PLAIN_PART = 8192
+GENERAL_PART = 4032
 
 # A block that has asked so often whether the others of its row are ready leaves its part to the
 # second launch: some 10 ms. On the simulator blocks run one after the other.
@@ -80,8 +82,7 @@ def softmax(logits: Box, scalars: Scalars, log: bool, out: Box, stream: Any = 0)
 
 def parts_of(classes: int, plain: bool) -> tuple[int, int]:
     """How many parts a row has, and how many classes each but the last: by its length alone."""
-    most = PART // (4 if plain else 8)
-    parts = -(-classes // most)
+    parts = -(-classes // (PLAIN_PART if plain else GENERAL_PART))
     return parts, -(-classes // (4 * parts)) * 4
 
 

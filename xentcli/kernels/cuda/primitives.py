@@ -25,7 +25,6 @@ _config: Any = numba.config  # its names are made at import, unknown to type che
 SIMULATED = bool(_config.ENABLE_CUDASIM)
 
 ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
-BOOST = 48
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF, _FLOAT, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -185,18 +184,19 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def times_power(typing: Any, value: Any, biased: Any) -> Any:
-    """A finite number times 2ⁿ⁺⁴⁸, n being the whole number in `biased` = n + 1.5·2⁵²."""
+def times_power(typing: Any, value: Any, biased: Any, boost: Any) -> Any:
+    """A finite number times 2 to the n + `boost`, n being the whole number in `biased` =
+    n + 1.5·2⁵²."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        number, power = (builder.bitcast(value, ir.VectorType(_I32, 2)) for value in values)
+        number, power = (builder.bitcast(value, ir.VectorType(_I32, 2)) for value in values[:2])
         low, high = ir.Constant(_I32, 0), ir.Constant(_I32, 1)
-        power = builder.shl(builder.extract_element(power, low), ir.Constant(_I32, 20))
-        power = builder.add(power, ir.Constant(_I32, BOOST << 20))
+        power = builder.add(builder.extract_element(power, low), builder.trunc(values[2], _I32))
+        power = builder.shl(power, ir.Constant(_I32, 20))
         moved = builder.add(builder.extract_element(number, high), power)
         return builder.bitcast(builder.insert_element(number, moved, high), _DOUBLE)
 
-    return types.float64(types.float64, types.float64), generate
+    return types.float64(types.float64, types.float64, types.int64), generate
 
 
 @intrinsic
@@ -263,11 +263,11 @@ if SIMULATED:
         """Bytes of each element."""
         return array.dtype.itemsize
 
-    def times_power(value, biased):
-        """A number times 2ⁿ⁺⁴⁸."""
+    def times_power(value, biased, boost):
+        """A finite number times 2 to the n + `boost`."""
         if not math.isfinite(biased):
-            return np.float64(np.nan)
-        return np.ldexp(np.float64(value), int(biased - ROUND) + BOOST)
+            return np.float64(0.0)  # on a device anything
+        return np.ldexp(np.float64(value), int(biased - ROUND) + boost)
 
     def fma(a, b, c):
         """a·b + c, rounded once, or of float64 nearly so."""

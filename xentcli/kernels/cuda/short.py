@@ -6,7 +6,7 @@ import math
 
 from numba import cuda, float64, int64
 
-from xentcli.kernels.cuda.blocks import Spot, place_of
+from xentcli.kernels.cuda.blocks import Spot, place_of, whole
 from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, Sums, device, lesser, scored
 from xentcli.kernels.cuda.general import exponentials, settled, value_of
 from xentcli.kernels.cuda.primitives import get, larger, put
@@ -60,8 +60,8 @@ def computed(tile, at, given, call, spot, out):
     if call.kind == INDEX:
         score = tile[at + spot.y]
     start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
-    ones, others, of_ones, rest, far, top = exponentials(tile, at, peak, given, call, spot)
-    sums = Sums(peak, ones, others, score, of_ones, rest, far, top)
+    pair, ones, of_ones, rest, far, top = exponentials(tile, at, peak, given, call, spot)
+    sums = Sums(peak, ones, whole(pair[0], pair[1]), score, of_ones, rest, far, top)
     per_e, per_mass, others, place, largest, inside, target = settled(
         sums, start, given, call, spot, out
     )

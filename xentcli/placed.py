@@ -41,6 +41,11 @@ class Placed:
     device: int | None
 
     @property
+    def size(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @property
     def span(self) -> int:
         """Elements from the first to the last, those between them included."""
         if 0 in self.shape:
@@ -140,9 +145,11 @@ def _described(values: Any, where: str, interface: dict[str, Any]) -> Placed:
     strides = interface.get("strides")
     if strides is None:
         strides = [prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))]
+    pointer, read_only = interface["data"]
     if any(stride < 0 or stride % dtype.itemsize for stride in strides):
         raise ShapeError(where, f"strides of {tuple(strides)} bytes cannot be used", HINT)
-    pointer, read_only = interface["data"]
+    if pointer % dtype.itemsize:
+        raise ShapeError(where, f"its numbers do not begin at multiples of {dtype.itemsize}", HINT)
     return Placed(
         where=where,
         owner=values,

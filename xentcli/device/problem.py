@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,7 +103,7 @@ def _host(values: Any, queue: Queue) -> Any:
 
 
 def _upstream(values: Any, options: LossOptions, allowed: tuple[int, Shape], queue: Queue) -> Any:
-    if isinstance(values, Placed) and prod(values.shape) != 1:
+    if isinstance(values, Placed) and values.size != 1:
         require_per_row(values.shape, options)
         return _vector(values, "upstream", allowed, queue)
     given = upstream(_host(values, queue), options, allowed)

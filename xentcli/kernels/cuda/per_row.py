@@ -6,6 +6,7 @@ What they read may lie anywhere: row o·inner + i is the element o·outer_step +
 from __future__ import annotations
 
 import math
+import warnings
 
 from numba import cuda, float64, int64
 
@@ -15,10 +16,17 @@ GRID = 1024  # blocks; each thread takes rows until none is left
 BLOCK = 1024  # rows whose losses one warp adds up, as `xentcli.sums` does
 
 
-def launched(rows, stream, kernel, *arguments):
-    """Enqueue a kernel for so many rows, at least one."""
-    threads = min(THREADS, WARP * math.ceil(rows / WARP))
-    kernel[min(GRID, math.ceil(rows / threads)), threads, stream](*arguments)
+def over_rows(kernel, rows, stream):
+    """A kernel, ready to be called for so many rows, at least one."""
+    threads = min(THREADS, rows)
+    return configured(kernel, min(GRID, math.ceil(rows / threads)), threads, stream)
+
+
+def configured(kernel, blocks, threads, stream):
+    """A kernel, ready to be called. That few blocks leave much of a device idle is no news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kernel[blocks, threads, stream]
 
 
 @cuda.jit
@@ -29,9 +37,10 @@ def class_indices(values, inner, steps, classes, ignore_index, indices, found):
     after this can read beside the logits.
     """
     counts = cuda.shared.array(2, int64)
-    thread = cuda.threadIdx.x
-    if thread < 2:
-        counts[thread] = 0
+    first = cuda.threadIdx.x == 0
+    if first:
+        counts[0] = 0
+        counts[1] = 0
     cuda.syncthreads()
     ignored = 0
     wrong = 0
@@ -50,8 +59,9 @@ def class_indices(values, inner, steps, classes, ignore_index, indices, found):
     if wrong:
         cuda.atomic.add(counts, 1, wrong)
     cuda.syncthreads()
-    if thread < 2 and counts[thread]:
-        cuda.atomic.add(found, thread, counts[thread])
+    if first:
+        cuda.atomic.add(found, 0, counts[0])
+        cuda.atomic.add(found, 1, counts[1])
 
 
 @cuda.jit

@@ -77,7 +77,7 @@ class Queue:
 
     def finish(self) -> None:
         """Wait until everything is done."""
-        (self.stream or cuda).synchronize()
+        (self.stream or cuda.default_stream()).synchronize()
 
     def room(self, shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
         """Device memory for an array."""
@@ -110,38 +110,35 @@ class Queue:
         self, array: Placed, steps: tuple[int, int, int], inner: int, limits: tuple[int, int]
     ) -> tuple[Any, int, int]:
         """Class indices, how many are ignored and how many wrong; (C, ignore_index) are given."""
-        rows = int(np.prod(array.shape))
-        indices, found = self.room((rows,), np.int64), self.send(np.zeros(2, np.int64))
-        arguments = flat(array), inner, (steps[0], steps[2]), *limits, indices, found
-        per_row.launched(rows, self.stream, per_row.class_indices, *arguments)
+        indices, found = self.room((array.size,), np.int64), self.send(np.zeros(2, np.int64))
+        kernel = per_row.over_rows(per_row.class_indices, array.size, self.stream)
+        kernel(flat(array), inner, (steps[0], steps[2]), *limits, indices, found)
         ignored, wrong = self.fetch(found).tolist()
         return indices, ignored, wrong
 
     def doubles(self, array: Placed, steps: tuple[int, int, int], inner: int) -> tuple[Any, int]:
         """Numbers as float64, and how many of them are not finite."""
-        rows = int(np.prod(array.shape))
-        numbers, found = self.room((rows,)), self.send(np.zeros(1, np.int64))
-        arguments = flat(array), inner, (steps[0], steps[2]), numbers, found
-        per_row.launched(rows, self.stream, per_row.doubles, *arguments)
+        numbers, found = self.room((array.size,)), self.send(np.zeros(1, np.int64))
+        kernel = per_row.over_rows(per_row.doubles, array.size, self.stream)
+        kernel(flat(array), inner, (steps[0], steps[2]), numbers, found)
         return numbers, int(self.fetch(found)[0])
 
     def row_weights(self, indices: Any, weight: Any, sample_weight: Any) -> Any:
         """v_i·w_{y_i}, 0 for ignored rows."""
-        rows = indices.size
-        weights = self.room((rows,))
-        kernel = per_row.row_weights
-        per_row.launched(rows, self.stream, kernel, indices, weight, sample_weight, weights)
+        weights = self.room((indices.size,))
+        kernel = per_row.over_rows(per_row.row_weights, indices.size, self.stream)
+        kernel(indices, weight, sample_weight, weights)
         return weights
 
     def scaled(self, values: Any, divisor: float, factors: Any, results: Any) -> Any:
         """values / divisor · factors, written into `results`."""
-        arguments = values, divisor, factors, results
-        per_row.launched(results.size, self.stream, per_row.scaled, *arguments)
+        kernel = per_row.over_rows(per_row.scaled, results.size, self.stream)
+        kernel(values, divisor, factors, results)
         return results
 
     def sums(self, values: Any) -> Array:
         """The sums of blocks of rows, and under each what it lost."""
         blocks = ceil(values.size / per_row.BLOCK)
         parts = self.room((2, blocks))
-        per_row.block_sums[blocks, per_row.WARP, self.stream](values, parts)
+        per_row.configured(per_row.block_sums, blocks, per_row.WARP, self.stream)(values, parts)
         return self.fetch(parts)

@@ -11,7 +11,14 @@ from simulated import Stream, Tensor, complete
 
 from xentcli import cross_entropy, log_softmax, softmax
 from xentcli.dtypes import BF16, narrow, widen
-from xentcli.errors import DataError, DtypeError, OptionError, ShapeError, TargetError
+from xentcli.errors import (
+    DataError,
+    DtypeError,
+    OptionError,
+    ShapeError,
+    TargetError,
+    UnavailableError,
+)
 from xentcli.sums import RunningSum
 
 N, C = 6, 5
@@ -195,6 +202,17 @@ def test_the_result_is_written_where_the_caller_says():
     assert found.loss == expected.loss
 
 
+def test_a_device_that_numba_cannot_use(monkeypatch):
+    from numba import cuda
+
+    from xentcli.kernels.cuda import queue
+
+    queue._require_numba.cache_clear()
+    monkeypatch.setattr(cuda, "is_available", lambda: False)
+    with pytest.raises(UnavailableError, match=r"backend: Numba cannot use .*xentcli\[cuda12\]"):
+        softmax(Tensor(X))
+
+
 def test_without_a_gradient():
     found = cross_entropy(Tensor(X), Tensor(Y), grad=False)
     assert (found.grad, found.loss) == (None, cross_entropy(X, Y).loss)
@@ -294,6 +312,8 @@ def test_the_mean_over_no_rows():
         both(X[:0], Y[:0], empty_mean=empty_mean)
         both(X[:0], Q[:0], empty_mean=empty_mean)
     both(X[:0], Y[:0], "none", sample_weight=ROWS[:0])
+    out = Tensor(X[:0])
+    assert cross_entropy(Tensor(X[:0]), Tensor(Y[:0]), out=out).grad is out
     with pytest.raises(DataError, match="no row is left"):
         cross_entropy(Tensor(X), Tensor(np.full(N, -100)), empty_mean="error")
 

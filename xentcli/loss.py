@@ -155,6 +155,13 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     logits' dtype, float32 for float16 and bfloat16, or that of `out`; `out=logits` overwrites
     them in place.
 
+    Logits on a CUDA device (PyTorch, CuPy, JAX, Numba: `__cuda_array_interface__`; bfloat16 too)
+    are used where they are, and so are probabilities and `out`; smaller arrays may be on either
+    side. `grad` is then `out` itself or a new array on the device, and losses per row and `lse`
+    are there too. It runs on the stream of the logits (of PyTorch: the current one), waits for
+    those of the other arrays, and is done on return. A note on probabilities that are no
+    distribution is left out there: it would take another look at all of them.
+
     Errors: `DataError` (a ValueError) where arrays do not fit, or a target is no class;
     `OptionError` (a ValueError) for an option out of range; nothing is written then.
 

@@ -98,6 +98,9 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     and the logits' dtype, float32 for float16 and bfloat16, or is `out` (`out=logits`: in
     place). Units: none; each row sums to 1.
 
+    Logits on a CUDA device are used where they are, as `cross_entropy` does it; the result is
+    there too.
+
     Errors: `DataError` (a ValueError) for arrays, `OptionError` (a ValueError) for options.
 
     >>> softmax([1.0, 2.0, 3.0]).round(4).tolist()
@@ -128,6 +131,9 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     Shapes: logits of any shape with the classes on `class_axis`; the result has the same shape
     and the logits' dtype, float32 for float16 and bfloat16, or is `out` (`out=logits`: in
     place). Units: nats, at most 0.
+
+    Logits on a CUDA device are used where they are, as `cross_entropy` does it; the result is
+    there too.
 
     Errors: `DataError` (a ValueError) for arrays, `OptionError` (a ValueError) for options.
 

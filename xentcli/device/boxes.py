@@ -39,15 +39,17 @@ def require_floats(array: Placed) -> None:
 class Result:
     """Where the kernels write numbers like the logits: the caller's array, or a new one."""
 
-    def __init__(self, out: Any, x: Placed, layout: Layout, queue: Queue) -> None:
+    def __init__(self, out: Placed | None, x: Placed, layout: Layout, queue: Queue) -> None:
         from xentcli.kernels.cuda.box import boxed
 
         self.box: Box | None = None
-        if isinstance(out, Placed):
-            self.array = out.owner
-            self.box = box(out, layout) if layout.rows else None
+        dtype = default_output(x.dtype)
+        if not layout.rows:
+            self.array = queue.room(layout.shape, dtype) if out is None else out.owner
+        elif out is not None:
+            self.array, self.box = out.owner, box(out, layout)
         else:
-            memory = queue.room((prod(layout.shape),), default_output(x.dtype))
+            memory = queue.room((prod(layout.shape),), dtype)
             self.array = memory.reshape(layout.shape)
             self.box = boxed(memory, layout.box)
 

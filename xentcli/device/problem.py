@@ -121,7 +121,7 @@ def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[A
         steps = targets.folded(layout.class_axis if like_rows else 0, 0)
         if steps and _direct(targets) and abs(ignore) < 2**63:
             inner = layout.box[2] if like_rows else layout.rows
-            limits = layout.classes, ignore
+            limits = layout.classes, int(ignore)
             indices, ignored, wrong = queue.indices(targets, steps, inner, limits)
             if not wrong:
                 return indices, ignored

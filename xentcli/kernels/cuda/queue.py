@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil
 from typing import Any
 
@@ -23,11 +23,16 @@ BITS = {np.dtype(np.float16): np.dtype(np.uint16), BF16: np.dtype(np.int16)}
 
 def on_device(number: int | None) -> AbstractContextManager[Any]:
     """Make a device the current one for a while; the one that is where nobody knows the number."""
+    _require_numba()
+    context: AbstractContextManager[Any] = nullcontext() if number is None else cuda.gpus[number]
+    return context
+
+
+@cache
+def _require_numba() -> None:
     if not cuda.is_available():
         what = "Numba cannot use the device that the logits are on"
         raise UnavailableError("backend", what, "install xentcli[cuda12] or xentcli[cuda13]")
-    context: AbstractContextManager[Any] = nullcontext() if number is None else cuda.gpus[number]
-    return context
 
 
 @lru_cache(maxsize=8)
@@ -71,7 +76,7 @@ class Queue:
         self.stream: Any = cuda.external_stream(handle) if handle else 0
 
     def wait_for(self, arrays: list[Placed]) -> None:
-        """Wait until what other streams do to the arrays is done."""
+        """Wait until what other streams do to the arrays is done: seldom, so the host may wait."""
         for handle in {array.stream for array in arrays} - {None, self.handle}:
             Queue(handle or 0).finish()
 

@@ -128,6 +128,7 @@ def test_every_dtype_of_targets(kind):
         np.array([0, 1, -1, 3, 2, 2**62]),
         np.array([0, 1, 2, 2**64 - 100, 2, 2], np.uint64),
         np.array([0, 1, 2.5, 3, np.nan, 2]),
+        np.array([0, 1, 2, 3, 2.5, 2]),
         np.array([0, 1, 2, 3, 1e300, 2]),
         np.array([0, 1, 2, 3, -np.inf, 2], np.float32),
     ],
@@ -143,8 +144,17 @@ def test_wrong_targets_are_told_as_on_the_host_and_nothing_is_written(targets):
     assert (out == 7).all()
 
 
-def test_an_ignore_index_that_no_kernel_can_hold():
-    both(X, Y % C, ignore_index=2**64)
+@pytest.mark.parametrize(
+    ("targets", "ignore_index"),
+    [(Y % C, 2**64), ((Y % C).astype(np.uint64), 2), ((Y % C).astype(np.float16), 2)],
+    ids=["ignore_index", "uint64", "float16"],
+)
+def test_numbers_that_no_kernel_compares_rightly_go_over_the_host(
+    targets, ignore_index, monkeypatch
+):
+    """On the simulator a kernel could do it: there numbers are Python's."""
+    monkeypatch.setattr("xentcli.kernels.cuda.queue.Queue.indices", None)
+    both(X, targets, ignore_index=ignore_index)
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -174,18 +184,40 @@ def test_strides_that_a_kernel_can_follow_are_followed(rng):
     np.testing.assert_allclose(out.array, expected.grad, rtol=1e-12)
 
 
+def test_rows_and_classes_may_lie_in_any_order(rng):
+    """As after PyTorch's transpose(1, 2), and in Fortran order; a new result lies as they do."""
+    turned = rng.normal(size=(2, 3, C)).transpose(0, 2, 1)
+    q = rng.dirichlet(np.ones(C), size=(2, 3)).transpose(0, 2, 1)
+    upright, p = np.asfortranarray(X), np.asfortranarray(Q)
+    for x, targets in ((turned, Y.reshape(2, 3)), (turned, q), (upright, Y), (upright, p)):
+        grad = host(both(x, targets, class_axis=1).grad)
+        assert grad.strides == x.strides
+        out = np.empty_like(x)
+        cross_entropy(Tensor(x), Tensor(targets), class_axis=1, out=Tensor(out))
+        np.testing.assert_array_equal(out, grad)
+        cross_entropy(Tensor(x), targets, class_axis=1, out=Tensor(out))
+        np.testing.assert_array_equal(out, grad)
+
+
+def test_arrays_that_lie_in_different_orders_are_an_error():
+    with pytest.raises(ShapeError, match=r"^out: strides .* beside those of logits .*contiguous"):
+        softmax(Tensor(np.asfortranarray(X)), out=Tensor(np.empty_like(X)))
+
+
 def test_targets_and_weights_lie_anywhere():
     grid = np.arange(24).reshape(6, 4)
-    both(X, grid[:, 1] % C)
+    both(X, (grid % C)[:, 1])
+    cubes = np.ascontiguousarray(np.stack([X[:3].T, X[3:].T]))
+    both(cubes, (grid % C)[1:3, 1:], class_axis=1)
     both(X, Y[:, None])
     both(X, Y, sample_weight=(grid[:, 2] / 8).astype("f4"), upstream=grid[:, 0], reduction="none")
     box = np.random.default_rng(3).normal(size=(2, 2, 3, C))
     # axes that cannot be seen as one: they go over the host
-    both(box, np.arange(24).reshape(2, 3, 4)[:, :, ::2].transpose(0, 2, 1) % C, class_axis=3)
+    both(box, (grid % C).reshape(2, 3, 4)[:, :, ::2].transpose(0, 2, 1), class_axis=3)
 
 
 @pytest.mark.parametrize(
-    "x", [X.T.copy().T, X[:, ::2], np.zeros((2, 6, C)).transpose(1, 0, 2)[:, :, :]], ids=[0, 1, 2]
+    "x", [X[:, ::2], np.zeros((2, 6, C)).transpose(1, 0, 2)], ids=["classes", "rows"]
 )
 def test_strides_that_no_kernel_can_follow_are_an_error(x):
     with pytest.raises(ShapeError, match=r"logits: strides of .*contiguous\(\)"):

@@ -67,7 +67,7 @@ def test_what_is_described():
     array = placed(Described(), "logits")
     assert (array.shape, array.strides, array.dtype) == ((2, 3), (12, 4), np.float32)
     assert (array.pointer, array.stream, array.device, array.span) == (4096, None, None, 6)
-    assert array.folded(1) == (3, 1, 0)
+    assert array.folded([(0,), (1,), ()]) == (3, 1, 0)
     assert placed(Described(shape=(3, 0)), "logits").span == 0
 
 

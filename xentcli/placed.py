@@ -7,6 +7,7 @@ there two nameless bytes, `<V2`; its own `dtype` says what they are.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -53,17 +54,17 @@ class Placed:
         steps = zip(self.shape, self.strides, strict=True)
         return 1 + sum((n - 1) * stride for n, stride in steps) // self.dtype.itemsize
 
-    def folded(self, axis: int, width: int = 1) -> tuple[int, int, int] | None:
-        """Strides in elements of the array as (outer, `width` axes from `axis` on, inner).
+    def folded(self, groups: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
+        """The stride in elements of each group of axes, seen as one.
 
-        None where axes that become one do not follow each other in memory.
+        None where the axes of a group do not follow each other in memory.
         """
-        parts = slice(0, axis), slice(axis, axis + width), slice(axis + width, None)
-        steps = [_step(self.shape[part], self.strides[part]) for part in parts]
-        if any(step is None for step in steps):
+        steps = [
+            _step([(self.shape[axis], self.strides[axis]) for axis in group]) for group in groups
+        ]
+        if None in steps:
             return None
-        outer, middle, inner = (int(step or 0) // self.dtype.itemsize for step in steps)
-        return outer, middle, inner
+        return tuple((step or 0) // self.dtype.itemsize for step in steps)
 
     @property
     def is_folded(self) -> bool:
@@ -105,9 +106,9 @@ def _ghost(array: Placed) -> Array:
     return np.asarray(_Ghost(array))
 
 
-def _step(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
-    """The stride of some axes seen as one, or None."""
-    axes = [(n, stride) for n, stride in zip(shape, strides, strict=True) if n != 1]
+def _step(axes: list[tuple[int, int]]) -> int | None:
+    """The stride of some axes, each of some length and stride, seen as one; or None."""
+    axes = [(n, stride) for n, stride in axes if n != 1]
     for (_, before), (n, stride) in pairwise(axes):
         if before != n * stride:
             return None

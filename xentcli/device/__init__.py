@@ -10,9 +10,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from xentcli import kernels
-from xentcli.device.boxes import Result, box, require_floats, require_one_device, require_writable
+from xentcli.device.boxes import Form, form_of, require_floats, require_one_device, require_writable
 from xentcli.device.problem import DeviceProblem, build
-from xentcli.dtypes import Array, as_logits, native
+from xentcli.dtypes import Array, as_logits, default_output, native
 from xentcli.errors import OptionError
 from xentcli.layout import Layout, find
 from xentcli.options import LossOptions
@@ -47,24 +47,20 @@ def _seen(values: Any, where: str) -> Any:
 
 
 def _rows(
-    outcome: Outcome, problem: DeviceProblem, x: Placed, targets: Any, result: Result | None
+    outcome: Outcome, problem: DeviceProblem, boxes: tuple[Box, Box | None, Box | None]
 ) -> Any:
-    """Losses and log-sum-exps on the device; the gradient, and the sum of the losses."""
+    """Losses and log-sum-exps on the device; the gradient, and the sum of the losses.
+
+    The boxes are those of the logits, the probabilities and the gradient.
+    """
     from xentcli.kernels.cuda import launch
 
-    queue, layout = problem.queue, problem.layout
-    results = queue.room((2, layout.rows))
+    queue, (x, probs, grad) = problem.queue, boxes
+    targets = probs or problem.targets
+    results = queue.room((2, problem.layout.rows))
     scale = problem.scale(outcome.reduction.denominator)
-    launch.rows(
-        box(x, layout),
-        _probabilities(targets, layout, queue) if problem.probs else problem.targets,
-        problem.class_weight,
-        scale,
-        outcome.scalars,
-        results,
-        result.box if result else None,
-        queue.stream,
-    )
+    weight = problem.class_weight
+    launch.rows(x, targets, weight, scale, outcome.scalars, results, grad, queue.stream)
     if problem.sample_weight is not None:
         queue.scaled(results[0], 1.0, problem.sample_weight, results[0])
     outcome.total.add_sums(*queue.sums(results[0]))
@@ -73,11 +69,23 @@ def _rows(
     return results
 
 
-def _probabilities(targets: Any, layout: Layout, queue: Queue) -> Box:
+def _result(form: Form, out: Placed | None, x: Placed, queue: Queue) -> tuple[Any, Box]:
+    """Where numbers like the logits are written: the caller's array or a new one, and its box."""
+    if out is None:
+        return form.new(default_output(x.dtype), queue)
+    return out.owner, form.box(out)
+
+
+def _probabilities(targets: Any, form: Form, queue: Queue) -> Box:
     if isinstance(targets, Placed):
-        return box(targets, layout)
-    array: Array = as_logits(targets, "targets")
-    return queue.send_box(array.astype(native(array.dtype), copy=False), layout.box)
+        return form.box(targets)
+    array: Array = as_logits(targets, "targets").transpose(form.order)
+    return queue.send_box(array.astype(native(array.dtype), copy=False), form.shape)
+
+
+def _empty(layout: Layout, out: Placed | None, x: Placed, queue: Queue) -> Any:
+    """The result where there are no rows."""
+    return out.owner if out else queue.room(layout.shape, default_output(x.dtype))
 
 
 def cross_entropy(
@@ -99,16 +107,25 @@ def cross_entropy(
         queue = Queue(x.stream or 0)
         queue.wait_for(arrays)
         problem = build(x, seen, options, extras, queue)
-        layout = problem.layout
         outcome = Outcome(problem, options, BACKEND)
-        require_writable(destination, layout, x, others)
-        result = Result(destination, x, layout, queue) if grad else None
-        if layout.rows:
-            results = _rows(outcome, problem, x, seen, result)
-            losses, lse = (results[i].reshape(layout.row_shape) for i in range(2))
-        else:
-            losses, lse = queue.room(layout.row_shape), queue.room(layout.row_shape)
-    return outcome.result(losses, lse, result.array if result else None)
+        require_writable(destination, problem.layout, x, others)
+        return _computed(outcome, problem, (x, seen, destination), grad)
+
+
+def _computed(
+    outcome: Outcome, problem: DeviceProblem, arrays: tuple[Placed, Any, Placed | None], grad: bool
+) -> CrossEntropy:
+    (x, targets, out), layout, queue = arrays, problem.layout, problem.queue
+    if not layout.rows:
+        losses, lse = (queue.room(layout.row_shape) for _ in range(2))
+        return outcome.result(losses, lse, _empty(layout, out, x, queue) if grad else None)
+    walked = [x, targets if problem.probs else None, out]
+    form = form_of(layout, [array for array in walked if isinstance(array, Placed)])
+    result, box = _result(form, out, x, queue) if grad else (None, None)
+    probs = _probabilities(targets, form, queue) if problem.probs else None
+    results = _rows(outcome, problem, (form.box(x), probs, box))
+    losses, lse = (results[i].reshape(layout.row_shape) for i in range(2))
+    return outcome.result(losses, lse, result)
 
 
 def softmax(x: Placed, options: LossOptions, *, log: bool, out: Any) -> Any:
@@ -123,9 +140,11 @@ def softmax(x: Placed, options: LossOptions, *, log: bool, out: Any) -> Any:
     require_writable(destination, layout, x, ())
     with on_device(x.device):
         queue = Queue(x.stream or 0)
+        if not layout.rows:
+            return _empty(layout, destination, x, queue)
+        form = form_of(layout, arrays)
         queue.wait_for(arrays)
-        result = Result(destination, x, layout, queue)
-        if layout.rows and result.box:
-            launch.softmax(box(x, layout), scalars(options), log, result.box, queue.stream)
-            queue.finish()
-    return result.array
+        result, box = _result(form, destination, x, queue)
+        launch.softmax(form.box(x), scalars(options), log, box, queue.stream)
+        queue.finish()
+    return result

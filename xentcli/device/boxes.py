@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from xentcli.dtypes import NAMES, default_output, name_of
+from xentcli.dtypes import NAMES, name_of
 from xentcli.errors import DataError, DtypeError, ShapeError
 from xentcli.layout import Layout
 from xentcli.placed import HINT, Placed
@@ -16,17 +17,76 @@ if TYPE_CHECKING:
     from xentcli.kernels.cuda.queue import Queue
 
 
-def box(array: Placed, layout: Layout) -> Box:
-    """An array of the logits' shape as the kernels see it."""
-    from xentcli.kernels.cuda.queue import placed_box
+@dataclass(frozen=True)
+class Form:
+    """A way to see arrays of the logits' shape as a box: which of their axes become which of it.
 
-    require_floats(array)
-    steps = array.folded(layout.class_axis)
-    _, classes, inner = layout.box
-    if steps and (steps[2] == 1 if inner > 1 else steps[1] == 1 or classes == 1):
-        return placed_box(array, layout.box, steps)
-    what = f"strides of {array.strides} bytes with the classes on axis {layout.class_axis}"
-    raise ShapeError(array.where, f"{what} cannot be used", HINT)
+    Rows have the same numbers in all of them.
+    """
+
+    layout: Layout
+    groups: tuple[Sequence[int], Sequence[int], Sequence[int]]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(outer, C, inner)."""
+        outer, classes, inner = (prod(self.layout.shape[i] for i in g) for g in self.groups)
+        return outer, classes, inner
+
+    @property
+    def order(self) -> list[int]:
+        """The axes, outermost first."""
+        return [axis for group in self.groups for axis in group]
+
+    def steps(self, array: Placed) -> tuple[int, ...] | None:
+        """The strides of the box; None where kernels cannot follow them."""
+        steps, (_, classes, inner) = array.folded(self.groups), self.shape
+        fits = steps and (steps[2] == 1 if inner > 1 else steps[1] == 1 or classes == 1)
+        return steps if fits else None
+
+    def box(self, array: Placed) -> Box:
+        """The array as the kernels see it."""
+        from xentcli.kernels.cuda.queue import placed_box
+
+        steps = self.steps(array)
+        assert steps is not None
+        return placed_box(array, self.shape, steps)
+
+    def new(self, dtype: Any, queue: Queue) -> tuple[Any, Box]:
+        """Memory for an array that lies as the others do, and its box."""
+        from xentcli.kernels.cuda.box import boxed
+        from xentcli.kernels.cuda.queue import viewed
+
+        shape, order = self.layout.shape, self.order
+        memory = queue.room((prod(shape),), dtype)
+        strides = [0] * len(shape)
+        for place, axis in enumerate(order):
+            strides[axis] = prod(shape[i] for i in order[place + 1 :]) * memory.dtype.itemsize
+        return viewed(memory, shape, tuple(strides)), boxed(memory, self.shape)
+
+
+def form_of(layout: Layout, arrays: list[Placed]) -> Form:
+    """How to see all the arrays; an error where there is no one way to do it.
+
+    Rows that lie one after the other, whatever PyTorch's transpose(1, 2) says; the shape as it
+    is; or classes that lie one after the other, as in Fortran order.
+    """
+    class_axis, axes = layout.class_axis, range(len(layout.shape))
+    others = [axis for axis in axes if axis != class_axis]
+    forms = [
+        Form(layout, (others, (class_axis,), ())),
+        Form(layout, (axes[:class_axis], (class_axis,), axes[class_axis + 1 :])),
+        Form(layout, ((), (class_axis,), others)),
+    ]
+    for array in arrays:
+        require_floats(array)
+        left = [form for form in forms if form.steps(array)]
+        if not left:
+            what = f"strides of {array.strides} bytes with the classes on axis {class_axis}"
+            why = "" if array is arrays[0] else f" beside those of {arrays[0].where}"
+            raise ShapeError(array.where, f"{what} cannot be used{why}", HINT)
+        forms = left
+    return forms[0]
 
 
 def require_floats(array: Placed) -> None:
@@ -34,24 +94,6 @@ def require_floats(array: Placed) -> None:
     if array.dtype not in NAMES.values():
         what = f"dtype {name_of(array.dtype)} cannot be used on a device"
         raise DtypeError(array.where, what, "float16, bfloat16, float32 and float64 can be")
-
-
-class Result:
-    """Where the kernels write numbers like the logits: the caller's array, or a new one."""
-
-    def __init__(self, out: Placed | None, x: Placed, layout: Layout, queue: Queue) -> None:
-        from xentcli.kernels.cuda.box import boxed
-
-        self.box: Box | None = None
-        dtype = default_output(x.dtype)
-        if not layout.rows:
-            self.array = queue.room(layout.shape, dtype) if out is None else out.owner
-        elif out is not None:
-            self.array, self.box = out.owner, box(out, layout)
-        else:
-            memory = queue.room((prod(layout.shape),), dtype)
-            self.array = memory.reshape(layout.shape)
-            self.box = boxed(memory, layout.box)
 
 
 def require_writable(out: Any, layout: Layout, x: Placed, others: Iterable[Any]) -> None:

@@ -90,7 +90,7 @@ def _vector(values: Any, where: str, allowed: tuple[int, Shape], queue: Queue) -
     """One finite number per row, from either side, on the device."""
     if isinstance(values, Placed):
         require_length(values.shape, where, allowed)
-        steps = values.folded(0, 0)
+        steps = values.folded([(), range(len(values.shape))])
         if steps and _direct(values):
             numbers, wrong = queue.doubles(values, steps, allowed[0])
             if not wrong:
@@ -118,7 +118,8 @@ def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[A
     if isinstance(targets, Placed):
         require_row_shaped(targets.shape, layout)
         like_rows = targets.shape == layout.row_shape
-        steps = targets.folded(layout.class_axis if like_rows else 0, 0)
+        first, last = (layout.class_axis if like_rows else 0), len(targets.shape)
+        steps = targets.folded([range(first), range(first, last)])
         if steps and _direct(targets) and abs(ignore) < 2**63:
             inner = layout.box[2] if like_rows else layout.rows
             limits = layout.classes, int(ignore)

@@ -62,10 +62,24 @@ def flat(array: Placed) -> Any:
     return cuda.as_cuda_array(_Flat(array), sync=False)
 
 
-def placed_box(array: Placed, shape: tuple[int, int, int], steps: tuple[int, int, int]) -> Box:
+def placed_box(array: Placed, shape: tuple[int, int, int], steps: tuple[int, ...]) -> Box:
     """An array where it is, for kernels; an axis of one entry has no stride of its own."""
     outer, classes, inner = steps
     return Box(flat(array), shape, (outer, classes, inner if shape[2] > 1 else 1))
+
+
+class _View:
+    """Some memory as an array of that shape and those strides, in bytes."""
+
+    def __init__(self, memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        self.memory = memory
+        described = memory.__cuda_array_interface__
+        self.__cuda_array_interface__ = {**described, "shape": shape, "strides": strides}
+
+
+def viewed(memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    """A device array over the memory of another."""
+    return cuda.as_cuda_array(_View(memory, shape, strides), sync=False)
 
 
 class Queue:
@@ -112,20 +126,20 @@ class Queue:
         return as_strided(host, array.shape, array.strides).copy()
 
     def indices(
-        self, array: Placed, steps: tuple[int, int, int], inner: int, limits: tuple[int, int]
+        self, array: Placed, steps: tuple[int, ...], inner: int, limits: tuple[int, int]
     ) -> tuple[Any, int, int]:
         """Class indices, how many are ignored and how many wrong; (C, ignore_index) are given."""
         indices, found = self.room((array.size,), np.int64), self.send(np.zeros(2, np.int64))
         kernel = per_row.over_rows(per_row.class_indices, array.size, self.stream)
-        kernel(flat(array), inner, (steps[0], steps[2]), *limits, indices, found)
+        kernel(flat(array), inner, steps, *limits, indices, found)
         ignored, wrong = self.fetch(found).tolist()
         return indices, ignored, wrong
 
-    def doubles(self, array: Placed, steps: tuple[int, int, int], inner: int) -> tuple[Any, int]:
+    def doubles(self, array: Placed, steps: tuple[int, ...], inner: int) -> tuple[Any, int]:
         """Numbers as float64, and how many of them are not finite."""
         numbers, found = self.room((array.size,)), self.send(np.zeros(1, np.int64))
         kernel = per_row.over_rows(per_row.doubles, array.size, self.stream)
-        kernel(flat(array), inner, (steps[0], steps[2]), numbers, found)
+        kernel(flat(array), inner, steps, numbers, found)
         return numbers, int(self.fetch(found)[0])
 
     def row_weights(self, indices: Any, weight: Any, sample_weight: Any) -> Any:

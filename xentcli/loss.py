@@ -160,7 +160,8 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     side. `grad` is then `out` itself or a new array on the device, and losses per row and `lse`
     are there too. It runs on the stream of the logits (of PyTorch: the current one), waits for
     those of the other arrays, and is done on return. A note on probabilities that are no
-    distribution is left out there: it would take another look at all of them.
+    distribution is left out there: it would take another look at all of them. With logits on
+    the host, all other arrays have to be there.
 
     Errors: `DataError` (a ValueError) where arrays do not fit, or a target is no class;
     `OptionError` (a ValueError) for an option out of range; nothing is written then.

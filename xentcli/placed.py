@@ -177,8 +177,9 @@ def _dtype(values: Any, where: str, typestr: str) -> np.dtype[Any]:
 def _stream(values: Any, interface: dict[str, Any]) -> int | None:
     """PyTorch leaves it out of the interface, and means its current stream."""
     stream = interface.get("stream")
-    if stream is None and type(values).__module__.split(".")[0] == "torch":
-        stream = sys.modules["torch"].cuda.current_stream(values.device).cuda_stream
+    torch: Any = sys.modules.get("torch")
+    if stream is None and isinstance(values, getattr(torch, "Tensor", ())):
+        stream = torch.cuda.current_stream(values.device).cuda_stream
     if stream is None:
         return None
     return 0 if stream == LEGACY else int(stream)

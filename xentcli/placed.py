@@ -178,7 +178,8 @@ def _stream(values: Any, interface: dict[str, Any]) -> int | None:
     """PyTorch leaves it out of the interface, and means its current stream."""
     stream = interface.get("stream")
     torch: Any = sys.modules.get("torch")
-    if stream is None and isinstance(values, getattr(torch, "Tensor", ())):
+    tensor: Any = getattr(torch, "Tensor", ())
+    if stream is None and isinstance(values, tensor):
         stream = torch.cuda.current_stream(values.device).cuda_stream
     if stream is None:
         return None

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
         UnavailableError,
         XentError,
     )
-    from xentcli.loss import CrossEntropy, cross_entropy
+    from xentcli.loss import cross_entropy
+    from xentcli.outcome import CrossEntropy
     from xentcli.probabilities import log_softmax, softmax
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "CrossEntropy": "loss",
+    "CrossEntropy": "outcome",
     "cross_entropy": "loss",
     "log_softmax": "probabilities",
     "softmax": "probabilities",

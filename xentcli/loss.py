@@ -12,13 +12,12 @@ import numpy as np
 from xentcli import kernels
 from xentcli.buffers import Destination
 from xentcli.dtypes import Array, as_logits
-from xentcli.kernels import Scalars
 from xentcli.layout import Block, Layout, dense
-from xentcli.notes import NonfiniteRows, Note, ProbabilityCheck
 from xentcli.options import LossOptions
+from xentcli.outcome import CrossEntropy, Outcome
+from xentcli.placed import placed
 from xentcli.problem import Extras, Problem, build
-from xentcli.reduction import Reduction, plan
-from xentcli.sums import RunningSum
+from xentcli.reduction import Reduction
 from xentcli.targets import Whole, as_targets
 
 
@@ -35,46 +34,17 @@ class Run:
     progress: Callable[[int, int], None] | None = None
 
 
-@dataclass(frozen=True)
-class CrossEntropy:
-    """The result of `cross_entropy`.
-
-    `loss` is a float for mean and sum, else a float64 array with one per row. `grad` has the
-    shape of the logits, or is None. `lse` is the log-sum-exp of each row, float64, NaN where the
-    row is ignored. `backend` is the one that ran; `notes` say what may surprise. Where the
-    results were handed on piece by piece, as by the command line, the arrays are None.
-    """
-
-    loss: Any
-    grad: Array | None
-    lse: Array | None
-    backend: str
-    rows: int
-    ignored: int
-    notes: tuple[Note, ...] = ()
-
-
-class Calculation:
+class Calculation(Outcome):
     """The cross-entropy of a problem, some rows after the other: what they share, and the sums.
 
     The bits do not depend on how the rows are cut.
     """
 
     def __init__(self, problem: Problem, options: LossOptions, run: Run) -> None:
-        layout = problem.layout
-        self.problem, self.run = problem, run
-        self.backend = kernels.get(run.backend, prod(layout.shape), run.threads, run.notify)
-        self.reduction = plan(problem, options)
-        self.per_row = options.reduction == "none"
-        self.scalars = Scalars(
-            float(options.label_smoothing),
-            float(options.temperature),
-            np.inf if options.softcap is None else float(options.softcap),
-            float(self.reduction.z_loss),
-        )
-        self.rows = 0
-        self.total, self.check = RunningSum(), ProbabilityCheck()
-        self.nonfinite = NonfiniteRows("loss")
+        entries = prod(problem.layout.shape)
+        self.backend = kernels.get(run.backend, entries, run.threads, run.notify)
+        super().__init__(problem, options, self.backend.name)
+        self.run, self.rows = run, 0
 
     def add(self, layout: Layout, x: Array, q: Array | None, grad: Destination | None) -> Array:
         """Compute the next rows, of which `layout` is the shape; losses and log-sum-exps."""
@@ -117,26 +87,6 @@ class Calculation:
             results[0] = reduction.weigh(results[0], block)
         if grad and buffer is not None:
             grad.put(block, buffer)
-
-    def result(
-        self, losses: Array | None = None, lse: Array | None = None, grad: Array | None = None
-    ) -> CrossEntropy:
-        """What all rows together gave; the arrays where somebody kept them."""
-        notes, total = self.check.notes(), self.total.value()
-        notes += self.nonfinite.notes()
-        loss: Any = losses
-        if not self.per_row:
-            loss = self.reduction.reduce(total)
-            notes += self.reduction.notes(loss, all_finite=not notes)
-        return CrossEntropy(
-            loss=loss,
-            grad=grad,
-            lse=lse,
-            backend=self.backend.name,
-            rows=self.problem.layout.rows,
-            ignored=self.problem.ignored,
-            notes=tuple(notes),
-        )
 
 
 def compute(
@@ -205,6 +155,14 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     logits' dtype, float32 for float16 and bfloat16, or that of `out`; `out=logits` overwrites
     them in place.
 
+    Logits on a CUDA device (PyTorch, CuPy, JAX, Numba: `__cuda_array_interface__`; bfloat16 too)
+    are used where they are, and so are probabilities and `out`; smaller arrays may be on either
+    side. `grad` is then `out` itself or a new array on the device, and losses per row and `lse`
+    are there too. It runs on the stream of the logits (of PyTorch: the current one), waits for
+    those of the other arrays, and is done on return. A note on probabilities that are no
+    distribution is left out there: it would take another look at all of them. With logits on
+    the host, all other arrays have to be there.
+
     Errors: `DataError` (a ValueError) where arrays do not fit, or a target is no class;
     `OptionError` (a ValueError) for an option out of range; nothing is written then.
 
@@ -230,7 +188,13 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
         target_kind=target_kind,
         class_axis=class_axis,
     )
+    extras = Extras(weight, sample_weight, upstream)
+    if (there := placed(logits, "logits")) is not None:
+        from xentcli import device
+
+        device.require(backend)
+        return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)
     x, t = as_logits(logits), as_targets(targets)
-    problem = build(x.shape, Whole(t), options, Extras(weight, sample_weight, upstream))
+    problem = build(x.shape, Whole(t), options, extras)
     arrays = x, t if problem.probs else None
     return compute(problem, arrays, options, Run(backend, threads), grad=grad, out=out)

@@ -11,11 +11,12 @@ import numpy as np
 from xentcli import kernels
 from xentcli.buffers import Destination
 from xentcli.dtypes import BF16, NAMES, Array, as_logits, widen
-from xentcli.kernels import Scalars
 from xentcli.layout import Layout, dense, find
 from xentcli.loss import Run
 from xentcli.notes import NonfiniteRows, Note
 from xentcli.options import LossOptions
+from xentcli.outcome import scalars
+from xentcli.placed import placed
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,7 @@ class Softmax:
     def __init__(self, layout: Layout, options: LossOptions, run: Run, *, log: bool) -> None:
         self.layout, self.run, self.log = layout, run, log
         self.backend = kernels.get(run.backend, prod(layout.shape), run.threads, run.notify)
-        softcap = np.inf if options.softcap is None else float(options.softcap)
-        self.scalars = Scalars(temperature=float(options.temperature), softcap=softcap)
+        self.scalars = scalars(options)
         self.rows, self.entries = 0, 0
         self.nonfinite = NonfiniteRows("result")  # a row is NaN throughout or nowhere
 
@@ -66,8 +66,13 @@ class Softmax:
 
 def probabilities(
     logits: Any, options: LossOptions, run: Run, *, log: bool, out: Any = None
-) -> Array:
-    """The same of an array in memory."""
+) -> Any:
+    """The same of an array in memory, the host's or a device's."""
+    if (there := placed(logits, "logits")) is not None:
+        from xentcli import device
+
+        device.require(run.backend)
+        return device.softmax(there, options, log=log, out=out)
     x = as_logits(logits)
     layout = find(x.shape, None, options.class_axis)
     result = Destination(layout, x, out)
@@ -84,7 +89,7 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     out: Any = None,
     backend: str = "auto",
     threads: int | None = None,
-) -> Array:
+) -> Any:
     """Probabilities of the classes.
 
         p_c = exp(z_c) / Σ_j exp(z_j),   z = logits / temperature, then softcap·tanh(z / softcap)
@@ -92,6 +97,9 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     Shapes: logits of any shape with the classes on `class_axis`; the result has the same shape
     and the logits' dtype, float32 for float16 and bfloat16, or is `out` (`out=logits`: in
     place). Units: none; each row sums to 1.
+
+    Logits on a CUDA device are used where they are, as `cross_entropy` does it; the result is
+    there too.
 
     Errors: `DataError` (a ValueError) for arrays, `OptionError` (a ValueError) for options.
 
@@ -114,7 +122,7 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     out: Any = None,
     backend: str = "auto",
     threads: int | None = None,
-) -> Array:
+) -> Any:
     """Logarithms of the probabilities of the classes, without forming the probabilities.
 
         log p_c = z_c − log Σ_j exp(z_j),   z = logits / temperature, then
@@ -123,6 +131,9 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     Shapes: logits of any shape with the classes on `class_axis`; the result has the same shape
     and the logits' dtype, float32 for float16 and bfloat16, or is `out` (`out=logits`: in
     place). Units: nats, at most 0.
+
+    Logits on a CUDA device are used where they are, as `cross_entropy` does it; the result is
+    there too.
 
     Errors: `DataError` (a ValueError) for arrays, `OptionError` (a ValueError) for options.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from xentcli.dtypes import Array, reals
 from xentcli.errors import DataError, ShapeError, plural
 from xentcli.layout import Layout, Shape, find
 from xentcli.options import LossOptions
+from xentcli.sums import RunningSum
 from xentcli.targets import IGNORED, Values, as_indices, kind_of, require_targets
+
+CHUNK = 1 << 20  # rows
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,22 @@ class Problem:
             return weights
         return weights * self.weight[self.targets[rows]]
 
+    def total_sample_weight(self) -> float:
+        """Σ v_i over the rows that count."""
+        return self._total(self.sample_weights)
+
+    def total_row_weight(self) -> float:
+        """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
+        return self._total(self.row_weight)
+
+    def _total(self, of: Callable[[slice], Array]) -> float:
+        """The sum over the rows that count, some at a time: there may be more than memory."""
+        total = RunningSum()
+        for start in range(0, self.layout.rows, CHUNK):
+            rows = slice(start, min(start + CHUNK, self.layout.rows))
+            total.add(of(rows)[self.present(rows)])
+        return total.value()
+
     @cached_property
     def ignored(self) -> int:
         """How many rows are left out."""
@@ -97,46 +117,57 @@ def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) 
     """Check everything that can be known before the logits are read; raise `DataError`."""
     require_targets(targets.dtype)
     layout = find(logits, targets.shape, options.class_axis)
-    probs = kind_of(targets, layout, options) == "probs"
+    probs = kind_of(targets.shape, layout, options) == "probs"
     per_row = layout.rows, layout.row_shape
     weight = None
     if extras.weight is not None:
-        weight = _vector(extras.weight, "weight", (layout.classes, (layout.classes,)))
+        weight = vector(extras.weight, "weight", (layout.classes, (layout.classes,)))
     sample_weight = None
     if extras.sample_weight is not None:
-        sample_weight = _vector(extras.sample_weight, "sample_weight", per_row)
+        sample_weight = vector(extras.sample_weight, "sample_weight", per_row)
     return Problem(
         layout=layout,
         targets=None if probs else as_indices(targets, layout, options.ignore_index),
         weight=weight,
         sample_weight=sample_weight,
-        upstream=_upstream(extras.upstream, options, per_row),
+        upstream=upstream(extras.upstream, options, per_row),
     )
 
 
-def _upstream(values: Any, options: LossOptions, per_row: tuple[int, Shape]) -> Array:
+def upstream(values: Any, options: LossOptions, per_row: tuple[int, Shape]) -> Array:
+    """dL/d(loss): a number, or one per row."""
     if values is None:
         return np.ones(())
     array = reals(values, "upstream")
     if array.size == 1:
-        return _vector(array, "upstream", (1, (1,))).reshape(())
+        return vector(array, "upstream", (1, (1,))).reshape(())
+    require_per_row(array.shape, options)
+    return vector(array, "upstream", per_row)
+
+
+def require_per_row(shape: Shape, options: LossOptions) -> None:
+    """An error where several upstream gradients meet a reduction to one number."""
     if options.reduction != "none":
         raise ShapeError(
             "upstream",
-            f"shape {array.shape}, but the reduction {options.reduction} gives one number",
+            f"shape {shape}, but the reduction {options.reduction} gives one number",
             "one upstream per row goes with --reduction none",
         )
-    return _vector(array, "upstream", per_row)
 
 
-def _vector(values: Any, where: str, allowed: tuple[int, Shape]) -> Array:
-    """One finite number for each class or row; a single column or line is taken too."""
+def require_length(given: Shape, where: str, allowed: tuple[int, Shape]) -> None:
+    """An error unless there is one number for each class or row; one column or line is taken."""
     length, shape = allowed
+    if given not in (shape, (length,), (length, 1), (1, length)) and prod(given) != 1:
+        raise ShapeError(where, f"shape {given} does not fit: {shape} is needed")
+    if prod(given) != length:
+        raise ShapeError(where, f"{plural(prod(given), 'number')} given, {length} needed")
+
+
+def vector(values: Any, where: str, allowed: tuple[int, Shape]) -> Array:
+    """One finite number for each class or row, float64."""
     array = reals(values, where)
-    if array.shape not in (shape, (length,), (length, 1), (1, length)) and array.size != 1:
-        raise ShapeError(where, f"shape {array.shape} does not fit: {shape} is needed")
-    if array.size != length:
-        raise ShapeError(where, f"{plural(array.size, 'number')} given, {length} needed")
+    require_length(array.shape, where, allowed)
     flat = array.reshape(-1)
     if not np.isfinite(flat).all():
         first = int(np.argmin(np.isfinite(flat)))

@@ -13,7 +13,6 @@ nothing of this: it gets one scale per row, and the z-loss multiplied by D / Σ 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +23,6 @@ from xentcli.layout import Block
 from xentcli.notes import Note
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
-from xentcli.sums import RunningSum
-
-CHUNK = 1 << 20  # rows
 
 
 @dataclass(frozen=True)
@@ -83,21 +79,12 @@ def plan(problem: Problem, options: LossOptions) -> Reduction:
         return Reduction(problem, 1.0, options.z_loss, _empty_mean(options))
     plain = float(problem.layout.rows - problem.ignored)  # the sum of as many ones
     if problem.sample_weight is not None:
-        plain = _total(problem, problem.sample_weights)
+        plain = problem.total_sample_weight()
     weighted = plain
     if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
-        weighted = _total(problem, problem.row_weight)
+        weighted = problem.total_row_weight()
     z_loss = options.z_loss * (weighted / plain) if options.z_loss and plain else 0.0
     return Reduction(problem, weighted, z_loss, None)
-
-
-def _total(problem: Problem, of: Callable[[slice], Array]) -> float:
-    """The sum over the rows that count, some at a time: there may be more rows than memory."""
-    total = RunningSum()
-    for start in range(0, problem.layout.rows, CHUNK):
-        rows = slice(start, min(start + CHUNK, problem.layout.rows))
-        total.add(of(rows)[problem.present(rows)])
-    return total.value()
 
 
 def _empty_mean(options: LossOptions) -> float:

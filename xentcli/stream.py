@@ -18,8 +18,9 @@ from xentcli.buffers import Destination
 from xentcli.dtypes import Array, as_logits, default_output
 from xentcli.formats.reader import Reader
 from xentcli.layout import Layout
-from xentcli.loss import Calculation, CrossEntropy, Run
+from xentcli.loss import Calculation, Run
 from xentcli.options import LossOptions
+from xentcli.outcome import CrossEntropy
 from xentcli.overlap import ALIVE, Overlap
 from xentcli.probabilities import Probabilities, Softmax
 from xentcli.problem import Problem

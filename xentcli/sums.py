@@ -92,6 +92,10 @@ class RunningSum:
         self._merge(values[:whole].reshape(-1, BLOCK))
         self._waiting = values[whole:].copy()
 
+    def add_sums(self, highs: Array, lows: Array) -> None:
+        """Take the next blocks of the sequence, summed: their sums, and what each has lost."""
+        self._merge_some(highs, lows)
+
     def value(self) -> float:
         """The sum of everything so far."""
         rest = RunningSum()

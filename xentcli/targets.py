@@ -74,16 +74,16 @@ def require_targets(dtype: np.dtype[Any]) -> None:
     )
 
 
-def kind_of(targets: Values, layout: Layout, options: LossOptions) -> str:
-    """`index` or `probs`: by the shape, unless the options say it."""
-    same = targets.shape == layout.shape
+def kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
+    """`index` or `probs`: by the targets' shape, unless the options say it."""
+    same = shape == layout.shape
     kind = options.target_kind
     if kind == "auto":
         kind = "probs" if same else "index"
     if kind == "probs" and not same:
         raise ShapeError(
             "targets",
-            f"probabilities of shape {targets.shape} do not fit logits of shape {layout.shape}",
+            f"probabilities of shape {shape} do not fit logits of shape {layout.shape}",
         )
     if kind == "probs" and options.ignore_index >= 0:
         raise OptionError(
@@ -98,7 +98,7 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     int64; the narrowest integers that can hold them where the targets came in pieces, which are
     never in memory all at once.
     """
-    _require_row_shaped(targets.shape, layout)
+    require_row_shaped(targets.shape, layout)
     check = _Check(layout, ignore_index)
     narrow = np.min_scalar_type(-layout.classes)
     indices = None
@@ -177,7 +177,8 @@ class _Check:
         raise TargetError("targets", f"{what}; first: row {self.outside.row} is {value}", hint)
 
 
-def _require_row_shaped(given: Shape, layout: Layout) -> None:
+def require_row_shaped(given: Shape, layout: Layout) -> None:
+    """An error for a shape that class indices of such logits cannot have."""
     shape = layout.row_shape
     allowed: tuple[Shape, ...] = (shape,)
     if len(shape) <= 1:

@@ -10,8 +10,8 @@ import numpy as np
 from xentcli.check.doubles import Pair, add, divide, normal, pair, product, scaled, total
 from xentcli.dtypes import Array
 from xentcli.options import LossOptions
-from xentcli.problem import Problem
-from xentcli.reduction import CHUNK, plan
+from xentcli.problem import CHUNK, Problem
+from xentcli.reduction import plan
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from xentcli.formats.outputs import Outputs
     from xentcli.formats.sink import Sink
     from xentcli.formats.writer import Writer
-    from xentcli.loss import CrossEntropy
     from xentcli.notes import NonfiniteEntries
+    from xentcli.outcome import CrossEntropy
 
 
 def open_outputs(given: dict[str, Any]) -> Outputs:

@@ -25,7 +25,8 @@ from xentcli.cli.params import (
 from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
-    from xentcli.loss import CrossEntropy, Run
+    from xentcli.loss import Run
+    from xentcli.outcome import CrossEntropy
     from xentcli.probabilities import Probabilities
 
 

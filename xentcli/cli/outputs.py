@@ -11,8 +11,8 @@ from xentcli.cli.params import called
 from xentcli.errors import StrictError, plural
 
 if TYPE_CHECKING:
-    from xentcli.loss import CrossEntropy
     from xentcli.notes import Note
+    from xentcli.outcome import CrossEntropy
 
 WORTH_A_RATE = 10_000_000  # bytes; with fewer the seconds are those of the start
 

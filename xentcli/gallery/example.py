@@ -13,8 +13,9 @@ import numpy as np
 from xentcli.derivation import Derivation, derive
 from xentcli.document import Step
 from xentcli.dtypes import Array
-from xentcli.loss import CrossEntropy, Run, compute
+from xentcli.loss import Run, compute
 from xentcli.options import LossOptions
+from xentcli.outcome import CrossEntropy
 from xentcli.problem import Extras, Problem, build
 from xentcli.targets import Whole
 
@@ -130,7 +131,8 @@ class Worked:
     def gradient(self) -> Array:
         """Of the inputs."""
         assert self.result.grad is not None
-        return self.result.grad
+        gradient: Array = self.result.grad
+        return gradient
 
     def derivation(self, row: int = 0) -> Derivation:
         """Of one row."""

@@ -1,0 +1,113 @@
+"""What arrays on a device say of themselves; the rest on Numba's simulator, in a process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xentcli import cross_entropy
+from xentcli.dtypes import BF16
+from xentcli.errors import DataError, DtypeError, ShapeError
+from xentcli.placed import placed
+
+HERE = Path(__file__).parent
+
+
+class Described:
+    """An array that nobody will read."""
+
+    def __init__(self, dtype="", **interface):
+        self.dtype = dtype
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": (2, 3),
+            "typestr": "<f4",
+            "data": (4096, False),
+            **interface,
+        }
+
+
+class Undescribed:
+    """As PyTorch and JAX are where they cannot describe an array."""
+
+    requires_grad = False
+
+    def __init__(self, error, device=2):
+        self.error, self.device = error, device
+
+    @property
+    def __cuda_array_interface__(self):
+        raise self.error
+
+    def __dlpack_device__(self):
+        return self.device, 0
+
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros((2, 3))
+
+
+def test_everything_on_the_simulator():
+    """Numba's simulator can only be switched on before Numba is there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "simulated_device_arrays.py"],
+        cwd=HERE,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_what_is_described():
+    array = placed(Described(), "logits")
+    assert (array.shape, array.strides, array.dtype) == ((2, 3), (12, 4), np.float32)
+    assert (array.pointer, array.stream, array.device, array.span) == (4096, None, None, 6)
+    assert array.folded([(0,), (1,), ()]) == (3, 1, 0)
+    assert placed(Described(shape=(3, 0)), "logits").span == 0
+
+
+@pytest.mark.parametrize("dtype", ["torch.bfloat16", "bfloat16"])
+def test_bfloat16_is_known_by_the_name_of_the_dtype(dtype):
+    assert placed(Described(dtype, typestr="<V2"), "logits").dtype == BF16
+
+
+@pytest.mark.parametrize("values", [np.zeros(3), [1.0, 2.0], 3.0, None, "text"], ids=repr)
+def test_what_is_on_the_host_is_not_described(values):
+    assert placed(values, "logits") is None
+
+
+def test_arrays_of_libraries_that_are_on_the_host_stay_there():
+    values = Undescribed(AttributeError("only for CUDA tensors"), device=1)
+    assert placed(values, "logits") is None
+    assert cross_entropy(values, [0, 1]).backend == "numpy"
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "match"),
+    [
+        (Described(typestr="<V2"), DtypeError, "dtype V2 cannot be used"),
+        (Described(typestr=">f4"), DtypeError, "dtype float32 cannot be used"),
+        (Described(typestr="<c8"), DtypeError, "dtype complex64 cannot be used"),
+        (Described(strides=(12, -4)), ShapeError, r"strides of \(12, -4\) bytes"),
+        (Described(strides=(18, 4)), ShapeError, r"strides of \(18, 4\) bytes"),
+        (Described(data=(4098, False)), ShapeError, "do not begin at multiples of 4"),
+        (Described(mask=Described()), DataError, "arrays with a mask cannot be used"),
+        (Undescribed(KeyError("torch.bfloat16")), DataError, "does not say where: .*bfloat16"),
+        (Undescribed(AttributeError("only for one device")), DataError, "only for one device"),
+    ],
+)
+def test_what_cannot_be_used(values, error, match):
+    with pytest.raises(error, match=f"^logits: .*{match}"):
+        cross_entropy(values, [0, 1])
+
+
+def test_a_tensor_that_requires_grad_says_what_to_do():
+    values = Undescribed(RuntimeError("Can't get __cuda_array_interface__"))
+    values.requires_grad = True
+    with pytest.raises(DataError, match=r"logits: the tensor requires grad.*tensor\.detach\(\)"):
+        cross_entropy(values, [0, 1])

@@ -1,0 +1,127 @@
+"""Arrays of the logits' shape on a device, and what is required of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from xentcli.dtypes import NAMES, name_of
+from xentcli.errors import DataError, DtypeError, ShapeError
+from xentcli.layout import Layout
+from xentcli.placed import HINT, Placed
+
+if TYPE_CHECKING:
+    from xentcli.kernels.cuda.box import Box
+    from xentcli.kernels.cuda.queue import Queue
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to see arrays of the logits' shape as a box: which of their axes become which of it.
+
+    Rows have the same numbers in all of them.
+    """
+
+    layout: Layout
+    groups: tuple[Sequence[int], Sequence[int], Sequence[int]]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(outer, C, inner)."""
+        outer, classes, inner = (prod(self.layout.shape[i] for i in g) for g in self.groups)
+        return outer, classes, inner
+
+    @property
+    def order(self) -> list[int]:
+        """The axes, outermost first."""
+        return [axis for group in self.groups for axis in group]
+
+    def steps(self, array: Placed) -> tuple[int, ...] | None:
+        """The strides of the box; None where kernels cannot follow them."""
+        steps, (_, classes, inner) = array.folded(self.groups), self.shape
+        fits = steps and (steps[2] == 1 if inner > 1 else steps[1] == 1 or classes == 1)
+        return steps if fits else None
+
+    def box(self, array: Placed) -> Box:
+        """The array as the kernels see it."""
+        from xentcli.kernels.cuda.queue import placed_box
+
+        steps = self.steps(array)
+        assert steps is not None
+        return placed_box(array, self.shape, steps)
+
+    def new(self, dtype: Any, queue: Queue) -> tuple[Any, Box]:
+        """Memory for an array that lies as the others do, and its box."""
+        from xentcli.kernels.cuda.box import boxed
+        from xentcli.kernels.cuda.queue import viewed
+
+        shape, order = self.layout.shape, self.order
+        memory = queue.room((prod(shape),), dtype)
+        strides = [0] * len(shape)
+        for place, axis in enumerate(order):
+            strides[axis] = prod(shape[i] for i in order[place + 1 :]) * memory.dtype.itemsize
+        return viewed(memory, shape, tuple(strides)), boxed(memory, self.shape)
+
+
+def form_of(layout: Layout, arrays: list[Placed]) -> Form:
+    """How to see all the arrays; an error where there is no one way to do it.
+
+    Rows that lie one after the other, whatever PyTorch's transpose(1, 2) says; the shape as it
+    is; or classes that lie one after the other, as in Fortran order.
+    """
+    class_axis, axes = layout.class_axis, range(len(layout.shape))
+    others = [axis for axis in axes if axis != class_axis]
+    forms = [
+        Form(layout, (others, (class_axis,), ())),
+        Form(layout, (axes[:class_axis], (class_axis,), axes[class_axis + 1 :])),
+        Form(layout, ((), (class_axis,), others)),
+    ]
+    for array in arrays:
+        require_floats(array)
+        left = [form for form in forms if form.steps(array)]
+        if not left:
+            what = f"strides of {array.strides} bytes with the classes on axis {class_axis}"
+            why = "" if array is arrays[0] else f" beside those of {arrays[0].where}"
+            raise ShapeError(array.where, f"{what} cannot be used{why}", HINT)
+        forms = left
+    return forms[0]
+
+
+def require_floats(array: Placed) -> None:
+    """An error for numbers that no kernel takes: on a device nothing is converted."""
+    if array.dtype not in NAMES.values():
+        what = f"dtype {name_of(array.dtype)} cannot be used on a device"
+        raise DtypeError(array.where, what, "float16, bfloat16, float32 and float64 can be")
+
+
+def require_writable(out: Any, layout: Layout, x: Placed, others: Iterable[Any]) -> None:
+    """An error for an `out` that cannot take the results, or would spoil what is read."""
+    if out is None:
+        return
+    if not isinstance(out, Placed):
+        what = f"a {type(out).__name__} cannot be written to from a device"
+        raise DtypeError("out", what, "an array on the device of the logits can")
+    if out.shape != layout.shape:
+        raise ShapeError("out", f"shape {out.shape} does not fit logits of shape {layout.shape}")
+    if out.read_only:
+        raise DataError("out", "the array is read-only")
+    require_floats(out)
+    if out.is_folded:
+        raise DataError("out", "some of its entries are the same memory", HINT)
+    if not out.is_same(x) and out.shares_memory(x):
+        raise DataError("out", "it shares memory with the logits, and is not the logits themselves")
+    for array in others:
+        if isinstance(array, Placed) and out.shares_memory(array):
+            raise DataError("out", f"it shares memory with {array.where}")
+
+
+def require_one_device(x: Placed, others: Iterable[Any]) -> list[Placed]:
+    """The arrays on a device; an error unless it is that of the logits."""
+    arrays = [array for array in others if isinstance(array, Placed)]
+    for array in arrays:
+        if None not in (array.device, x.device) and array.device != x.device:
+            what = f"it is on device {array.device}, and the logits are on device {x.device}"
+            raise DataError(array.where, what, "all arrays have to be on one device")
+    return [x, *arrays]

@@ -1,0 +1,158 @@
+"""A problem whose arrays are on a device, or are brought there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xentcli.layout import Layout, Shape, find
+from xentcli.options import LossOptions
+from xentcli.placed import Placed
+from xentcli.problem import Extras, Problem, require_length, require_per_row, upstream, vector
+from xentcli.sums import RunningSum
+from xentcli.targets import IGNORED, Whole, as_indices, kind_of, require_row_shaped
+
+if TYPE_CHECKING:
+    from xentcli.kernels.cuda.queue import Queue
+
+
+@dataclass(frozen=True)
+class DeviceProblem(Problem):
+    """A problem whose arrays are on a device, `weight` and an `upstream` for all rows excepted."""
+
+    queue: Queue
+    device: int | None
+    left_out: int
+
+    @property
+    def ignored(self) -> int:
+        """How many rows are left out."""
+        return self.left_out
+
+    @cached_property
+    def class_weight(self) -> Any:
+        """w on the device, one per class."""
+        if self.weight is None:
+            return self.ones(self.layout.classes)
+        return self.queue.send(self.weight)
+
+    def ones(self, count: int) -> Any:
+        """Ones on the device."""
+        from xentcli.kernels.cuda.queue import ones
+
+        return ones(count, self.device)
+
+    def total_sample_weight(self) -> float:
+        """Σ v_i over the rows that count."""
+        return self.sum(self._row_weights(self.ones(self.layout.classes)))
+
+    def total_row_weight(self) -> float:
+        """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
+        return self.sum(self._row_weights(self.class_weight))
+
+    def _row_weights(self, weight: Any) -> Any:
+        sample_weight = self.ones(1) if self.sample_weight is None else self.sample_weight
+        if self.targets is None:
+            return sample_weight
+        return self.queue.row_weights(self.targets, weight, sample_weight)
+
+    def sum(self, values: Any) -> float:
+        """The sum of one number per row."""
+        total = RunningSum()
+        total.add_sums(*self.queue.sums(values))
+        return total.value()
+
+    def scale(self, denominator: float) -> Any:
+        """What the gradient of each row is multiplied by, as `Reduction.scale`."""
+        if denominator == 0:  # seldom, and not worth a kernel
+            weights = self.queue.fetch(self._row_weights(self.class_weight))
+            return self.queue.send(np.where(weights == 0, 0.0, np.nan))
+        given = self.upstream
+        if isinstance(given, np.ndarray):
+            if self.sample_weight is None:
+                return self.queue.send(given.reshape(1) / denominator)
+            given = self.queue.send(given.reshape(1))
+        factors = self.ones(1) if self.sample_weight is None else self.sample_weight
+        room = self.queue.room((self.layout.rows,))
+        return self.queue.scaled(given, denominator, factors, room)
+
+
+def _direct(array: Placed) -> bool:
+    """Whether the kernels can read such numbers; the host does the rest, which are seldom."""
+    readable = array.dtype.kind in "iuf" and array.dtype not in (np.float16, np.uint64)
+    return readable and array.span > 0
+
+
+def _vector(values: Any, where: str, allowed: tuple[int, Shape], queue: Queue) -> Any:
+    """One finite number per row, from either side, on the device."""
+    if isinstance(values, Placed):
+        require_length(values.shape, where, allowed)
+        steps = values.folded([(), range(len(values.shape))])
+        if steps and _direct(values):
+            numbers, wrong = queue.doubles(values, steps, allowed[0])
+            if not wrong:
+                return numbers
+    return queue.send(vector(_host(values, queue), where, allowed))
+
+
+def _host(values: Any, queue: Queue) -> Any:
+    return queue.fetch_placed(values) if isinstance(values, Placed) else values
+
+
+def _upstream(values: Any, options: LossOptions, allowed: tuple[int, Shape], queue: Queue) -> Any:
+    if isinstance(values, Placed) and values.size != 1:
+        require_per_row(values.shape, options)
+        return _vector(values, "upstream", allowed, queue)
+    given = upstream(_host(values, queue), options, allowed)
+    return queue.send(given) if given.ndim else given
+
+
+def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[Any, int]:
+    """Class indices on the device, and how many rows are ignored.
+
+    They are checked there; what is wrong is looked at again on the host, which says it in full.
+    """
+    if isinstance(targets, Placed):
+        require_row_shaped(targets.shape, layout)
+        like_rows = targets.shape == layout.row_shape
+        first, last = (layout.class_axis if like_rows else 0), len(targets.shape)
+        steps = targets.folded([range(first), range(first, last)])
+        if steps and _direct(targets) and abs(ignore) < 2**63:
+            inner = layout.box[2] if like_rows else layout.rows
+            limits = layout.classes, int(ignore)
+            indices, ignored, wrong = queue.indices(targets, steps, inner, limits)
+            if not wrong:
+                return indices, ignored
+    host = as_indices(Whole(_host(targets, queue)), layout, ignore)
+    return queue.send(host), int(np.count_nonzero(host == IGNORED))
+
+
+def build(
+    x: Placed, targets: Any, options: LossOptions, extras: Extras, queue: Queue
+) -> DeviceProblem:
+    """As `problem.build`, of arrays on either side."""
+    layout = find(x.shape, targets.shape, options.class_axis)
+    probs = kind_of(targets.shape, layout, options) == "probs"
+    per_row = layout.rows, layout.row_shape
+    weight = sample_weight = indices = None
+    ignored = 0
+    if extras.weight is not None:
+        per_class = layout.classes, (layout.classes,)
+        weight = vector(_host(extras.weight, queue), "weight", per_class)
+    if extras.sample_weight is not None:
+        sample_weight = _vector(extras.sample_weight, "sample_weight", per_row, queue)
+    if not probs:
+        indices, ignored = _indices(targets, layout, options.ignore_index, queue)
+    return DeviceProblem(
+        layout=layout,
+        targets=indices,
+        weight=weight,
+        sample_weight=sample_weight,
+        upstream=_upstream(extras.upstream, options, per_row, queue),
+        queue=queue,
+        device=x.device,
+        left_out=ignored,
+    )

@@ -1,0 +1,163 @@
+"""A stream of a device: what is put into it is done one after the other."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, lru_cache
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numpy.lib.stride_tricks import as_strided
+
+from xentcli.dtypes import BF16, Array
+from xentcli.errors import UnavailableError
+from xentcli.kernels.cuda import per_row
+from xentcli.kernels.cuda.box import Box
+from xentcli.placed import Placed
+
+# What the kernels take for a kind of float: NumPy's arrays hold half types as their bits.
+BITS = {np.dtype(np.float16): np.dtype(np.uint16), BF16: np.dtype(np.int16)}
+
+
+def on_device(number: int | None) -> AbstractContextManager[Any]:
+    """Make a device the current one for a while; the one that is where nobody knows the number."""
+    _require_numba()
+    context: AbstractContextManager[Any] = nullcontext() if number is None else cuda.gpus[number]
+    return context
+
+
+@cache
+def _require_numba() -> None:
+    if not cuda.is_available():
+        what = "Numba cannot use the device that the logits are on"
+        raise UnavailableError("backend", what, "install xentcli[cuda12] or xentcli[cuda13]")
+
+
+@lru_cache(maxsize=8)
+def ones(count: int, device: int | None) -> Any:
+    """Weights that nobody gave, in the memory of a device: kept, for the next call needs them."""
+    return cuda.to_device(np.ones(count))
+
+
+class _Flat:
+    """An array's memory from the first element on to the last, as bits of one kind."""
+
+    def __init__(self, array: Placed) -> None:
+        kind = BITS.get(array.dtype, array.dtype)
+        self.owner = array.owner
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": (array.span,),
+            "typestr": kind.str,
+            "strides": None,
+            "data": (array.pointer, array.read_only),
+            "stream": None,  # `Queue` has waited where that was needed
+        }
+
+
+def flat(array: Placed) -> Any:
+    """A device array of one axis over the memory of another's array."""
+    return cuda.as_cuda_array(_Flat(array), sync=False)
+
+
+def placed_box(array: Placed, shape: tuple[int, int, int], steps: tuple[int, ...]) -> Box:
+    """An array where it is, for kernels; an axis of one entry has no stride of its own."""
+    outer, classes, inner = steps
+    return Box(flat(array), shape, (outer, classes, inner if shape[2] > 1 else 1))
+
+
+class _View:
+    """Some memory as an array of that shape and those strides, in bytes."""
+
+    def __init__(self, memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        self.memory = memory
+        described = memory.__cuda_array_interface__
+        self.__cuda_array_interface__ = {**described, "shape": shape, "strides": strides}
+
+
+def viewed(memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    """A device array over the memory of another."""
+    return cuda.as_cuda_array(_View(memory, shape, strides), sync=False)
+
+
+class Queue:
+    """The stream with that handle (0: the default one), and what the host asks of it."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.stream: Any = cuda.external_stream(handle) if handle else 0
+
+    def wait_for(self, arrays: list[Placed]) -> None:
+        """Wait until what other streams do to the arrays is done: seldom, so the host may wait."""
+        for handle in {array.stream for array in arrays} - {None, self.handle}:
+            Queue(handle or 0).finish()
+
+    def finish(self) -> None:
+        """Wait until everything is done."""
+        (self.stream or cuda.default_stream()).synchronize()
+
+    def room(self, shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
+        """Device memory for an array."""
+        return cuda.device_array(shape, dtype)
+
+    def send(self, array: Array) -> Any:
+        """A copy on the device."""
+        return cuda.to_device(np.ascontiguousarray(array), stream=self.stream)
+
+    def send_box(self, array: Array, shape: tuple[int, int, int]) -> Box:
+        """A copy on the device, for kernels; `shape` is (outer, C, inner)."""
+        bits = np.ascontiguousarray(array).view(BITS.get(array.dtype, array.dtype))
+        return Box(self.send(bits.reshape(-1)), shape, (shape[1] * shape[2], shape[2], 1))
+
+    def fetch(self, array: Any) -> Array:
+        """A copy on the host, when everything before is done."""
+        host: Array = array.copy_to_host(stream=self.stream)
+        if self.stream:
+            self.stream.synchronize()
+        return host
+
+    def fetch_placed(self, array: Placed) -> Array:
+        """A copy on the host of somebody's array."""
+        if not array.span:
+            return np.empty(array.shape, array.dtype)
+        host = self.fetch(flat(array)).view(array.dtype)
+        return as_strided(host, array.shape, array.strides).copy()
+
+    def indices(
+        self, array: Placed, steps: tuple[int, ...], inner: int, limits: tuple[int, int]
+    ) -> tuple[Any, int, int]:
+        """Class indices, how many are ignored and how many wrong; (C, ignore_index) are given."""
+        indices, found = self.room((array.size,), np.int64), self.send(np.zeros(2, np.int64))
+        kernel = per_row.over_rows(per_row.class_indices, array.size, self.stream)
+        kernel(flat(array), inner, steps, *limits, indices, found)
+        ignored, wrong = self.fetch(found).tolist()
+        return indices, ignored, wrong
+
+    def doubles(self, array: Placed, steps: tuple[int, ...], inner: int) -> tuple[Any, int]:
+        """Numbers as float64, and how many of them are not finite."""
+        numbers, found = self.room((array.size,)), self.send(np.zeros(1, np.int64))
+        kernel = per_row.over_rows(per_row.doubles, array.size, self.stream)
+        kernel(flat(array), inner, steps, numbers, found)
+        return numbers, int(self.fetch(found)[0])
+
+    def row_weights(self, indices: Any, weight: Any, sample_weight: Any) -> Any:
+        """v_i·w_{y_i}, 0 for ignored rows."""
+        weights = self.room((indices.size,))
+        kernel = per_row.over_rows(per_row.row_weights, indices.size, self.stream)
+        kernel(indices, weight, sample_weight, weights)
+        return weights
+
+    def scaled(self, values: Any, divisor: float, factors: Any, results: Any) -> Any:
+        """values / divisor · factors, written into `results`."""
+        kernel = per_row.over_rows(per_row.scaled, results.size, self.stream)
+        kernel(values, divisor, factors, results)
+        return results
+
+    def sums(self, values: Any) -> Array:
+        """The sums of blocks of rows, and under each what it lost."""
+        blocks = ceil(values.size / per_row.BLOCK)
+        parts = self.room((2, blocks))
+        per_row.configured(per_row.block_sums, blocks, per_row.WARP, self.stream)(values, parts)
+        return self.fetch(parts)

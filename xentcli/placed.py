@@ -1,0 +1,203 @@
+"""Arrays that are on a device: what they say of themselves. Their numbers are not read here.
+
+PyTorch, CuPy, JAX and Numba describe an array by `__cuda_array_interface__`. A bfloat16 array is
+there two nameless bytes, `<V2`; its own `dtype` says what they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from xentcli.dtypes import BF16, Array, name_of
+from xentcli.errors import DataError, DtypeError, ShapeError
+
+CUDA = 2  # DLPack's number for it
+LEGACY = 1  # how the interface calls the default stream, whose handle is 0
+HINT = "make it contiguous first: tensor.contiguous(), or what your library has"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An array in device memory. `strides` are bytes; `owner` keeps the memory alive.
+
+    `stream` is the one that the producer works on, 0 for the default one and None where nobody
+    says it; `device` its number, or None.
+    """
+
+    where: str
+    owner: Any
+    pointer: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read_only: bool
+    stream: int | None
+    device: int | None
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @property
+    def span(self) -> int:
+        """Elements from the first to the last, those between them included."""
+        if 0 in self.shape:
+            return 0
+        steps = zip(self.shape, self.strides, strict=True)
+        return 1 + sum((n - 1) * stride for n, stride in steps) // self.dtype.itemsize
+
+    def folded(self, groups: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
+        """The stride in elements of each group of axes, seen as one.
+
+        None where the axes of a group do not follow each other in memory.
+        """
+        steps = [
+            _step([(self.shape[axis], self.strides[axis]) for axis in group]) for group in groups
+        ]
+        if None in steps:
+            return None
+        return tuple((step or 0) // self.dtype.itemsize for step in steps)
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether two entries may be the same memory."""
+        covered = 0
+        steps = zip(self.strides, self.shape, strict=True)
+        for stride, n in sorted((stride, n) for stride, n in steps if n > 1):
+            if stride < covered + self.dtype.itemsize:
+                return True
+            covered += (n - 1) * stride
+        return False
+
+    def shares_memory(self, other: Placed) -> bool:
+        """Whether one element of both is the same memory."""
+        return np.shares_memory(_ghost(self), _ghost(other))
+
+    def is_same(self, other: Placed) -> bool:
+        """Whether all elements of both are the same memory, each at the same place."""
+        mine, theirs = (
+            (array.pointer, array.shape, array.strides, array.dtype) for array in (self, other)
+        )
+        return mine == theirs
+
+
+class _Ghost:
+    """What NumPy needs to know of an array, of which it never reads a number."""
+
+    def __init__(self, array: Placed) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": array.shape,
+            "strides": array.strides,
+            "typestr": f"|V{array.dtype.itemsize}",
+            "data": (array.pointer, True),
+        }
+
+
+def _ghost(array: Placed) -> Array:
+    return np.asarray(_Ghost(array))
+
+
+def _step(axes: list[tuple[int, int]]) -> int | None:
+    """The stride of some axes, each of some length and stride, seen as one; or None."""
+    axes = [(n, stride) for n, stride in axes if n != 1]
+    for (_, before), (n, stride) in pairwise(axes):
+        if before != n * stride:
+            return None
+    return axes[-1][1] if axes else 0
+
+
+def placed(values: Any, where: str) -> Placed | None:
+    """What an array on a device says of itself; None of everything that is on the host."""
+    if isinstance(values, np.ndarray):
+        return None
+    try:
+        interface = values.__cuda_array_interface__
+    except AttributeError as error:
+        if _dlpack_device(values)[0] == CUDA:
+            raise _undescribed(where, error) from error
+        return None
+    except Exception as error:
+        raise _undescribed(where, error, values) from error
+    return _described(values, where, interface)
+
+
+def _undescribed(where: str, error: Exception, values: Any = None) -> DataError:
+    if getattr(values, "requires_grad", False):
+        what = "the tensor requires grad, and the gradient is not recorded here"
+        return DataError(where, what, "give tensor.detach()")
+    reason = " ".join(str(error).split())
+    return DataError(where, f"the array is on a device and does not say where: {reason}")
+
+
+def _described(values: Any, where: str, interface: dict[str, Any]) -> Placed:
+    if interface.get("mask") is not None:
+        raise DataError(where, "arrays with a mask cannot be used")
+    shape = tuple(int(n) for n in interface["shape"])
+    dtype = _dtype(values, where, interface["typestr"])
+    strides = interface.get("strides")
+    if strides is None:
+        strides = [prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))]
+    pointer, read_only = interface["data"]
+    if any(stride < 0 or stride % dtype.itemsize for stride in strides):
+        raise ShapeError(where, f"strides of {tuple(strides)} bytes cannot be used", HINT)
+    if pointer % dtype.itemsize:
+        raise ShapeError(where, f"its numbers do not begin at multiples of {dtype.itemsize}", HINT)
+    return Placed(
+        where=where,
+        owner=values,
+        pointer=int(pointer),
+        shape=shape,
+        strides=tuple(int(stride) for stride in strides),
+        dtype=dtype,
+        read_only=bool(read_only),
+        stream=_stream(values, interface),
+        device=_device(values),
+    )
+
+
+def _dtype(values: Any, where: str, typestr: str) -> np.dtype[Any]:
+    dtype = np.dtype(typestr)
+    if dtype == np.dtype("V2") and str(getattr(values, "dtype", "")).endswith("bfloat16"):
+        return BF16
+    if dtype.kind not in "iufb" or not dtype.isnative:
+        hint = "float16, bfloat16, float32, float64 and integers can be"
+        raise DtypeError(where, f"dtype {name_of(dtype)} cannot be used", hint)
+    return dtype
+
+
+def _stream(values: Any, interface: dict[str, Any]) -> int | None:
+    """PyTorch leaves it out of the interface, and means its current stream."""
+    stream = interface.get("stream")
+    torch: Any = sys.modules.get("torch")
+    tensor: Any = getattr(torch, "Tensor", ())
+    if stream is None and isinstance(values, tensor):
+        stream = torch.cuda.current_stream(values.device).cuda_stream
+    if stream is None:
+        return None
+    return 0 if stream == LEGACY else int(stream)
+
+
+def _device(values: Any) -> int | None:
+    """Numba's arrays know it under another name."""
+    kind, number = _dlpack_device(values)
+    if kind is not None:
+        return number
+    context = getattr(getattr(values, "gpu_data", None), "context", None)
+    return getattr(getattr(context, "device", None), "id", None)
+
+
+def _dlpack_device(values: Any) -> tuple[int | None, int | None]:
+    ask = getattr(values, "__dlpack_device__", None)
+    if ask is None:
+        return None, None
+    kind, number = ask()
+    return int(kind), int(number)

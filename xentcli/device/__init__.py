@@ -7,6 +7,7 @@ after what other streams do to the arrays, and is done when the function returns
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from xentcli import kernels
@@ -38,6 +39,13 @@ def require(backend: str) -> None:
         )
     if backend not in ("auto", BACKEND):
         kernels.get(backend, 0)  # which says what there is
+    _require_numba()
+
+
+@cache
+def _require_numba() -> None:
+    """An error where Numba cannot use the device that an array is on."""
+    kernels.get(BACKEND, 0)
 
 
 def _seen(values: Any, where: str) -> Any:
@@ -92,6 +100,7 @@ def cross_entropy(
     x: Placed, targets: Any, options: LossOptions, extras: Extras, *, grad: bool, out: Any
 ) -> CrossEntropy:
     """As `loss.cross_entropy`, of logits on a device; the other arrays are on it or on the host."""
+    from xentcli.kernels.cuda.failures import told
     from xentcli.kernels.cuda.queue import Queue, on_device
 
     require_floats(x)
@@ -103,7 +112,7 @@ def cross_entropy(
     destination = _seen(out, "out") if grad else None
     others = seen, extras.weight, extras.sample_weight, extras.upstream
     arrays = require_one_device(x, (*others, destination))
-    with on_device(x.device):
+    with told(), on_device(x.device):
         queue = Queue(x.stream or 0)
         queue.wait_for(arrays)
         problem = build(x, seen, options, extras, queue)
@@ -131,6 +140,7 @@ def _computed(
 def softmax(x: Placed, options: LossOptions, *, log: bool, out: Any) -> Any:
     """Probabilities, or their logarithms, of logits on a device."""
     from xentcli.kernels.cuda import launch
+    from xentcli.kernels.cuda.failures import told
     from xentcli.kernels.cuda.queue import Queue, on_device
 
     require_floats(x)
@@ -138,7 +148,7 @@ def softmax(x: Placed, options: LossOptions, *, log: bool, out: Any) -> Any:
     arrays = require_one_device(x, (destination,))
     layout = find(x.shape, None, options.class_axis)
     require_writable(destination, layout, x, ())
-    with on_device(x.device):
+    with told(), on_device(x.device):
         queue = Queue(x.stream or 0)
         if not layout.rows:
             return _empty(layout, destination, x, queue)

@@ -13,7 +13,7 @@ from xentcli.kernels.cuda.box import Box
 from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, LOG, NONE, PROBS, SOFTMAX, Call, Powers
 from xentcli.kernels.cuda.general import general_rest, general_rows
 from xentcli.kernels.cuda.plain import plain_rest, plain_rows
-from xentcli.kernels.cuda.primitives import SIMULATED
+from xentcli.kernels.cuda.primitives import SIMULATED, configured
 from xentcli.kernels.cuda.short import short_rows
 
 SHORT = 64  # classes up to which a thread has a row to itself
@@ -36,7 +36,7 @@ class Room(NamedTuple):
     marks: Any
 
 
-_rooms: dict[int, Room] = {}
+_rooms: dict[tuple[int, int], Room] = {}
 
 
 def rows(
@@ -152,20 +152,21 @@ def _launch(plain: bool, arrays: tuple[Any, ...], stream: Any) -> None:
     shape = blocks, (threads, group), stream, group * size * item
     everything = x, targets, weight, scale, call, *room, results, grad
     if call.parts > 1:
-        _clear[-(-(call.rows + 1) // 256), 32 if SIMULATED else 256, stream](
-            room.marks, call.rows + 1
-        )
-    (plain_rows if plain else general_rows)[shape](*everything)
+        count = call.rows + 1
+        threads = 32 if SIMULATED else 256
+        configured(_clear, -(-count // threads), threads, stream)(room.marks, count)
+    configured(plain_rows if plain else general_rows, *shape)(*everything)
     if call.parts > 1 and grad.size > 0:
         shape = min(REST_BLOCKS, blocks), *shape[1:]
-        (plain_rest if plain else general_rest)[shape](*everything)
+        configured(plain_rest if plain else general_rest, *shape)(*everything)
 
 
 def _short(arrays: tuple[Any, ...], stream: Any) -> None:
     call: Call = arrays[4]
     threads = 32 if SIMULATED else 64 if call.classes > 32 else 128
     blocks = -(-call.rows // threads)
-    short_rows[blocks, threads, stream, threads * (call.classes | 1) * 8](*arrays)
+    room = threads * (call.classes | 1) * 8
+    configured(short_rows, blocks, threads, stream, room)(*arrays)
 
 
 @cuda.jit
@@ -176,8 +177,9 @@ def _clear(marks, count):
 
 
 def _room(parts: int, rows: int, stream: Any) -> Room:
-    """What was there for the last launch on this stream, or more."""
-    key = int(getattr(stream, "handle", 0) or 0) if not isinstance(stream, int) else stream
+    """What was there for the last launch on this stream of this device, or more."""
+    number = getattr(cuda.current_context().device, "id", 0)  # the simulator's device has none
+    key = number, 0 if SIMULATED else int(stream)
     room = _rooms.get(key)
     marks = 1 + rows + parts
     if room is None or room.states.size < parts * STATE or room.marks.size < marks:

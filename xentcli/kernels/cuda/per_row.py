@@ -6,9 +6,11 @@ What they read may lie anywhere: row o·inner + i is the element o·outer_step +
 from __future__ import annotations
 
 import math
-import warnings
 
 from numba import cuda, float64, int64
+
+from xentcli.kernels.cuda.formulas import lesser
+from xentcli.kernels.cuda.primitives import configured
 
 WARP = 32
 THREADS = 256
@@ -20,13 +22,6 @@ def over_rows(kernel, rows, stream):
     """A kernel, ready to be called for so many rows, at least one."""
     threads = min(THREADS, rows)
     return configured(kernel, min(GRID, math.ceil(rows / threads)), threads, stream)
-
-
-def configured(kernel, blocks, threads, stream):
-    """A kernel, ready to be called. That few blocks leave much of a device idle is no news."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return kernel[blocks, threads, stream]
 
 
 @cuda.jit
@@ -103,10 +98,10 @@ def block_sums(values, parts):
     high = cuda.shared.array(WARP, float64)
     low = cuda.shared.array(WARP, float64)
     lane = cuda.threadIdx.x
-    begin = cuda.blockIdx.x * BLOCK
+    begin = int64(cuda.blockIdx.x) * BLOCK
     total = 0.0
     lost = 0.0
-    for row in range(begin + lane, min(begin + BLOCK, values.shape[0]), WARP):
+    for row in range(begin + lane, lesser(begin + BLOCK, values.shape[0]), WARP):
         value = values[row]
         larger = total + value
         shadow = larger - total

@@ -13,6 +13,7 @@ Each has a twin in Python for Numba's simulator, where kernels run without a GPU
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numba
@@ -80,6 +81,13 @@ def _to_bfloat16(builder: Any, value: Any, finite: bool) -> Any:
 def kernel(registers: int) -> Any:
     """A decorator of kernels whose threads have at most so many registers each."""
     return cuda.jit if SIMULATED else cuda.jit(max_registers=registers)
+
+
+def configured(kernel, blocks, threads, stream, shared=0):
+    """A kernel, ready to be called. That few blocks leave much of a device idle is no news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kernel[blocks, threads, stream, shared]
 
 
 @intrinsic

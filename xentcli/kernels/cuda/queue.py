@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -12,9 +12,9 @@ from numba import cuda
 from numpy.lib.stride_tricks import as_strided
 
 from xentcli.dtypes import BF16, Array
-from xentcli.errors import UnavailableError
 from xentcli.kernels.cuda import per_row
 from xentcli.kernels.cuda.box import Box
+from xentcli.kernels.cuda.primitives import configured
 from xentcli.placed import Placed
 
 # What the kernels take for a kind of float: NumPy's arrays hold half types as their bits.
@@ -23,16 +23,8 @@ BITS = {np.dtype(np.float16): np.dtype(np.uint16), BF16: np.dtype(np.int16)}
 
 def on_device(number: int | None) -> AbstractContextManager[Any]:
     """Make a device the current one for a while; the one that is where nobody knows the number."""
-    _require_numba()
     context: AbstractContextManager[Any] = nullcontext() if number is None else cuda.gpus[number]
     return context
-
-
-@cache
-def _require_numba() -> None:
-    if not cuda.is_available():
-        what = "Numba cannot use the device that the logits are on"
-        raise UnavailableError("backend", what, "install xentcli[cuda12] or xentcli[cuda13]")
 
 
 @lru_cache(maxsize=8)
@@ -159,5 +151,5 @@ class Queue:
         """The sums of blocks of rows, and under each what it lost."""
         blocks = ceil(values.size / per_row.BLOCK)
         parts = self.room((2, blocks))
-        per_row.configured(per_row.block_sums, blocks, per_row.WARP, self.stream)(values, parts)
+        configured(per_row.block_sums, blocks, per_row.WARP, self.stream)(values, parts)
         return self.fetch(parts)

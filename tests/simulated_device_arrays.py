@@ -9,7 +9,8 @@ import pytest
 from helpers import assert_close
 from simulated import Stream, Tensor, complete
 
-from xentcli import cross_entropy, device, log_softmax, softmax
+import xentcli.device as of_devices
+from xentcli import cross_entropy, log_softmax, softmax
 from xentcli.dtypes import BF16, narrow, widen
 from xentcli.errors import (
     DataError,
@@ -238,8 +239,8 @@ def test_a_device_that_numba_cannot_use(monkeypatch):
     def missing(name, entries):
         raise UnavailableError("backend", "not here")
 
-    device._require_numba.cache_clear()
-    monkeypatch.setattr(device.kernels, "get", missing)
+    of_devices._require_numba.cache_clear()
+    monkeypatch.setattr(of_devices.kernels, "get", missing)
     with pytest.raises(UnavailableError, match="backend: not here"):
         softmax(Tensor(X))
 

@@ -39,6 +39,7 @@ LAYERS = [
 COMPILED = (
     "arithmetic",
     "cpu",
+    "cuda.limits",
     "exponential",
     "flow",
     "formulas",

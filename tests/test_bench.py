@@ -10,7 +10,7 @@ from cli import run
 
 from xentcli.bench import Plan, Result, measure, peers
 from xentcli.bench.case import Case, Data
-from xentcli.bench.export import COLUMNS, as_lines, as_markdown
+from xentcli.bench.export import COLUMNS, as_lines, as_markdown, cell
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
@@ -47,7 +47,7 @@ def test_exports_hold_the_same_figures(tmp_path):
     assert other["times_ours"] == pytest.approx(other["median_ms"] / mine["median_ms"])
     rows = list(csv.DictReader(io.StringIO(kinds["csv"].read_text())))
     assert [float(row["median_ms"]) for row in rows] == [mine["median_ms"], other["median_ms"]]
-    assert f"| xent | {mine['median_ms']:.1f} |" in kinds["markdown"].read_text()
+    assert f"| xent | {cell('median_ms', mine['median_ms'])} |" in kinds["markdown"].read_text()
 
 
 def test_an_export_may_be_standard_output():

@@ -1,0 +1,92 @@
+"""Kernels that only move device memory, the limit of every other one; and arrays to move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import cuda
+
+from xentcli.dtypes import Array
+
+THREADS = 256
+BLOCKS = 4096  # at most: they fill every device, and each has enough to do
+ASKED = 8  # numbers that a thread asks for before it needs the first
+
+
+@cuda.jit
+def sum_up(source, impossible, found):
+    """Read everything; the sum is stored only where it is a number that it cannot be."""
+    total = 0.0
+    step = cuda.gridsize(1)
+    i = cuda.grid(1)
+    while i + 7 * step < len(source):
+        a = source[i] + source[i + step]
+        b = source[i + 2 * step] + source[i + 3 * step]
+        c = source[i + 4 * step] + source[i + 5 * step]
+        d = source[i + 6 * step] + source[i + 7 * step]
+        total += (a + b) + (c + d)
+        i += 8 * step
+    while i < len(source):
+        total += source[i]
+        i += step
+    if total == impossible:
+        found[0] = total
+
+
+@cuda.jit
+def scale(target, factor):
+    """Read, multiply, write back."""
+    step = cuda.gridsize(1)
+    i = cuda.grid(1)
+    while i + 3 * step < len(target):
+        a, b = target[i], target[i + step]
+        c, d = target[i + 2 * step], target[i + 3 * step]
+        target[i], target[i + step] = a * factor, b * factor
+        target[i + 2 * step], target[i + 3 * step] = c * factor, d * factor
+        i += 4 * step
+    while i < len(target):
+        target[i] *= factor
+        i += step
+
+
+def _grid(count: int) -> tuple[int, int]:
+    return max(1, min(BLOCKS, count // (THREADS * ASKED))), THREADS
+
+
+def copy(source: Any, target: Any) -> None:
+    """The driver's copy from device memory to device memory."""
+    target.copy_to_device(source)
+
+
+def read(source: Any) -> None:
+    """Read float64 that are not negative."""
+    sum_up[_grid(len(source))](source, -1.0, source)
+
+
+def rewrite(target: Any) -> None:
+    """Read and write back."""
+    scale[_grid(len(target))](target, 1.0)
+
+
+def repeated(part: Array, first: int) -> Any:
+    """A device array of `first` entries along axis 0: those of the part, again and again."""
+    whole = cuda.device_array((first, *part.shape[1:]), part.dtype)
+    done = min(len(part), first)
+    whole[:done].copy_to_device(part[:done])
+    while done < first:  # twice as many each time
+        more = min(done, first - done)
+        whole[done : done + more].copy_to_device(whole[:more])
+        done += more
+    return whole
+
+
+def copied(array: Any) -> Any:
+    """A device array with the same content."""
+    other = cuda.device_array(tuple(array.shape), array.dtype)
+    other.copy_to_device(array)
+    return other
+
+
+def synchronize() -> None:
+    """Wait until the device has done everything."""
+    cuda.synchronize()

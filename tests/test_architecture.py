@@ -39,6 +39,7 @@ LAYERS = [
 COMPILED = (
     "arithmetic",
     "cpu",
+    "cuda.arrays",
     "cuda.limits",
     "exponential",
     "flow",

@@ -119,10 +119,6 @@ class Data:
             return cls(logits + fine, targets, weight)
         return cls(narrow(logits, dtype), targets, weight)
 
-    def buffer(self) -> Any:
-        """A copy of the logits, to write to."""
-        return self.logits.copy()
-
     def whole(self, case: Case) -> Data:
         """The part, repeated along axis 0 until the case is full."""
         if self.logits.shape == case.shape:

@@ -42,10 +42,10 @@ class DeviceLimits:
     """The copy is the driver's, from device memory to device memory."""
 
     def __init__(self, nbytes: int) -> None:
-        from xentcli.kernels.cuda import limits
+        from xentcli.kernels.cuda import arrays, limits
 
-        count = max(1, nbytes // 8)
-        self.source, self.target = (limits.repeated(np.ones(1), count) for _ in range(2))
+        count, one = max(1, nbytes // 8), np.ones(1)
+        self.source, self.target = (arrays.repeated(one, count).data for _ in range(2))
         self.nbytes = 8 * count
         self._kernels = limits
 

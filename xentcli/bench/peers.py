@@ -29,7 +29,7 @@ class CannotError(Exception):
 def ours(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """xent itself, into a buffer that is there already, as PyTorch keeps its memory."""
     backend, threads = machine
-    out = data.buffer() if case.gradient else None
+    out = data.logits.copy() if case.gradient else None
     logits = out if case.in_place else data.logits
     options = case.loss_options()
 
@@ -68,13 +68,12 @@ def _import(name: str) -> Any:
 
 
 def _tensor(torch: Any, array: Any) -> Any:
-    is_half = array.dtype == BF16
-    values = array.view(np.int16) if is_half else array
-    if isinstance(array, np.ndarray):
-        tensor = torch.from_numpy(values)
-    else:
-        tensor = torch.as_tensor(values, device="cuda")  # the same memory
-    return tensor.view(torch.bfloat16) if is_half else tensor
+    if not isinstance(array, np.ndarray):
+        tensor = torch.as_tensor(array.data, device="cuda")  # the same memory
+        return tensor.view(torch.bfloat16) if array.kind == BF16 else tensor
+    if array.dtype == BF16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _torch_loss(torch: Any, case: Case, data: Data) -> Callable[[Any], Any]:
@@ -143,7 +142,7 @@ def liger(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     function = _import("liger_kernel.transformers.functional").liger_cross_entropy
     t = _tensor(torch, data.targets)
     weight = None if data.weight is None else _tensor(torch, data.weight).float()
-    x, options = _tensor(torch, data.buffer() if case.gradient else data.logits), case.options
+    x, options = _tensor(torch, data.logits.copy() if case.gradient else data.logits), case.options
     names = {"label_smoothing": options.label_smoothing, "lse_square_scale": options.z_loss}
 
     def run() -> Answer:

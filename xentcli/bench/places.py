@@ -69,17 +69,17 @@ class Device:
 
     def __init__(self, machine: Machine) -> None:
         kernels.get(machine[0], 0)
-        from xentcli.kernels.cuda import limits
+        from xentcli.kernels.cuda import arrays
 
-        self.machine, self._memory = machine, limits
+        self.machine, self._arrays = machine, arrays
 
     def whole(self, case: Case, part: Data) -> Data:
         """Only the part is moved; the device repeats it."""
-        repeated, first = self._memory.repeated, case.shape[0]
+        repeated, first = self._arrays.repeated, case.shape[0]
         is_whole = first == len(part.logits)
         targets = repeated(part.targets, len(part.targets) if is_whole else first)
         weight = None if part.weight is None else repeated(part.weight, len(part.weight))
-        return DeviceData(repeated(part.logits, first), targets, weight)
+        return Data(repeated(part.logits, first), targets, weight)
 
     def limits(self, nbytes: int) -> Limits:
         """In buffers of their own."""
@@ -96,17 +96,7 @@ class Device:
 
         def both() -> Any:
             answer = run()
-            self._memory.synchronize()
+            self._arrays.synchronize()
             return answer
 
         return both
-
-
-class DeviceData(Data):
-    """The same with another way to copy."""
-
-    def buffer(self) -> Any:
-        """A copy of the logits."""
-        from xentcli.kernels.cuda.limits import copied
-
-        return copied(self.logits)

@@ -1,12 +1,10 @@
-"""Kernels that only move device memory, the limit of every other one; and arrays to move."""
+"""Kernels that only move device memory: the limit of every other one."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from numba import cuda
-
-from xentcli.dtypes import Array
 
 THREADS = 256
 BLOCKS = 4096  # at most: they fill every device, and each has enough to do
@@ -66,27 +64,3 @@ def read(source: Any) -> None:
 def rewrite(target: Any) -> None:
     """Read and write back."""
     scale[_grid(len(target))](target, 1.0)
-
-
-def repeated(part: Array, first: int) -> Any:
-    """A device array of `first` entries along axis 0: those of the part, again and again."""
-    whole = cuda.device_array((first, *part.shape[1:]), part.dtype)
-    done = min(len(part), first)
-    whole[:done].copy_to_device(part[:done])
-    while done < first:  # twice as many each time
-        more = min(done, first - done)
-        whole[done : done + more].copy_to_device(whole[:more])
-        done += more
-    return whole
-
-
-def copied(array: Any) -> Any:
-    """A device array with the same content."""
-    other = cuda.device_array(tuple(array.shape), array.dtype)
-    other.copy_to_device(array)
-    return other
-
-
-def synchronize() -> None:
-    """Wait until the device has done everything."""
-    cuda.synchronize()

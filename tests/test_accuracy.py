@@ -50,8 +50,8 @@ CASES = [
     ([5e-324, 0], 0, 0.6931471805599453, -0.5),
     ([-0.0, 0.0], 0, 0.6931471805599453, -0.5),
 ]
-if SIMULATED:  # one long row is enough there
-    CASES = [case for case in CASES if len(case[0]) < 60_000]
+if SIMULATED:  # a class takes half a millisecond there
+    CASES = [case for case in CASES if len(case[0]) <= 1000]
 
 
 @pytest.mark.parametrize(("row", "target", "loss", "grad"), CASES, ids=lambda v: str(v)[:24])
@@ -199,7 +199,7 @@ def search(seconds=60, rows=400, classes=70):
 def measure(backend, dtype):
     """The largest errors of loss, target entries and other entries over all strata."""
     worst = [0.0, 0.0, 0.0]
-    for x, y in strata():
+    for x, y in itertools.islice(strata(), 0, None, 3 if SIMULATED else 1):
         x = x.astype(dtype)
         r = cross_entropy(x, y, reduction="none", backend=backend)
         loss, grad = exactly(x, y, reduction="none")

@@ -23,9 +23,8 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The simulator's arrays have only NumPy's, and lie in the host's memory."""
-        found = getattr(self.data, "__cuda_array_interface__", None)
-        interface = dict(found or self.data.__array_interface__)
+        """Where the numbers lie."""
+        interface: dict[str, Any] = self.data.__cuda_array_interface__
         return interface | ({"typestr": "<V2"} if self.kind == BF16 else {})
 
     def __len__(self) -> int:

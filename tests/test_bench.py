@@ -209,7 +209,9 @@ def test_who_computes_on_a_device_only():
 
 
 def test_without_a_device_there_is_nothing_to_time():
-    done = run("bench", "--backend", "cuda", "--shape", "4,8", env={"CUDA_VISIBLE_DEVICES": ""})
+    done = run(
+        "bench", "-q", "--backend", "cuda", "--shape", "4,8", env={"CUDA_VISIBLE_DEVICES": ""}
+    )
     assert_error(done, 3, "--backend")
 
 

@@ -314,12 +314,10 @@ def arrays(quick):
 
 def used(dispatcher):
     """(name, registers, local and shared bytes) of everything that a kernel was compiled to."""
-    for signature in dispatcher.overloads:
-        numbers = [
-            getattr(dispatcher, f"get_{what}")(signature)
-            for what in ("regs_per_thread", "local_mem_per_thread", "shared_mem_per_block")
-        ]
-        yield dispatcher.py_func.__name__, *numbers
+    for kernel in dispatcher.overloads.values():
+        if hasattr(kernel, "regs_per_thread"):  # functions that kernels call have none
+            memory = kernel.local_mem_per_thread, kernel.shared_mem_per_block
+            yield dispatcher.py_func.__name__, kernel.regs_per_thread, *memory
 
 
 def compile_all(quick):

@@ -12,6 +12,7 @@ import gc
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -372,6 +373,8 @@ def timed(case, against, runs):
 
     result = measure(case, Plan(against, 2, runs, 0, ("cuda", None)), lambda text: None)
     mine, *others = result.rows()
+    if mine["why_not"]:
+        raise RuntimeError(f"{case.title()}: xent {mine['why_not']}")
     for row in others:
         if row["why_not"]:
             say(f"{case.title()}: {row['who']} {row['why_not']}")
@@ -392,6 +395,8 @@ def speed_of(found, classes, kind, nbytes, runs, compiled):
         ({"gradient": False}, ("torch", "liger")),
     ):
         mine, others, rates = timed(Case(shape, kind, **options), against, runs)
+        if mine["grad_ulp"] is not None:
+            found.within(mine["grad_ulp"], kind, f"{shape} gradient of the mean")
         share, words = (
             mine["of_the_limit"],
             "".join(
@@ -401,7 +406,6 @@ def speed_of(found, classes, kind, nbytes, runs, compiled):
             ),
         )
         cells.append(f"{mine['median_ms']:.3f} {mine['gb_per_s']:.0f} {share:.0%}{words}")
-        found.checks += 1
     moved = "/".join(f"{rates[name]:.0f}" for name in ("copy", "in place", "read"))
     say(f"{kind} {classes}: {' | '.join(cells)} | {moved}", True)
 
@@ -465,6 +469,7 @@ class Part:
             [sys.executable, str(Path(__file__)), "--part", name, *(["--quick"] if quick else [])],
             stdout=self.file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that what it has started ends with it
         )
 
     def end(self):
@@ -472,7 +477,7 @@ class Part:
         try:
             code = self.process.wait(max(1, self.start + SECONDS[self.name] - time.perf_counter()))
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             code = "out of time"
         self.file.seek(0)

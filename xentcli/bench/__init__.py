@@ -2,7 +2,8 @@
 
 All contestants and the limits take turns in every round, so that a machine that others use too
 slows all of them alike. What is reported are medians, the share of the time that moving the same
-bytes takes, and the largest error in units in the last place over some rows.
+bytes takes, and the largest error in units in the last place over some rows. With `cuda` all of
+it is in the memory of a device, and a time ends when the device has done everything.
 
 Variants of the CPU kernels that were tried, loss and gradient, float32, N·C = 2²⁷, 2 cores with
 AVX-512, a streaming copy of the same bytes 29 ms; medians of one hour, ±10 %. Failures are here

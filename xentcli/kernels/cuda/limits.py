@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import cuda
+from numba import config, cuda
 
 THREADS = 256
-BLOCKS = 4096  # at most: they fill every device, and each has enough to do
+BLOCKS = (1, 4096) if config.ENABLE_CUDASIM else (128, 4096)  # fewer do not fill a device
 ASKED = 8  # numbers that a thread asks for before it needs the first
 
 
@@ -48,7 +48,7 @@ def scale(target, factor):
 
 
 def _grid(count: int) -> tuple[int, int]:
-    return max(1, min(BLOCKS, count // (THREADS * ASKED))), THREADS
+    return max(BLOCKS[0], min(BLOCKS[1], count // (THREADS * ASKED))), THREADS
 
 
 def copy(source: Any, target: Any) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import config, cuda
+from numba import cuda
+from numba.core import config
 
 THREADS = 256
-BLOCKS = (1, 4096) if config.ENABLE_CUDASIM else (128, 4096)  # fewer do not fill a device
+BLOCKS = (1, 4096) if vars(config)["ENABLE_CUDASIM"] else (128, 4096)  # fewer do not fill a device
 ASKED = 8  # numbers that a thread asks for before it needs the first
 
 

@@ -4,17 +4,26 @@ import os
 
 import numpy as np
 import pytest
+from backends import BACKENDS
 from cli import LOGITS, TARGETS
 
 
 def pytest_configure(config):
     # Compiled kernels are kept with pytest's own cache, apart from the user's.
     os.environ["XENT_CACHE_DIR"] = str(config.cache.mkdir("kernels"))
+    config.addinivalue_line("markers", "backends: runs on every backend of tests/backends.py")
 
 
-@pytest.fixture(params=["numpy", "cpu"])
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "backend" in getattr(item, "fixturenames", ()):
+            item.add_marker("backends")
+
+
+@pytest.fixture(params=BACKENDS)
 def backend(request):
-    """Every backend that exists here."""
+    """Every backend that exists here, or that somebody asked for."""
     return request.param
 
 

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from backends import BACKENDS, SIMULATED, up_to
 from helpers import assert_ulps, exactly, largest_ulps, ulps
 
 from xentcli import cross_entropy
@@ -49,6 +50,8 @@ CASES = [
     ([5e-324, 0], 0, 0.6931471805599453, -0.5),
     ([-0.0, 0.0], 0, 0.6931471805599453, -0.5),
 ]
+if SIMULATED:  # a class takes half a millisecond there
+    CASES = [case for case in CASES if len(case[0]) <= 1000]
 
 
 @pytest.mark.parametrize(("row", "target", "loss", "grad"), CASES, ids=lambda v: str(v)[:24])
@@ -196,7 +199,7 @@ def search(seconds=60, rows=400, classes=70):
 def measure(backend, dtype):
     """The largest errors of loss, target entries and other entries over all strata."""
     worst = [0.0, 0.0, 0.0]
-    for x, y in strata():
+    for x, y in itertools.islice(strata(), 0, None, 3 if SIMULATED else 1):
         x = x.astype(dtype)
         r = cross_entropy(x, y, reduction="none", backend=backend)
         loss, grad = exactly(x, y, reduction="none")
@@ -305,7 +308,7 @@ def test_half_types_are_rounded_once(backend, name):
 
 
 def test_the_mean_of_many_losses(backend):
-    x = np.zeros((100_000, 2), dtype="f4")
+    x = np.zeros((up_to(100_000, 300), 2), dtype="f4")
     x[:, 0] = 2.25
     r = cross_entropy(x, np.zeros(len(x), int), backend=backend)
     one = cross_entropy(x[:1], [0], backend=backend)
@@ -326,6 +329,6 @@ if __name__ == "__main__":
     if "search" in sys.argv:
         search()
         sys.exit()
-    for name, kind in itertools.product(("numpy", "cpu"), ("f4", "f8")):
+    for name, kind in itertools.product(BACKENDS, ("f4", "f8")):
         figures = ", ".join(f"{error:.2f}" for error in measure(name, kind))
         print(f"{name} {kind}: loss, target, other: {figures} ULP")  # noqa: T201 (a script)

@@ -3,17 +3,23 @@
 import csv
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import run
+from cli import assert_error, environment, run
 
 from xentcli.bench import Plan, Result, measure, peers
+from xentcli.bench import case as cases
 from xentcli.bench.case import Case, Data
-from xentcli.bench.export import COLUMNS, as_lines, as_markdown
+from xentcli.bench.exact import Exact
+from xentcli.bench.export import COLUMNS, as_lines, as_markdown, cell
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
+COLUMN = {name: number for number, name in enumerate(COLUMNS)}
 SMALL = ("--shape", "40,70", "--runs", "2", "--against", "numpy")
 
 
@@ -47,7 +53,7 @@ def test_exports_hold_the_same_figures(tmp_path):
     assert other["times_ours"] == pytest.approx(other["median_ms"] / mine["median_ms"])
     rows = list(csv.DictReader(io.StringIO(kinds["csv"].read_text())))
     assert [float(row["median_ms"]) for row in rows] == [mine["median_ms"], other["median_ms"]]
-    assert f"| xent | {mine['median_ms']:.1f} |" in kinds["markdown"].read_text()
+    assert f"| xent | {cell('median_ms', mine['median_ms'])} |" in kinds["markdown"].read_text()
 
 
 def test_an_export_may_be_standard_output():
@@ -123,6 +129,90 @@ def test_the_same_seed_makes_the_same_data():
     assert a.logits.tobytes() == b.logits.tobytes() != c.logits.tobytes()
     rows = np.arange(0, 20, 8)
     assert (a.logits[rows].argmax(1) == a.targets[rows]).all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((29, 4)),
+        Case((29, 2, 3), class_axis=1, weighted=True, options=LossOptions(z_loss=0.1)),
+        Case((29, 4), probs=True, options=LossOptions(label_smoothing=0.1)),
+    ],
+    ids=Case.title,
+)
+def test_a_large_case_repeats_a_part_and_is_compared_with_all_of_it(monkeypatch, case):
+    monkeypatch.setattr(cases, "PART", 50)
+    part = Data.make(case)
+    data = part.whole(case)
+    assert len(part.logits) == max(8, 50 // (case.nbytes // 4 // 29))
+    assert data.logits.shape == case.shape
+    exact = Exact.of(case, part)
+    monkeypatch.setattr(cases, "PART", 1 << 20)
+    whole = Exact.of(case, data)
+    assert exact.loss == pytest.approx(whole.loss, rel=1e-14)
+    np.testing.assert_allclose(exact.grad, whole.grad, rtol=1e-13)
+    last = Data(data.logits[-1:], data.targets[-1:], None)
+    assert last.logits.tobytes() == part.logits[28 % len(part.logits)].tobytes()
+
+
+SIMULATOR = "from simulated import complete; complete(); from xentcli.cli import main; main()"
+
+
+def on_the_simulator(*arguments):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            SIMULATOR,
+            "bench",
+            "--backend",
+            "cuda",
+            "--warmup",
+            "0",
+            *arguments,
+        ],
+        env=environment(NUMBA_ENABLE_CUDASIM="1", PYTHONPATH=str(Path(__file__).parent)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--shape", "20,3", "--shape", "2,70", "--dtype", "bf16", "--in-place"],
+        ["--shape", "3,2,4", "--class-axis", "1", "--weighted", "--z-loss", "0.1"],
+        ["--shape", "4,8", "--loss-only", "--dtype", "f16"],
+    ],
+    ids=" ".join,
+)
+def test_everything_in_the_memory_of_a_device(arguments):
+    lines = on_the_simulator(*arguments, "--runs", "2", "--against", "numpy")
+    for line in (line for line in lines if line[0] == "xent"):
+        assert float(line[COLUMN["median_ms"]]) > 0
+        assert float(line[COLUMN["loss_ulp"]]) < 1
+        assert line[COLUMN["grad_ulp"]] == "-" or float(line[COLUMN["grad_ulp"]]) < 2
+    assert lines[-1][-1] == "is timed in the host's memory only"
+
+
+def test_on_a_device_others_take_part_that_compute_there():
+    lines = on_the_simulator("--shape", "4,8", "--runs", "1")
+    assert [line[0] for line in lines[2:]] == ["xent", "torch", "torch-compile", "liger"]
+
+
+def test_who_computes_on_a_device_only():
+    one = result_of(Case((4, 8)), "liger").contestants[1]
+    assert one.why_not == "computes on a device only"
+
+
+def test_without_a_device_there_is_nothing_to_time():
+    done = run(
+        "bench", "-q", "--backend", "cuda", "--shape", "4,8", env={"CUDA_VISIBLE_DEVICES": ""}
+    )
+    assert_error(done, 3, "--backend")
 
 
 def test_the_share_of_the_limit_counts_the_bytes():

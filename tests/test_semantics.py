@@ -5,6 +5,7 @@ import itertools
 import naive
 import numpy as np
 import pytest
+from backends import up_to
 from helpers import assert_close, assert_same_bits
 
 from xentcli import cross_entropy, log_softmax, softmax
@@ -100,7 +101,7 @@ def test_gradient_is_the_central_difference_of_the_loss(backend, option):
 
     grad = cross_entropy(X, Y, backend=backend, softcap=6.0, **option).grad
     step = 1e-5
-    for i, c in itertools.product(range(N), range(C)):
+    for i, c in itertools.product(range(up_to(N, 2)), range(C)):
         shift = np.zeros_like(X)
         shift[i, c] = step
         difference = (loss(X + shift) - loss(X - shift)) / (2 * step)

@@ -7,6 +7,7 @@ import mpmath
 import naive
 import numpy as np
 import pytest
+from backends import BACKENDS, up_to
 from helpers import DIGITS, exactly, ulps
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,7 +60,7 @@ def bits_of(values, name):
         return narrow(values, NAMES[name]).view(BITS[name]).tolist()
 
 
-EXAMPLES = st.tuples(rows(), st.sampled_from(["numpy", "cpu"]))
+EXAMPLES = st.tuples(rows(), st.sampled_from(BACKENDS))
 
 
 def row_of(name, bits):
@@ -129,7 +130,8 @@ def assert_exact(values, target, found):
         assert ulps(g, e, kind) <= limits[2], f"probability {c} is {g}, exactly {e}"
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@pytest.mark.backends
+@settings(max_examples=up_to(60, 15), deadline=None, derandomize=True)
 @given(EXAMPLES)
 def test_a_row_of_any_bits_is_exact_or_as_promised(example):
     check(example)

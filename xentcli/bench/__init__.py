@@ -2,7 +2,8 @@
 
 All contestants and the limits take turns in every round, so that a machine that others use too
 slows all of them alike. What is reported are medians, the share of the time that moving the same
-bytes takes, and the largest error in units in the last place over some rows.
+bytes takes, and the largest error in units in the last place over some rows. With `cuda` all of
+it is in the memory of a device, and a time ends when the device has done everything.
 
 Variants of the CPU kernels that were tried, loss and gradient, float32, N·C = 2²⁷, 2 cores with
 AVX-512, a streaming copy of the same bytes 29 ms; medians of one hour, ±10 %. Failures are here
@@ -64,23 +65,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from xentcli.bench.case import Case, Data, rows_of
-from xentcli.bench.limits import Limits
-from xentcli.bench.peers import PEERS, Answer, CannotError, Machine, ours
-from xentcli.dtypes import BF16, Array, name_of
+from xentcli.bench.case import Case, Data
+from xentcli.bench.exact import Exact
+from xentcli.bench.peers import DEVICE_PEERS, PEERS, Answer, CannotError, Machine, ours
+from xentcli.bench.places import Place, place_of
 from xentcli.errors import OptionError
-from xentcli.loss import cross_entropy
-
-# Bits of the mantissa, exponent of the smallest number.
-FORMATS = {
-    "float16": (10, -24),
-    "bfloat16": (7, -133),
-    "float32": (23, -149),
-    "float64": (52, -1074),
-}
-ROWS = 64  # that are compared with the reference
 
 
 @dataclass
@@ -155,27 +144,29 @@ class Plan:
     machine: Machine = ("cpu", None)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.against if name not in PEERS]
+        names = dict.fromkeys([*PEERS, *DEVICE_PEERS])
+        unknown = [name for name in self.against if name not in names]
         if unknown:
-            known = ", ".join(PEERS)
+            known = ", ".join(names)
             raise OptionError("against", f"{unknown[0]!r} is not known", f"one of {known}")
 
 
 def measure(case: Case, plan: Plan, tell: Callable[[str], None]) -> Result:
     """Check, warm up and time everybody; `tell` hears what is going on."""
-    data = Data.make(case, plan.seed)
-    limits = Limits(case.nbytes, plan.machine[1])
-    exact = Exact.of(case, data)
+    place = place_of(plan.machine)
+    part = Data.make(case, plan.seed)
+    exact = Exact.of(case, part)
+    data, limits = place.whole(case, part), place.limits(case.nbytes)
     timed: dict[str, Callable[[], object]] = dict(limits.functions())
     contestants = []
     for name in ("xent", *plan.against):
         tell(f"{name}: first run and check")
         one = Contestant(name)
         contestants.append(one)
-        run = _prepared(one, case, data, plan.machine, exact)
+        run = _prepared(one, case, data, place, exact)
         if run is not None:
             timed[name] = run
-    seconds = _rounds(timed, plan, tell)
+    seconds = _rounds({name: place.awaited(run) for name, run in timed.items()}, plan, tell)
     for one in contestants:
         one.seconds = seconds.get(one.name, [])
     found = {name: seconds[name] for name in limits.functions()}
@@ -183,12 +174,12 @@ def measure(case: Case, plan: Plan, tell: Callable[[str], None]) -> Result:
 
 
 def _prepared(
-    one: Contestant, case: Case, data: Data, machine: Machine, exact: Exact
+    one: Contestant, case: Case, data: Data, place: Place, exact: Exact
 ) -> Callable[[], Answer] | None:
     """Let a contestant answer once, and compare."""
-    contestant = ours if one.name == "xent" else PEERS[one.name]
     try:
-        run = contestant(case, data, machine)
+        contestant = ours if one.name == "xent" else place.peer(one.name)
+        run = contestant(case, data, place.machine)
         loss, grad = run()
         one.loss_ulp, one.grad_ulp = exact.errors(case, loss, grad)
     except CannotError as reason:
@@ -216,84 +207,3 @@ def _rounds(
             if round_ >= plan.warmup:
                 seconds[name].append(taken)
     return seconds
-
-
-@dataclass(frozen=True)
-class Exact:
-    """The loss, and the gradient of some rows, by the reference in float64."""
-
-    loss: float
-    rows: Array
-    grad: Array
-
-    @classmethod
-    def of(cls, case: Case, data: Data) -> Exact:
-        """The loss needs all rows, the gradient only its own and the denominator."""
-        options = case.loss_options()
-        everything = cross_entropy(
-            data.logits,
-            data.targets,
-            weight=data.weight,
-            class_axis=case.class_axis,
-            backend="numpy",
-            grad=False,
-            **options,
-        )
-        rows, logits, targets = data.some_rows(case, ROWS)
-        n = case.layout.rows
-        total = float(n)
-        if data.weight is not None and not case.probs:
-            total = float(data.weight[data.targets].sum())
-            # the z-loss is divided by the rows, everything else by their weights
-            options["z_loss"] *= total / n
-        some = cross_entropy(
-            logits, targets, weight=data.weight, normalizer=total, backend="numpy", **options
-        )
-        return cls(float(everything.loss), rows, some.grad)
-
-    def errors(self, case: Case, loss: float, grad: Any) -> tuple[float, float | None]:
-        """In units in the last place: of float32 for the loss of halves, else of the logits."""
-        kind = "f8" if case.dtype == "f64" else "f4"
-        loss_ulp = abs(loss - self.loss) / float(np.spacing(np.array(self.loss, kind)))
-        if grad is None:
-            return loss_ulp, None
-        theirs = self._theirs(case, grad)
-        ulp = _spacing(self.grad, name_of_grad(grad))
-        return loss_ulp, float(np.max(np.abs(theirs - self.grad) / ulp))
-
-    def is_wrong(self, case: Case, loss: float, grad: Any) -> bool:
-        """Whether an answer is another one, and not an inexact one."""
-        rough = 0.05 if case.dtype in ("f16", "bf16") else 1e-3
-        if not abs(loss - self.loss) <= rough * max(1.0, abs(self.loss)):
-            return True
-        if grad is None:
-            return False
-        worst = float(np.max(np.abs(self._theirs(case, grad) - self.grad)))
-        return not worst <= rough * float(np.max(np.abs(self.grad)))
-
-    def _theirs(self, case: Case, grad: Any) -> Array:
-        return rows_of(as_numpy(grad), case, self.rows)
-
-
-def as_numpy(grad: Any) -> Array:
-    """An array of NumPy, PyTorch or JAX as NumPy's."""
-    if hasattr(grad, "detach"):
-        grad = grad.detach()
-        if str(grad.dtype) == "torch.bfloat16":
-            return grad.float().numpy()  # type: ignore[no-any-return] # PyTorch is not known here
-    array = np.asarray(grad)
-    return array if array.dtype == BF16 or array.dtype.kind == "f" else array.astype(np.float32)
-
-
-def name_of_grad(grad: Any) -> str:
-    """The kind of an array, also of PyTorch's bfloat16."""
-    if "bfloat16" in str(getattr(grad, "dtype", "")):
-        return "bfloat16"
-    return name_of(as_numpy(grad).dtype)
-
-
-def _spacing(values: Array, name: str) -> Array:
-    """One unit in the last place of numbers of that kind."""
-    digits, smallest = FORMATS[name]
-    exponents = np.frexp(values)[1] - 1.0
-    return np.exp2(np.maximum(exponents - digits, smallest))

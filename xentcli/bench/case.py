@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from xentcli.options import LossOptions
 
 OPTIONS = ("label_smoothing", "temperature", "softcap", "z_loss")
 LARGEST = 1 << 36  # bytes: a slip of the finger shall not ask for a terabyte
+PART = 1 << 22  # logits that are made, and computed exactly; a larger case repeats them
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ class Case:
         """Bytes that have to be read and written: logits, probabilities, gradient."""
         return self.nbytes * (1 + self.probs + self.gradient)
 
+    def part(self) -> Case:
+        """The case along axis 0 as far as its data are made."""
+        if self.class_axis % len(self.shape) == 0:
+            return self
+        rest = int(np.prod(self.shape[1:], dtype=float))
+        return replace(self, shape=(min(self.shape[0], max(8, PART // rest)), *self.shape[1:]))
+
     def title(self) -> str:
         """The case in words."""
         parts = [
@@ -83,17 +91,18 @@ class Case:
 class Data:
     """Arrays for a case: normal logits of width 4, one row in eight nearly certain of its target.
 
-    float16 and bfloat16 gradients are in the logits' kind, as in training.
+    float16 and bfloat16 gradients are in the logits' kind, as in training. NumPy's arrays, or
+    arrays in device memory.
     """
 
-    logits: Array
-    targets: Array
-    weight: Array | None
+    logits: Any
+    targets: Any
+    weight: Any
 
     @classmethod
     def make(cls, case: Case, seed: int = 0) -> Data:
-        """The same numbers for the same seed."""
-        rng = np.random.default_rng(seed)
+        """The part of a case; the same numbers for the same seed."""
+        rng, case = np.random.default_rng(seed), case.part()
         layout, dtype = case.layout, NAMES[case.dtype]
         logits = rng.standard_normal(case.shape, dtype=np.float32)
         logits *= 4
@@ -110,19 +119,37 @@ class Data:
             return cls(logits + fine, targets, weight)
         return cls(narrow(logits, dtype), targets, weight)
 
+    def whole(self, case: Case) -> Data:
+        """The part, repeated along axis 0 until the case is full."""
+        if self.logits.shape == case.shape:
+            return self
+        first, again = case.shape[0], -(-case.shape[0] // len(self.logits))
+        logits, targets = (
+            np.concatenate([array] * again)[:first] for array in (self.logits, self.targets)
+        )
+        return Data(logits, targets, self.weight)
+
+    def counts(self, case: Case) -> Array:
+        """How often each row of the part comes."""
+        own = case.part().layout
+        whole, more = divmod(case.layout.rows, own.rows)
+        return (whole + (np.arange(own.rows) < more)).reshape(own.row_shape)
+
     def some_rows(self, case: Case, count: int) -> tuple[Array, Array, Array]:
-        """The numbers of some rows, the first among them; their logits and targets."""
+        """The numbers of some of the case's rows; their logits and targets."""
         rows = np.unique(np.linspace(0, case.layout.rows - 1, count).astype(np.int64))
-        targets = self.targets.reshape(-1)[rows] if not case.probs else None
-        picked = rows_of(self.logits, case, rows)
-        return rows, picked, targets if targets is not None else rows_of(self.targets, case, rows)
+        part = rows % case.part().layout.rows
+        picked = rows_of(self.logits, case, part)
+        if case.probs:
+            return rows, picked, rows_of(self.targets, case, part)
+        return rows, picked, self.targets.reshape(-1)[part]
 
 
 def rows_of(array: Array, case: Case, rows: Array) -> Array:
     """Some rows of an array of the case's shape, as float64 (rows, C)."""
-    outer, _, inner = case.layout.box
+    inner = case.layout.box[2]
     o, i = np.divmod(rows, inner)
-    boxed = array.reshape(outer, case.layout.classes, inner)
+    boxed = array.reshape(-1, case.layout.classes, inner)
     return widen(boxed[o, :, i], NAMES["f64"])
 
 

@@ -29,16 +29,19 @@ COLUMNS = {
 def cell(name: str, value: Any) -> str:
     """A number as the tables show it.
 
-    >>> cell("of_the_limit", 0.567), cell("median_ms", None)
-    ('57%', '')
+    >>> cell("of_the_limit", 0.567), cell("median_ms", None), cell("min_ms", 0.56789)
+    ('57%', '', '0.568')
     """
+    if name.endswith("_ms") and value is not None and value < 10:
+        return f"{value:.3f}"
     return "" if value is None else COLUMNS[name][1].format(value)
 
 
 def limits_words(result: Result) -> str:
     """What the machine can do, in words."""
     rates = ", ".join(f"{name} {rate / 1e9:.1f}" for name, rate in result.rates().items())
-    return f"limit: {result.limit() * 1e3:.1f} ms; GB/s of moving as many bytes: {rates}"
+    limit = cell("median_ms", result.limit() * 1e3)
+    return f"limit: {limit} ms; GB/s of moving as many bytes: {rates}"
 
 
 def as_json(results: Sequence[Result]) -> str:

@@ -1,14 +1,24 @@
-"""What this machine can do with as many bytes: copy past the caches, read, read and write back."""
+"""What a machine can do with as many bytes: copy, read, read and write back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 
-class Limits:
+class Limits(Protocol):
     """Timed by the same clock in the same rounds as the contestants."""
+
+    nbytes: int
+
+    def functions(self) -> dict[str, Callable[[], None]]:
+        """What is timed, by name: "copy", "read", "in place"."""
+
+
+class HostLimits:
+    """The copy goes past the caches."""
 
     def __init__(self, nbytes: int, threads: int | None) -> None:
         from xentcli.kernels.limits import MemoryKernels
@@ -27,6 +37,23 @@ class Limits:
             "in place": lambda: self._kernels.rewrite(target),
         }
 
-    def rate(self, name: str, seconds: float) -> float:
-        """Bytes per second that were moved."""
-        return self.nbytes * (1 if name == "read" else 2) / seconds
+
+class DeviceLimits:
+    """The copy is the driver's, from device memory to device memory."""
+
+    def __init__(self, nbytes: int) -> None:
+        from xentcli.kernels.cuda import arrays, limits
+
+        count, one = max(1, nbytes // 8), np.ones(1)
+        self.source, self.target = (arrays.repeated(one, count).data for _ in range(2))
+        self.nbytes = 8 * count
+        self._kernels = limits
+
+    def functions(self) -> dict[str, Callable[[], None]]:
+        """What is timed, by name."""
+        source, target = self.source, self.target
+        return {
+            "copy": lambda: self._kernels.copy(source, target),
+            "read": lambda: self._kernels.read(source),
+            "in place": lambda: self._kernels.rewrite(target),
+        }

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xentcli.bench.case import OPTIONS, Case, Data
-from xentcli.dtypes import BF16, NAMES, Array, widen
+from xentcli.dtypes import BF16, NAMES, widen
 from xentcli.loss import cross_entropy
 
 Answer = tuple[float, Any]
@@ -28,9 +29,7 @@ class CannotError(Exception):
 def ours(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """xent itself, into a buffer that is there already, as PyTorch keeps its memory."""
     backend, threads = machine
-    out = None
-    if case.gradient:
-        out = data.logits.copy() if case.in_place else np.zeros_like(data.logits)
+    out = data.logits.copy() if case.gradient else None
     logits = out if case.in_place else data.logits
     options = case.loss_options()
 
@@ -63,12 +62,15 @@ def _needs(case: Case, *, options: tuple[str, ...] = (), axis: bool = True) -> N
 
 
 def _import(name: str) -> Any:
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
         raise CannotError("is not installed")
     return importlib.import_module(name)
 
 
-def _tensor(torch: Any, array: Array) -> Any:
+def _tensor(torch: Any, array: Any) -> Any:
+    if not isinstance(array, np.ndarray):
+        tensor = torch.as_tensor(array.data, device="cuda")  # the same memory
+        return tensor.view(torch.bfloat16) if array.kind == BF16 else tensor
     if array.dtype == BF16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -77,8 +79,8 @@ def _tensor(torch: Any, array: Array) -> Any:
 def _torch_loss(torch: Any, case: Case, data: Data) -> Callable[[Any], Any]:
     x = _tensor(torch, data.logits)
     targets = _tensor(torch, data.targets).to(x.dtype) if case.probs else None
-    t = targets if targets is not None else torch.from_numpy(data.targets)
-    weight = None if data.weight is None else torch.from_numpy(data.weight).to(x.dtype)
+    t = targets if targets is not None else _tensor(torch, data.targets)
+    weight = None if data.weight is None else _tensor(torch, data.weight).to(x.dtype)
     options, axis = case.options, case.layout.class_axis
     if axis != 1 and len(case.shape) != 2:
         raise CannotError("wants the classes on axis 1")
@@ -126,6 +128,32 @@ def torch_eager(case: Case, data: Data, machine: Machine) -> Callable[[], Answer
 def torch_compiled(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """The same through `torch.compile`."""
     return _torch(case, data, machine, compiled=True)
+
+
+def liger(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
+    """Liger's kernel. It always puts the gradient over the logits, so in a buffer of its own, and
+    without the time of a copy that would keep them."""
+    torch = _import("torch")
+    _needs(
+        replace(case, in_place=False), options=("label_smoothing", "softcap", "z_loss"), axis=False
+    )
+    if case.probs:
+        raise CannotError("is asked for an index target only")
+    function = _import("liger_kernel.transformers.functional").liger_cross_entropy
+    t = _tensor(torch, data.targets)
+    weight = None if data.weight is None else _tensor(torch, data.weight).float()
+    x, options = _tensor(torch, data.logits.copy() if case.gradient else data.logits), case.options
+    names = {"label_smoothing": options.label_smoothing, "lse_square_scale": options.z_loss}
+
+    def run() -> Answer:
+        leaf = x.detach().requires_grad_(case.gradient)
+        value = function(leaf, t, weight=weight, softcap=options.softcap, **names)
+        value = value[0] if isinstance(value, tuple) else value
+        # not backward(), which would keep a copy of the gradient
+        grad = torch.autograd.grad(value, leaf)[0] if case.gradient else None
+        return float(value.detach()), grad
+
+    return run
 
 
 def jax_jit(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
@@ -199,7 +227,7 @@ def scipy_softmax(case: Case, data: Data, machine: Machine) -> Callable[[], Answ
     _needs(case, axis=False)
     if case.probs or case.weighted:
         raise CannotError("is asked for an index target only")
-    special = _import("scipy.special") if importlib.util.find_spec("scipy") else _import("scipy")
+    special = _import("scipy.special")
     x = widen(data.logits, NAMES["f32"]) if case.dtype in ("f16", "bf16") else data.logits
     rows = np.arange(len(x))
 
@@ -221,9 +249,7 @@ def sklearn_half(case: Case, data: Data, machine: Machine) -> Callable[[], Answe
     _needs(case, axis=False)
     if case.probs or case.weighted or case.dtype not in ("f32", "f64"):
         raise CannotError("is asked for float32 or float64 and an index target only")
-    if importlib.util.find_spec("sklearn") is None:
-        raise CannotError("is not installed")
-    module = importlib.import_module("sklearn._loss")
+    module = _import("sklearn._loss")
     half = module.HalfMultinomialLoss(n_classes=case.layout.classes)
     y, threads = data.targets.astype(data.logits.dtype), machine[1] or _processors()
 
@@ -251,4 +277,9 @@ PEERS: dict[str, Contestant] = {
     "numpy": numpy_plain,
     "scipy": scipy_softmax,
     "sklearn": sklearn_half,
+}
+DEVICE_PEERS: dict[str, Contestant] = {
+    "torch": torch_eager,
+    "torch-compile": torch_compiled,
+    "liger": liger,
 }

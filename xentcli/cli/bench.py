@@ -10,7 +10,9 @@ from xentcli.cli.console import emit, say, show, status, stdout_is_terminal
 from xentcli.cli.params import PATH, common_options, loss_option, option, together
 
 NAMES = ("torch", "torch-compile", "jax", "numpy", "scipy", "sklearn")
+ON_A_DEVICE = ("torch", "torch-compile", "liger")
 DEFAULT_SHAPES = ((16384, 1000), (512, 32768), (128, 131072))
+SHAPES_ON_A_DEVICE = ((131072, 4096), (16384, 32768), (4096, 131072))
 
 
 def _shape(
@@ -29,7 +31,8 @@ case_options = together(
         metavar="N,C[,…]",
         multiple=True,
         callback=_shape,
-        help="Of the logits; may be repeated. [default: 2²⁴ logits of 1000, 32768, 131072 classes]",
+        help="Of the logits; may be repeated. [default: 2²⁴ logits of 1000, 32768, 131072 classes; "
+        "on a device 2²⁹ of 4096, 32768, 131072]",
     ),
     option(
         "--dtype",
@@ -49,7 +52,7 @@ case_options = together(
 run_options = together(
     option(
         "--against",
-        type=click.Choice([*NAMES, "all", "none"]),
+        type=click.Choice([*NAMES, "liger", "all", "none"]),
         multiple=True,
         default=("all",),
         show_default=True,
@@ -60,10 +63,10 @@ run_options = together(
     option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the data."),
     option(
         "--backend",
-        type=click.Choice(["numpy", "cpu"]),
+        type=click.Choice(["numpy", "cpu", "cuda"]),
         default="cpu",
         show_default=True,
-        help="Of xent.",
+        help="Of xent; cuda: everything in the memory of a device.",
     ),
     option("-t", "--threads", type=click.IntRange(1), metavar="N", help="Of everybody who asks."),
     *(
@@ -92,7 +95,7 @@ def bench(**given: Any) -> None:
     from xentcli.formats.outputs import Outputs
 
     threads = given["threads"]
-    against = _against(given["against"])
+    against = _against(given["against"], given["backend"])
     plan = Plan(against, given["warmup"], given["runs"], given["seed"], (given["backend"], threads))
     kinds = {kind: given[f"export_{kind}"] for kind in ("json", "csv", "markdown")}
     with Outputs() as outputs:
@@ -108,10 +111,11 @@ def bench(**given: Any) -> None:
             sink.write(getattr(export, f"as_{kind}")(results).encode())
 
 
-def _against(names: tuple[str, ...]) -> tuple[str, ...]:
+def _against(names: tuple[str, ...], backend: str) -> tuple[str, ...]:
     if "none" in names:
         return ()
-    return NAMES if "all" in names else tuple(dict.fromkeys(names))
+    everybody = ON_A_DEVICE if backend == "cuda" else NAMES
+    return everybody if "all" in names else tuple(dict.fromkeys(names))
 
 
 def _cases(given: dict[str, Any]) -> list[Any]:
@@ -121,6 +125,7 @@ def _cases(given: dict[str, Any]) -> list[Any]:
     names = ("label_smoothing", "temperature", "softcap", "z_loss")
     options = LossOptions(**{name: given[name] for name in names})
     flags = {name: given[name] for name in ("weighted", "probs", "in_place")}
+    shapes = SHAPES_ON_A_DEVICE if given["backend"] == "cuda" else DEFAULT_SHAPES
     return [
         Case(
             shape,
@@ -130,7 +135,7 @@ def _cases(given: dict[str, Any]) -> list[Any]:
             gradient=not given["loss_only"],
             **flags,
         )
-        for shape in given["shapes"] or DEFAULT_SHAPES
+        for shape in given["shapes"] or shapes
     ]
 
 

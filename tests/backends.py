@@ -1,0 +1,18 @@
+"""Which backends the tests run on, and how much of each on the CUDA simulator.
+
+    XENT_TEST_BACKENDS=cuda pytest -m backends
+
+runs whatever can be asked of any backend on a device; with NUMBA_ENABLE_CUDASIM=1 on the
+simulator, where each CUDA thread is one of Python: long rows are shorter there, many rows fewer,
+and the examples of a property fewer. `test_cuda_suite.py` does so.
+"""
+
+import os
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+BACKENDS = tuple(os.environ.get("XENT_TEST_BACKENDS", "numpy,cpu").split(","))
+
+
+def up_to(count, simulated):
+    """A size, and at most how much of it on the simulator."""
+    return min(count, simulated) if SIMULATED else count

@@ -1,0 +1,26 @@
+"""The script for a machine with a device, on the simulator: nobody shall find it broken there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parent / "gpu.py"
+
+
+def test_all_parts_run_and_the_table_comes_last():
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick"],
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
+    table = done.stdout.rpartition("=" * 80)[2]
+    for words in ("device: simulator", "compiled kernels: ", "real sizes: ", "arrays: ", "speed: "):
+        assert words in table
+    assert " passed" in table.partition("suite on the device: ")[2].splitlines()[0]
+    assert len(table.splitlines()) <= 60
+    assert table.splitlines()[-1] == "everything passed"

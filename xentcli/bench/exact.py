@@ -1,0 +1,112 @@
+"""What the answer to a case is, and how far an answer is from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xentcli.bench.case import Case, Data, rows_of
+from xentcli.dtypes import BF16, NAMES, Array, name_of, widen
+from xentcli.loss import cross_entropy
+
+# Bits of the mantissa, exponent of the smallest number.
+FORMATS = {
+    "float16": (10, -24),
+    "bfloat16": (7, -133),
+    "float32": (23, -149),
+    "float64": (52, -1074),
+}
+ROWS = 64  # that are compared with the reference
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The loss, and the gradient of some rows, by the reference in float64."""
+
+    loss: float
+    rows: Array
+    grad: Array
+
+    @classmethod
+    def of(cls, case: Case, data: Data) -> Exact:
+        """The loss needs all rows, the gradient only its own and the denominator."""
+        options, counts = case.loss_options(), data.counts(case)
+        everything = cross_entropy(
+            data.logits,
+            data.targets,
+            weight=data.weight,
+            sample_weight=counts,
+            class_axis=case.class_axis,
+            backend="numpy",
+            grad=False,
+            **options,
+        )
+        rows, logits, targets = data.some_rows(case, ROWS)
+        n = case.layout.rows
+        total = float(n)
+        if data.weight is not None and not case.probs:
+            total = float((data.weight[data.targets] * counts).sum())
+            # the z-loss is divided by the rows, everything else by their weights
+            options["z_loss"] *= total / n
+        some = cross_entropy(
+            logits, targets, weight=data.weight, normalizer=total, backend="numpy", **options
+        )
+        return cls(float(everything.loss), rows, np.asarray(some.grad))
+
+    def errors(self, case: Case, loss: float, grad: Any) -> tuple[float, float | None]:
+        """In units in the last place: of float32 for the loss of halves, else of the logits."""
+        kind = "f8" if case.dtype == "f64" else "f4"
+        loss_ulp = abs(loss - self.loss) / float(np.spacing(np.array(self.loss, kind)))
+        if grad is None:
+            return loss_ulp, None
+        theirs = self._theirs(case, grad)
+        ulp = _spacing(self.grad, name_of_grad(grad))
+        return loss_ulp, float(np.max(np.abs(theirs - self.grad) / ulp))
+
+    def is_wrong(self, case: Case, loss: float, grad: Any) -> bool:
+        """Whether an answer is another one, and not an inexact one."""
+        rough = 0.05 if case.dtype in ("f16", "bf16") else 1e-3
+        if not abs(loss - self.loss) <= rough * max(1.0, abs(self.loss)):
+            return True
+        if grad is None:
+            return False
+        worst = float(np.max(np.abs(self._theirs(case, grad) - self.grad)))
+        return not worst <= rough * float(np.max(np.abs(self.grad)))
+
+    def _theirs(self, case: Case, grad: Any) -> Array:
+        if case.layout.box[2] == 1 and not isinstance(grad, np.ndarray):
+            # from a device only what is compared
+            lines = grad.reshape(case.layout.rows, case.layout.classes)
+            return np.stack(
+                [widen(as_numpy(lines[row]), NAMES["f64"]) for row in self.rows.tolist()]
+            )
+        return rows_of(as_numpy(grad), case, self.rows)
+
+
+def as_numpy(grad: Any) -> Array:
+    """An array of NumPy, PyTorch or JAX, in device memory or not, as NumPy's."""
+    if hasattr(grad, "copy_to_host"):
+        grad = grad.copy_to_host()
+    if hasattr(grad, "detach"):
+        grad = grad.detach().cpu()
+        if str(grad.dtype) == "torch.bfloat16":
+            return grad.float().numpy()  # type: ignore[no-any-return] # PyTorch is not known here
+    array = np.asarray(grad)
+    return array if array.dtype == BF16 or array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def name_of_grad(grad: Any) -> str:
+    """The kind of an array, also of PyTorch's bfloat16."""
+    name = str(getattr(grad, "dtype", "")).removeprefix("torch.")
+    if "bfloat16" in name:
+        return "bfloat16"
+    return name if name in FORMATS else name_of(as_numpy(grad).dtype)
+
+
+def _spacing(values: Array, name: str) -> Array:
+    """One unit in the last place of numbers of that kind."""
+    digits, smallest = FORMATS[name]
+    exponents = np.frexp(values)[1] - 1.0
+    return np.exp2(np.maximum(exponents - digits, smallest))

@@ -71,6 +71,7 @@ class Device:
         kernels.get(machine[0], 0)
         from xentcli.kernels.cuda import arrays
 
+        arrays.require_memory()
         self.machine, self._arrays = machine, arrays
 
     def whole(self, case: Case, part: Data) -> Data:

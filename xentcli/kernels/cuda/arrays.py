@@ -8,6 +8,15 @@ import numpy as np
 from numba import cuda
 
 from xentcli.dtypes import BF16, Array
+from xentcli.errors import UnavailableError
+from xentcli.kernels.devices import INSTEAD
+
+
+def require_memory() -> None:
+    """An error on the simulator, whose arrays cannot be handed to anybody."""
+    if not hasattr(cuda, "as_cuda_array"):
+        what = "the simulator runs kernels and has no memory that others could compute in"
+        raise UnavailableError("backend", what, INSTEAD)
 
 
 class DeviceArray:

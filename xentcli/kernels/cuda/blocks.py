@@ -51,10 +51,17 @@ class Spot(NamedTuple):
 
 
 @device
-def spot_of(unit, targets, call):
-    """The part with that number; all rows of a block together are one unit."""
-    row = unit // call.parts * cuda.blockDim.y + cuda.threadIdx.y
-    part = unit % call.parts
+def own_place(call):
+    """The rows and the part of this block: with several parts, these are neighbouring blocks."""
+    if call.parts == 1:
+        return int64(cuda.blockIdx.x) * cuda.blockDim.y, int64(0)
+    return int64(cuda.blockIdx.z) * cuda.gridDim.y + cuda.blockIdx.y, int64(cuda.blockIdx.x)
+
+
+@device
+def spot_of(first_row, part, targets, call):
+    """What this thread works at, in a block that has some rows from that one on, or a part."""
+    row = first_row + cuda.threadIdx.y
     begin = part * call.size
     count = lesser(call.size, call.classes - begin)
     y = int64(0)
@@ -64,7 +71,7 @@ def spot_of(unit, targets, call):
         y = int64(targets[row])
     if y < 0:
         count = int64(0)
-    first = cuda.threadIdx.y * cuda.blockDim.x
+    first = int64(cuda.threadIdx.y) * cuda.blockDim.x
     return Spot(
         row,
         part,
@@ -76,6 +83,13 @@ def spot_of(unit, targets, call):
         first,
         int64(cuda.threadIdx.y),
     )
+
+
+@device
+def left_over(marks, i, targets, call):
+    """The part that is number i on the list of those left over."""
+    unit = marks[1 + call.rows + i]
+    return spot_of(unit // call.parts, unit % call.parts, targets, call)
 
 
 @device

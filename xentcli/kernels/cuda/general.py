@@ -25,6 +25,8 @@ from xentcli.kernels.cuda.blocks import (
     all_ready,
     largest_of,
     leave,
+    left_over,
+    own_place,
     place_of,
     spot_of,
     tell,
@@ -253,7 +255,8 @@ def general_rows(x, targets, weight, scale, call, states, marks, results, grad):
     sums = cuda.shared.array(SCRATCH, float64)
     known = cuda.shared.array(TOLD, float64)
     shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
-    spot = spot_of(cuda.blockIdx.x, targets, call)
+    first_row, part = own_place(call)
+    spot = spot_of(first_row, part, targets, call)
     start = place_of(spot.row, call.inner, call.x_outer, call.x_inner) + spot.begin * call.x_step
     row = summarised(given, start, call, spot, shared)
     own = row.peak
@@ -282,7 +285,7 @@ def general_rest(x, targets, weight, scale, call, states, marks, results, grad):
     known = cuda.shared.array(TOLD, float64)
     shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
     for i in range(cuda.blockIdx.x, marks[0], cuda.gridDim.x):
-        spot = spot_of(marks[1 + call.rows + i], targets, call)
+        spot = left_over(marks, i, targets, call)
         start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
         start += spot.begin * call.x_step
         own = summarised(given, start, call, spot, shared).peak

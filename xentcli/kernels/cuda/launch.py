@@ -27,6 +27,7 @@ GENERAL_PART = 4032
 PATIENCE = 1 if SIMULATED else 20_000
 TOGETHER = 256  # parts of a row up to which its blocks can hope to run at the same time
 REST_BLOCKS = 2 if SIMULATED else 264
+MOST_ABREAST = 65_535  # blocks along the second axis of a grid
 
 
 class Room(NamedTuple):
@@ -148,17 +149,27 @@ def _launch(plain: bool, arrays: tuple[Any, ...], stream: Any) -> None:
     item = 4 if plain else 8
     size = (call.size + 7) // 4 * 4 if plain else call.size
     room = _room(call.rows * call.parts if call.parts > 1 else 1, call.rows, stream)
-    blocks = -(-call.rows // group) * call.parts
-    shape = blocks, (threads, group), stream, group * size * item
+    shape = (threads, group), stream, group * size * item
     everything = x, targets, weight, scale, call, *room, results, grad
     if call.parts > 1:
-        count = call.rows + 1
-        threads = 32 if SIMULATED else 256
-        configured(_clear, -(-count // threads), threads, stream)(room.marks, count)
-    configured(plain_rows if plain else general_rows, *shape)(*everything)
+        _clear_marks(room.marks, call.rows + 1, stream)
+    kernel = plain_rows if plain else general_rows
+    configured(kernel, _grid(call, group), *shape)(*everything)
     if call.parts > 1 and grad.size > 0:
-        shape = min(REST_BLOCKS, blocks), *shape[1:]
-        configured(plain_rest if plain else general_rest, *shape)(*everything)
+        kernel = plain_rest if plain else general_rest
+        configured(kernel, min(REST_BLOCKS, call.rows * call.parts), *shape)(*everything)
+
+
+def _grid(call: Call, group: int) -> tuple[int, ...]:
+    """A block for each part of each row, the parts of a row beside each other."""
+    if call.parts == 1:
+        return (-(-call.rows // group),)
+    return call.parts, min(call.rows, MOST_ABREAST), -(-call.rows // MOST_ABREAST)
+
+
+def _clear_marks(marks: Any, count: int, stream: Any) -> None:
+    threads = 32 if SIMULATED else THREADS
+    configured(_clear, -(-count // threads), threads, stream)(marks, count)
 
 
 def _short(arrays: tuple[Any, ...], stream: Any) -> None:

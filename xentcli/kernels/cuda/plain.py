@@ -21,6 +21,8 @@ from xentcli.kernels.cuda.blocks import (
     TOLD,
     all_ready,
     leave,
+    left_over,
+    own_place,
     place_of,
     spot_of,
     tell,
@@ -185,7 +187,8 @@ def plain_rows(x, targets, weight, scale, call, states, marks, results, grad):
     sums = cuda.shared.array(SCRATCH, float64)
     known = cuda.shared.array(TOLD, float64)
     shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
-    spot = spot_of(cuda.blockIdx.x, targets, call)
+    first_row, part = own_place(call)
+    spot = spot_of(first_row, part, targets, call)
     start = place_of(spot.row, call.inner, call.x_outer, call.x_inner) + spot.begin * call.x_step
     row = summarised(x, start, call, spot, shared)
     peak = row.peak
@@ -212,7 +215,7 @@ def plain_rest(x, targets, weight, scale, call, states, marks, results, grad):
     known = cuda.shared.array(TOLD, float64)
     shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
     for i in range(cuda.blockIdx.x, marks[0], cuda.gridDim.x):
-        spot = spot_of(marks[1 + call.rows + i], targets, call)
+        spot = left_over(marks, i, targets, call)
         start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
         start += spot.begin * call.x_step
         peak = summarised(x, start, call, spot, shared).peak

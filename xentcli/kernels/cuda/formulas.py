@@ -34,7 +34,7 @@ class Powers(NamedTuple):
     as literals each took an instruction of its own, a fifth of all in the inner loop."""
 
     per_ln2: float = 1.4426950408889634
-    round: float = ROUND
+    round: float = ROUND + BOOST  # so that n comes out boosted
     ln2: float = 0.6931471805599453
     c6: float = 0.001384365101867992
     c5: float = 0.008374155954367846
@@ -176,8 +176,8 @@ def exponential(peak, score, call):
         return gap
     if not gap < FARTHEST:
         return 0.0
-    biased = fma(gap, -1.4426950408889634, ROUND)
-    n = biased - ROUND
+    biased = fma(gap, -1.4426950408889634, ROUND + 100.0)
+    n = biased - (ROUND + 100.0)
     high = fma(n, -LN2_HIGH, -gap)
     low = fma(n, LN2_LOW, error)
     r = high - low
@@ -191,7 +191,7 @@ def exponential(peak, score, call):
     t = fma(t, r, 0.16666666666666294)
     t = fma(t, r, 0.5000000000000009)
     s = r + fma(r * r, t, (high - r) - low)
-    return times_power(1.0 + s, biased, 100) * 2.0**-100
+    return times_power(1.0 + s, biased) * 2.0**-100
 
 
 @device
@@ -216,7 +216,7 @@ def single(x, reference, by):
     e = fma(e, r, by.c3)
     e = fma(e, r, by.c2)
     e = fma(e, r, by.c1)
-    return times_power(fma(e, r, 1.0), biased, BOOST)
+    return times_power(fma(e, r, 1.0), biased)
 
 
 @device

@@ -192,19 +192,17 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def times_power(typing: Any, value: Any, biased: Any, boost: Any) -> Any:
-    """A finite number times 2 to the n + `boost`, n being the whole number in `biased` =
-    n + 1.5·2⁵²."""
+def times_power(typing: Any, value: Any, biased: Any) -> Any:
+    """A finite number times 2ⁿ, n being the whole number in `biased` = n + 1.5·2⁵²."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        number, power = (builder.bitcast(value, ir.VectorType(_I32, 2)) for value in values[:2])
+        number, power = (builder.bitcast(value, ir.VectorType(_I32, 2)) for value in values)
         low, high = ir.Constant(_I32, 0), ir.Constant(_I32, 1)
-        power = builder.add(builder.extract_element(power, low), builder.trunc(values[2], _I32))
-        power = builder.shl(power, ir.Constant(_I32, 20))
+        power = builder.shl(builder.extract_element(power, low), ir.Constant(_I32, 20))
         moved = builder.add(builder.extract_element(number, high), power)
         return builder.bitcast(builder.insert_element(number, moved, high), _DOUBLE)
 
-    return types.float64(types.float64, types.float64, types.int64), generate
+    return types.float64(types.float64, types.float64), generate
 
 
 @intrinsic
@@ -271,11 +269,11 @@ if SIMULATED:
         """Bytes of each element."""
         return array.dtype.itemsize
 
-    def times_power(value, biased, boost):
-        """A finite number times 2 to the n + `boost`."""
+    def times_power(value, biased):
+        """A finite number times 2ⁿ."""
         if not math.isfinite(biased):
             return np.float64(0.0)  # on a device anything
-        return np.ldexp(np.float64(value), int(biased - ROUND) + boost)
+        return np.ldexp(np.float64(value), int(biased - ROUND))
 
     def fma(a, b, c):
         """a·b + c, rounded once, or of float64 nearly so."""

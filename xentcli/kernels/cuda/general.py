@@ -63,10 +63,12 @@ REGISTERS = 48  # so that a processor's 65,536 are enough for five blocks
 def kept_scores(x, start, call, z, at, spot):
     """z into shared memory; the largest of this thread's."""
     most = -math.inf
-    for c in range(spot.thread, spot.count, spot.threads):
+    c = spot.thread
+    while c < spot.count:
         score = scored(float64(get(x, start + c * call.x_step)), call)
-        z[at + c] = score
+        put(z, at + c, score)
         most = larger(most, score)
+        c += spot.threads
     return most
 
 
@@ -78,7 +80,7 @@ def mass_at(given, c, call, row):
     if call.kind == PROBS:
         place = place_of(row, call.inner, call.q_outer, call.q_inner)
         q = float64(get(targets, place + c * call.q_step))
-    return mass(weight[c], q, call)
+    return mass(get(weight, c), q, call)
 
 
 @device
@@ -93,10 +95,11 @@ def exponentials(z, at, peak, given, call, spot):
     reference = reference_of(peak)
     spread = has_masses(call)
     ones, others, low, of_ones, rest, far, top = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, FAR
-    for c in range(spot.thread, spot.count, spot.threads):
-        score = z[at + c]
+    c = spot.thread
+    while c < spot.count:
+        score = get(z, at + c)
         e = exponential(reference, score, call)
-        z[at + c] = e
+        put(z, at + c, e)
         if score == reference:
             ones += 1.0
             top = lesser(top, float64(spot.begin + c))
@@ -111,6 +114,7 @@ def exponentials(z, at, peak, given, call, spot):
                     of_ones += a
                 else:
                     rest += a
+        c += spot.threads
     return (others, low), ones, of_ones, rest, far, top
 
 
@@ -124,7 +128,7 @@ def summarised(given, start, call, spot, shared):
     inside = spot.y - spot.begin
     score = 0.0
     if call.kind == INDEX and 0 <= inside < spot.count:
-        score = z[at + inside]
+        score = get(z, at + inside)
     cuda.syncthreads()  # the target's z has been read
     others, ones, of_ones, rest, far, top = exponentials(z, at, peak, given, call, spot)
     mine = spot.first + spot.thread
@@ -231,15 +235,19 @@ def write(peaks, given, start_x, call, spot, grad, shared):
     factors = known[at], known[at + 1], known[at + 2], peak
     if spot.y < 0 and spot.row < call.rows:
         count = lesser(call.size, call.classes - spot.begin)
-        for c in range(spot.thread, count, spot.threads):
+        c = spot.thread
+        while c < count:
             put(grad, start + c * call.g_step, 0.0)
-    for c in range(spot.thread, spot.count, spot.threads):
-        e = z[spot.group * call.size + c]
+            c += spot.threads
+    c = spot.thread
+    while c < spot.count:
+        e = get(z, spot.group * call.size + c)
         if own != peak:
             score = scored(float64(get(given[0], start_x + c * call.x_step)), call)
             e = exponential(peak, score, call)
         value = value_of(c, e, factors, given, start_x, call, spot)
         put(grad, start + c * call.g_step, value)
+        c += spot.threads
     cuda.syncthreads()
     if spot.thread == 0 and spot.y >= 0 and call.mode == GRADIENT:
         if known[at + 3] >= 0.0:

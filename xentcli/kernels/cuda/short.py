@@ -24,13 +24,17 @@ def take(x, tile, pitch, first, rows, call):
     thread, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
     if side_by_side(call, call.x_step, call.x_outer):
         start = first * call.x_outer
-        for i in range(thread, rows * call.classes, threads):
-            row = i // call.classes
-            tile[row * pitch + (i - row * call.classes)] = float64(get(x, start + i))
+        row, c = thread // call.classes, thread % call.classes
+        more_rows, more = threads // call.classes, threads % call.classes
+        while row < rows:
+            put(tile, row * pitch + c, float64(get(x, start + row * call.classes + c)))
+            row, c = row + more_rows, c + more
+            if c >= call.classes:
+                row, c = row + 1, c - call.classes
     elif thread < rows:
         start = place_of(first + thread, call.inner, call.x_outer, call.x_inner)
         for c in range(call.classes):
-            tile[thread * pitch + c] = float64(get(x, start + c * call.x_step))
+            put(tile, thread * pitch + c, float64(get(x, start + c * call.x_step)))
 
 
 @device
@@ -39,13 +43,17 @@ def give(tile, grad, pitch, first, rows, call):
     thread, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
     if side_by_side(call, call.g_step, call.g_outer):
         start = first * call.g_outer
-        for i in range(thread, rows * call.classes, threads):
-            row = i // call.classes
-            put(grad, start + i, tile[row * pitch + (i - row * call.classes)])
+        row, c = thread // call.classes, thread % call.classes
+        more_rows, more = threads // call.classes, threads % call.classes
+        while row < rows:
+            put(grad, start + row * call.classes + c, get(tile, row * pitch + c))
+            row, c = row + more_rows, c + more
+            if c >= call.classes:
+                row, c = row + 1, c - call.classes
     elif thread < rows:
         start = place_of(first + thread, call.inner, call.g_outer, call.g_inner)
         for c in range(call.classes):
-            put(grad, start + c * call.g_step, tile[thread * pitch + c])
+            put(grad, start + c * call.g_step, get(tile, thread * pitch + c))
 
 
 @device
@@ -53,12 +61,12 @@ def computed(tile, at, given, call, spot, out):
     """A row's results, and its gradient in place of its logits in the tile."""
     peak = -math.inf
     for c in range(call.classes):
-        score = scored(tile[at + c], call)
-        tile[at + c] = score
+        score = scored(get(tile, at + c), call)
+        put(tile, at + c, score)
         peak = larger(peak, score)
     score = 0.0
     if call.kind == INDEX:
-        score = tile[at + spot.y]
+        score = get(tile, at + spot.y)
     start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
     pair, ones, of_ones, rest, far, top = exponentials(tile, at, peak, given, call, spot)
     sums = Sums(peak, ones, whole(pair[0], pair[1]), score, of_ones, rest, far, top)
@@ -69,12 +77,12 @@ def computed(tile, at, given, call, spot, out):
         return
     factors = per_e, per_mass, others, peak
     for c in range(call.classes):
-        tile[at + c] = value_of(c, tile[at + c], factors, given, start, call, spot)
+        put(tile, at + c, value_of(c, get(tile, at + c), factors, given, start, call, spot))
     if call.mode == GRADIENT:
         if place >= 0.0:
-            tile[at + int64(place)] = largest
+            put(tile, at + int64(place), largest)
         if inside >= 0.0:
-            tile[at + int64(inside)] = target
+            put(tile, at + int64(inside), target)
 
 
 @cuda.jit
@@ -100,7 +108,7 @@ def short_rows(x, targets, weight, scale, call, results, grad):
             results[0, row] = 0.0
             results[1, row] = math.nan
             for c in range(call.classes):
-                tile[thread * pitch + c] = 0.0
+                put(tile, thread * pitch + c, 0.0)
     cuda.syncthreads()
     if grad.size > 0:
         give(tile, grad, pitch, first, rows, call)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import cuda
 
 from xentcli.kernels import Scalars
-from xentcli.kernels.cuda.blocks import ROWS, STATE, THREADS
+from xentcli.kernels.cuda.blocks import ROWS, STATE, THREADS, WARP
 from xentcli.kernels.cuda.box import Box
 from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, LOG, NONE, PROBS, SOFTMAX, Call, Powers
 from xentcli.kernels.cuda.general import general_rest, general_rows
@@ -21,6 +21,9 @@ SHORT = 64  # classes up to which a thread has a row to itself
 # device has, and of those of a Hopper processor there is enough for six blocks, or for five.
 PLAIN_PART = 8192
 GENERAL_PART = 4032
+
+# Classes of a thread, where a row has so many: what a thread does beside them takes as long as 15.
+EACH = 32
 
 # A block that has asked so often whether the others of its row are ready leaves its part to the
 # second launch: some 10 ms. On the simulator blocks run one after the other.
@@ -89,8 +92,8 @@ def parts_of(classes: int, plain: bool) -> tuple[int, int]:
 
 def threads_of(size: int) -> int:
     """How many threads share a part: by its length alone."""
-    threads = 32
-    while threads < THREADS and threads * 8 < size:
+    threads = WARP
+    while threads < THREADS and threads * EACH < size:
         threads *= 2
     return threads
 

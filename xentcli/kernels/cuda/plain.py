@@ -109,16 +109,21 @@ def write_usual(z, at, factors, call, spot, out):
         begin = lesser((4 - ((call.g_phase + start) & 3)) & 3, spot.count)
         end = begin + ((spot.count - begin) & -4)
     c = begin + 4 * spot.thread
+    stride = 4 * spot.threads
     if (at + begin) & 3 == 0:
-        while c < end:
+        while c + stride < end:
+            four, more = load4(z, at + c), load4(z, at + c + stride)
+            store4(grad, start + c, products(grad, four, high, low))
+            store4(grad, start + c + stride, products(grad, more, high, low))
+            c += 2 * stride
+        if c < end:
             four = load4(z, at + c)
             store4(grad, start + c, products(grad, four, high, low))
-            c += 4 * spot.threads
     else:
         while c < end:
             four = get(z, at + c), get(z, at + c + 1), get(z, at + c + 2), get(z, at + c + 3)
             store4(grad, start + c, products(grad, four, high, low))
-            c += 4 * spot.threads
+            c += stride
     c = spot.thread
     while c < begin:
         put(grad, start + c, product(grad, get(z, at + c), high, low))

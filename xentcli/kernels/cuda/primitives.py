@@ -112,9 +112,16 @@ def put(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, index, value), generate
 
 
-def _line(builder: Any, array: Any, place: Any) -> Any:
-    """Four elements as one vector."""
-    return builder.bitcast(place, ir.VectorType(_element(array), 4).as_pointer())
+def _four(array: Any) -> Any:
+    """The type of four elements as one vector."""
+    return ir.VectorType(_element(array), 4)
+
+
+def _apart(builder: Any, word: Any) -> tuple[Any, Any]:
+    """Two numbers of bfloat16 in one word: each is the upper half of a float32."""
+    low = builder.shl(word, ir.Constant(_I32, 16))
+    high = builder.and_(word, ir.Constant(_I32, 0xFFFF0000))
+    return builder.bitcast(low, _FLOAT), builder.bitcast(high, _FLOAT)
 
 
 @intrinsic
@@ -122,10 +129,16 @@ def load4(typing: Any, array: Any, index: Any) -> Any:
     """Four neighbours as numbers, but not of float64. They begin at a multiple of their size."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _line(builder, array, _place(context, builder, array, *values))
-        line = builder.load(place, align=array.dtype.bitwidth // 2)
-        elements = [builder.extract_element(line, ir.Constant(_I32, i)) for i in range(4)]
-        numbers = [_widened(builder, array.dtype, element) for element in elements]
+        kind = ir.VectorType(_I32, 2) if array.dtype == types.int16 else _four(array)
+        place = _place(context, builder, array, *values)
+        line = builder.load(
+            builder.bitcast(place, kind.as_pointer()), align=array.dtype.bitwidth // 2
+        )
+        elements = [builder.extract_element(line, ir.Constant(_I32, i)) for i in range(kind.count)]
+        if array.dtype == types.int16:
+            numbers = [half for word in elements for half in _apart(builder, word)]
+        else:
+            numbers = [_widened(builder, array.dtype, element) for element in elements]
         return context.make_tuple(builder, signature.return_type, numbers)
 
     return types.UniTuple(types.float32, 4)(array, index), generate

@@ -7,7 +7,7 @@ and its gradient while they cross its memory, 28 for bfloat16; 27 and 14 of floa
 
 | variant                                                      | instructions |
 |--------------------------------------------------------------|--------------|
-| one logit at a time, `range`, indices that may be negative   |           46 |
+| one logit at a time, `range`, indices that may be negative   |           48 |
 | the same with `while` and indices that may not               |           33 |
 | constants as arguments of the kernel, not as literals        |         29.5 |
 | four neighbours at a time                                    |         26.5 |

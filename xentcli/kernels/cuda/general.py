@@ -48,6 +48,7 @@ from xentcli.kernels.cuda.formulas import (
     entry,
     exponential,
     lesser,
+    log1p,
     mass,
     reference_of,
     scored,
@@ -172,10 +173,12 @@ def settled(sums, start, given, call, spot, out):
             top = int64(spot.y)
         of_top = mass_at(given, top, call, spot.row)
     row = concluded(sums, hot, of_top, call)
-    if call.mode == GRADIENT and (spot.part == 0 or grad.size == 0):
-        results[0, spot.row] = row.loss
-        results[1, spot.row] = row.lse
-    per_mass = scale[lesser(spot.row, scale.size - 1)] / call.temperature
+    per_mass = 0.0
+    if call.mode == GRADIENT:
+        per_mass = scale[lesser(spot.row, scale.size - 1)] / call.temperature
+        if spot.part == 0 or grad.size == 0:
+            results[0, spot.row] = row.loss
+            results[1, spot.row] = row.lse
     place, largest = top - spot.begin, 0.0
     if 0 <= place < spot.count:
         tilt = slope(float64(get(x, start + place * call.x_step)), call)
@@ -216,7 +219,7 @@ def value_of(c, e, factors, given, start, call, spot):
     if call.mode == LOG:
         score = scored(float64(get(given[0], start + c * call.x_step)), call)
         gap, error = below(peak, score, divisor(call))
-        return 0.0 - (gap + (error + math.log1p(others)))
+        return 0.0 - (gap + (error + log1p(others)))
     g = e * per_e
     if has_masses(call):
         g = fma(e, per_e, -per_mass * mass_at(given, spot.begin + c, call, spot.row))

@@ -48,6 +48,7 @@ from xentcli.kernels.cuda.primitives import (
     store4,
 )
 
+# With TOLD a multiple of 16 bytes: behind it in shared memory the logits begin, for wide loads.
 SCRATCH = 2 * THREADS
 REGISTERS = 40  # so that a processor's 65,536 are enough for six blocks
 

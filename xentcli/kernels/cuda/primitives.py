@@ -112,16 +112,15 @@ def put(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, index, value), generate
 
 
-def _four(array: Any) -> Any:
-    """The type of four elements as one vector."""
-    return ir.VectorType(_element(array), 4)
-
-
-def _apart(builder: Any, word: Any) -> tuple[Any, Any]:
-    """Two numbers of bfloat16 in one word: each is the upper half of a float32."""
+def _apart(builder: Any, dtype: Any, word: Any) -> list[Any]:
+    """The two numbers of a half type in one word; a bfloat16 is the upper half of a float32."""
+    if dtype == types.uint16:
+        pair = builder.bitcast(word, ir.VectorType(_HALF, 2))
+        halves = [builder.extract_element(pair, ir.Constant(_I32, i)) for i in range(2)]
+        return [builder.fpext(half, _FLOAT) for half in halves]
     low = builder.shl(word, ir.Constant(_I32, 16))
     high = builder.and_(word, ir.Constant(_I32, 0xFFFF0000))
-    return builder.bitcast(low, _FLOAT), builder.bitcast(high, _FLOAT)
+    return [builder.bitcast(low, _FLOAT), builder.bitcast(high, _FLOAT)]
 
 
 @intrinsic
@@ -129,17 +128,14 @@ def load4(typing: Any, array: Any, index: Any) -> Any:
     """Four neighbours as numbers, but not of float64. They begin at a multiple of their size."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        kind = ir.VectorType(_I32, 2) if array.dtype == types.int16 else _four(array)
-        place = _place(context, builder, array, *values)
-        line = builder.load(
-            builder.bitcast(place, kind.as_pointer()), align=array.dtype.bitwidth // 2
-        )
-        elements = [builder.extract_element(line, ir.Constant(_I32, i)) for i in range(kind.count)]
-        if array.dtype == types.int16:
-            numbers = [half for word in elements for half in _apart(builder, word)]
-        else:
-            numbers = [_widened(builder, array.dtype, element) for element in elements]
-        return context.make_tuple(builder, signature.return_type, numbers)
+        whole = array.dtype == types.float32
+        kind = ir.VectorType(_FLOAT, 4) if whole else ir.VectorType(_I32, 2)
+        place = builder.bitcast(_place(context, builder, array, *values), kind.as_pointer())
+        line = builder.load(place, align=array.dtype.bitwidth // 2)
+        words = [builder.extract_element(line, ir.Constant(_I32, i)) for i in range(kind.count)]
+        if not whole:
+            words = [half for word in words for half in _apart(builder, array.dtype, word)]
+        return context.make_tuple(builder, signature.return_type, words)
 
     return types.UniTuple(types.float32, 4)(array, index), generate
 

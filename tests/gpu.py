@@ -459,6 +459,18 @@ def device():
         return f"nvidia-smi: {error}"
 
 
+def missing():
+    """Why nothing of this can run here, in a line, or nothing."""
+    from xentcli.errors import XentError
+    from xentcli.kernels import get
+
+    try:
+        get("cuda", 0)
+    except XentError as error:
+        return str(error)
+    return ""
+
+
 class Part:
     """A part in a process of its own: what a device kills with it is this part alone."""
 
@@ -511,6 +523,9 @@ def main(arguments):
         return run_part(given.part, given.quick)
     table, failed = [versions(), f"device: {device()}"], False
     say("\n".join(table))
+    if reason := missing():
+        say(f"FAILED: {reason}")
+        return 1
     # What is timed, or looks at the device's memory, is alone; the rest compiles side by side.
     for names in (("compile", "check", "suite"), ("arrays",), ("speed",)):
         for part in [Part(name, given.quick) for name in names]:

@@ -47,8 +47,11 @@ class Driver(NamedTuple):
 
 
 def is_simulated() -> bool:
-    """Whether Numba was told to run CUDA kernels as Python."""
-    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+    """Whether Numba was told to run CUDA kernels as Python: by a whole number, as it reads it."""
+    try:
+        return int(os.environ.get("NUMBA_ENABLE_CUDASIM", "0")) != 0
+    except ValueError:
+        return False
 
 
 def extra(driver: Driver | None) -> str:

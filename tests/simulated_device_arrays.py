@@ -372,13 +372,15 @@ def test_the_sums_are_exact_over_many_rows(rng):
     assert values.sum() != exact
 
 
-def test_more_rows_than_threads():
-    """300 rows are more than a block of threads, and 257 is the first of the second one."""
-    x, targets = np.resize(X, (300, 2)), np.zeros(300, np.int32)
-    targets[257] = -100
-    both(x, targets, sample_weight=np.resize(ROWS, 300))
-    targets[299] = 2
-    with pytest.raises(TargetError, match="1 of 300 targets is outside 0 to 1; first: row 299"):
+def test_more_rows_than_threads(monkeypatch):
+    """50 rows are more than a block of threads, and more than all blocks, as they are here."""
+    monkeypatch.setattr("xentcli.kernels.cuda.per_row.THREADS", 16)
+    monkeypatch.setattr("xentcli.kernels.cuda.per_row.GRID", 2)
+    x, targets = np.resize(X, (50, 2)), np.zeros(50, np.int32)
+    targets[[17, 33]] = -100
+    both(x, targets, sample_weight=np.resize(ROWS, 50))
+    targets[49] = 2
+    with pytest.raises(TargetError, match="1 of 50 targets is outside 0 to 1; first: row 49"):
         cross_entropy(Tensor(x), Tensor(targets))
 
 

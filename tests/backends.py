@@ -11,7 +11,7 @@ import os
 import sys
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-if SIMULATED:  # the loop in which it watches its threads keeps them from running: a third of the time
+if SIMULATED:  # its loop that watches the threads keeps them from running: else thrice the time
     sys.setswitchinterval(1e-4)
 BACKENDS = tuple(os.environ.get("XENT_TEST_BACKENDS", "numpy,cpu").split(","))
 

@@ -71,7 +71,10 @@ def simulated(*arguments, **more):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"NUMBA_CUDA_DRIVER": "/nowhere"}, ["no NVIDIA driver is installed", "--backend cpu"]),
+        (
+            {"NUMBA_CUDA_DRIVER": "/nowhere"},
+            ["no NVIDIA driver is installed here; NUMBA_CUDA_DRIVER is '/nowhere'\n", "cpu"],
+        ),
         # Numba reads a number, and simulates nothing
         ({"NUMBA_ENABLE_CUDASIM": "yes", "FAKE_INIT": "100"}, ["finds no device\n"]),
         ({"FAKE_INIT": "100"}, ["finds no device\n", "--backend cpu"]),

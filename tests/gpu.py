@@ -3,7 +3,8 @@
 Versions and device; every kernel compiled, with its registers and spills; the tests that run on
 any backend; results at real sizes against exact ones; arrays of the host and of PyTorch; speed
 beside a copy in the device's memory, and beside others. A part that fails does not stop the rest,
-each has a time limit, and a short table comes last. The exit code is 1 where anything failed.
+each has a time limit, and a short table comes last. The exit code is 1 where anything failed, or
+where there is no device.
 xent need not be installed. NUMBA_ENABLE_CUDASIM=1 runs all of it at tiny sizes on the simulator.
 """
 

@@ -151,11 +151,15 @@ def check_what_lies_apart_is_gathered_and_scattered():
 
 
 def check_weights_that_change_are_noticed():
-    weight = np.ones(3)
-    first = moves.kept(weight)
-    assert moves.kept(weight.copy()) is first
-    weight[1] = 2
-    assert moves.kept(weight).copy_to_host().tolist() == [1, 2, 1]
+    """And are there before any stream reads them."""
+    weight, waited = np.ones(3), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moves.cuda, "synchronize", lambda: waited.append(len(waited)))
+        first = moves.kept(weight)
+        assert moves.kept(weight.copy()) is first
+        weight[1] = 2
+        assert moves.kept(weight).copy_to_host().tolist() == [1, 2, 1]
+    assert waited == [0, 1]
 
 
 def check_a_failure_on_the_way_leaves_nothing_behind():

@@ -117,6 +117,15 @@ def test_arrays_on_a_device_beside_logits_on_the_host(name):
         cross_entropy(np.zeros((2, 3)), **given)
 
 
+def test_a_tensor_on_the_host_that_requires_grad_is_an_error_of_ours():
+    class Tensor:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("Use tensor.detach().numpy() instead.")
+
+    with pytest.raises(ShapeError, match=r"^logits: this is no array: Use tensor\.detach"):
+        cross_entropy(Tensor(), [0, 1])
+
+
 def test_a_tensor_that_requires_grad_says_what_to_do():
     values = Undescribed(RuntimeError("Can't get __cuda_array_interface__"))
     values.requires_grad = True

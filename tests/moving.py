@@ -184,17 +184,21 @@ def check_a_failure_on_the_way_leaves_nothing_behind():
 
 def check_copies_that_are_interrupted_are_done_afterwards():
     """Nobody reads the caller's arrays any more when the call has ended."""
-    begun = []
+    begun, interrupted = [], threading.Event()
 
-    class Interrupted(Late):
+    class Interrupted(moves.Copiers):
         def copy(self, target, source):
-            begun.extend(super().copy(target, source))
+            def later():
+                interrupted.wait()
+                time.sleep(0.05)
+
+            begun.append(self._pool.submit(later))
             return begun[-1:]
 
         def wait(self, copies):
             copies = list(copies)
-            if len(begun) == 1 and not begun[0].done():
-                begun.append(begun[0])
+            if begun and not interrupted.is_set():
+                interrupted.set()
                 raise KeyboardInterrupt
             super().wait(copies)
 

@@ -3,7 +3,8 @@
 Versions and device; every kernel compiled, with its registers and spills; the tests that run on
 any backend; results at real sizes against exact ones; arrays of the host and of PyTorch; speed
 beside a copy in the device's memory, and beside others. A part that fails does not stop the rest,
-each has a time limit, and a short table comes last. The exit code is 1 where anything failed.
+each has a time limit, and a short table comes last. The exit code is 1 where anything failed, or
+where there is no device.
 xent need not be installed. NUMBA_ENABLE_CUDASIM=1 runs all of it at tiny sizes on the simulator.
 """
 
@@ -459,6 +460,18 @@ def device():
         return f"nvidia-smi: {error}"
 
 
+def missing():
+    """Why nothing of this can run here, in a line, or nothing."""
+    from xentcli.errors import XentError
+    from xentcli.kernels import get
+
+    try:
+        get("cuda", 0)
+    except XentError as error:
+        return str(error)
+    return ""
+
+
 class Part:
     """A part in a process of its own: what a device kills with it is this part alone."""
 
@@ -511,6 +524,9 @@ def main(arguments):
         return run_part(given.part, given.quick)
     table, failed = [versions(), f"device: {device()}"], False
     say("\n".join(table))
+    if reason := missing():
+        say(f"FAILED: {reason}")
+        return 1
     # What is timed, or looks at the device's memory, is alone; the rest compiles side by side.
     for names in (("compile", "check", "suite"), ("arrays",), ("speed",)):
         for part in [Part(name, given.quick) for name in names]:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -150,11 +151,15 @@ def check_what_lies_apart_is_gathered_and_scattered():
 
 
 def check_weights_that_change_are_noticed():
-    weight = np.ones(3)
-    first = moves.kept(weight)
-    assert moves.kept(weight.copy()) is first
-    weight[1] = 2
-    assert moves.kept(weight).copy_to_host().tolist() == [1, 2, 1]
+    """And are there before any stream reads them."""
+    weight, waited = np.ones(3), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moves.cuda, "synchronize", lambda: waited.append(len(waited)))
+        first = moves.kept(weight)
+        assert moves.kept(weight.copy()) is first
+        weight[1] = 2
+        assert moves.kept(weight).copy_to_host().tolist() == [1, 2, 1]
+    assert waited == [0, 1]
 
 
 def check_a_failure_on_the_way_leaves_nothing_behind():
@@ -175,6 +180,49 @@ def check_a_failure_on_the_way_leaves_nothing_behind():
     copied(source, other, 6, moves.Copiers(1))
     assert_same_bits(other, source)
     assert_same_bits(target, before)
+
+
+def check_copies_that_are_interrupted_are_done_afterwards():
+    """Nobody reads the caller's arrays any more when the call has ended."""
+    begun, interrupted = [], threading.Event()
+
+    class Interrupted(moves.Copiers):
+        def copy(self, target, source):
+            def later():
+                interrupted.wait()
+                time.sleep(0.05)
+
+            begun.append(self._pool.submit(later))
+            return begun[-1:]
+
+        def wait(self, copies):
+            copies = list(copies)
+            if begun and not interrupted.is_set():
+                interrupted.set()
+                raise KeyboardInterrupt
+            super().wait(copies)
+
+    source = np.ones((1, 3, 1))
+    with pytest.raises(KeyboardInterrupt):
+        copied(source, np.zeros_like(source), 3, Interrupted(1))
+    assert begun[0].done()
+
+
+def check_memory_that_is_too_small_is_given_back_before_there_is_more():
+    made, alive = [], []
+
+    def pinned(size, dtype):
+        alive.append(sum(one() is not None for one in made))
+        array = np.empty(size, dtype)
+        made.append(weakref.ref(array))
+        return array
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moves.cuda, "pinned_array", pinned)
+        room = moves.Room()
+        for size in (3, 2, 5):
+            assert room.of(np.ones(size))[0].shape == (size,)
+    assert alive == [0, 0]
 
 
 def check_a_buffer_is_used_again_only_when_it_is_free():

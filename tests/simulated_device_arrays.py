@@ -2,6 +2,8 @@
 
 import math
 import sys
+import time
+from threading import Thread, get_ident
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -370,13 +372,15 @@ def test_the_sums_are_exact_over_many_rows(rng):
     assert values.sum() != exact
 
 
-def test_more_rows_than_threads():
-    """300 rows are more than a block of threads, and 257 is the first of the second one."""
-    x, targets = np.resize(X, (300, 2)), np.zeros(300, np.int32)
-    targets[257] = -100
-    both(x, targets, sample_weight=np.resize(ROWS, 300))
-    targets[299] = 2
-    with pytest.raises(TargetError, match="1 of 300 targets is outside 0 to 1; first: row 299"):
+def test_more_rows_than_threads(monkeypatch):
+    """50 rows are more than a block of threads, and more than all blocks, as they are here."""
+    monkeypatch.setattr("xentcli.kernels.cuda.per_row.THREADS", 16)
+    monkeypatch.setattr("xentcli.kernels.cuda.per_row.GRID", 2)
+    x, targets = np.resize(X, (50, 2)), np.zeros(50, np.int32)
+    targets[[17, 33]] = -100
+    both(x, targets, sample_weight=np.resize(ROWS, 50))
+    targets[49] = 2
+    with pytest.raises(TargetError, match="1 of 50 targets is outside 0 to 1; first: row 49"):
         cross_entropy(Tensor(x), Tensor(targets))
 
 
@@ -414,6 +418,52 @@ def test_what_one_call_moves_between_host_and_device(monkeypatch):
     monkeypatch.setattr(cuda, "to_device", lambda a, **o: moved.append(a.nbytes) or send(a))
     cross_entropy(Tensor(X), Tensor(Y), out=Tensor(np.empty_like(X)))
     assert moved == [16, 16, 8, 16]  # counts there and back; the scale; the sum of each block
+
+
+def test_threads_on_one_stream_take_turns(monkeypatch):
+    """A row in parts takes three kernels, which tell each other something in the same memory."""
+    from numba import cuda
+
+    from xentcli.kernels import Scalars
+    from xentcli.kernels.cuda import launch
+    from xentcli.kernels.cuda.box import boxed
+
+    started = []
+
+    def configured(*_):
+        return lambda *_: started.append(get_ident()) or time.sleep(0.005)
+
+    monkeypatch.setattr(launch, "configured", configured)
+    classes = 2 * launch.GENERAL_PART
+    x, targets, ones = (cuda.to_device(np.ones(n)) for n in (classes, 1, classes))
+    box, results = boxed(x, (1, classes, 1)), x.reshape((2, classes // 2))
+    arguments = box, targets, ones, targets, Scalars(), results, box
+    threads = [Thread(target=launch.rows, args=arguments) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(started) == 3 * len(threads)
+    assert all(len(set(started[i : i + 3])) == 1 for i in range(0, len(started), 3))
+
+
+def test_ones_are_on_the_device_before_any_stream_reads_them(monkeypatch):
+    """PyTorch's streams do not wait for the default one, on which they are copied."""
+    from numba import cuda
+
+    from xentcli.kernels.cuda import queue
+
+    done, send = [], cuda.to_device
+    monkeypatch.setattr(cuda, "to_device", lambda a: done.append("sent") or send(a))
+    monkeypatch.setattr(cuda, "synchronize", lambda: done.append("there"))
+    assert queue.ones(77).copy_to_host().tolist() == [1.0] * 77
+    assert queue.ones(77) is queue.ones(77)
+    assert done == ["sent", "there"]
+
+
+def test_the_number_of_threads_is_checked_as_everywhere():
+    with pytest.raises(OptionError, match="threads: 0 is not allowed"):
+        cross_entropy(Tensor(X), Tensor(Y), threads=0)
 
 
 def test_bfloat16_as_probabilities():

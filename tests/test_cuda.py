@@ -71,7 +71,12 @@ def simulated(*arguments, **more):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"NUMBA_CUDA_DRIVER": "/nowhere"}, ["no NVIDIA driver is installed", "--backend cpu"]),
+        (
+            {"NUMBA_CUDA_DRIVER": "/nowhere"},
+            ["no NVIDIA driver is installed here; NUMBA_CUDA_DRIVER is '/nowhere'\n", "cpu"],
+        ),
+        # Numba reads a number, and simulates nothing
+        ({"NUMBA_ENABLE_CUDASIM": "yes", "FAKE_INIT": "100"}, ["finds no device\n"]),
         ({"FAKE_INIT": "100"}, ["finds no device\n", "--backend cpu"]),
         (
             {"FAKE_COUNT": "0", "CUDA_VISIBLE_DEVICES": "7"},
@@ -85,7 +90,7 @@ def simulated(*arguments, **more):
         ),
         ({}, ["numba.cuda", "pip install 'xentcli[cuda12]'"]),  # the driver can no more than this
     ],
-    ids=["driver", "device", "hidden", "start", "broken", "newer", "useless"],
+    ids=["driver", "simulator", "device", "hidden", "start", "broken", "newer", "useless"],
 )
 def test_what_is_missing_is_told_apart(change, words, faked, files):
     result = run("grad", "l.npy", "t.npy", "--backend", "cuda", "-o", "g.npy", env=faked | change)

@@ -43,6 +43,8 @@ class Undescribed:
         raise self.error
 
     def __dlpack_device__(self):
+        if self.device is None:
+            raise ValueError("Unknown device type meta for Dlpack")
         return self.device, 0
 
     def __array__(self, dtype=None, copy=None):
@@ -81,8 +83,10 @@ def test_what_is_on_the_host_is_not_described(values):
     assert placed(values, "logits") is None
 
 
-def test_arrays_of_libraries_that_are_on_the_host_stay_there():
-    values = Undescribed(AttributeError("only for CUDA tensors"), device=1)
+@pytest.mark.parametrize("device", [1, None])
+def test_arrays_of_libraries_that_are_on_the_host_stay_there(device):
+    """Or that have no memory at all, which NumPy then says."""
+    values = Undescribed(AttributeError("only for CUDA tensors"), device)
     assert placed(values, "logits") is None
     assert cross_entropy(values, [0, 1]).backend == "numpy"
 
@@ -104,6 +108,22 @@ def test_arrays_of_libraries_that_are_on_the_host_stay_there():
 def test_what_cannot_be_used(values, error, match):
     with pytest.raises(error, match=f"^logits: .*{match}"):
         cross_entropy(values, [0, 1])
+
+
+@pytest.mark.parametrize("name", ["targets", "weight", "sample_weight", "upstream", "out"])
+def test_arrays_on_a_device_beside_logits_on_the_host(name):
+    given = {"targets": [0, 1], name: Described()}
+    with pytest.raises(DataError, match=f"^{name}: the array is on a device, and the logits are"):
+        cross_entropy(np.zeros((2, 3)), **given)
+
+
+def test_a_tensor_on_the_host_that_requires_grad_is_an_error_of_ours():
+    class Tensor:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("Use tensor.detach().numpy() instead.")
+
+    with pytest.raises(ShapeError, match=r"^logits: this is no array: Use tensor\.detach"):
+        cross_entropy(Tensor(), [0, 1])
 
 
 def test_a_tensor_that_requires_grad_says_what_to_do():

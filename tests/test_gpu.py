@@ -8,6 +8,19 @@ from pathlib import Path
 SCRIPT = Path(__file__).parent / "gpu.py"
 
 
+def test_without_a_device_one_line_says_so():
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT)],
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "0", "NUMBA_CUDA_DRIVER": "/nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert len(done.stdout.splitlines()) == 3
+    assert "FAILED: backend: no NVIDIA driver is installed" in done.stdout.splitlines()[-1]
+
+
 def test_all_parts_run_and_the_table_comes_last():
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--quick"],

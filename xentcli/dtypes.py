@@ -46,7 +46,7 @@ def as_array(values: Any, where: str) -> Array:
     """What numpy.asarray makes of it; nested lists of unequal length are no array."""
     try:
         return np.asarray(values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ShapeError(where, f"this is no array: {error}") from error
 
 

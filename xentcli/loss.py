@@ -15,7 +15,7 @@ from xentcli.dtypes import Array, as_logits
 from xentcli.layout import Block, Layout, dense
 from xentcli.options import LossOptions
 from xentcli.outcome import CrossEntropy, Outcome
-from xentcli.placed import placed
+from xentcli.placed import placed, require_host
 from xentcli.problem import Extras, Problem, build
 from xentcli.reduction import Reduction
 from xentcli.targets import Whole, as_targets
@@ -192,8 +192,9 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     if (there := placed(logits, "logits")) is not None:
         from xentcli import device
 
-        device.require(backend)
+        device.require(backend, threads)
         return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)
+    require_host(targets=targets, **vars(extras), out=out)
     x, t = as_logits(logits), as_targets(targets)
     problem = build(x.shape, Whole(t), options, extras)
     arrays = x, t if problem.probs else None

@@ -130,6 +130,14 @@ def placed(values: Any, where: str) -> Placed | None:
     return _described(values, where, interface)
 
 
+def require_host(**arrays: Any) -> None:
+    """An error for what is on a device where the logits are on the host."""
+    for where, values in arrays.items():
+        if placed(values, where) is not None:
+            what = "the array is on a device, and the logits are on the host"
+            raise DataError(where, what, "bring the logits to the device, or the array to the host")
+
+
 def _undescribed(where: str, error: Exception, values: Any = None) -> DataError:
     if getattr(values, "requires_grad", False):
         what = "the tensor requires grad, and the gradient is not recorded here"
@@ -199,5 +207,8 @@ def _dlpack_device(values: Any) -> tuple[int | None, int | None]:
     ask = getattr(values, "__dlpack_device__", None)
     if ask is None:
         return None, None
-    kind, number = ask()
+    try:
+        kind, number = ask()
+    except (BufferError, RuntimeError, ValueError):  # PyTorch's device "meta" has no number
+        return None, None
     return int(kind), int(number)

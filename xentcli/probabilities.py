@@ -71,7 +71,7 @@ def probabilities(
     if (there := placed(logits, "logits")) is not None:
         from xentcli import device
 
-        device.require(run.backend)
+        device.require(run.backend, run.threads)
         return device.softmax(there, options, log=log, out=out)
     x = as_logits(logits)
     layout = find(x.shape, None, options.class_axis)

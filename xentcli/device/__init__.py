@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 BACKEND = "cuda"
 
 
-def require(backend: str) -> None:
-    """An error for a backend that cannot reach a device's memory."""
+def require(backend: str, threads: int | None) -> None:
+    """An error for a backend that cannot reach a device's memory, or a wrong number of threads."""
+    kernels.require_threads(threads)
     if backend in kernels.NAMES and backend != BACKEND:
         raise OptionError(
             "backend",

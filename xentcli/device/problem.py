@@ -24,7 +24,6 @@ class DeviceProblem(Problem):
     """A problem whose arrays are on a device, `weight` and an `upstream` for all rows excepted."""
 
     queue: Queue
-    device: int | None
     left_out: int
 
     @property
@@ -43,7 +42,7 @@ class DeviceProblem(Problem):
         """Ones on the device."""
         from xentcli.kernels.cuda.queue import ones
 
-        return ones(count, self.device)
+        return ones(count)
 
     def total_sample_weight(self) -> float:
         """Σ v_i over the rows that count."""
@@ -153,6 +152,5 @@ def build(
         sample_weight=sample_weight,
         upstream=_upstream(extras.upstream, options, per_row, queue),
         queue=queue,
-        device=x.device,
         left_out=ignored,
     )

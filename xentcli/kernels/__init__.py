@@ -83,8 +83,7 @@ def get(
 
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise OptionError("threads", f"{threads} is not allowed: a whole number, at least 1")
+    require_threads(threads)
     if name == "auto":
         name = "numpy" if entries <= AUTO_LIMIT else "cpu"
     if name == "numpy":
@@ -96,6 +95,12 @@ def get(
     if name == "cuda":
         return _cuda(threads, notify)
     raise OptionError("backend", f"{name!r} is not known: auto, {', '.join(NAMES)}")
+
+
+def require_threads(threads: int | None) -> None:
+    """An error for a number of threads that no backend takes."""
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise OptionError("threads", f"{threads} is not allowed: a whole number, at least 1")
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:

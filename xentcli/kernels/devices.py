@@ -47,8 +47,11 @@ class Driver(NamedTuple):
 
 
 def is_simulated() -> bool:
-    """Whether Numba was told to run CUDA kernels as Python."""
-    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+    """Whether Numba was told to run CUDA kernels as Python: by a whole number, as it reads it."""
+    try:
+        return int(os.environ.get("NUMBA_ENABLE_CUDASIM", "0")) != 0
+    except ValueError:
+        return False
 
 
 def extra(driver: Driver | None) -> str:
@@ -67,7 +70,8 @@ def find() -> Driver:
     """The driver and its devices, at least one; else an `UnavailableError` says what is missing."""
     library = _library()
     if library is None:
-        raise UnavailableError("backend", "no NVIDIA driver is installed here", INSTEAD)
+        what = "no NVIDIA driver is installed here" + _variable("NUMBA_CUDA_DRIVER")
+        raise UnavailableError("backend", what, INSTEAD)
     code = library.cuInit(0)
     if code not in (0, _NO_DEVICE):
         name = _error_name(library, code)
@@ -77,11 +81,16 @@ def find() -> Driver:
     if code == 0:
         library.cuDeviceGetCount(ctypes.byref(count))
     if count.value == 0:
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        why = "" if hidden is None else f"; CUDA_VISIBLE_DEVICES is {visible(hidden)!r}"
-        raise UnavailableError("backend", f"the NVIDIA driver finds no device{why}", INSTEAD)
+        what = "the NVIDIA driver finds no device" + _variable("CUDA_VISIBLE_DEVICES")
+        raise UnavailableError("backend", what, INSTEAD)
     found = tuple(_device(library, number) for number in range(count.value))
     return Driver(_own_version(), (version.value // 1000, version.value % 1000 // 10), found)
+
+
+def _variable(name: str) -> str:
+    """What may be the reason, where it is set."""
+    value = os.environ.get(name)
+    return "" if value is None else f"; {name} is {visible(value)!r}"
 
 
 def _library() -> Any:

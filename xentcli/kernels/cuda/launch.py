@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from xentcli.kernels.cuda.box import Box
 from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, LOG, NONE, PROBS, SOFTMAX, Call, Powers
 from xentcli.kernels.cuda.general import general_rest, general_rows
 from xentcli.kernels.cuda.plain import plain_rest, plain_rows
-from xentcli.kernels.cuda.primitives import SIMULATED, configured
+from xentcli.kernels.cuda.primitives import SIMULATED, configured, device_number
 from xentcli.kernels.cuda.short import short_rows
 
 SHORT = 64  # classes up to which a thread has a row to itself
@@ -41,6 +42,9 @@ class Room(NamedTuple):
 
 
 _rooms: dict[tuple[int, int], Room] = {}
+
+# Threads may share a stream, and with it the room: the kernels of one call follow each other.
+_turn = RLock()
 
 
 def rows(
@@ -72,16 +76,18 @@ def rows(
         results,
         logits.data[:0] if grad is None else grad.data,
     )
-    _launch(plain, arrays, stream)
+    with _turn:
+        _launch(plain, arrays, stream)
 
 
 def softmax(logits: Box, scalars: Scalars, log: bool, out: Box, stream: Any = 0) -> None:
     """What `kernels.Backend.softmax` says, of arrays in device memory."""
     call = _call(logits, None, out, scalars, plain=False)
     call = call._replace(kind=NONE, mode=LOG if log else SOFTMAX)
-    room = _room(1, 1, stream)
-    numbers, results = room.states, room.states[:2].reshape((2, 1))  # read and written by nobody
-    _launch(False, (logits.data, room.marks, numbers, numbers, call, results, out.data), stream)
+    with _turn:
+        room = _room(1, 1, stream)
+        numbers, results = room.states, room.states[:2].reshape((2, 1))  # nobody reads or writes
+        _launch(False, (logits.data, room.marks, numbers, numbers, call, results, out.data), stream)
 
 
 def parts_of(classes: int, plain: bool) -> tuple[int, int]:
@@ -177,7 +183,9 @@ def _clear_marks(marks: Any, count: int, stream: Any) -> None:
 
 def _short(arrays: tuple[Any, ...], stream: Any) -> None:
     call: Call = arrays[4]
-    threads = 32 if SIMULATED else 64 if call.classes > 32 else 128
+    threads = 64 if call.classes > 32 else 128
+    if SIMULATED:  # each thread costs there; one of them shall have no row
+        threads = min(32, call.rows + 1)
     blocks = -(-call.rows // threads)
     room = threads * (call.classes | 1) * 8
     configured(short_rows, blocks, threads, stream, room)(*arrays)
@@ -192,8 +200,7 @@ def _clear(marks, count):
 
 def _room(parts: int, rows: int, stream: Any) -> Room:
     """What was there for the last launch on this stream of this device, or more."""
-    number = getattr(cuda.current_context().device, "id", 0)  # the simulator's device has none
-    key = number, 0 if SIMULATED else int(stream)
+    key = device_number(), 0 if SIMULATED else int(stream)
     room = _rooms.get(key)
     marks = 1 + rows + parts
     if room is None or room.states.size < parts * STATE or room.marks.size < marks:

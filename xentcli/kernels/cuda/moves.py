@@ -24,6 +24,7 @@ from numba import cuda
 from xentcli.dtypes import Array, bits
 from xentcli.errors import UnavailableError
 from xentcli.kernels.cuda.failures import told
+from xentcli.kernels.cuda.primitives import device_number
 
 # One is copied from the caller's arrays, one in, one out, and one to the caller's arrays; the
 # kernel itself takes next to no time.
@@ -58,14 +59,14 @@ class Room:
         self._bytes = 0
         self._host: Any = None
         self._device: Any = None
-        self._views: tuple[Any, Any, Any] = (None, None, None)
+        self._views: Any = None
 
     def of(self, array: Array) -> tuple[Array, Any]:
         """As many numbers of the same kind: here, in the array's shape, and there, flat."""
         key = array.size, array.dtype
-        if self._views[0] != key:
+        if self._views is None or self._views[0] != key:
             if self._bytes < array.nbytes:
-                self._host = self._device = None  # first make room
+                self._host = self._device = self._views = None  # first make room
                 self._host = cuda.pinned_array(array.nbytes, np.uint8)
                 self._device = cuda.device_array(array.nbytes, np.uint8)
                 self._bytes = array.nbytes
@@ -90,11 +91,9 @@ class Slot:
         views = [room.of(array) for room, array in zip(self._rooms, arrays, strict=False)]
         there = [device for _, device in views]
         first = len(piece.entering)
-        copiers.wait(
-            job
-            for array, (here, _) in zip(arrays[:first], views, strict=False)
-            for job in copiers.copy(here, array)
-        )
+        for array, (here, _) in zip(arrays[:first], views, strict=False):
+            self._copying += copiers.copy(here, array)
+        self._await(copiers)
         for here, device in views[:first]:
             device.copy_to_device(here.reshape(-1), stream=self.stream)
         piece.start(there[:first], there[first:], self.stream)
@@ -113,14 +112,17 @@ class Slot:
     def finish(self, copiers: Copiers) -> None:
         """The slot is free again."""
         self.fetch(copiers)
-        copiers.wait(self._copying)
-        self._copying = []
+        self._await(copiers)
 
     def abandon(self, copiers: Copiers) -> None:
         """Wait until nobody reads or writes its buffers, or the caller's, any more."""
         with suppress(Exception):  # what comes first is told
             self.stream.synchronize()
+        self._await(copiers)
+
+    def _await(self, copiers: Copiers) -> None:
         copiers.wait(self._copying)
+        self._copying = []
 
 
 class Copiers:
@@ -165,17 +167,15 @@ def check_process() -> None:
         raise UnavailableError("backend", what, "start the child with the method spawn")
 
 
-def _number() -> int:
-    return getattr(cuda.current_context().device, "id", 0)  # the simulator's device has none
-
-
 def kept(weight: Array) -> Any:
     """Numbers that many calls share, on the device; copied when they have changed."""
-    number = _number()
+    number = device_number()
     known = _Process.weights.get(number)
     if known is None or not np.array_equal(known[0], weight):
         own = np.array(weight)
-        known = _Process.weights[number] = own, cuda.to_device(own)
+        known = own, cuda.to_device(own)
+        cuda.synchronize()  # such a copy may be under way still, and not every stream waits for it
+        _Process.weights[number] = known
     return known[1]
 
 
@@ -190,7 +190,7 @@ def turn() -> Iterator[None]:
 
 def run(pieces: Iterable[Piece], copiers: Copiers) -> None:
     """Compute all pieces; afterwards every result is where it belongs."""
-    slots = _Process.slots.setdefault(_number(), [])
+    slots = _Process.slots.setdefault(device_number(), [])
     slots += [Slot() for _ in range(UNDER_WAY - len(slots))]
     try:
         for number, piece in enumerate(pieces):

@@ -90,6 +90,11 @@ def configured(kernel, blocks, threads, stream, shared=0):
         return kernel[blocks, threads, stream, shared]
 
 
+def device_number():
+    """The number of the device that is used now."""
+    return getattr(cuda.current_context().device, "id", 0)  # the simulator's has none
+
+
 @intrinsic
 def get(typing: Any, array: Any, index: Any) -> Any:
     """One element as a number."""

@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from xentcli.dtypes import BF16, Array
 from xentcli.kernels.cuda import per_row
 from xentcli.kernels.cuda.box import Box
-from xentcli.kernels.cuda.primitives import configured
+from xentcli.kernels.cuda.primitives import configured, device_number
 from xentcli.placed import Placed
 
 # What the kernels take for a kind of float: NumPy's arrays hold half types as their bits.
@@ -27,10 +27,17 @@ def on_device(number: int | None) -> AbstractContextManager[Any]:
     return context
 
 
+def ones(count: int) -> Any:
+    """Weights that nobody gave, on the device."""
+    return _ones(count, device_number())
+
+
 @lru_cache(maxsize=8)
-def ones(count: int, device: int | None) -> Any:
-    """Weights that nobody gave, in the memory of a device: kept, for the next call needs them."""
-    return cuda.to_device(np.ones(count))
+def _ones(count: int, device: int) -> Any:
+    """Kept, for the next call needs them; each device has its own."""
+    array = cuda.to_device(np.ones(count))
+    cuda.synchronize()  # the copy may be under way still, and PyTorch's streams do not wait for it
+    return array
 
 
 class _Flat:

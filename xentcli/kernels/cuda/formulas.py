@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from numba import cuda
 
-from xentcli.kernels.cuda.primitives import ROUND, fma, times_power
+from xentcli.kernels.cuda.primitives import ROUND, fma, times, times_power
 
 device = cuda.jit(device=True)
 
@@ -191,7 +191,7 @@ def exponential(peak, score, call):
     t = fma(t, r, 0.16666666666666294)
     t = fma(t, r, 0.5000000000000009)
     s = r + fma(r * r, t, (high - r) - low)
-    return times_power(1.0 + s, biased, 100) * 2.0**-100
+    return times(times_power(1.0 + s, biased, 100), 2.0**-100)
 
 
 @device
@@ -204,7 +204,7 @@ def added(high, low, value):
 
 @device
 def single(x, reference, by):
-    """exp(x − reference)·2⁴⁸ of float32 numbers not more than 150 below, within 2⁻²⁸.
+    """exp(x − reference)·2⁴⁸ of float32 numbers not more than 700 below, within 2⁻²⁸.
 
     Range reduction, and a minimax polynomial of eʳ for |r| ≤ ln 2 / 2 with the value 1 at 0.
     """
@@ -222,7 +222,7 @@ def single(x, reference, by):
 @device
 def mass(weight, q, call):
     """a of a class, without what an index target adds."""
-    return weight * (q * (1.0 - call.smoothing) + call.smoothing / call.classes)
+    return times(weight, fma(q, 1.0 - call.smoothing, call.smoothing / call.classes))
 
 
 @device
@@ -243,12 +243,12 @@ def concluded(sums, hot, of_top, call):
     hot_elsewhere = 0.0
     if hot != 0.0:
         gap, error = below(sums.peak, sums.score, divisor(call))
-        far += hot * gap + hot * error
+        far += fma(hot, gap, times(hot, error))
         if sums.score != sums.peak:
             hot_elsewhere = hot
     a = rest + of_top + hot
-    loss = a * log_s + far + lse * call.z_loss * lse
-    extra = lse * (2.0 * call.z_loss)
+    loss = fma(a, log_s, far) + times(times(lse, call.z_loss), lse)
+    extra = times(lse, 2.0 * call.z_loss)
     return Row(others, rest + hot_elsewhere + extra, a + extra, loss + 0.0, lse)
 
 
@@ -258,6 +258,6 @@ def entry(e, a, is_top, row):
     s = row.others + 1.0
     share = row.others / s
     p = row.b / s
-    if is_top and abs(row.rest) + abs(row.b) * share < abs(p) + abs(a):
-        return row.rest - row.b * share
-    return e * p - a
+    if is_top and fma(abs(row.b), share, abs(row.rest)) < abs(p) + abs(a):
+        return fma(-row.b, share, row.rest)
+    return fma(e, p, -a)

@@ -51,7 +51,7 @@ from xentcli.kernels.cuda.formulas import (
     scored,
     slope,
 )
-from xentcli.kernels.cuda.primitives import fma, get, kernel, larger, put
+from xentcli.kernels.cuda.primitives import fma, get, kernel, larger, put, times
 
 SCRATCH = 6 * THREADS
 REGISTERS = 48  # so that a processor's 65,536 are enough for five blocks
@@ -104,7 +104,7 @@ def exponentials(z, at, peak, given, call, spot):
             a = mass_at(given, spot.begin + c, call, spot.row)
             if a != 0.0:
                 gap, _ = below(reference, score, divisor(call))
-                far += a * gap
+                far = fma(a, gap, far)
                 if score == reference:
                     of_ones += a
                 else:
@@ -148,7 +148,7 @@ def target_mass(y, weight, call):
     """What an index target's class gets beyond smoothing."""
     if call.kind != INDEX:
         return 0.0
-    return (1.0 - call.smoothing) * weight[y]
+    return times(1.0 - call.smoothing, weight[y])
 
 
 @device

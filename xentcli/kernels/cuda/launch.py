@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import local
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,15 @@ class Room(NamedTuple):
     marks: Any
 
 
-_rooms: dict[tuple[int, int], Room] = {}
+class _Rooms(local):
+    """The room of each stream of each device, for one thread of the host. Another thread may put
+    its kernels between ours on the same stream, and one handle stands for a stream per thread."""
+
+    def __init__(self) -> None:
+        self.of: dict[tuple[int, int], Room] = {}
+
+
+_rooms = _Rooms()
 
 
 def rows(
@@ -177,13 +186,13 @@ def _clear(marks, count):
 
 
 def _room(parts: int, rows: int, stream: Any) -> Room:
-    """What was there for the last launch on this stream of this device, or more."""
+    """What was there for this thread's last launch on this stream of this device, or more."""
     number = getattr(cuda.current_context().device, "id", 0)  # the simulator's device has none
     key = number, 0 if SIMULATED else int(stream)
-    room = _rooms.get(key)
+    room = _rooms.of.get(key)
     marks = 1 + rows + parts
     if room is None or room.states.size < parts * STATE or room.marks.size < marks:
         states = cuda.device_array(parts * STATE, np.float64)
         room = Room(states, cuda.device_array(marks, np.int64))
-        _rooms[key] = room
+        _rooms.of[key] = room
     return room

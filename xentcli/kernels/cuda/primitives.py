@@ -192,6 +192,18 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def times(typing: Any, a: Any, b: Any) -> Any:
+    """a·b of float64, rounded. A compiler may join other products to an addition that follows, in
+    one kernel and not in another: what is added twice, or in two kernels, would differ."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        function = ir.FunctionType(_DOUBLE, [_DOUBLE, _DOUBLE])
+        return builder.asm(function, "mul.rn.f64 $0, $1, $2;", "=d,d,d", values, False)
+
+    return types.float64(types.float64, types.float64), generate
+
+
+@intrinsic
 def times_power(typing: Any, value: Any, biased: Any, boost: Any) -> Any:
     """A finite number times 2 to the n + `boost`, n being the whole number in `biased` =
     n + 1.5·2⁵²."""
@@ -270,6 +282,10 @@ if SIMULATED:
     def size_of(array):
         """Bytes of each element."""
         return array.dtype.itemsize
+
+    def times(a, b):
+        """a·b, rounded."""
+        return a * b
 
     def times_power(value, biased, boost):
         """A finite number times 2 to the n + `boost`."""

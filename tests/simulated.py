@@ -4,10 +4,16 @@ The simulator has no `__cuda_array_interface__`; here it gets one. It is switche
 environment variable NUMBA_ENABLE_CUDASIM=1, before Numba is imported.
 """
 
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from threading import Lock
 from typing import ClassVar
 
 import numpy as np
 from numba import cuda
+from numba.core import types
+from numba.np import numpy_support
 
 
 class Tensor:
@@ -64,3 +70,46 @@ def complete():
     cuda.as_cuda_array = _as_cuda_array
     cuda.external_stream = Stream
     cuda.default_stream = Stream
+
+
+LOCK = Lock()
+INSIDE = Counter()  # calls under way, of functions of each module
+
+
+def hurry():
+    """Let threads take turns often: the main one asks without pause whether all wait, 5 ms at a
+    time. What it does only once, threads that take turns often would do twice: that gets a lock."""
+    from numba.cuda.simulator import kernel, kernelapi
+
+    sys.setswitchinterval(1e-4)
+    kernelapi.FakeCUDAShared.array = _shared
+    kernel.swapped_cuda_module = _swapped
+
+
+def _shared(self, shape, dtype):
+    """Memory of a block: the same for all threads that come to this line."""
+    dtype = numpy_support.as_dtype(dtype) if isinstance(dtype, types.Type) else np.dtype(dtype)
+    if shape == 0:
+        count = self._dynshared_size // dtype.itemsize
+        return np.frombuffer(self._dynshared.data, dtype=dtype, count=count)
+    caller = sys._getframe(1)
+    with LOCK:
+        line = caller.f_code.co_filename, caller.f_lineno
+        return self._allocations.setdefault(line, np.empty(shape, dtype))
+
+
+@contextmanager
+def _swapped(function, fake):
+    """The simulated `cuda` in a function's module, until the last thread has left it."""
+    names = function.__globals__
+    module = function.__module__
+    with LOCK:
+        INSIDE[module] += 1
+        names.update({name: fake for name, value in names.items() if value is cuda})
+    try:
+        yield
+    finally:
+        with LOCK:
+            INSIDE[module] -= 1
+            if not INSIDE[module]:
+                names.update({name: cuda for name, value in names.items() if value is fake})

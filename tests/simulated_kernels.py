@@ -107,6 +107,7 @@ def logits_of(rng, special, shape):
     if special == "-inf":
         row[:] = -np.inf
     if special == "far":
+        x[0, 20:] -= rng.choice([160, 2000])
         x[-1] += rng.choice([-1e4, 3e4])
     return x
 
@@ -165,7 +166,7 @@ def any_job(rng, special):
     if rng.random() < 0.3:
         targets[-1] = -1
     weight = rng.uniform(0, 2, shape[1])
-    scale = rng.choice([1e-30, 1.0, -0.01, 1e12], n if rng.random() < 0.5 else 1)
+    scale = rng.choice([1e-33, 1.0, -0.01, 1e12], n if rng.random() < 0.5 else 1)
     scalars = OPTIONS[rng.integers(len(OPTIONS))] if rng.random() < 0.6 else PLAIN
     if rng.random() < 0.3:
         targets = rng.dirichlet(np.ones(shape[1]), (2, inner)).transpose(0, 2, 1).copy()
@@ -194,6 +195,28 @@ def test_rows_of_many_parts_are_those_of_the_reference(special, seed):
     for one, other, limit in zip(found, exact, np.broadcast_to(absolute, found.shape), strict=True):
         close = np.abs(one - other) <= limit + ROUNDING[result] * np.abs(other)
         assert (close | (one == other) | (np.isnan(one) & np.isnan(other))).all()
+
+
+@pytest.mark.parametrize("scale", [1e-33, -1e-20, 1e12, 1e30])
+def test_gradients_of_any_size(scale):
+    """Also those whose factor two words of float32 cannot say."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(1, CLASSES, 1)) * 5
+    job = Job(x, np.array([20]), PLAIN, np.full(CLASSES, 1.5), np.array([scale]))
+    _, grad = job.run(rows_of("f32", x.shape))
+    exact = job.expected("f32")[1]
+    assert_near(widen(grad, NAMES["f64"]), exact, ROUNDING["f32"], LEAST["f32"])
+
+
+def test_losses_of_any_size():
+    """Of float32, also where the others' probabilities are nothing in float32."""
+    x = np.full((1, CLASSES, 1), -np.inf)
+    x[0, [3, 30, 44], 0] = 0, -160, -155
+    job = Job(x, np.array([3]), PLAIN, np.full(CLASSES, 1e37))
+    results, grad = job.run(rows_of("f32", x.shape))
+    expected, exact = job.expected("f32")
+    assert_near(results, expected, 2.0**-24, 0)
+    assert_near(widen(grad, NAMES["f64"]), exact, ROUNDING["f32"], 0)
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -261,7 +284,7 @@ def test_threads_that_share_a_stream_do_not_share_what_blocks_tell_each_other(mo
     """The kernels of another thread come between ours."""
     rng = np.random.default_rng(11)
     place = rows_of("f32", (2, CLASSES, 1))
-    mine, other = (Job(rng.normal(size=place.shape), np.array([3, 40])) for _ in range(3))
+    mine, other = (Job(rng.normal(size=place.shape), np.array([3, 40])) for _ in range(2))
     expected, between = mine.run(place), []
     configured = launch.configured
 

@@ -8,11 +8,8 @@ and the examples of a property fewer. `test_cuda_suite.py` does so.
 """
 
 import os
-import sys
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-if SIMULATED:  # its loop that watches the threads keeps them from running: else thrice the time
-    sys.setswitchinterval(1e-4)
 BACKENDS = tuple(os.environ.get("XENT_TEST_BACKENDS", "numpy,cpu").split(","))
 
 

@@ -6,7 +6,6 @@ environment variable NUMBA_ENABLE_CUDASIM=1, before Numba is imported.
 
 from typing import ClassVar
 
-import backends  # noqa: F401 (which lets the simulator's threads take turns)
 import numpy as np
 from numba import cuda
 

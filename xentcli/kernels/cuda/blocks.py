@@ -25,7 +25,7 @@ from xentcli.kernels.cuda.formulas import (
     exponential,
     lesser,
 )
-from xentcli.kernels.cuda.primitives import larger
+from xentcli.kernels.cuda.primitives import larger, times
 
 THREADS = 256  # of a block, at most
 ROWS = 8  # of a block, at most
@@ -265,12 +265,12 @@ def together(states, call, spot, sums):
                 far += part.far
                 top = lesser(top, part.top)
             else:
-                e = (part.ones + part.others) * weight_of(peak, part.peak, call)
+                e = times(part.ones + part.others, weight_of(peak, part.peak, call))
                 others, low = added(others, low, e)
                 a = part.of_ones + part.rest
                 rest += a
                 gap, _ = below(peak, part.peak, divisor(call))
-                far += part.far + (a * gap if a != 0.0 else 0.0)
+                far += part.far + (times(a, gap) if a != 0.0 else 0.0)
         at = spot.first + spot.thread
         sums[at] = others
         sums[at + WARP] = low

@@ -25,7 +25,9 @@ from xentcli.kernels.cuda.blocks import FAR, THREADS, add_up, largest_of
 from xentcli.kernels.cuda.formulas import UNBOOSTED, Sums, device, lesser, reference_of, single
 from xentcli.kernels.cuda.primitives import get, larger, load4, put, smaller, store4
 
-FAREST = 150.0  # below the largest logit, where e·2⁴⁸ is 0 in float32
+# Below the largest logit: there e·2⁴⁸ is long 0 in float32, and so is a loss of any weight in
+# float32. Where logits are so large that this is rounded, `single` still reaches what is left.
+FAREST = 350.0
 
 
 @device

@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from numba import cuda
+from numba import cuda, float64
 
-from xentcli.kernels.cuda.primitives import ROUND, fma, times_power
+from xentcli.kernels.cuda.primitives import fma, times, times_power
+from xentcli.kernels.cuda.twins import ROUND
 
 device = cuda.jit(device=True)
 
@@ -191,7 +192,7 @@ def exponential(peak, score, call):
     t = fma(t, r, 0.16666666666666294)
     t = fma(t, r, 0.5000000000000009)
     s = r + fma(r * r, t, (high - r) - low)
-    return times_power(1.0 + s, biased) * 2.0**-100
+    return times(times_power(1.0 + s, biased), 2.0**-100)
 
 
 @device
@@ -218,8 +219,8 @@ def log1p(x):
     r = fma(r, z, 3.999999999940941908e-01)
     r = fma(r, z, 6.666666666666735130e-01)
     half = f * f * 0.5
-    rest = s * fma(r, z, half) + (k * LN2_LOW + error / u)
-    return k * LN2_HIGH - ((half - rest) - f)
+    rest = fma(s, fma(r, z, half), fma(float64(k), LN2_LOW, error / u))
+    return fma(float64(k), LN2_HIGH, f - (half - rest))
 
 
 @device
@@ -232,7 +233,7 @@ def added(high, low, value):
 
 @device
 def single(x, reference, by):
-    """exp(x − reference)·2⁴⁸ of float32 numbers not more than 150 below, within 2⁻²⁸.
+    """exp(x − reference)·2⁴⁸ of float32 numbers not more than 700 below, within 2⁻²⁸.
 
     Range reduction, and a minimax polynomial of eʳ for |r| ≤ ln 2 / 2 with the value 1 at 0.
     """
@@ -250,7 +251,7 @@ def single(x, reference, by):
 @device
 def mass(weight, q, call):
     """a of a class, without what an index target adds."""
-    return weight * (q * (1.0 - call.smoothing) + call.smoothing / call.classes)
+    return times(weight, fma(q, 1.0 - call.smoothing, call.smoothing / call.classes))
 
 
 @device
@@ -271,12 +272,12 @@ def concluded(sums, hot, of_top, call):
     hot_elsewhere = 0.0
     if hot != 0.0:
         gap, error = below(sums.peak, sums.score, divisor(call))
-        far += hot * gap + hot * error
+        far += fma(hot, gap, times(hot, error))
         if sums.score != sums.peak:
             hot_elsewhere = hot
     a = rest + of_top + hot
-    loss = a * log_s + far + lse * call.z_loss * lse
-    extra = lse * (2.0 * call.z_loss)
+    loss = fma(a, log_s, far) + times(times(lse, call.z_loss), lse)
+    extra = times(lse, 2.0 * call.z_loss)
     return Row(others, rest + hot_elsewhere + extra, a + extra, loss + 0.0, lse)
 
 
@@ -286,6 +287,6 @@ def entry(e, a, is_top, row):
     s = row.others + 1.0
     share = row.others / s
     p = row.b / s
-    if is_top and abs(row.rest) + abs(row.b) * share < abs(p) + abs(a):
-        return row.rest - row.b * share
-    return e * p - a
+    if is_top and fma(abs(row.b), share, abs(row.rest)) < abs(p) + abs(a):
+        return fma(-row.b, share, row.rest)
+    return fma(e, p, -a)

@@ -37,23 +37,20 @@ from xentcli.kernels.cuda.formulas import (
     GRADIENT,
     INDEX,
     LOG,
-    PROBS,
     SOFTMAX,
     Sums,
     added,
     below,
-    concluded,
     device,
     divisor,
-    entry,
     exponential,
     lesser,
     log1p,
-    mass,
     reference_of,
     scored,
     slope,
 )
+from xentcli.kernels.cuda.outcome import has_masses, mass_at, settled
 from xentcli.kernels.cuda.primitives import fma, get, kernel, larger, put
 
 SCRATCH = 6 * THREADS
@@ -71,23 +68,6 @@ def kept_scores(x, start, call, z, at, spot):
         most = larger(most, score)
         c += spot.threads
     return most
-
-
-@device
-def mass_at(given, c, call, row):
-    """a of a class, without what an index target adds."""
-    _, targets, weight, _ = given
-    q = 0.0
-    if call.kind == PROBS:
-        place = place_of(row, call.inner, call.q_outer, call.q_inner)
-        q = float64(get(targets, place + c * call.q_step))
-    return mass(get(weight, c), q, call)
-
-
-@device
-def has_masses(call):
-    """Whether classes beside an index target have a mass."""
-    return call.kind == PROBS or (call.kind == INDEX and call.smoothing > 0.0)
 
 
 @device
@@ -110,7 +90,7 @@ def exponentials(z, at, peak, given, call, spot):
             a = mass_at(given, spot.begin + c, call, spot.row)
             if a != 0.0:
                 gap, _ = below(reference, score, divisor(call))
-                far += a * gap
+                far = fma(a, gap, far)
                 if score == reference:
                     of_ones += a
                 else:
@@ -148,53 +128,6 @@ def summarised(given, start, call, spot, shared):
     cuda.syncthreads()
     top = -largest_of(-top, sums, spot)
     return Sums(peak, ones, of_others, score, of_ones, rest, far, top)
-
-
-@device
-def target_mass(y, weight, call):
-    """What an index target's class gets beyond smoothing."""
-    if call.kind != INDEX:
-        return 0.0
-    return (1.0 - call.smoothing) * weight[y]
-
-
-@device
-def settled(sums, start, given, call, spot, out):
-    """Write the row's results; what its gradient needs, from the sums of all of it: the factors
-    of e and of a, `others`, and the entries of the largest and the target with their places."""
-    x, _, weight, scale = given
-    results, grad = out
-    hot = target_mass(spot.y, weight, call)
-    is_top = call.kind == INDEX and sums.score == sums.peak
-    of_top, top = 0.0, int64(-1)
-    if has_masses(call) and sums.top < FAR:
-        top = int64(sums.top)
-        if is_top:
-            top = int64(spot.y)
-        of_top = mass_at(given, top, call, spot.row)
-    row = concluded(sums, hot, of_top, call)
-    per_mass = 0.0
-    if call.mode == GRADIENT:
-        per_mass = scale[lesser(spot.row, scale.size - 1)] / call.temperature
-        if spot.part == 0 or grad.size == 0:
-            results[0, spot.row] = row.loss
-            results[1, spot.row] = row.lse
-    place, largest = top - spot.begin, 0.0
-    if 0 <= place < spot.count:
-        tilt = slope(float64(get(x, start + place * call.x_step)), call)
-        largest = entry(1.0, of_top, True, row) * (per_mass * tilt) + 0.0
-    else:
-        place = int64(-1)
-    inside, target = spot.y - spot.begin, 0.0
-    if call.kind == INDEX and 0 <= inside < spot.count:
-        tilt = slope(float64(get(x, start + inside * call.x_step)), call)
-        a = mass_at(given, spot.y, call, spot.row) + hot
-        e = exponential(sums.peak, sums.score, call)
-        target = entry(e, a, is_top, row) * (per_mass * tilt) + 0.0
-    else:
-        inside = int64(-1)
-    per_e = row.b / (1.0 + row.others) * per_mass
-    return per_e, per_mass, row.others, float64(place), largest, float64(inside), target
 
 
 @device

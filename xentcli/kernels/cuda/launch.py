@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import RLock
+from threading import local
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,10 +41,15 @@ class Room(NamedTuple):
     marks: Any
 
 
-_rooms: dict[tuple[int, int], Room] = {}
+class _Rooms(local):
+    """The room of each stream of each device, for one thread of the host. Another thread may put
+    its kernels between ours on the same stream, and one handle stands for a stream per thread."""
 
-# Threads may share a stream, and with it the room: the kernels of one call follow each other.
-_turn = RLock()
+    def __init__(self) -> None:
+        self.of: dict[tuple[int, int], Room] = {}
+
+
+_rooms = _Rooms()
 
 
 def rows(
@@ -76,18 +81,16 @@ def rows(
         results,
         logits.data[:0] if grad is None else grad.data,
     )
-    with _turn:
-        _launch(plain, arrays, stream)
+    _launch(plain, arrays, stream)
 
 
 def softmax(logits: Box, scalars: Scalars, log: bool, out: Box, stream: Any = 0) -> None:
     """What `kernels.Backend.softmax` says, of arrays in device memory."""
     call = _call(logits, None, out, scalars, plain=False)
     call = call._replace(kind=NONE, mode=LOG if log else SOFTMAX)
-    with _turn:
-        room = _room(1, 1, stream)
-        numbers, results = room.states, room.states[:2].reshape((2, 1))  # nobody reads or writes
-        _launch(False, (logits.data, room.marks, numbers, numbers, call, results, out.data), stream)
+    room = _room(1, 1, stream)
+    numbers, results = room.states, room.states[:2].reshape((2, 1))  # nobody reads or writes them
+    _launch(False, (logits.data, room.marks, numbers, numbers, call, results, out.data), stream)
 
 
 def parts_of(classes: int, plain: bool) -> tuple[int, int]:
@@ -199,12 +202,12 @@ def _clear(marks, count):
 
 
 def _room(parts: int, rows: int, stream: Any) -> Room:
-    """What was there for the last launch on this stream of this device, or more."""
+    """What was there for this thread's last launch on this stream of this device, or more."""
     key = device_number(), 0 if SIMULATED else int(stream)
-    room = _rooms.get(key)
+    room = _rooms.of.get(key)
     marks = 1 + rows + parts
     if room is None or room.states.size < parts * STATE or room.marks.size < marks:
         states = cuda.device_array(parts * STATE, np.float64)
         room = Room(states, cuda.device_array(marks, np.int64))
-        _rooms[key] = room
+        _rooms.of[key] = room
     return room

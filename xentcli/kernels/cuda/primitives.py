@@ -7,17 +7,15 @@
 | uint16              | float16  | float32     |
 | int16               | bfloat16 | float32     |
 
-Each has a twin in Python for Numba's simulator, where kernels run without a GPU.
+Each has a twin in Python, in `twins`, for Numba's simulator.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import cuda, types
 from numba.cuda.extending import intrinsic
@@ -25,7 +23,6 @@ from numba.cuda.extending import intrinsic
 _config: Any = numba.config  # its names are made at import, unknown to type checkers
 SIMULATED = bool(_config.ENABLE_CUDASIM)
 
-ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF, _FLOAT, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -206,6 +203,18 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def times(typing: Any, a: Any, b: Any) -> Any:
+    """a·b of float64, rounded. A compiler may join other products to an addition that follows, in
+    one kernel and not in another: what is added twice, or in two kernels, would differ."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        function = ir.FunctionType(_DOUBLE, [_DOUBLE, _DOUBLE])
+        return builder.asm(function, "mul.rn.f64 $0, $1, $2;", "=d,d,d", values, False)
+
+    return types.float64(types.float64, types.float64), generate
+
+
+@intrinsic
 def times_power(typing: Any, value: Any, biased: Any) -> Any:
     """A finite number times 2ⁿ, n being the whole number in `biased` = n + 1.5·2⁵²."""
 
@@ -236,61 +245,6 @@ def fma(a, b, c):
 
 
 if SIMULATED:
+    from xentcli.kernels.cuda import simulator
 
-    def get(array, index):
-        """One element as a number."""
-        value = array[index]
-        if value.dtype == np.uint16:
-            return np.float32(value.view(np.float16))
-        if value.dtype == np.int16:
-            return (np.uint32(value.view(np.uint16)) << np.uint32(16)).view(np.float32)
-        return value
-
-    def put(array, index, value):
-        """Write one number, rounded to what the array holds."""
-        if array.dtype == np.uint16:
-            value = np.float16(np.float32(value)).view(np.uint16)
-        elif array.dtype == np.int16:
-            value = _bfloat16(np.float32(value))
-        array[index] = value
-
-    def _bfloat16(value):
-        bits = value.view(np.uint32)
-        high = bits >> np.uint32(16)
-        rounded = (int(bits) + 0x7FFF + int(high & np.uint32(1))) >> 16
-        if np.isnan(value):
-            rounded = int(high) | 0x40
-        return np.uint16(rounded).view(np.int16)
-
-    def load4(array, index):
-        """Four neighbours as numbers."""
-        return tuple(get(array, index + i) for i in range(4))
-
-    def store4(array, index, numbers):
-        """Write four neighbours."""
-        for i, number in enumerate(numbers):
-            put(array, index + i, number)
-
-    def larger(a, b):
-        """The larger of two numbers; NaN where one is."""
-        return np.maximum(a, b)
-
-    def smaller(a, b):
-        """The smaller of two numbers; the other one of a NaN."""
-        return np.fmin(a, b)
-
-    def size_of(array):
-        """Bytes of each element."""
-        return array.dtype.itemsize
-
-    def times_power(value, biased):
-        """A finite number times 2ⁿ."""
-        if not math.isfinite(biased):
-            return np.float64(0.0)  # on a device anything
-        return np.ldexp(np.float64(value), int(biased - ROUND))
-
-    def fma(a, b, c):
-        """a·b + c, rounded once, or of float64 nearly so."""
-        kind = type(a + b + c)
-        wide = np.float64 if kind is np.float32 else np.longdouble
-        return kind(wide(a) * wide(b) + wide(c))
+    simulator.mend()

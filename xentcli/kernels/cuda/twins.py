@@ -1,0 +1,82 @@
+"""The primitives in Python, for Numba's simulator, where kernels run without a GPU."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
+
+
+def get(array, index):
+    """One element as a number."""
+    value = array[index]
+    if value.dtype == np.uint16:
+        return np.float32(value.view(np.float16))
+    if value.dtype == np.int16:
+        return (np.uint32(value.view(np.uint16)) << np.uint32(16)).view(np.float32)
+    return value
+
+
+def put(array, index, value):
+    """Write one number, rounded to what the array holds."""
+    if array.dtype == np.uint16:
+        value = np.float16(np.float32(value)).view(np.uint16)
+    elif array.dtype == np.int16:
+        value = _bfloat16(np.float32(value))
+    array[index] = value
+
+
+def _bfloat16(value):
+    bits = value.view(np.uint32)
+    high = bits >> np.uint32(16)
+    rounded = (int(bits) + 0x7FFF + int(high & np.uint32(1))) >> 16
+    if np.isnan(value):
+        rounded = int(high) | 0x40
+    return np.uint16(rounded).view(np.int16)
+
+
+def load4(array, index):
+    """Four neighbours as numbers."""
+    return tuple(get(array, index + i) for i in range(4))
+
+
+def store4(array, index, numbers):
+    """Write four neighbours."""
+    for i, number in enumerate(numbers):
+        put(array, index + i, number)
+
+
+def larger(a, b):
+    """The larger of two numbers; NaN where one is."""
+    return np.maximum(a, b)
+
+
+def smaller(a, b):
+    """The smaller of two numbers; the other one of a NaN."""
+    return np.fmin(a, b)
+
+
+def size_of(array):
+    """Bytes of each element."""
+    return array.dtype.itemsize
+
+
+def times(a, b):
+    """a·b, rounded."""
+    return a * b
+
+
+def times_power(value, biased):
+    """A finite number times 2ⁿ."""
+    if not math.isfinite(biased):
+        return np.float64(0.0)  # on a device anything
+    return np.ldexp(np.float64(value), int(biased - ROUND))
+
+
+def fma(a, b, c):
+    """a·b + c, rounded once, or of float64 nearly so."""
+    kind = type(a + b + c)
+    wide = np.float64 if kind is np.float32 else np.longdouble
+    return kind(wide(a) * wide(b) + wide(c))

@@ -2,8 +2,6 @@
 
 import math
 import sys
-import time
-from threading import Thread, get_ident
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -418,33 +416,6 @@ def test_what_one_call_moves_between_host_and_device(monkeypatch):
     monkeypatch.setattr(cuda, "to_device", lambda a, **o: moved.append(a.nbytes) or send(a))
     cross_entropy(Tensor(X), Tensor(Y), out=Tensor(np.empty_like(X)))
     assert moved == [16, 16, 8, 16]  # counts there and back; the scale; the sum of each block
-
-
-def test_threads_on_one_stream_take_turns(monkeypatch):
-    """A row in parts takes three kernels, which tell each other something in the same memory."""
-    from numba import cuda
-
-    from xentcli.kernels import Scalars
-    from xentcli.kernels.cuda import launch
-    from xentcli.kernels.cuda.box import boxed
-
-    started = []
-
-    def configured(*_):
-        return lambda *_: started.append(get_ident()) or time.sleep(0.005)
-
-    monkeypatch.setattr(launch, "configured", configured)
-    classes = 2 * launch.GENERAL_PART
-    x, targets, ones = (cuda.to_device(np.ones(n)) for n in (classes, 1, classes))
-    box, results = boxed(x, (1, classes, 1)), x.reshape((2, classes // 2))
-    arguments = box, targets, ones, targets, Scalars(), results, box
-    threads = [Thread(target=launch.rows, args=arguments) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(started) == 3 * len(threads)
-    assert all(len(set(started[i : i + 3])) == 1 for i in range(0, len(started), 3))
 
 
 def test_ones_are_on_the_device_before_any_stream_reads_them(monkeypatch):

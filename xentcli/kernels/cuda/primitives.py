@@ -245,6 +245,7 @@ def fma(a, b, c):
 
 
 if SIMULATED:
-    from xentcli.kernels.cuda import simulator
+    from xentcli.kernels.cuda import simulator, twins
 
     simulator.mend()
+    globals().update(twins.ALL)

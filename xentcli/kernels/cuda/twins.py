@@ -80,3 +80,9 @@ def fma(a, b, c):
     kind = type(a + b + c)
     wide = np.float64 if kind is np.float32 else np.longdouble
     return kind(wide(a) * wide(b) + wide(c))
+
+
+ALL = {
+    function.__name__: function
+    for function in (fma, get, larger, load4, put, size_of, smaller, store4, times, times_power)
+}

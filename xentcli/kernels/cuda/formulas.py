@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from numba import cuda, float64
+from numba import cuda
 
-from xentcli.kernels.cuda.primitives import fma, times, times_power
+from xentcli.kernels.cuda.primitives import fma, fraction_and_power, times, times_power
 from xentcli.kernels.cuda.twins import ROUND
 
 device = cuda.jit(device=True)
@@ -206,9 +206,9 @@ def log1p(x):
     if not x < math.inf:
         return x
     u, error = added(1.0, 0.0, x)
-    fraction, k = math.frexp(u)
+    fraction, k = fraction_and_power(u)
     if fraction < 0.7071067811865476:
-        fraction, k = fraction * 2.0, k - 1
+        fraction, k = fraction * 2.0, k - 1.0
     f = fraction - 1.0
     s = f / (2.0 + f)
     z = s * s
@@ -219,8 +219,8 @@ def log1p(x):
     r = fma(r, z, 3.999999999940941908e-01)
     r = fma(r, z, 6.666666666666735130e-01)
     half = f * f * 0.5
-    rest = fma(s, fma(r, z, half), fma(float64(k), LN2_LOW, error / u))
-    return fma(float64(k), LN2_HIGH, f - (half - rest))
+    rest = fma(s, fma(r, z, half), fma(k, LN2_LOW, error / u))
+    return fma(k, LN2_HIGH, f - (half - rest))
 
 
 @device

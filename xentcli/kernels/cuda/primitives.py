@@ -229,6 +229,24 @@ def times_power(typing: Any, value: Any, biased: Any) -> Any:
 
 
 @intrinsic
+def fraction_and_power(typing: Any, value: Any) -> Any:
+    """f and n of a positive normal number f·2ⁿ, ½ ≤ f < 1. (With the library's `frexp` some
+    orders of the same functions do not compile: "Symbol name with unsupported characters".)"""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        number, high = builder.bitcast(values[0], ir.VectorType(_I32, 2)), ir.Constant(_I32, 1)
+        bits = builder.extract_element(number, high)
+        power = builder.sub(builder.lshr(bits, ir.Constant(_I32, 20)), ir.Constant(_I32, 1022))
+        digits = builder.and_(bits, ir.Constant(_I32, 0xFFFFF))
+        bits = builder.or_(digits, ir.Constant(_I32, 1022 << 20))
+        fraction = builder.bitcast(builder.insert_element(number, bits, high), _DOUBLE)
+        both = [fraction, builder.sitofp(power, _DOUBLE)]
+        return context.make_tuple(builder, signature.return_type, both)
+
+    return types.UniTuple(types.float64, 2)(types.float64), generate
+
+
+@intrinsic
 def size_of(typing: Any, array: Any) -> Any:
     """Bytes of each element; the compiler knows it."""
 

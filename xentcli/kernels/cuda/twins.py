@@ -68,6 +68,12 @@ def times(a, b):
     return a * b
 
 
+def fraction_and_power(value):
+    """f and n of a positive normal number f·2ⁿ, ½ ≤ f < 1."""
+    fraction, power = np.frexp(value)
+    return fraction, np.float64(power)
+
+
 def times_power(value, biased):
     """A finite number times 2ⁿ."""
     if not math.isfinite(biased):
@@ -84,5 +90,17 @@ def fma(a, b, c):
 
 ALL = {
     function.__name__: function
-    for function in (fma, get, larger, load4, put, size_of, smaller, store4, times, times_power)
+    for function in (
+        fma,
+        fraction_and_power,
+        get,
+        larger,
+        load4,
+        put,
+        size_of,
+        smaller,
+        store4,
+        times,
+        times_power,
+    )
 }

@@ -383,6 +383,36 @@ def timed(case, against, runs):
     return mine, {row["who"]: row["times_ours"] for row in others}, rates
 
 
+def alone(shape, kind, runs):
+    """Seconds of the kernels for loss and gradient, without the checks and sums around them: many
+    calls are put into a stream one after the other, so that the device waits for nobody."""
+    from numba import cuda
+
+    from xentcli.bench.case import Case, Data
+    from xentcli.kernels import Scalars
+    from xentcli.kernels.cuda import launch
+    from xentcli.kernels.cuda.arrays import repeated
+    from xentcli.kernels.cuda.box import boxed
+
+    part, (rows, classes) = Data.make(Case(shape, kind)), shape
+    x = repeated(part.logits, rows).data.reshape(-1)
+    y = repeated(part.targets.astype(np.int64), rows).data
+    weight, scale = (repeated(np.ones(n), n).data for n in (classes, 1))
+    results, grad = cuda.device_array((2, rows)), cuda.device_array(x.shape, x.dtype)
+    boxes = [boxed(array, (rows, classes, 1)) for array in (x, grad)]
+
+    def call():
+        launch.rows(boxes[0], y, weight, scale, Scalars(), results, boxes[1])
+
+    call()
+    cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(runs):
+        call()
+    cuda.synchronize()
+    return (time.perf_counter() - start) / runs
+
+
 def speed_of(found, classes, kind, nbytes, runs, compiled):
     """One line of the table."""
     from xentcli.bench.case import Case
@@ -407,6 +437,9 @@ def speed_of(found, classes, kind, nbytes, runs, compiled):
             ),
         )
         cells.append(f"{mine['median_ms']:.3f} {mine['gb_per_s']:.0f} {share:.0%}{words}")
+    seconds = alone(shape, kind, runs)
+    rate = 2 * shape[0] * classes * NAMES[kind].itemsize / seconds / 1e9
+    cells.append(f"{seconds * 1e3:.3f} {rate:.0f} {rate / max(rates['copy'], 1e-9):.0%}")
     moved = "/".join(f"{rates[name]:.0f}" for name in ("copy", "in place", "read"))
     say(f"{kind} {classes}: {' | '.join(cells)} | {moved}", True)
 
@@ -415,7 +448,8 @@ def speed(quick):
     """Beside the limits and the others; each answer is checked before it is timed."""
     found = Found()
     nbytes = up_to(1 << (30 if quick else 31), 256)
-    say("speed, ms GB/s share (others' time by ours): both | in place | loss | GB/s of copy/", True)
+    head = "speed, ms GB/s share (others' time by ours): both | in place | loss | kernels of both"
+    say(f"{head} | GB/s of copy/in place/read", True)
     sizes = (8,) if SIMULATED else TIMED[::2] if quick else TIMED
     for kind in ("bf16",) if SIMULATED else ("bf16", "f32"):
         for classes in sizes:

@@ -16,15 +16,7 @@ from typing import Any, NamedTuple
 
 from numba import cuda, int64
 
-from xentcli.kernels.cuda.formulas import (
-    Sums,
-    added,
-    below,
-    device,
-    divisor,
-    exponential,
-    lesser,
-)
+from xentcli.kernels.cuda.formulas import Sums, added, below, device, divisor, exponential, lesser
 from xentcli.kernels.cuda.primitives import larger, times
 
 THREADS = 256  # of a block, at most

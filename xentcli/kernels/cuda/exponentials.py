@@ -22,7 +22,8 @@ import math
 from numba import cuda, float32, float64, int32
 
 from xentcli.kernels.cuda.blocks import FAR, THREADS, add_up, largest_of
-from xentcli.kernels.cuda.formulas import UNBOOSTED, Sums, device, lesser, reference_of, single
+from xentcli.kernels.cuda.call import UNBOOSTED
+from xentcli.kernels.cuda.formulas import Sums, device, lesser, reference_of, single
 from xentcli.kernels.cuda.primitives import get, larger, load4, put, smaller, store4
 
 # Below the largest logit: there e·2⁴⁸ is long 0 in float32, and so is a loss of any weight in

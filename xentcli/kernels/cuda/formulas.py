@@ -22,65 +22,9 @@ from xentcli.kernels.cuda.twins import ROUND
 
 device = cuda.jit(device=True)
 
-BOOST = 48  # exponentials are kept in float32 times this power of two: the smallest are normal
-UNBOOSTED = 2.0**-BOOST
-
 FARTHEST = 746.0  # beyond, exp(−gap) is 0 as a float64
 LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
 LN2_LOW = 1.90821492927058770002e-10
-
-
-class Powers(NamedTuple):
-    """The constants of `single`. As arguments of a kernel they are operands of its instructions;
-    as literals each took an instruction of its own, a fifth of all in the inner loop."""
-
-    per_ln2: float = 1.4426950408889634
-    round: float = ROUND + BOOST  # so that n comes out boosted
-    ln2: float = 0.6931471805599453
-    c6: float = 0.001384365101867992
-    c5: float = 0.008374155954367846
-    c4: float = 0.041668002119414696
-    c3: float = 0.16666431252836963
-    c2: float = 0.4999999420844264
-    c1: float = 1.0000000321680262
-
-
-class Call(NamedTuple):
-    """The numbers of a launch; strides count elements.
-
-    A row's classes are cut into `parts` of `size`, one for each block of threads. `kind` says
-    what targets are: INDEX, PROBS or NONE; `mode` what is written: GRADIENT, SOFTMAX or LOG.
-    `phase` is where the first element lies, as an index modulo 4.
-    """
-
-    rows: int
-    classes: int
-    inner: int
-    parts: int
-    size: int
-    kind: int
-    mode: int
-    patience: int  # how often a block asks whether the row's other blocks are ready
-    x_outer: int
-    x_inner: int
-    x_step: int
-    x_phase: int
-    q_outer: int
-    q_inner: int
-    q_step: int
-    g_outer: int
-    g_inner: int
-    g_step: int
-    g_phase: int
-    smoothing: float
-    temperature: float
-    softcap: float
-    z_loss: float
-    powers: Powers
-
-
-INDEX, PROBS, NONE = 0, 1, 2
-GRADIENT, SOFTMAX, LOG = 0, 1, 2
 
 
 class Sums(NamedTuple):
@@ -167,16 +111,23 @@ def below(peak, score, by):
 
 @device
 def exponential(peak, score, call):
-    """exp(z − max z), within 1 ULP.
+    """exp(z − max z), within 1 ULP."""
+    e, _ = exponential_in_two(peak, score, call)
+    return e
+
+
+@device
+def exponential_in_two(peak, score, call):
+    """exp(z − max z), and what the last rounding took of it.
 
     −gap − error = n·ln 2 + r, |r| ≤ ln 2 / 2, with what the rounding of r took, and a minimax
     polynomial of (eʳ − 1 − r) / r². The library's function knows no error of its argument.
     """
     gap, error = below(peak, score, divisor(call))
     if gap != gap:
-        return gap
+        return gap, 0.0
     if not gap < FARTHEST:
-        return 0.0
+        return 0.0, 0.0
     biased = fma(gap, -1.4426950408889634, ROUND + 100.0)
     n = biased - (ROUND + 100.0)
     high = fma(n, -LN2_HIGH, -gap)
@@ -192,7 +143,9 @@ def exponential(peak, score, call):
     t = fma(t, r, 0.16666666666666294)
     t = fma(t, r, 0.5000000000000009)
     s = r + fma(r * r, t, (high - r) - low)
-    return times(times_power(1.0 + s, biased), 2.0**-100)
+    e = 1.0 + s
+    lost = times(s - (e - 1.0), times_power(1.0, biased))
+    return times(times_power(e, biased), 2.0**-100), times(lost, 2.0**-100)
 
 
 @device

@@ -33,17 +33,15 @@ from xentcli.kernels.cuda.blocks import (
     together,
     whole,
 )
+from xentcli.kernels.cuda.call import GRADIENT, INDEX, LOG, SOFTMAX
 from xentcli.kernels.cuda.formulas import (
-    GRADIENT,
-    INDEX,
-    LOG,
-    SOFTMAX,
     Sums,
     added,
     below,
     device,
     divisor,
     exponential,
+    exponential_in_two,
     lesser,
     log1p,
     reference_of,
@@ -79,13 +77,13 @@ def exponentials(z, at, peak, given, call, spot):
     c = spot.thread
     while c < spot.count:
         score = get(z, at + c)
-        e = exponential(reference, score, call)
+        e, lost = exponential_in_two(reference, score, call)
         put(z, at + c, e)
         if score == reference:
             ones += 1.0
             top = lesser(top, float64(spot.begin + c))
         else:
-            others, low = added(others, low, e)
+            others, low = added(others, low + lost, e)
         if spread:
             a = mass_at(given, spot.begin + c, call, spot.row)
             if a != 0.0:

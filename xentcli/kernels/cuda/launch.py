@@ -11,7 +11,7 @@ from numba import cuda
 from xentcli.kernels import Scalars
 from xentcli.kernels.cuda.blocks import ROWS, STATE, THREADS, WARP
 from xentcli.kernels.cuda.box import Box
-from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, LOG, NONE, PROBS, SOFTMAX, Call, Powers
+from xentcli.kernels.cuda.call import GRADIENT, INDEX, LOG, NONE, PROBS, SOFTMAX, Call, Powers
 from xentcli.kernels.cuda.general import general_rest, general_rows
 from xentcli.kernels.cuda.plain import plain_rest, plain_rows
 from xentcli.kernels.cuda.primitives import SIMULATED, configured, device_number

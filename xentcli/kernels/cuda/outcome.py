@@ -5,18 +5,8 @@ from __future__ import annotations
 from numba import float64, int64
 
 from xentcli.kernels.cuda.blocks import FAR, place_of
-from xentcli.kernels.cuda.formulas import (
-    GRADIENT,
-    INDEX,
-    PROBS,
-    concluded,
-    device,
-    entry,
-    exponential,
-    lesser,
-    mass,
-    slope,
-)
+from xentcli.kernels.cuda.call import GRADIENT, INDEX, PROBS
+from xentcli.kernels.cuda.formulas import concluded, device, entry, exponential, lesser, mass, slope
 from xentcli.kernels.cuda.primitives import get, times
 
 

@@ -29,15 +29,9 @@ from xentcli.kernels.cuda.blocks import (
     together,
     weight_of,
 )
+from xentcli.kernels.cuda.call import UNBOOSTED
 from xentcli.kernels.cuda.exponentials import kept_at, summarised
-from xentcli.kernels.cuda.formulas import (
-    UNBOOSTED,
-    concluded,
-    device,
-    entry,
-    exponential,
-    lesser,
-)
+from xentcli.kernels.cuda.formulas import concluded, device, entry, exponential, lesser
 from xentcli.kernels.cuda.primitives import (
     fma,
     get,

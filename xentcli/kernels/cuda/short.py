@@ -7,7 +7,8 @@ import math
 from numba import cuda, float64, int64
 
 from xentcli.kernels.cuda.blocks import Spot, place_of, whole
-from xentcli.kernels.cuda.formulas import GRADIENT, INDEX, Sums, device, lesser, scored
+from xentcli.kernels.cuda.call import GRADIENT, INDEX
+from xentcli.kernels.cuda.formulas import Sums, device, lesser, scored
 from xentcli.kernels.cuda.general import exponentials, value_of
 from xentcli.kernels.cuda.outcome import settled
 from xentcli.kernels.cuda.primitives import get, larger, put

@@ -23,7 +23,7 @@ SHORT = 64  # classes up to which a thread has a row to itself
 PLAIN_PART = 8192
 GENERAL_PART = 4032
 
-# Classes of a thread, where a row has so many: what a thread does beside them takes as long as 15.
+# Classes of a thread, where a row has so many: what it does beside them takes as long as a dozen.
 EACH = 32
 
 # A block that has asked so often whether the others of its row are ready leaves its part to the

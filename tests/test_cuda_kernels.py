@@ -1,9 +1,11 @@
-"""Kernels whose rows have many parts, on Numba's simulator, in a process."""
+"""CUDA kernels without a device: on Numba's simulator, and through the compiler where it is."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 
 def test_everything_on_the_simulator():
@@ -18,3 +20,20 @@ def test_everything_on_the_simulator():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
+
+
+def test_every_kernel_compiles():
+    """The simulator sees no types; the compiler of CUDA's toolkit does, where there is one."""
+    done = subprocess.run(
+        [sys.executable, "compiling.py"],
+        cwd=Path(__file__).parent,
+        env={name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if "no compiler" in done.stdout:
+        pytest.skip("no compiler of CUDA's here that Numba can use")
+    assert "compiled: 13" in done.stdout, done.stdout + done.stderr
+    plain = next(line for line in done.stdout.splitlines() if line.startswith("plain_rows"))
+    assert plain.endswith("ld.global.v4, st.global.v4")  # float32: 16 bytes at a time

@@ -1,0 +1,81 @@
+"""Every CUDA kernel compiled to PTX, without a device: `python tests/compiling.py`.
+
+The simulator runs kernels as Python and sees no type and no compiler. This says so and stops where
+Numba finds no compiler of CUDA's that it can use.
+"""
+
+import sys
+import warnings
+from types import SimpleNamespace
+
+CAPABILITY = (9, 0)
+DEVICE = SimpleNamespace(compute_capability=CAPABILITY)
+
+
+def one(x, y):
+    """The smallest kernel there is, to see whether the compiler works at all."""
+    y[0] = x[0]
+
+
+def compile_all(say):
+    """Compile each kernel for some kinds of arrays; None where that cannot be done here."""
+    import numba
+    from numba import cuda, types
+
+    for name in ("numba.cuda", "numba.cuda.api", "numba.cuda.dispatcher"):
+        __import__(name)
+        sys.modules[name].get_current_device = lambda: SimpleNamespace(
+            compute_capability=CAPABILITY
+        )
+
+    def arrays(*kinds):
+        return tuple(types.Array(kind, 1, "C") for kind in kinds)
+
+    f4, f8, f16, bf16, i8 = (
+        types.float32,
+        types.float64,
+        types.uint16,
+        types.int16,
+        types.int64,
+    )
+    try:
+        cuda.compile_ptx(one, arrays(f4, f4), cc=CAPABILITY)
+    except Exception as error:  # noqa: BLE001 (a compiler that is missing fails in any way)
+        say(f"no compiler: {type(error).__name__}")
+        return None
+
+    from xentcli.kernels.cuda import general, launch, per_row, plain, short
+    from xentcli.kernels.cuda.call import Call, Powers
+
+    call = numba.typeof(Call(*[1] * 19, 1.0, 1.0, 1.0, 1.0, Powers()))
+    results = types.Array(f8, 2, "C")
+
+    def rows(x, targets, grad):
+        return (*arrays(x, targets, f8, f8), call, *arrays(f8, i8), results, *arrays(grad))
+
+    steps = types.UniTuple(i8, 2)
+    jobs = [
+        (plain.plain_rows, rows(f4, i8, f4)),
+        (plain.plain_rows, rows(bf16, i8, bf16)),
+        (plain.plain_rows, rows(f16, i8, f4)),
+        (plain.plain_rest, rows(bf16, i8, f4)),
+        (general.general_rows, rows(f8, i8, f8)),
+        (general.general_rest, rows(f16, bf16, f16)),
+        (short.short_rows, (*arrays(f4, f4, f8, f8), call, results, *arrays(f4))),
+        (launch._clear, (*arrays(i8), i8)),
+        (per_row.class_indices, (*arrays(i8), i8, steps, i8, i8, *arrays(i8, i8))),
+        (per_row.doubles, (*arrays(f4), i8, steps, *arrays(f8, i8))),
+        (per_row.row_weights, arrays(i8, f8, f8, f8)),
+        (per_row.scaled, (*arrays(f8), f8, *arrays(f8, f8))),
+        (per_row.block_sums, (*arrays(f8), results)),
+    ]
+    for kernel, signature in jobs:
+        ptx, _ = cuda.compile_ptx(kernel.py_func, signature, cc=CAPABILITY)
+        wide = "".join(f", {kind}.global.v4" for kind in ("ld", "st") if f"{kind}.global.v4" in ptx)
+        say(f"{kernel.py_func.__name__}: {len(ptx.splitlines())} lines{wide}")
+    return len(jobs)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # of a compiler that is newer than Numba
+    print(f"compiled: {compile_all(print)}")  # noqa: T201 (a script)

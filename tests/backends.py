@@ -8,6 +8,9 @@ and the examples of a property fewer. `test_cuda_suite.py` does so.
 """
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 BACKENDS = tuple(os.environ.get("XENT_TEST_BACKENDS", "numpy,cpu").split(","))
@@ -16,3 +19,17 @@ BACKENDS = tuple(os.environ.get("XENT_TEST_BACKENDS", "numpy,cpu").split(","))
 def up_to(count, simulated):
     """A size, and at most how much of it on the simulator."""
     return min(count, simulated) if SIMULATED else count
+
+
+def pass_on_the_simulator(name):
+    """Run a file of tests in a process: the simulator is switched on before Numba is there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", name],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout

@@ -1,12 +1,10 @@
 """What arrays on a device say of themselves; the rest on Numba's simulator, in a process."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from backends import pass_on_the_simulator
 
 from xentcli import cross_entropy
 from xentcli.dtypes import BF16
@@ -52,17 +50,7 @@ class Undescribed:
 
 
 def test_everything_on_the_simulator():
-    """Numba's simulator can only be switched on before Numba is there."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "simulated_device_arrays.py"],
-        cwd=HERE,
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    pass_on_the_simulator("simulated_device_arrays.py")
 
 
 def test_what_is_described():

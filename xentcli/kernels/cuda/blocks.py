@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from numba import cuda, int64
 
+from xentcli.kernels.cuda.call import INDEX
 from xentcli.kernels.cuda.formulas import Sums, added, below, device, divisor, exponential, lesser
 from xentcli.kernels.cuda.primitives import larger, times
 
@@ -59,7 +60,7 @@ def spot_of(first_row, part, targets, call):
     y = int64(0)
     if row >= call.rows:
         y = int64(-1)
-    elif call.kind == 0:
+    elif call.kind == INDEX:
         y = int64(targets[row])
     if y < 0:
         count = int64(0)

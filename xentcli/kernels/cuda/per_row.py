@@ -9,10 +9,10 @@ import math
 
 from numba import cuda, float64, int64
 
-from xentcli.kernels.cuda.formulas import lesser
+from xentcli.kernels.cuda.blocks import WARP
+from xentcli.kernels.cuda.formulas import added, lesser
 from xentcli.kernels.cuda.primitives import configured
 
-WARP = 32
 THREADS = 256
 GRID = 1024  # blocks; each thread takes rows until none is left
 BLOCK = 1024  # rows whose losses one warp adds up, as `xentcli.sums` does
@@ -93,7 +93,7 @@ def scaled(values, divisor, factors, results):
 def block_sums(values, parts):
     """The sum of each 1024 numbers and what that lost, in an order that never changes.
 
-    One warp for each sum. No product is in here that a compiler could join to an addition.
+    One warp for each sum.
     """
     high = cuda.shared.array(WARP, float64)
     low = cuda.shared.array(WARP, float64)
@@ -102,24 +102,15 @@ def block_sums(values, parts):
     total = 0.0
     lost = 0.0
     for row in range(begin + lane, lesser(begin + BLOCK, values.shape[0]), WARP):
-        value = values[row]
-        larger = total + value
-        shadow = larger - total
-        lost += (total - (larger - shadow)) + (value - shadow)
-        total = larger
+        total, lost = added(total, lost, values[row])
     high[lane] = total
     low[lane] = lost
     step = WARP // 2
     while step > 0:
         cuda.syncthreads()
         if lane < step:
-            total = high[lane]
-            value = high[lane + step]
-            larger = total + value
-            shadow = larger - total
-            lost = (total - (larger - shadow)) + (value - shadow)
-            high[lane] = larger
-            low[lane] += low[lane + step] + lost
+            lost = low[lane] + low[lane + step]
+            high[lane], low[lane] = added(high[lane], lost, high[lane + step])
         step //= 2
     if lane == 0:
         parts[0, cuda.blockIdx.x] = high[0]

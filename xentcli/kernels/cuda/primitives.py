@@ -23,7 +23,6 @@ from numba.cuda.extending import intrinsic
 _config: Any = numba.config  # its names are made at import, unknown to type checkers
 SIMULATED = bool(_config.ENABLE_CUDASIM)
 
-
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF, _FLOAT, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
@@ -31,10 +30,6 @@ _HALF, _FLOAT, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 def _number(array: Any) -> Any:
     """The type that an element becomes."""
     return types.float64 if array.dtype in (types.float64, types.int64) else types.float32
-
-
-def _element(array: Any) -> Any:
-    return {types.float64: _DOUBLE, types.float32: _FLOAT}.get(array.dtype, _I16)
 
 
 def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:

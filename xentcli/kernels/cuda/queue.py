@@ -11,14 +11,12 @@ import numpy as np
 from numba import cuda
 from numpy.lib.stride_tricks import as_strided
 
-from xentcli.dtypes import BF16, Array
+from xentcli.dtypes import Array, bits
 from xentcli.kernels.cuda import per_row
+from xentcli.kernels.cuda.blocks import WARP
 from xentcli.kernels.cuda.box import Box
 from xentcli.kernels.cuda.primitives import configured, device_number
 from xentcli.placed import Placed
-
-# What the kernels take for a kind of float: NumPy's arrays hold half types as their bits.
-BITS = {np.dtype(np.float16): np.dtype(np.uint16), BF16: np.dtype(np.int16)}
 
 
 def on_device(number: int | None) -> AbstractContextManager[Any]:
@@ -44,7 +42,7 @@ class _Flat:
     """An array's memory from the first element on to the last, as bits of one kind."""
 
     def __init__(self, array: Placed) -> None:
-        kind = BITS.get(array.dtype, array.dtype)
+        kind = bits(np.empty(0, array.dtype)).dtype
         self.owner = array.owner
         self.__cuda_array_interface__ = {
             "version": 3,
@@ -107,8 +105,8 @@ class Queue:
 
     def send_box(self, array: Array, shape: tuple[int, int, int]) -> Box:
         """A copy on the device, for kernels; `shape` is (outer, C, inner)."""
-        bits = np.ascontiguousarray(array).view(BITS.get(array.dtype, array.dtype))
-        return Box(self.send(bits.reshape(-1)), shape, (shape[1] * shape[2], shape[2], 1))
+        numbers = bits(np.ascontiguousarray(array)).reshape(-1)
+        return Box(self.send(numbers), shape, (shape[1] * shape[2], shape[2], 1))
 
     def fetch(self, array: Any) -> Array:
         """A copy on the host, when everything before is done."""
@@ -158,5 +156,5 @@ class Queue:
         """The sums of blocks of rows, and under each what it lost."""
         blocks = ceil(values.size / per_row.BLOCK)
         parts = self.room((2, blocks))
-        configured(per_row.block_sums, blocks, per_row.WARP, self.stream)(values, parts)
+        configured(per_row.block_sums, blocks, WARP, self.stream)(values, parts)
         return self.fetch(parts)

@@ -123,7 +123,7 @@ def exact_rows(x, y, label_smoothing=0.0, softcap=None, temperature=1.0, z_loss=
 
 def made(rng, classes, kind, rows):
     """Rows of every temper: flat, steep, certain, far from zero."""
-    from xentcli.dtypes import NAMES, narrow, widen
+    from xentcli.arrays.dtypes import NAMES, narrow, widen
 
     x = rng.standard_normal((rows, classes)) * rng.choice([0.1, 1, 4, 10], size=(rows, 1))
     y = rng.integers(0, classes, rows)
@@ -140,7 +140,7 @@ def host(array):
 
 def wide(array):
     """As float64."""
-    from xentcli.dtypes import NAMES, widen
+    from xentcli.arrays.dtypes import NAMES, widen
 
     return widen(host(array), NAMES["f64"])
 
@@ -415,8 +415,8 @@ def alone(shape, kind, runs):
 
 def speed_of(found, classes, kind, nbytes, runs, compiled):
     """One line of the table."""
+    from xentcli.arrays.dtypes import NAMES
     from xentcli.bench.case import Case
-    from xentcli.dtypes import NAMES
 
     shape = (max(1, nbytes // NAMES[kind].itemsize // classes), classes)
     cells, compiling = [], ("torch-compile",) if compiled else ()

@@ -20,7 +20,7 @@ from cli import captured, from_npy
 from helpers import assert_same_bits
 
 from xentcli import stream
-from xentcli.dtypes import BF16, NAMES, bits, narrow, widen
+from xentcli.arrays.dtypes import BF16, NAMES, bits, narrow, widen
 from xentcli.errors import UnavailableError
 from xentcli.kernels import Scalars, cuda, get
 from xentcli.kernels.cuda import CudaBackend, moves

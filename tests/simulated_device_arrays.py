@@ -11,7 +11,8 @@ from simulated import Stream, Tensor, complete
 
 import xentcli.device as of_devices
 from xentcli import cross_entropy, log_softmax, softmax
-from xentcli.dtypes import BF16, narrow, widen
+from xentcli.arrays.dtypes import BF16, narrow, widen
+from xentcli.arrays.sums import RunningSum
 from xentcli.errors import (
     DataError,
     DtypeError,
@@ -20,7 +21,6 @@ from xentcli.errors import (
     TargetError,
     UnavailableError,
 )
-from xentcli.sums import RunningSum
 
 N, C = 6, 5
 X = np.random.default_rng(1).normal(size=(N, C)) * 3

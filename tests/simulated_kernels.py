@@ -12,7 +12,7 @@ import pytest
 from helpers import assert_same_bits
 from numba import cuda
 
-from xentcli.dtypes import NAMES, narrow, widen
+from xentcli.arrays.dtypes import NAMES, narrow, widen
 from xentcli.kernels import Scalars
 from xentcli.kernels.cuda import blocks, launch
 from xentcli.kernels.cuda.box import Box

@@ -292,7 +292,7 @@ def size_of_terms(x, target, label_smoothing=0.0, z_loss=0.0):
 
 @pytest.mark.parametrize("name", ["f16", "bf16"])
 def test_half_types_are_rounded_once(backend, name):
-    from xentcli.dtypes import NAMES, narrow, widen
+    from xentcli.arrays.dtypes import NAMES, narrow, widen
 
     rng = np.random.default_rng(11)
     dtype = NAMES[name]

@@ -17,10 +17,10 @@ DRAWING_KNOWS = {"xentcli.document", "xentcli.drawing", "xentcli.errors", "xentc
 
 # Lower layers first. A module may import from earlier layers, and from its own package.
 LAYERS = [
-    {"xentcli.errors", "xentcli.cleanup"},
+    {"xentcli.errors", "xentcli.signals"},
     {"xentcli.options"},
-    {"xentcli.dtypes"},
-    {"xentcli.sums", "xentcli.layout", "xentcli.notes", "xentcli.placed"},
+    {"xentcli.arrays.dtypes"},
+    {"xentcli.arrays.sums", "xentcli.arrays.layout", "xentcli.notes", "xentcli.arrays.device_view"},
     {"xentcli.targets", "xentcli.buffers"},
     {"xentcli.problem"},
     {"xentcli.reduction"},
@@ -139,7 +139,7 @@ def test_the_check_of_imports_can_fail():
     assert forbidden("xentcli.kernels.cuda.plain", "xentcli.kernels.reference")
     assert forbidden("xentcli.loss", "numba")
     assert forbidden("xentcli.drawing.plain", "xentcli.derivation")
-    assert forbidden("xentcli.drawing.html", "xentcli.sums")
+    assert forbidden("xentcli.drawing.html", "xentcli.arrays.sums")
     assert forbidden("xentcli.drawing.html", "rich.table")
     assert not forbidden("xentcli.drawing.plain", "xentcli.document")
     assert not forbidden("xentcli.loss", "xentcli.kernels")

@@ -7,9 +7,9 @@ import pytest
 from backends import pass_on_the_simulator
 
 from xentcli import cross_entropy
-from xentcli.dtypes import BF16
+from xentcli.arrays.device_view import placed
+from xentcli.arrays.dtypes import BF16
 from xentcli.errors import DataError, DtypeError, ShapeError
-from xentcli.placed import placed
 
 HERE = Path(__file__).parent
 

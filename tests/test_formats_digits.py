@@ -10,7 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from xentcli.dtypes import BF16, widen
+from xentcli.arrays.dtypes import BF16, widen
 from xentcli.formats import digits, text
 
 LARGE = {2: 1e3, 4: 1e6, 8: 1e16}

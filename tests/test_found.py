@@ -29,9 +29,9 @@ from cli import (
 from helpers import assert_same_bits, assert_ulps, exactly
 
 from xentcli import DataError, OptionError, cross_entropy
+from xentcli.arrays.sums import RunningSum
 from xentcli.kernels.cache import prepare
 from xentcli.machine import describe
-from xentcli.sums import RunningSum
 
 UNSIGNED = ["u1", "u2", "u4", "u8"]
 
@@ -268,7 +268,7 @@ def test_files_are_completed_in_the_shell(files):
 def test_an_ignored_hangup_stays_ignored(files):
     code = (
         "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
-        "from xentcli.cleanup import watch_signals; watch_signals(); "
+        "from xentcli.signals import watch_signals; watch_signals(); "
         "os.kill(os.getpid(), signal.SIGHUP); print('alive')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)

@@ -6,7 +6,7 @@ import pytest
 from helpers import DIGITS, ulps
 from numba import njit
 
-from xentcli.dtypes import BF16, NAMES, narrow, widen
+from xentcli.arrays.dtypes import BF16, NAMES, narrow, widen
 from xentcli.kernels import arithmetic, exponential, kinds
 from xentcli.kernels.memory import keep, load, pointer, store
 from xentcli.kernels.simd import LANES

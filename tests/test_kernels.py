@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_same_bits
 
 from xentcli import cross_entropy, log_softmax, softmax
-from xentcli.dtypes import NAMES, narrow, widen
+from xentcli.arrays.dtypes import NAMES, narrow, widen
 from xentcli.kernels import cpu
 
 KINDS = ["f16", "bf16", "f32", "f64"]

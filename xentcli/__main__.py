@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from xentcli.cleanup import watch_signals
+from xentcli.signals import watch_signals
 
 
 def main() -> NoReturn:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import Array, as_logits, default_output, name_of, native
+from xentcli.arrays.dtypes import Array, as_logits, default_output, name_of, native
+from xentcli.arrays.layout import Block, Layout, is_dense
 from xentcli.errors import DataError, DtypeError, ShapeError
-from xentcli.layout import Block, Layout, is_dense
 
 
 class Destination:

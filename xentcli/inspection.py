@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import Array, name_of
+from xentcli.arrays.dtypes import Array, name_of
+from xentcli.arrays.sums import RunningSum
 from xentcli.formats import READABLE, How, npy, npz, of_text, sniff, suffix_format
 from xentcli.formats.reader import NpyReader
 from xentcli.formats.source import Member, Source, open_source
-from xentcli.sums import RunningSum
 
 Facts = dict[str, Any]
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from xentcli import kernels
+from xentcli.arrays.device_view import placed, require_host
+from xentcli.arrays.dtypes import Array, as_logits
+from xentcli.arrays.layout import Block, Layout, dense
 from xentcli.buffers import Destination
-from xentcli.dtypes import Array, as_logits
-from xentcli.layout import Block, Layout, dense
 from xentcli.options import LossOptions
 from xentcli.outcome import CrossEntropy, Outcome
-from xentcli.placed import placed, require_host
 from xentcli.problem import Extras, Problem, build
 from xentcli.reduction import Reduction
 from xentcli.targets import Whole, as_targets

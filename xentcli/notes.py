@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xentcli.dtypes import HALVES, NAMES, Array, widen
+from xentcli.arrays.dtypes import HALVES, NAMES, Array, widen
 from xentcli.errors import StrictError, plural
 
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough

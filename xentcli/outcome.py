@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from xentcli.arrays.sums import RunningSum
 from xentcli.kernels import Scalars
 from xentcli.notes import NonfiniteRows, Note, ProbabilityCheck
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 from xentcli.reduction import plan
-from xentcli.sums import RunningSum
 
 
 @dataclass(frozen=True)

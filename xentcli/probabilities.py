@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from xentcli import kernels
+from xentcli.arrays.device_view import placed
+from xentcli.arrays.dtypes import BF16, NAMES, Array, as_logits, widen
+from xentcli.arrays.layout import Layout, dense, find
 from xentcli.buffers import Destination
-from xentcli.dtypes import BF16, NAMES, Array, as_logits, widen
-from xentcli.layout import Layout, dense, find
 from xentcli.loss import Run
 from xentcli.notes import NonfiniteRows, Note
 from xentcli.options import LossOptions
 from xentcli.outcome import scalars
-from xentcli.placed import placed
 
 
 @dataclass(frozen=True)

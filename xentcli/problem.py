@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import Array, reals
+from xentcli.arrays.dtypes import Array, reals
+from xentcli.arrays.layout import Layout, Shape, find
+from xentcli.arrays.sums import RunningSum
 from xentcli.errors import DataError, ShapeError, plural
-from xentcli.layout import Layout, Shape, find
 from xentcli.options import LossOptions
-from xentcli.sums import RunningSum
 from xentcli.targets import IGNORED, Values, as_indices, kind_of, require_targets
 
 CHUNK = 1 << 20  # rows

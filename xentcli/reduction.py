@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.layout import Block
 from xentcli.errors import DataError
-from xentcli.layout import Block
 from xentcli.notes import Note
 from xentcli.options import LossOptions
 from xentcli.problem import Problem

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array, as_logits, default_output
+from xentcli.arrays.layout import Layout
 from xentcli.buffers import Destination
-from xentcli.dtypes import Array, as_logits, default_output
 from xentcli.formats.reader import Reader
-from xentcli.layout import Layout
 from xentcli.loss import Calculation, Run
 from xentcli.options import LossOptions
 from xentcli.outcome import CrossEntropy

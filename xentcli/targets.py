@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xentcli.dtypes import BF16, NAMES, Array, as_array, as_logits, name_of, widen
+from xentcli.arrays.dtypes import BF16, NAMES, Array, as_array, as_logits, name_of, widen
+from xentcli.arrays.layout import Layout, Shape
 from xentcli.errors import DtypeError, OptionError, ShapeError, TargetError, plural
-from xentcli.layout import Layout, Shape
 from xentcli.options import LossOptions
 
 IGNORED = -1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_accuracy import LIMITS
 
 from xentcli import cross_entropy, softmax
-from xentcli.dtypes import NAMES, widen
+from xentcli.arrays.dtypes import NAMES, widen
 
 BITS = {"f16": "u2", "bf16": "u2", "f32": "u4", "f64": "u8"}
 
@@ -54,7 +54,7 @@ def rows(draw):
 
 def bits_of(values, name):
     """Rounded to a dtype, as integers."""
-    from xentcli.dtypes import narrow
+    from xentcli.arrays.dtypes import narrow
 
     with np.errstate(all="ignore"):
         return narrow(values, NAMES[name]).view(BITS[name]).tolist()

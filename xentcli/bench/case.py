@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import NAMES, Array, default_output, name_of, narrow, widen
+from xentcli.arrays.dtypes import NAMES, Array, default_output, name_of, narrow, widen
+from xentcli.arrays.layout import Layout
 from xentcli.errors import OptionError
-from xentcli.layout import Layout
 from xentcli.options import LossOptions
 
 OPTIONS = ("label_smoothing", "temperature", "softcap", "z_loss")

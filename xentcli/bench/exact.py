@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, widen
 from xentcli.bench.case import Case, Data, rows_of
-from xentcli.dtypes import BF16, NAMES, Array, name_of, widen
 from xentcli.loss import cross_entropy
 
 # Bits of the mantissa, exponent of the smallest number.

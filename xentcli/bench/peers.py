@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from xentcli.arrays.dtypes import BF16, NAMES, widen
 from xentcli.bench.case import OPTIONS, Case, Data
-from xentcli.dtypes import BF16, NAMES, widen
 from xentcli.loss import cross_entropy
 
 Answer = tuple[float, Any]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
 from xentcli.check.judging import How, judge
 from xentcli.check.report import Report
 from xentcli.check.units import Tolerance
-from xentcli.dtypes import BF16, Array, as_array, as_logits
 from xentcli.formats.reader import Held
 from xentcli.options import LossOptions
 from xentcli.problem import Extras, build

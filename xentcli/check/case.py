@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.layout import Layout
 from xentcli.check.rows import Rows, Scale
 from xentcli.check.units import Kind
-from xentcli.dtypes import Array
-from xentcli.layout import Layout
 from xentcli.options import LossOptions
 
 

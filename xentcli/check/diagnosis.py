@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
 from xentcli.check import mistakes, mistakes_of_options
 from xentcli.check.case import Candidate, Case
 from xentcli.check.matching import CONSTANT, RIGHT, ROUGH, Match, Trial, fitting, is_right, same
@@ -23,7 +24,6 @@ from xentcli.check.sample import Kept, Sample
 from xentcli.check.statistics import Statistics
 from xentcli.check.traces import ignored_rows, overflow, unwritten, zeros
 from xentcli.check.units import Kind
-from xentcli.dtypes import Array
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.layout import Layout
 from xentcli.check.doubles import pair
 from xentcli.check.oracle import Compensated
 from xentcli.check.rows import Exact, Rows, Scale
-from xentcli.dtypes import Array
 from xentcli.errors import OptionError
-from xentcli.layout import Layout
 from xentcli.options import LossOptions
 
 STEP = 2.0**-7

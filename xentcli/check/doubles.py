@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xentcli.dtypes import Array
-from xentcli.sums import two_sum
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.sums import two_sum
 
 SPLITTER = 134217729.0  # 2²⁷ + 1
 HALVINGS = 8  # of the argument of exp, which is then below 2⁻⁹

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import permutations
 
+from xentcli.arrays.layout import Layout, Shape
 from xentcli.errors import ShapeError
-from xentcli.layout import Layout, Shape
 from xentcli.options import LossOptions
 
 

@@ -11,10 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
 from xentcli.check.doubles import Pair, pair
 from xentcli.check.oracle import Compensated
 from xentcli.check.rows import Exact, Rows, Scale, spread
-from xentcli.dtypes import Array
 from xentcli.kernels import Scalars, reference
 from xentcli.options import LossOptions
 

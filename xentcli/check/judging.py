@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from xentcli.arrays.dtypes import NAMES, Array, as_logits, widen
+from xentcli.arrays.layout import Block
 from xentcli.check.diagnosis import diagnose
 from xentcli.check.differences import FiniteDifferences
 from xentcli.check.doubles import Pair, add, divide, pair, total
@@ -21,9 +23,7 @@ from xentcli.check.rows import Exact, Rows, Scale, rows_of, scale_of
 from xentcli.check.sample import Kept, Sample
 from xentcli.check.statistics import Statistics
 from xentcli.check.units import KINDS, Errors, Kind, Tolerance, errors, kind_of
-from xentcli.dtypes import NAMES, Array, as_logits, widen
 from xentcli.errors import OptionError
-from xentcli.layout import Block
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 from xentcli.reduction import plan

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
 from xentcli.check import mistakes
 from xentcli.check.case import Candidate, Case
 from xentcli.check.factors import Factor, factors
 from xentcli.check.mistakes import Mistake
 from xentcli.check.report import Finding, short
 from xentcli.check.units import Kind
-from xentcli.dtypes import Array
 
 RIGHT = mistakes.MISTAKES[0]
 CONSTANT = "constant"

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
 from xentcli.check.case import Candidate, Case, softmax
-from xentcli.dtypes import Array
 
 Make = Callable[[Case], Candidate | None]
 

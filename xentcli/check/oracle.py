@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.sums import two_sum
 from xentcli.check.doubles import (
     Pair,
     add,
@@ -34,9 +36,7 @@ from xentcli.check.doubles import (
     total,
 )
 from xentcli.check.rows import Exact, Rows, Scale, spread
-from xentcli.dtypes import Array
 from xentcli.options import LossOptions
-from xentcli.sums import two_sum
 
 DOUBT = 2.0**-95  # of the terms: some hundred roundings to 106 bits
 SMALL, LARGE = 2.0**-800, 2.0**900

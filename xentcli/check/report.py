@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.layout import Layout, Shape
 from xentcli.check.statistics import Bad, Statistics
 from xentcli.check.units import Errors, Kind
-from xentcli.dtypes import Array
 from xentcli.errors import plural
-from xentcli.layout import Layout, Shape
 
 NOT_KNOWN = "none of the mistakes that are known here explains it"
 SHARP = 0.51  # ULP

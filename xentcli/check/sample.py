@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.layout import Layout
 from xentcli.check.rows import Rows
-from xentcli.dtypes import Array
-from xentcli.layout import Layout
 
 ENTRIES = 1 << 18  # 2 MiB for each array of float64
 GROUP = 4

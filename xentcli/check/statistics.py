@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
 from xentcli.check.rows import Exact, Rows
 from xentcli.check.units import Errors
-from xentcli.dtypes import Array
 
 STEPS = 8  # bins for each power of two: a percentile is at most 9 % too large
 LOWEST, HIGHEST = -1100, 2200  # powers of two

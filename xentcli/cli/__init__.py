@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 import click
 
 from xentcli import __version__
-from xentcli.cleanup import die
 from xentcli.cli import bench, check, examples, explain, files, losses, machine
 from xentcli.cli.console import State, tell, wants_color
 from xentcli.cli.params import called
 from xentcli.errors import FileError, XentError, visible
+from xentcli.signals import die
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

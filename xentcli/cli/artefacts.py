@@ -11,7 +11,7 @@ from xentcli.cli.inputs import text_style
 from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
-    from xentcli.dtypes import Array
+    from xentcli.arrays.dtypes import Array
     from xentcli.formats.outputs import Outputs
     from xentcli.formats.sink import Sink
     from xentcli.formats.writer import Writer
@@ -71,13 +71,13 @@ class Artefact:
 
     def words(self, name: str | None = None) -> str:
         """What kind of array it is."""
-        from xentcli.dtypes import name_of
+        from xentcli.arrays.dtypes import name_of
 
         return f"{name or self.name} {self.shape} {name_of(self.dtype)}"
 
     def about(self) -> dict[str, Any]:
         """The same for JSON."""
-        from xentcli.dtypes import name_of
+        from xentcli.arrays.dtypes import name_of
 
         path = self.sink.name if self.sink else None
         return {"path": path, "shape": list(self.shape), "dtype": name_of(self.dtype)}

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import click
 
-from xentcli import cleanup
+from xentcli import signals
 from xentcli.errors import FileError
 
 SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # and clear the line of the bar
@@ -104,7 +104,7 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-            cleanup.terminal.remove(SHOW_CURSOR)
+            signals.terminal.remove(SHOW_CURSOR)
 
 
 def _bar(nbytes: int) -> Any:
@@ -120,7 +120,7 @@ def _bar(nbytes: int) -> Any:
         progress.TimeRemainingColumn(),
     )
     bar = progress.Progress(*columns, console=console, transient=True)
-    cleanup.terminal.append(SHOW_CURSOR)
+    signals.terminal.append(SHOW_CURSOR)
     bar.start()
     bar.add_task("", total=nbytes)
     return bar

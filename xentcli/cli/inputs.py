@@ -17,7 +17,7 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
-    from xentcli.dtypes import Array
+    from xentcli.arrays.dtypes import Array
     from xentcli.formats import How
     from xentcli.formats.outputs import Outputs
     from xentcli.formats.reader import Reader

@@ -148,7 +148,7 @@ def softmax(**given: Any) -> None:
 
 def _probabilities(inputs: Inputs, given: dict[str, Any], artefact: Artefact) -> Probabilities:
     from xentcli import stream
-    from xentcli.layout import find
+    from xentcli.arrays.layout import find
 
     options, logits = loss_options_of(given), inputs.logits
     streams = stream.Streams(logits, out=artefact, dtype=_dtype(given))
@@ -195,7 +195,7 @@ def _run(given: dict[str, Any], progress: Progress) -> Run:
 
 def _dtype(given: dict[str, Any]) -> Any:
     """The dtype asked for; without one the default is right."""
-    from xentcli.dtypes import NAMES
+    from xentcli.arrays.dtypes import NAMES
 
     return NAMES.get(given["dtype"])
 

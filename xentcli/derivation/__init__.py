@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.layout import Block
+from xentcli.arrays.sums import exact_sum
 from xentcli.derivation import remarks
 from xentcli.derivation.remarks import Remark
-from xentcli.dtypes import Array
 from xentcli.kernels import Scalars, reference
-from xentcli.layout import Block
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 from xentcli.reduction import Reduction, plan
-from xentcli.sums import exact_sum
 
 # What is 0 in a row that is left out.
 OF_THE_TARGET = (

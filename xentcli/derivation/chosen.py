@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.sums import exact_sum
 from xentcli.derivation import Derivation
 from xentcli.document import Column, Formula, Step
-from xentcli.dtypes import Array
 from xentcli.errors import plural, visible
-from xentcli.sums import exact_sum
 
 MANY = 20  # classes; with more only the largest are shown unless --top says otherwise
 SOME = 10

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from xentcli.arrays.dtypes import Array
 from xentcli.derivation import Derivation
-from xentcli.dtypes import Array
 
 
 def as_data(

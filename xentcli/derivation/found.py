@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from xentcli.arrays.dtypes import Array, reals
+from xentcli.arrays.layout import Layout
 from xentcli.derivation import Derivation, derive
-from xentcli.dtypes import Array, reals
 from xentcli.errors import OptionError, plural
 from xentcli.formats.reader import Reader, pick
-from xentcli.layout import Layout
 from xentcli.options import LossOptions
 from xentcli.problem import Extras, build
 

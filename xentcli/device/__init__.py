@@ -11,14 +11,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from xentcli import kernels
+from xentcli.arrays.device_view import Placed, placed
+from xentcli.arrays.dtypes import Array, as_logits, default_output, native
+from xentcli.arrays.layout import Layout, find
 from xentcli.device.boxes import Form, form_of, require_floats, require_one_device, require_writable
 from xentcli.device.problem import DeviceProblem, build
-from xentcli.dtypes import Array, as_logits, default_output, native
 from xentcli.errors import OptionError
-from xentcli.layout import Layout, find
 from xentcli.options import LossOptions
 from xentcli.outcome import CrossEntropy, Outcome, scalars
-from xentcli.placed import Placed, placed
 from xentcli.problem import Extras
 from xentcli.targets import as_targets, require_targets
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from xentcli.dtypes import NAMES, name_of
+from xentcli.arrays.device_view import HINT, Placed
+from xentcli.arrays.dtypes import NAMES, name_of
+from xentcli.arrays.layout import Layout
 from xentcli.errors import DataError, DtypeError, ShapeError
-from xentcli.layout import Layout
-from xentcli.placed import HINT, Placed
 
 if TYPE_CHECKING:
     from xentcli.kernels.cuda.box import Box

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xentcli.layout import Layout, Shape, find
+from xentcli.arrays.device_view import Placed
+from xentcli.arrays.layout import Layout, Shape, find
+from xentcli.arrays.sums import RunningSum
 from xentcli.options import LossOptions
-from xentcli.placed import Placed
 from xentcli.problem import Extras, Problem, require_length, require_per_row, upstream, vector
-from xentcli.sums import RunningSum
 from xentcli.targets import IGNORED, Whole, as_indices, kind_of, require_row_shaped
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError
 from xentcli.formats import foreign, npy, npz, text
 from xentcli.formats.reader import Reader, of_npy

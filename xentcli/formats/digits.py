@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 from xentcli.formats.scaling import power, times_power
 
 PIECE = 1 << 14  # numbers at a time: their arrays stay in the cache

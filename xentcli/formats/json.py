@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import BF16, Array, name_of, widen
+from xentcli.arrays.dtypes import BF16, Array, name_of, widen
 from xentcli.formats.digits import digits
 from xentcli.formats.sink import Writable
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import BF16, Array, name_of
+from xentcli.arrays.dtypes import BF16, Array, name_of
 from xentcli.errors import DtypeError, FormatError
 from xentcli.formats.foreign import PICKLE
 from xentcli.formats.source import Member, Source

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 from xentcli.formats.scaling import DOUBT, power, times_power
 
 LONGEST = 1000  # characters in a cell

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from xentcli import cleanup
+from xentcli import signals
 from xentcli.errors import OptionError, visible
 from xentcli.formats.sink import Sink
 
@@ -54,7 +54,7 @@ class Outputs:
             if kind is None:
                 for sink in self._sinks:
                     sink.finish()
-                with cleanup.held():
+                with signals.held():
                     self._place()
         finally:
             for sink in self._sinks:

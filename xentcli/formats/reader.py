@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xentcli.dtypes import BF16, Array
+from xentcli.arrays.dtypes import BF16, Array
 from xentcli.formats import npy
 from xentcli.formats.source import Member, Source
 

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 
 SMALLEST, LARGEST = -280, 290  # exponents of ten at which no part of a product is subnormal
 DOUBT = 2.0**-95  # a bound of the error: some units of 2**-104

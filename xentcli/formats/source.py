@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 from xentcli.errors import FileError, FormatError, OptionError, visible
 
 CHUNK = 1 << 24

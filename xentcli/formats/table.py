@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xentcli.dtypes import NAMES, Array, narrow
+from xentcli.arrays.dtypes import NAMES, Array, narrow
 from xentcli.errors import FormatError
 from xentcli.formats import text
 from xentcli.formats.reader import Held, Reader, chunks

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xentcli.dtypes import BF16, Array, widen
+from xentcli.arrays.dtypes import BF16, Array, widen
 from xentcli.errors import FormatError, plural, visible
 from xentcli.formats.digits import encode
 from xentcli.formats.lines import CHUNK, Lines

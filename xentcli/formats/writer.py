@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol, cast
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 from xentcli.formats import npy, text
 from xentcli.formats.json import JsonWriter
 from xentcli.formats.sink import Writable

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 from xentcli.gallery.example import SOURCES, Claim, Example, Worked
 
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
 from xentcli.derivation import Derivation, derive
 from xentcli.document import Step
-from xentcli.dtypes import Array
 from xentcli.loss import Run, compute
 from xentcli.options import LossOptions
 from xentcli.outcome import CrossEntropy

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.sums import exact_sum
 from xentcli.document import Column, Formula, Step
-from xentcli.dtypes import Array
 from xentcli.gallery.example import SOURCES, Claim, Example, Worked
-from xentcli.sums import exact_sum
 
 NEAR = 1e-15
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
 from xentcli.document import Column, Formula, Step
-from xentcli.dtypes import Array
 from xentcli.errors import plural
 from xentcli.gallery.example import SOURCES, Claim, Example, Settings, Worked
 from xentcli.loss import cross_entropy

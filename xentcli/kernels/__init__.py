@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError, UnavailableError, visible
 from xentcli.kernels import devices
 

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit, prange, types
 from numba.core import event
 
-from xentcli.dtypes import Array, bits, compute_dtype
+from xentcli.arrays.dtypes import Array, bits, compute_dtype
 from xentcli.kernels import Scalars
 from xentcli.kernels.cache import locked, prepare
 from xentcli.kernels.ranges import (

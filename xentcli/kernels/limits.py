@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 from xentcli.kernels import Scalars
 from xentcli.kernels.arithmetic import called
 from xentcli.kernels.cpu import CpuBackend

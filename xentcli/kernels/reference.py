@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xentcli.dtypes import NAMES, Array, narrow, widen
+from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
+from xentcli.arrays.sums import exact_sum, two_sum
 from xentcli.kernels import Scalars
-from xentcli.sums import exact_sum, two_sum
 
 
 class Softmax(NamedTuple):

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from xentcli.dtypes import BF16, Array, widen
+from xentcli.arrays.dtypes import BF16, Array, widen
 from xentcli.errors import plural
 
 if TYPE_CHECKING:

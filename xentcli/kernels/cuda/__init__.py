@@ -15,14 +15,14 @@ from typing import Any
 from numba import cuda
 from numba.cuda.cudadrv import nvvm
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.layout import Block, Layout
 from xentcli.errors import UnavailableError
 from xentcli.kernels import Scalars, devices
 from xentcli.kernels.cuda import launch
 from xentcli.kernels.cuda.box import boxed
 from xentcli.kernels.cuda.failures import in_one_line
 from xentcli.kernels.cuda.moves import Copiers, Piece, check_process, kept, run, turn
-from xentcli.layout import Block, Layout
 
 # Logits in a piece, reckoned and not measured: 8 MiB of float32 cross PCIe in about 0.2 to 0.4 ms,
 # and the calls that a piece takes in Python should have room beside that.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from xentcli.dtypes import BF16, Array
+from xentcli.arrays.dtypes import BF16, Array
 from xentcli.errors import UnavailableError
 from xentcli.kernels.devices import INSTEAD
 

@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from xentcli.dtypes import Array, bits
+from xentcli.arrays.dtypes import Array, bits
 from xentcli.errors import UnavailableError
 from xentcli.kernels.cuda.failures import told
 from xentcli.kernels.cuda.primitives import device_number

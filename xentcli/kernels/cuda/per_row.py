@@ -15,7 +15,7 @@ from xentcli.kernels.cuda.primitives import configured
 
 THREADS = 256
 GRID = 1024  # blocks; each thread takes rows until none is left
-BLOCK = 1024  # rows whose losses one warp adds up, as `xentcli.sums` does
+BLOCK = 1024  # rows whose losses one warp adds up, as `xentcli.arrays.sums` does
 
 
 def over_rows(kernel, rows, stream):

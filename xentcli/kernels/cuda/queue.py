@@ -11,12 +11,12 @@ import numpy as np
 from numba import cuda
 from numpy.lib.stride_tricks import as_strided
 
-from xentcli.dtypes import Array, bits
+from xentcli.arrays.device_view import Placed
+from xentcli.arrays.dtypes import Array, bits
 from xentcli.kernels.cuda import per_row
 from xentcli.kernels.cuda.blocks import WARP
 from xentcli.kernels.cuda.box import Box
 from xentcli.kernels.cuda.primitives import configured, device_number
-from xentcli.placed import Placed
 
 
 def on_device(number: int | None) -> AbstractContextManager[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.dtypes import BF16, Array, name_of
+from xentcli.arrays.dtypes import BF16, Array, name_of
 from xentcli.errors import DataError, DtypeError, ShapeError
 
 CUDA = 2  # DLPack's number for it

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from xentcli.dtypes import Array, native
+from xentcli.arrays.dtypes import Array, native
 from xentcli.errors import OptionError, ShapeError
 
 Shape = tuple[int, ...]

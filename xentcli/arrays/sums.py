@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from xentcli.dtypes import Array
+from xentcli.arrays.dtypes import Array
 
 CHUNK = 32  # blocks at a time, which stay in the cache
 BLOCK = 1024  # rows added before they are merged: a constant, because the bits depend on it

@@ -1,0 +1,1 @@
+"""Numbers and where they lie: dtypes, memory layout, exact sums, device arrays."""

@@ -148,7 +148,7 @@ def wide(array):
 def one_case(found, classes, kind, rows, options):
     """In place on the device: exact, the same bits twice, and for each row alone."""
     from xentcli import cross_entropy
-    from xentcli.kernels.cuda.arrays import repeated
+    from xentcli.backends.cuda.bench_arrays import repeated
 
     what = f"C={classes} N={rows} {kind} {options or ''}"
     few = min(rows, max(2, min(16, up_to(1 << 20, 64) // classes)))
@@ -183,7 +183,7 @@ def one_case(found, classes, kind, rows, options):
 def out_of_range(found, classes, rows):
     """Found before it is used; nothing is written."""
     from xentcli import DataError, cross_entropy
-    from xentcli.kernels.cuda.arrays import repeated
+    from xentcli.backends.cuda.bench_arrays import repeated
 
     logits = repeated(np.ones((1, classes), np.float32), rows)
     for bad in (classes, -1):
@@ -201,7 +201,7 @@ def out_of_range(found, classes, rows):
 def probabilities(found, classes, kind):
     """softmax and its logarithm, and probability targets against the class indices they mean."""
     from xentcli import cross_entropy, log_softmax, softmax
-    from xentcli.kernels.cuda.arrays import repeated
+    from xentcli.backends.cuda.bench_arrays import repeated
 
     x, x64, y = made(np.random.default_rng(1), classes, kind, 4)
     z = x64.astype(np.longdouble)
@@ -250,7 +250,7 @@ def check(quick):
 def host_arrays(found, rows, classes):
     """Through the page-locked buffers: the same bits, and how fast."""
     from xentcli import cross_entropy
-    from xentcli.kernels.cuda.arrays import repeated
+    from xentcli.backends.cuda.bench_arrays import repeated
 
     for kind in ("f32", "bf16"):
         x, _, y = made(np.random.default_rng(3), classes, kind, min(rows, 64))
@@ -388,11 +388,11 @@ def alone(shape, kind, runs):
     calls are put into a stream one after the other, so that the device waits for nobody."""
     from numba import cuda
 
+    from xentcli.backends import Scalars
+    from xentcli.backends.cuda import launch
+    from xentcli.backends.cuda.bench_arrays import repeated
+    from xentcli.backends.cuda.box import boxed
     from xentcli.bench.case import Case, Data
-    from xentcli.kernels import Scalars
-    from xentcli.kernels.cuda import launch
-    from xentcli.kernels.cuda.arrays import repeated
-    from xentcli.kernels.cuda.box import boxed
 
     part, (rows, classes) = Data.make(Case(shape, kind)), shape
     x = repeated(part.logits, rows).data.reshape(-1)
@@ -496,8 +496,8 @@ def device():
 
 def missing():
     """Why nothing of this can run here, in a line, or nothing."""
+    from xentcli.backends import get
     from xentcli.errors import XentError
-    from xentcli.kernels import get
 
     try:
         get("cuda", 0)

@@ -21,10 +21,10 @@ from helpers import assert_same_bits
 
 from xentcli import stream
 from xentcli.arrays.dtypes import BF16, NAMES, bits, narrow, widen
+from xentcli.backends import Scalars, cuda, get
+from xentcli.backends.cuda import CudaBackend, staging
+from xentcli.backends.reference import NumpyBackend
 from xentcli.errors import UnavailableError
-from xentcli.kernels import Scalars, cuda, get
-from xentcli.kernels.cuda import CudaBackend, moves
-from xentcli.kernels.reference import NumpyBackend
 
 PLAIN = Scalars()
 EVERY = Scalars(label_smoothing=0.1, temperature=0.7, softcap=20.0, z_loss=0.01)
@@ -58,7 +58,7 @@ def assert_alike(found, expected, dtype):
     np.testing.assert_allclose(*wide, rtol=digits, atol=1e-7)
 
 
-class Late(moves.Copiers):
+class Late(staging.Copiers):
     """Every copy takes its time, in another thread."""
 
     def copy(self, target, source):
@@ -77,11 +77,11 @@ def copied(source, target, entries, copiers):
         leaving[0].copy_to_device(entering[0], stream=stream)
 
     pieces = (
-        moves.Piece((source[a : a + step],), (target[a : a + step],), start)
+        staging.Piece((source[a : a + step],), (target[a : a + step],), start)
         for a in range(0, len(source), step)
     )
-    with moves.turn():
-        moves.run(pieces, copiers)
+    with staging.turn():
+        staging.run(pieces, copiers)
 
 
 def check_pieces_of_any_size_give_the_same_bits():
@@ -144,7 +144,7 @@ def check_what_lies_apart_is_gathered_and_scattered():
         for threads in (1, 3):
             room = narrow(np.zeros((20, 601, 110)), kind.dtype)
             target = room[:, 1:, 10:]
-            copied(source, target, 10 * 600 * 100, moves.Copiers(threads))
+            copied(source, target, 10 * 600 * 100, staging.Copiers(threads))
             assert_same_bits(bits(np.ascontiguousarray(target)), bits(source.copy()))
             assert not bits(room)[:, 0].any()
             assert not bits(room)[:, :, :10].any()
@@ -154,11 +154,11 @@ def check_weights_that_change_are_noticed():
     """And are there before any stream reads them."""
     weight, waited = np.ones(3), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moves.cuda, "synchronize", lambda: waited.append(len(waited)))
-        first = moves.kept(weight)
-        assert moves.kept(weight.copy()) is first
+        patch.setattr(staging.cuda, "synchronize", lambda: waited.append(len(waited)))
+        first = staging.kept(weight)
+        assert staging.kept(weight.copy()) is first
         weight[1] = 2
-        assert moves.kept(weight).copy_to_host().tolist() == [1, 2, 1]
+        assert staging.kept(weight).copy_to_host().tolist() == [1, 2, 1]
     assert waited == [0, 1]
 
 
@@ -171,13 +171,13 @@ def check_a_failure_on_the_way_leaves_nothing_behind():
         leaving[0].copy_to_device(entering[0], stream=stream)
 
     pieces = (
-        moves.Piece((source[a : a + 2],), (target[a : a + 2],), start) for a in range(0, 20, 2)
+        staging.Piece((source[a : a + 2],), (target[a : a + 2],), start) for a in range(0, 20, 2)
     )
-    with pytest.raises(KeyboardInterrupt), moves.turn():
-        moves.run(pieces, moves.Copiers(1))
+    with pytest.raises(KeyboardInterrupt), staging.turn():
+        staging.run(pieces, staging.Copiers(1))
     assert not target[6:].any()
     before, other = target.copy(), np.zeros_like(target)
-    copied(source, other, 6, moves.Copiers(1))
+    copied(source, other, 6, staging.Copiers(1))
     assert_same_bits(other, source)
     assert_same_bits(target, before)
 
@@ -186,7 +186,7 @@ def check_copies_that_are_interrupted_are_done_afterwards():
     """Nobody reads the caller's arrays any more when the call has ended."""
     begun, interrupted = [], threading.Event()
 
-    class Interrupted(moves.Copiers):
+    class Interrupted(staging.Copiers):
         def copy(self, target, source):
             def later():
                 interrupted.wait()
@@ -218,8 +218,8 @@ def check_memory_that_is_too_small_is_given_back_before_there_is_more():
         return array
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moves.cuda, "pinned_array", pinned)
-        room = moves.Room()
+        patch.setattr(staging.cuda, "pinned_array", pinned)
+        room = staging.Room()
         for size in (3, 2, 5):
             assert room.of(np.ones(size))[0].shape == (size,)
     assert alive == [0, 0]

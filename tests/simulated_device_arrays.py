@@ -154,7 +154,7 @@ def test_numbers_that_no_kernel_compares_rightly_go_over_the_host(
     targets, ignore_index, monkeypatch
 ):
     """On the simulator a kernel could do it: there numbers are Python's."""
-    monkeypatch.setattr("xentcli.kernels.cuda.queue.Queue.indices", None)
+    monkeypatch.setattr("xentcli.backends.cuda.stream.Queue.indices", None)
     both(X, targets, ignore_index=ignore_index)
 
 
@@ -360,7 +360,7 @@ def test_the_sums_are_exact_over_many_rows(rng):
     """2500 rows are three blocks, the last one not whole; a plain sum has other digits."""
     from numba import cuda
 
-    from xentcli.kernels.cuda.queue import Queue
+    from xentcli.backends.cuda.stream import Queue
 
     values = rng.normal(size=2500) * 10.0 ** rng.integers(-8, 8, 2500)
     total = RunningSum()
@@ -372,8 +372,8 @@ def test_the_sums_are_exact_over_many_rows(rng):
 
 def test_more_rows_than_threads(monkeypatch):
     """50 rows are more than a block of threads, and more than all blocks, as they are here."""
-    monkeypatch.setattr("xentcli.kernels.cuda.per_row.THREADS", 16)
-    monkeypatch.setattr("xentcli.kernels.cuda.per_row.GRID", 2)
+    monkeypatch.setattr("xentcli.backends.cuda.per_row_kernels.THREADS", 16)
+    monkeypatch.setattr("xentcli.backends.cuda.per_row_kernels.GRID", 2)
     x, targets = np.resize(X, (50, 2)), np.zeros(50, np.int32)
     targets[[17, 33]] = -100
     both(x, targets, sample_weight=np.resize(ROWS, 50))
@@ -411,7 +411,7 @@ def test_what_one_call_moves_between_host_and_device(monkeypatch):
     fake = type(cuda.device_array(1))
     fetch, send = fake.copy_to_host, cuda.to_device
     cross_entropy(Tensor(X), Tensor(Y))  # the ones are kept from here on
-    monkeypatch.setattr("xentcli.kernels.cuda.launch.rows", lambda *_: None)
+    monkeypatch.setattr("xentcli.backends.cuda.launch.rows", lambda *_: None)
     monkeypatch.setattr(fake, "copy_to_host", lambda s, **o: moved.append(s.nbytes) or fetch(s))
     monkeypatch.setattr(cuda, "to_device", lambda a, **o: moved.append(a.nbytes) or send(a))
     cross_entropy(Tensor(X), Tensor(Y), out=Tensor(np.empty_like(X)))
@@ -422,13 +422,13 @@ def test_ones_are_on_the_device_before_any_stream_reads_them(monkeypatch):
     """PyTorch's streams do not wait for the default one, on which they are copied."""
     from numba import cuda
 
-    from xentcli.kernels.cuda import queue
+    from xentcli.backends.cuda import stream
 
     done, send = [], cuda.to_device
     monkeypatch.setattr(cuda, "to_device", lambda a: done.append("sent") or send(a))
     monkeypatch.setattr(cuda, "synchronize", lambda: done.append("there"))
-    assert queue.ones(77).copy_to_host().tolist() == [1.0] * 77
-    assert queue.ones(77) is queue.ones(77)
+    assert stream.ones(77).copy_to_host().tolist() == [1.0] * 77
+    assert stream.ones(77) is stream.ones(77)
     assert done == ["sent", "there"]
 
 

@@ -13,10 +13,10 @@ from helpers import assert_same_bits
 from numba import cuda
 
 from xentcli.arrays.dtypes import NAMES, narrow, widen
-from xentcli.kernels import Scalars
-from xentcli.kernels.cuda import blocks, launch
-from xentcli.kernels.cuda.box import Box
-from xentcli.kernels.reference import NumpyBackend
+from xentcli.backends import Scalars
+from xentcli.backends.cuda import launch, reductions
+from xentcli.backends.cuda.box import Box
+from xentcli.backends.reference import NumpyBackend
 
 BITS = {"f16": "u2", "bf16": "i2", "f32": "f4", "f64": "f8"}  # what kernels take for a kind
 ROUNDING = {"f16": 2.0**-10, "bf16": 2.0**-7, "f32": 2.0**-22, "f64": 1e-12}  # 2 ULP, at most
@@ -42,7 +42,7 @@ def short_parts(monkeypatch):
     monkeypatch.setattr(launch, "GENERAL_PART", 16)
     monkeypatch.setattr(launch, "SHORT", 16)
     monkeypatch.setattr(launch, "threads_of", lambda size: 4)
-    monkeypatch.setattr(blocks, "WARP", 2)
+    monkeypatch.setattr(reductions, "WARP", 2)
 
 
 class Place(NamedTuple):

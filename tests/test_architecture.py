@@ -24,11 +24,11 @@ LAYERS = [
     {"xentcli.targets", "xentcli.buffers"},
     {"xentcli.problem"},
     {"xentcli.reduction"},
-    {"xentcli.kernels", "xentcli.formats"},
+    {"xentcli.backends", "xentcli.formats"},
     {"xentcli.outcome"},
     {"xentcli.device"},
     {"xentcli.loss"},
-    {"xentcli.probabilities", "xentcli.inspection", "xentcli.machine", "xentcli.overlap"},
+    {"xentcli.probabilities", "xentcli.inspection", "xentcli.backends.machine", "xentcli.overlap"},
     {"xentcli.stream"},
     {"xentcli.bench", "xentcli.check", "xentcli.document"},
     {"xentcli.derivation"},
@@ -59,7 +59,7 @@ COMPILED = (
 )
 
 ONLY_IN = {
-    "numba": {f"xentcli.kernels.{name}" for name in COMPILED},
+    "numba": {f"xentcli.backends.{name}" for name in COMPILED},
     "rich": {
         "xentcli.render",
         "xentcli.drawing.terminal",
@@ -107,10 +107,10 @@ def forbidden(name, imported):
     same = name.split(".")[1] == imported.split(".")[1]
     if theirs > mine or (theirs == mine and not same):
         return "imports go down only"
-    if name.endswith(".reference") and imported.startswith("xentcli.kernels."):
-        allowed = imported.removeprefix("xentcli.kernels.") in ("Scalars",)
+    if name.endswith(".reference") and imported.startswith("xentcli.backends."):
+        allowed = imported.removeprefix("xentcli.backends.") in ("Scalars",)
         return None if allowed else "the reference shares no formula with the other kernels"
-    compiled = any(f"{name}.".startswith(f"xentcli.kernels.{home}.") for home in COMPILED)
+    compiled = any(f"{name}.".startswith(f"xentcli.backends.{home}.") for home in COMPILED)
     if imported.endswith(".reference") and compiled:
         return "the kernels share no formula with the reference"
     return None
@@ -133,16 +133,16 @@ def test_imports_go_down_only(path):
 def test_the_check_of_imports_can_fail():
     assert forbidden("xentcli.loss", "rich.table")
     assert forbidden("xentcli.options", "xentcli.loss")
-    assert forbidden("xentcli.kernels.cpu", "xentcli.formats.npy")
-    assert forbidden("xentcli.kernels.reference", "xentcli.kernels.rows")
-    assert forbidden("xentcli.kernels.rows", "xentcli.kernels.reference")
-    assert forbidden("xentcli.kernels.cuda.plain", "xentcli.kernels.reference")
+    assert forbidden("xentcli.backends.cpu.backend", "xentcli.formats.npy")
+    assert forbidden("xentcli.backends.reference", "xentcli.backends.cpu.long_rows")
+    assert forbidden("xentcli.backends.cpu.long_rows", "xentcli.backends.reference")
+    assert forbidden("xentcli.backends.cuda.long_rows_fast", "xentcli.backends.reference")
     assert forbidden("xentcli.loss", "numba")
     assert forbidden("xentcli.drawing.plain", "xentcli.derivation")
     assert forbidden("xentcli.drawing.html", "xentcli.arrays.sums")
     assert forbidden("xentcli.drawing.html", "rich.table")
     assert not forbidden("xentcli.drawing.plain", "xentcli.document")
-    assert not forbidden("xentcli.loss", "xentcli.kernels")
+    assert not forbidden("xentcli.loss", "xentcli.backends")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

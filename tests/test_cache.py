@@ -10,7 +10,7 @@ import pytest
 JOB = """
 import sys, numpy as np
 from xentcli import cross_entropy
-from xentcli.kernels import get
+from xentcli.backends import get
 said = []
 backend = get("cpu", 1, 1, said.append)
 from xentcli.loss import Run, compute

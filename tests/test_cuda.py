@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from cli import GRADIENT, LOGITS, assert_done, assert_error, bash, from_npy, npy, run, strict_json
 
-from xentcli import kernels
+from xentcli import backends
+from xentcli.backends import devices
 from xentcli.errors import UnavailableError
-from xentcli.kernels import devices
 
 HERE = Path(__file__).parent
 
@@ -100,7 +100,7 @@ def test_what_is_missing_is_told_apart(change, words, faked, files):
 
 @pytest.mark.parametrize(("version", "name"), [((12, 8), "cuda12"), ((13, 1), "cuda13")])
 def test_a_missing_compiler_is_named_with_the_extra_that_has_it(monkeypatch, version, name):
-    from xentcli.kernels import cuda
+    from xentcli.backends import cuda
 
     def missing():
         raise ImportError("libNVVM cannot be found.\nDo you wish")
@@ -117,7 +117,7 @@ def test_a_missing_compiler_is_named_with_the_extra_that_has_it(monkeypatch, ver
     [(2, "not enough memory"), (222, "another CUDA version"), (700, "the CUDA device failed")],
 )
 def test_errors_of_the_driver_are_told_in_our_words(code, words):
-    from xentcli.kernels.cuda.failures import told
+    from xentcli.backends.cuda.errors import told
 
     class CudaAPIError(Exception):
         __module__ = "numba.cuda.cudadrv.driver"
@@ -130,7 +130,7 @@ def test_errors_of_the_driver_are_told_in_our_words(code, words):
 
 
 def test_a_bug_of_ours_stays_one():
-    from xentcli.kernels.cuda.failures import told
+    from xentcli.backends.cuda.errors import told
 
     with pytest.raises(ZeroDivisionError), told():
         _ = 1 // 0
@@ -138,8 +138,8 @@ def test_a_bug_of_ours_stays_one():
 
 def test_auto_does_not_ask_for_a_device(monkeypatch):
     monkeypatch.setattr(devices, "find", lambda: pytest.fail("it asks"))
-    assert kernels.get("auto", 1).name == "numpy"
-    assert kernels.get("auto", 1 << 40).name == "cpu"
+    assert backends.get("auto", 1).name == "numpy"
+    assert backends.get("auto", 1 << 40).name == "cpu"
 
 
 def test_the_gradient_on_the_simulator_through_files_and_pipes(files):
@@ -197,7 +197,9 @@ def test_info_says_why_there_is_no_device(faked):
 
 
 def test_info_does_not_start_numba():
-    code = "import sys; from xentcli.machine import describe; describe(); print(*sys.modules)"
+    code = (
+        "import sys; from xentcli.backends.machine import describe; describe(); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "numba" not in {name.split(".")[0] for name in done.stdout.split()}

@@ -30,8 +30,8 @@ from helpers import assert_same_bits, assert_ulps, exactly
 
 from xentcli import DataError, OptionError, cross_entropy
 from xentcli.arrays.sums import RunningSum
-from xentcli.kernels.cache import prepare
-from xentcli.machine import describe
+from xentcli.backends.cache import prepare
+from xentcli.backends.machine import describe
 
 UNSIGNED = ["u1", "u2", "u4", "u8"]
 
@@ -506,18 +506,18 @@ def test_kernels_that_may_not_be_compiled_say_so(files):
 
 def test_more_classes_than_float32_can_count_take_the_kernel_in_float64(rng, monkeypatch):
     """3·10⁸ equal logits had a loss of 19.408: a sum of ones in float32 ends at 2²⁴."""
-    from xentcli.kernels import cpu
+    from xentcli.backends.cpu import backend
 
     x = rng.standard_normal((3, 200)).astype("f4")
     kernels = []
-    run = cpu.CpuBackend.run
+    run = backend.CpuBackend.run
     monkeypatch.setattr(
-        cpu.CpuBackend,
+        backend.CpuBackend,
         "run",
         lambda self, function, *rest: kernels.append(function) or run(self, function, *rest),
     )
     few = cross_entropy(x, [1, 2, 3], backend="cpu", grad=False)
-    monkeypatch.setattr(cpu, "PLAIN_MOST", 199)
+    monkeypatch.setattr(backend, "PLAIN_MOST", 199)
     many = cross_entropy(x, [1, 2, 3], backend="cpu", grad=False)
-    assert kernels == [cpu.plain_rows, cpu.general_rows]
+    assert kernels == [backend.plain_rows, backend.general_rows]
     np.testing.assert_allclose(few.loss, many.loss, rtol=1e-9)

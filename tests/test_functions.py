@@ -7,9 +7,9 @@ from helpers import DIGITS, ulps
 from numba import njit
 
 from xentcli.arrays.dtypes import BF16, NAMES, narrow, widen
-from xentcli.kernels import arithmetic, exponential, kinds
-from xentcli.kernels.memory import keep, load, pointer, store
-from xentcli.kernels.simd import LANES
+from xentcli.backends.cpu import arithmetic, exponential, half_types
+from xentcli.backends.cpu.load_store import keep, load, pointer, store
+from xentcli.backends.cpu.simd import LANES
 
 SPECIAL = [0.0, 1e-300, 1e-20, 0.34657359027997264, 0.3465735902799727, 708.5, 744.0, 745.13]
 
@@ -119,7 +119,7 @@ def converters():
 @pytest.mark.parametrize("in_hardware", [True, False])
 @pytest.mark.parametrize("dtype", [NAMES["f16"], BF16], ids=["f16", "bf16"])
 def test_half_types_are_widened_and_rounded_like_everywhere(monkeypatch, in_hardware, dtype, rng):
-    monkeypatch.setattr(kinds, "IN_HARDWARE", in_hardware and kinds.IN_HARDWARE)
+    monkeypatch.setattr(half_types, "IN_HARDWARE", in_hardware and half_types.IN_HARDWARE)
     bits = np.uint16 if dtype == NAMES["f16"] else np.int16
     convert = converters()
     halves = np.arange(1 << 16, dtype=np.uint16)

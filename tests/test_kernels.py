@@ -11,7 +11,7 @@ from helpers import assert_same_bits
 
 from xentcli import cross_entropy, log_softmax, softmax
 from xentcli.arrays.dtypes import NAMES, narrow, widen
-from xentcli.kernels import cpu
+from xentcli.backends.cpu import backend
 
 KINDS = ["f16", "bf16", "f32", "f64"]
 CLASSES = [2, 16, 64, 65, 100, 1000]  # 16 rows at a time up to 64, then row after row
@@ -52,7 +52,7 @@ def in_kind(shape, kind):
 )
 def test_every_kind_and_width_against_the_reference(monkeypatch, classes, kind, past_caches):
     """Written past the caches or not, at every alignment that rows of this width come to."""
-    monkeypatch.setattr(cpu, "STREAM_FROM", 0 if past_caches else 1 << 60)
+    monkeypatch.setattr(backend, "STREAM_FROM", 0 if past_caches else 1 << 60)
     x, y = problem(classes, kind)
     a = cross_entropy(x, y, backend="cpu", out=in_kind(x.shape, kind))
     b = cross_entropy(x, y, backend="numpy", out=in_kind(x.shape, "f64"))
@@ -89,7 +89,7 @@ def test_no_way_through_memory_changes_a_bit(monkeypatch, classes, name):
     same(in_place, y, out=in_place)
     for threads in (1, 2, 3):
         same(x, y, threads=threads)
-    monkeypatch.setattr(cpu, "STREAM_FROM", 0)
+    monkeypatch.setattr(backend, "STREAM_FROM", 0)
     same(x, y)
     bare = cross_entropy(x, y, grad=False, **options)
     assert bare.loss == expected.loss
@@ -119,7 +119,7 @@ def test_nothing_but_the_rows_is_written(rows):
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=str)
 def test_a_target_at_every_place(monkeypatch, past_caches, options):
     """It is among the first numbers of a row, which are no whole line, in a line, or after."""
-    monkeypatch.setattr(cpu, "STREAM_FROM", 0 if past_caches else 1 << 60)
+    monkeypatch.setattr(backend, "STREAM_FROM", 0 if past_caches else 1 << 60)
     x, _ = problem(83, "f32", rows=83)
     y = np.arange(83)
     a = cross_entropy(x, y, backend="cpu", **options)

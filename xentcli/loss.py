@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli import kernels
+from xentcli import backends
 from xentcli.arrays.device_view import placed, require_host
 from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.layout import Block, Layout, dense
@@ -42,7 +42,7 @@ class Calculation(Outcome):
 
     def __init__(self, problem: Problem, options: LossOptions, run: Run) -> None:
         entries = prod(problem.layout.shape)
-        self.backend = kernels.get(run.backend, entries, run.threads, run.notify)
+        self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         super().__init__(problem, options, self.backend.name)
         self.run, self.rows = run, 0
 

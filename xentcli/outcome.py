@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.sums import RunningSum
-from xentcli.kernels import Scalars
+from xentcli.backends import Scalars
 from xentcli.notes import NonfiniteRows, Note, ProbabilityCheck
 from xentcli.options import LossOptions
 from xentcli.problem import Problem

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli import kernels
+from xentcli import backends
 from xentcli.arrays.device_view import placed
 from xentcli.arrays.dtypes import BF16, NAMES, Array, as_logits, widen
 from xentcli.arrays.layout import Layout, dense, find
@@ -37,7 +37,7 @@ class Softmax:
 
     def __init__(self, layout: Layout, options: LossOptions, run: Run, *, log: bool) -> None:
         self.layout, self.run, self.log = layout, run, log
-        self.backend = kernels.get(run.backend, prod(layout.shape), run.threads, run.notify)
+        self.backend = backends.get(run.backend, prod(layout.shape), run.threads, run.notify)
         self.scalars = scalars(options)
         self.rows, self.entries = 0, 0
         self.nonfinite = NonfiniteRows("result")  # a row is NaN throughout or nowhere

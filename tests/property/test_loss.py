@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from xentcli import cross_entropy, kernels, softmax
+from xentcli import backends, cross_entropy, softmax
 
 pytestmark = pytest.mark.backends
 
@@ -139,7 +139,7 @@ def test_the_backends_agree_on_what_is_not_finite(problem, backend):
 def test_the_bits_do_not_depend_on_threads_or_blocks(problem, threads, block):
     x, y = problem
     for name in NAMES:
-        kind = type(kernels.get(name, x.size))
+        kind = type(backends.get(name, x.size))
         a = cross_entropy(x, y, backend=name)
         before = kind.block
         kind.block = block

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from xentcli import __version__
+from xentcli.backends.machine import describe
 from xentcli.bench import Result
-from xentcli.machine import describe
 
 # Title and format of each column.
 COLUMNS = {

@@ -21,7 +21,7 @@ class HostLimits:
     """The copy goes past the caches."""
 
     def __init__(self, nbytes: int, threads: int | None) -> None:
-        from xentcli.kernels.limits import MemoryKernels
+        from xentcli.backends.cpu.bandwidth import MemoryKernels
 
         count = max(1 << 16, nbytes // 4)
         self.source, self.target = np.ones(count, np.float32), np.zeros(count, np.float32)
@@ -42,12 +42,12 @@ class DeviceLimits:
     """The copy is the driver's, from device memory to device memory."""
 
     def __init__(self, nbytes: int) -> None:
-        from xentcli.kernels.cuda import arrays, limits
+        from xentcli.backends.cuda import bandwidth, bench_arrays
 
         count, one = max(1, nbytes // 8), np.ones(1)
-        self.source, self.target = (arrays.repeated(one, count).data for _ in range(2))
+        self.source, self.target = (bench_arrays.repeated(one, count).data for _ in range(2))
         self.nbytes = 8 * count
-        self._kernels = limits
+        self._kernels = bandwidth
 
     def functions(self) -> dict[str, Callable[[], None]]:
         """What is timed, by name."""

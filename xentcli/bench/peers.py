@@ -265,7 +265,7 @@ def sklearn_half(case: Case, data: Data, machine: Machine) -> Callable[[], Answe
 
 
 def _processors() -> int:
-    from xentcli.machine import threads
+    from xentcli.backends.machine import threads
 
     return threads()
 

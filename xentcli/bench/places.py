@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from xentcli import kernels
+from xentcli import backends
 from xentcli.bench.case import Case, Data
 from xentcli.bench.limits import DeviceLimits, HostLimits, Limits
 from xentcli.bench.peers import DEVICE_PEERS, PEERS, CannotError, Contestant, Machine
@@ -68,11 +68,11 @@ class Device:
     """Arrays in the current device's memory; nothing is moved while the time runs."""
 
     def __init__(self, machine: Machine) -> None:
-        kernels.get(machine[0], 0)
-        from xentcli.kernels.cuda import arrays
+        backends.get(machine[0], 0)
+        from xentcli.backends.cuda import bench_arrays
 
-        arrays.require_memory()
-        self.machine, self._arrays = machine, arrays
+        bench_arrays.require_memory()
+        self.machine, self._arrays = machine, bench_arrays
 
     def whole(self, case: Case, part: Data) -> Data:
         """Only the part is moved; the device repeats it."""

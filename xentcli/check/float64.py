@@ -12,10 +12,10 @@ from functools import cached_property
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
+from xentcli.backends import Scalars, reference
 from xentcli.check.doubles import Pair, pair
 from xentcli.check.oracle import Compensated
 from xentcli.check.rows import Exact, Rows, Scale, spread
-from xentcli.kernels import Scalars, reference
 from xentcli.options import LossOptions
 
 # An entry this much smaller than its terms has an error up to 2⁻³¹ of itself, 2⁻⁷ ULP of float32.

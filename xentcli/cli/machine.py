@@ -20,7 +20,7 @@ def info(as_json: bool) -> None:
     xent info
     xent info --json
     """
-    from xentcli.machine import describe
+    from xentcli.backends.machine import describe
 
     facts = describe()
     if as_json:

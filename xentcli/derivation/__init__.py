@@ -14,9 +14,9 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Block
 from xentcli.arrays.sums import exact_sum
+from xentcli.backends import Scalars, reference
 from xentcli.derivation import remarks
 from xentcli.derivation.remarks import Remark
-from xentcli.kernels import Scalars, reference
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 from xentcli.reduction import Reduction, plan

@@ -10,7 +10,7 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from xentcli import kernels
+from xentcli import backends
 from xentcli.arrays.device_view import Placed, placed
 from xentcli.arrays.dtypes import Array, as_logits, default_output, native
 from xentcli.arrays.layout import Layout, find
@@ -23,30 +23,30 @@ from xentcli.problem import Extras
 from xentcli.targets import as_targets, require_targets
 
 if TYPE_CHECKING:
-    from xentcli.kernels.cuda.box import Box
-    from xentcli.kernels.cuda.queue import Queue
+    from xentcli.backends.cuda.box import Box
+    from xentcli.backends.cuda.stream import Queue
 
 BACKEND = "cuda"
 
 
 def require(backend: str, threads: int | None) -> None:
     """An error for a backend that cannot reach a device's memory, or a wrong number of threads."""
-    kernels.require_threads(threads)
-    if backend in kernels.NAMES and backend != BACKEND:
+    backends.require_threads(threads)
+    if backend in backends.NAMES and backend != BACKEND:
         raise OptionError(
             "backend",
             f"{backend} computes on the host, and the logits are on a device",
             "bring them to the host first (tensor.cpu(), array.get(), numpy.asarray), or use cuda",
         )
     if backend not in ("auto", BACKEND):
-        kernels.get(backend, 0)  # which says what there is
+        backends.get(backend, 0)  # which says what there is
     _require_numba()
 
 
 @cache
 def _require_numba() -> None:
     """An error where Numba cannot use the device that an array is on."""
-    kernels.get(BACKEND, 0)
+    backends.get(BACKEND, 0)
 
 
 def _seen(values: Any, where: str) -> Any:
@@ -62,7 +62,7 @@ def _rows(
 
     The boxes are those of the logits, the probabilities and the gradient.
     """
-    from xentcli.kernels.cuda import launch
+    from xentcli.backends.cuda import launch
 
     queue, (x, probs, grad) = problem.queue, boxes
     targets = probs or problem.targets
@@ -101,8 +101,8 @@ def cross_entropy(
     x: Placed, targets: Any, options: LossOptions, extras: Extras, *, grad: bool, out: Any
 ) -> CrossEntropy:
     """As `loss.cross_entropy`, of logits on a device; the other arrays are on it or on the host."""
-    from xentcli.kernels.cuda.failures import told
-    from xentcli.kernels.cuda.queue import Queue, on_device
+    from xentcli.backends.cuda.errors import told
+    from xentcli.backends.cuda.stream import Queue, on_device
 
     require_floats(x)
     seen = _seen(targets, "targets")
@@ -140,9 +140,9 @@ def _computed(
 
 def softmax(x: Placed, options: LossOptions, *, log: bool, out: Any) -> Any:
     """Probabilities, or their logarithms, of logits on a device."""
-    from xentcli.kernels.cuda import launch
-    from xentcli.kernels.cuda.failures import told
-    from xentcli.kernels.cuda.queue import Queue, on_device
+    from xentcli.backends.cuda import launch
+    from xentcli.backends.cuda.errors import told
+    from xentcli.backends.cuda.stream import Queue, on_device
 
     require_floats(x)
     destination = _seen(out, "out")

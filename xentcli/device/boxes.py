@@ -13,8 +13,8 @@ from xentcli.arrays.layout import Layout
 from xentcli.errors import DataError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
-    from xentcli.kernels.cuda.box import Box
-    from xentcli.kernels.cuda.queue import Queue
+    from xentcli.backends.cuda.box import Box
+    from xentcli.backends.cuda.stream import Queue
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Form:
 
     def box(self, array: Placed) -> Box:
         """The array as the kernels see it."""
-        from xentcli.kernels.cuda.queue import placed_box
+        from xentcli.backends.cuda.stream import placed_box
 
         steps = self.steps(array)
         assert steps is not None
@@ -54,8 +54,8 @@ class Form:
 
     def new(self, dtype: Any, queue: Queue) -> tuple[Any, Box]:
         """Memory for an array that lies as the others do, and its box."""
-        from xentcli.kernels.cuda.box import boxed
-        from xentcli.kernels.cuda.queue import viewed
+        from xentcli.backends.cuda.box import boxed
+        from xentcli.backends.cuda.stream import viewed
 
         shape, order = self.layout.shape, self.order
         memory = queue.room((prod(shape),), dtype)

@@ -16,7 +16,7 @@ from xentcli.problem import Extras, Problem, require_length, require_per_row, up
 from xentcli.targets import IGNORED, Whole, as_indices, kind_of, require_row_shaped
 
 if TYPE_CHECKING:
-    from xentcli.kernels.cuda.queue import Queue
+    from xentcli.backends.cuda.stream import Queue
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DeviceProblem(Problem):
 
     def ones(self, count: int) -> Any:
         """Ones on the device."""
-        from xentcli.kernels.cuda.queue import ones
+        from xentcli.backends.cuda.stream import ones
 
         return ones(count)
 

@@ -1,0 +1,1 @@
+"""Compiled kernels for the cores of this machine, with Numba."""

@@ -1,0 +1,77 @@
+"""Arrays in device memory for benchmarks: made, repeated, copied, and brought back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from xentcli.arrays.dtypes import BF16, Array
+from xentcli.backends.devices import INSTEAD
+from xentcli.errors import UnavailableError
+
+
+def require_memory() -> None:
+    """An error on the simulator, whose arrays cannot be handed to anybody."""
+    if not hasattr(cuda, "as_cuda_array"):
+        what = "the simulator runs kernels and has no memory that others could compute in"
+        raise UnavailableError("backend", what, INSTEAD)
+
+
+class DeviceArray:
+    """Numba's array in C order, and bfloat16 too, of which Numba has only the bits.
+
+    Everybody sees it through `__cuda_array_interface__`, with the `dtype` in words beside it.
+    """
+
+    def __init__(self, data: Any, dtype: np.dtype[Any]) -> None:
+        self.data, self.kind = data, dtype
+        self.shape: tuple[int, ...] = tuple(data.shape)
+        self.dtype = "bfloat16" if dtype == BF16 else dtype.name
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Where the numbers lie."""
+        interface: dict[str, Any] = self.data.__cuda_array_interface__
+        return interface | ({"typestr": "<V2"} if self.kind == BF16 else {})
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> DeviceArray:
+        return DeviceArray(self.data[index], self.kind)
+
+    def reshape(self, *shape: int) -> DeviceArray:
+        """The same numbers in another shape."""
+        return DeviceArray(self.data.reshape(*shape), self.kind)
+
+    def copy(self) -> DeviceArray:
+        """The same numbers in other device memory."""
+        other = cuda.device_array(self.shape, self.data.dtype)
+        other.copy_to_device(self.data)
+        return DeviceArray(other, self.kind)
+
+    def copy_to_host(self) -> Array:
+        """The numbers as an array of NumPy."""
+        host: Array = self.data.copy_to_host()
+        return host.view(self.kind)
+
+
+def repeated(part: Array, first: int) -> DeviceArray:
+    """`first` entries along axis 0: those of the part, again and again."""
+    host = np.ascontiguousarray(part)
+    host = host.view(np.int16) if part.dtype == BF16 else host
+    whole = cuda.device_array((first, *host.shape[1:]), host.dtype)
+    done = min(len(host), first)
+    whole[:done].copy_to_device(host[:done])
+    while done < first:  # twice as many each time
+        more = min(done, first - done)
+        whole[done : done + more].copy_to_device(whole[:more])
+        done += more
+    return DeviceArray(whole, part.dtype)
+
+
+def synchronize() -> None:
+    """Wait until the device has done everything."""
+    cuda.synchronize()

@@ -1,0 +1,58 @@
+"""What CUDA and Numba say when something is missing or fails, in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xentcli.backends import devices
+from xentcli.errors import UnavailableError, XentError, visible
+
+_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_TOO_NEW = (209, 218, 222)  # no binary for this device, invalid PTX, PTX of a newer CUDA
+
+# What the driver, the compiler and their bindings raise; a TypingError is a bug of ours.
+_OF_CUDA = ("numba.cuda.cudadrv", "cuda.", "numba.cuda.simulator.cudadrv")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn what the driver or the compiler raises into an `UnavailableError`."""
+    try:
+        yield
+    except XentError:
+        raise
+    except Exception as error:
+        if not type(error).__module__.startswith(_OF_CUDA):
+            raise
+        raise explained(error) from error
+
+
+def explained(error: Exception) -> UnavailableError:
+    """Why CUDA does not work here, and what helps."""
+    code = getattr(error, "code", None)
+    code = int(code) if code is not None else None
+    reason = in_one_line(error)
+    if code == _MEMORY:
+        what = "there is not enough memory on the CUDA device, or here that can be page-locked"
+        return UnavailableError("backend", f"{what}: {reason}", "--backend cpu needs neither")
+    fitting = _extra()
+    if code in _TOO_NEW:
+        what = "numba.cuda compiles for another CUDA version or device than is here"
+        return UnavailableError("backend", f"{what}: {reason}", fitting)
+    if code is not None:
+        return UnavailableError("backend", f"the CUDA device failed: {reason}", devices.INSTEAD)
+    return UnavailableError("backend", f"numba.cuda does not work here: {reason}", fitting)
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error's name and text."""
+    text = " ".join(str(error).split())
+    return visible(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def _extra() -> str:
+    try:
+        return devices.extra(None if devices.is_simulated() else devices.find())
+    except UnavailableError:
+        return devices.extra(None)

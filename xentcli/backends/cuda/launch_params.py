@@ -1,0 +1,63 @@
+"""The numbers that a launch hands to its kernels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xentcli.backends.cuda.simulator_primitives import ROUND
+
+BOOST = 48  # exponentials are kept in float32 times this power of two: the smallest are normal
+UNBOOSTED = 2.0**-BOOST
+
+
+class Powers(NamedTuple):
+    """The constants of `single`. As arguments of a kernel they are operands of its instructions;
+    as literals each took an instruction of its own, a fifth of all in the inner loop."""
+
+    per_ln2: float = 1.4426950408889634
+    round: float = ROUND + BOOST  # so that n comes out boosted
+    ln2: float = 0.6931471805599453
+    c6: float = 0.001384365101867992
+    c5: float = 0.008374155954367846
+    c4: float = 0.041668002119414696
+    c3: float = 0.16666431252836963
+    c2: float = 0.4999999420844264
+    c1: float = 1.0000000321680262
+
+
+class Call(NamedTuple):
+    """The numbers of a launch; strides count elements.
+
+    A row's classes are cut into `parts` of `size`, one for each block of threads. `kind` says
+    what targets are: INDEX, PROBS or NONE; `mode` what is written: GRADIENT, SOFTMAX or LOG.
+    `phase` is where the first element lies, as an index modulo 4.
+    """
+
+    rows: int
+    classes: int
+    inner: int
+    parts: int
+    size: int
+    kind: int
+    mode: int
+    patience: int  # how often a block asks whether the row's other blocks are ready
+    x_outer: int
+    x_inner: int
+    x_step: int
+    x_phase: int
+    q_outer: int
+    q_inner: int
+    q_step: int
+    g_outer: int
+    g_inner: int
+    g_step: int
+    g_phase: int
+    smoothing: float
+    temperature: float
+    softcap: float
+    z_loss: float
+    powers: Powers
+
+
+INDEX, PROBS, NONE = 0, 1, 2
+GRADIENT, SOFTMAX, LOG = 0, 1, 2

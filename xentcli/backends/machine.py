@@ -1,0 +1,73 @@
+"""The machine and the installation, as facts."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from xentcli import __version__
+from xentcli.backends import AUTO_LIMIT, NAMES, cache, devices
+from xentcli.errors import UnavailableError, visible
+
+
+def describe() -> dict[str, str]:
+    """What `xent info` shows; Numba is not started for it."""
+    versions = {name: metadata.version(name) for name in ("numpy", "numba", "click", "rich")}
+    has_cuda, cuda = _cuda()
+    return {
+        "xent": __version__,
+        "python": f"{platform.python_version()} ({visible(sys.executable)})",
+        **versions,
+        "numba-cuda": _version("numba-cuda"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "threads": str(threads()),
+        "cuda": cuda,
+        "backends": ", ".join(name for name in NAMES if name != "cuda" or has_cuda),
+        "auto": f"numpy up to {AUTO_LIMIT:,} logits, cpu beyond; cuda only for arrays on a device",
+        "cache": _cache(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cuda() -> tuple[bool, str]:
+    """Whether there is a device; which, or why none."""
+    if devices.is_simulated():
+        return True, "simulated: NUMBA_ENABLE_CUDASIM is set"
+    try:
+        driver = devices.find()
+    except UnavailableError as error:
+        return False, f"none: {error.what}"
+    return True, "; ".join([*map(str, driver.devices), f"driver {driver}"])
+
+
+def _cache() -> str:
+    try:
+        return visible(str(cache.folder()))
+    except RuntimeError:  # there is no home folder
+        return "none: kernels are compiled for each process"
+
+
+def threads() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [row.partition(":")[2].strip() for row in lines if row.startswith("model name")]
+    return models[0] if models else platform.processor() or "unknown"

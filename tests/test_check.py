@@ -21,8 +21,8 @@ from cli import (
 
 from xentcli import cross_entropy, stream
 from xentcli.check import Tolerance, assert_grad_close, check, statistics
+from xentcli.check.oracles.ulp import KINDS
 from xentcli.check.statistics import Spread
-from xentcli.check.units import KINDS
 from xentcli.errors import DataError, DtypeError, OptionError, ShapeError
 
 CHECK = "check", "l.npy", "t.npy", "g.npy"

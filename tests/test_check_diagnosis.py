@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from xentcli import cross_entropy
-from xentcli.check import check, diagnosis, sample
+from xentcli.check import check, diagnosis
+from xentcli.check.diagnosis import sample
 
 N, C = 40, 12
 IGNORED = -100

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from helpers import DIGITS, exactly
 
-from xentcli.check import doubles, oracle
-from xentcli.check.differences import FiniteDifferences
-from xentcli.check.doubles import Pair, pair
-from xentcli.check.float64 import ByReference
-from xentcli.check.oracle import Compensated
-from xentcli.check.rows import rows_of, scale_of
-from xentcli.check.units import KINDS
+from xentcli.check.oracles import dd_arithmetic, double_double
+from xentcli.check.oracles.dd_arithmetic import Pair, pair
+from xentcli.check.oracles.double_double import Compensated
+from xentcli.check.oracles.finite_differences import FiniteDifferences
+from xentcli.check.oracles.float64 import ByReference
+from xentcli.check.oracles.rows import rows_of, scale_of
+from xentcli.check.oracles.ulp import KINDS
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 from xentcli.problem import Extras, build
@@ -115,9 +115,9 @@ def test_the_compensated_oracle_has_twice_the_digits(case, data):
 
 
 def test_the_error_of_the_oracle_can_be_seen(data, monkeypatch):
-    monkeypatch.setattr(oracle, "log1p", lambda t: pair(np.log1p(t.high)))
+    monkeypatch.setattr(double_double, "log1p", lambda t: pair(np.log1p(t.high)))
     monkeypatch.setattr(
-        oracle, "exp", lambda d: (pair(np.exp(d.high)), np.zeros(d.high.shape, "i4"))
+        double_double, "exp", lambda d: (pair(np.exp(d.high)), np.zeros(d.high.shape, "i4"))
     )
     rows, options, scale, (targets, given) = problem(data, "plain")
     _, exact = exactly(data["x"], targets, **given)
@@ -191,7 +191,7 @@ def exact_of(number, i):
 def test_functions_have_100_bits(name, scale, rng):
     high = scale * rng.random(50)
     given = Pair(high, high * 2.0**-54 * rng.random(50))
-    found = getattr(doubles, name)(given)
+    found = getattr(dd_arithmetic, name)(given)
     with mpmath.workdps(60):
         for i in range(50):
             exact = getattr(mpmath, name)(exact_of(given, i))
@@ -200,18 +200,18 @@ def test_functions_have_100_bits(name, scale, rng):
 
 def test_exp_has_100_bits_and_a_power_beyond_float64(rng):
     given = pair(-3900 * rng.random(50))
-    found, power = doubles.exp(given)
+    found, power = dd_arithmetic.exp(given)
     with mpmath.workdps(60):
         for i in range(50):
             exact = mpmath.exp(exact_of(given, i)) / mpmath.mpf(2) ** int(power[i])
             assert abs(exact_of(found, i) / exact - 1) < mpmath.mpf(2) ** -100
-    assert doubles.exp(pair(np.array([-4001.0])))[0].high[0] == 0
+    assert dd_arithmetic.exp(pair(np.array([-4001.0])))[0].high[0] == 0
 
 
 @pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide"])
 def test_operations_have_100_bits(name, rng):
     a, b = (Pair(h, h * 2.0**-54 * rng.random(50)) for h in rng.standard_normal((2, 50)))
-    found = getattr(doubles, name)(a, b)
+    found = getattr(dd_arithmetic, name)(a, b)
     sign = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}[name]
     with mpmath.workdps(60):
         for i in range(50):
@@ -226,7 +226,7 @@ def test_operations_have_100_bits(name, rng):
 def test_sums_of_any_length(rng):
     for length in (0, 1, 2, 3, 7, 64, 101):
         values = pair(rng.standard_normal((3, length)) * 10.0 ** rng.integers(-20, 20, (3, length)))
-        found = doubles.total(values)
+        found = dd_arithmetic.total(values)
         with mpmath.workdps(60):
             for row in range(3):
                 exact = mpmath.fsum(map(float, values.high[row]))

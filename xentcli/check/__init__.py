@@ -10,8 +10,8 @@ from typing import Any
 
 from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
 from xentcli.check.judging import How, judge
+from xentcli.check.oracles.ulp import Tolerance
 from xentcli.check.report import Report
-from xentcli.check.units import Tolerance
 from xentcli.formats.reader import Held
 from xentcli.options import LossOptions
 from xentcli.problem import Extras, build

@@ -12,17 +12,17 @@ import numpy as np
 from xentcli.arrays.dtypes import NAMES, Array, as_logits, widen
 from xentcli.arrays.layout import Block
 from xentcli.check.diagnosis import diagnose
-from xentcli.check.differences import FiniteDifferences
-from xentcli.check.doubles import Pair, add, divide, pair, total
+from xentcli.check.diagnosis.sample import Kept, Sample
 from xentcli.check.fits import require_loss, require_same
-from xentcli.check.float64 import ByReference
-from xentcli.check.oracle import Compensated
-from xentcli.check.plain import allowed, plain
+from xentcli.check.oracles.dd_arithmetic import Pair, add, divide, pair, total
+from xentcli.check.oracles.double_double import Compensated
+from xentcli.check.oracles.finite_differences import FiniteDifferences
+from xentcli.check.oracles.float64 import ByReference
+from xentcli.check.oracles.naive import allowed, plain
+from xentcli.check.oracles.rows import Exact, Rows, Scale, rows_of, scale_of
+from xentcli.check.oracles.ulp import KINDS, Errors, Kind, Tolerance, errors, kind_of
 from xentcli.check.report import LossFound, Report
-from xentcli.check.rows import Exact, Rows, Scale, rows_of, scale_of
-from xentcli.check.sample import Kept, Sample
 from xentcli.check.statistics import Statistics
-from xentcli.check.units import KINDS, Errors, Kind, Tolerance, errors, kind_of
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 from xentcli.problem import Problem

@@ -9,8 +9,8 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout, Shape
+from xentcli.check.oracles.ulp import Errors, Kind
 from xentcli.check.statistics import Bad, Statistics
-from xentcli.check.units import Errors, Kind
 from xentcli.errors import plural
 
 NOT_KNOWN = "none of the mistakes that are known here explains it"

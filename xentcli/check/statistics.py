@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.check.rows import Exact, Rows
-from xentcli.check.units import Errors
+from xentcli.check.oracles.rows import Exact, Rows
+from xentcli.check.oracles.ulp import Errors
 
 STEPS = 8  # bins for each power of two: a percentile is at most 9 % too large
 LOWEST, HIGHEST = -1100, 2200  # powers of two

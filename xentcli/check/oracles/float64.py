@@ -13,9 +13,9 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.backends import Scalars, reference
-from xentcli.check.doubles import Pair, pair
-from xentcli.check.oracle import Compensated
-from xentcli.check.rows import Exact, Rows, Scale, spread
+from xentcli.check.oracles.dd_arithmetic import Pair, pair
+from xentcli.check.oracles.double_double import Compensated
+from xentcli.check.oracles.rows import Exact, Rows, Scale, spread
 from xentcli.options import LossOptions
 
 # An entry this much smaller than its terms has an error up to 2⁻³¹ of itself, 2⁻⁷ ULP of float32.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, narrow, native, widen
-from xentcli.check.doubles import Pair
+from xentcli.check.oracles.dd_arithmetic import Pair
 from xentcli.errors import DtypeError, OptionError
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
-from xentcli.check.doubles import pair
-from xentcli.check.oracle import Compensated
-from xentcli.check.rows import Exact, Rows, Scale
+from xentcli.check.oracles.dd_arithmetic import pair
+from xentcli.check.oracles.double_double import Compensated
+from xentcli.check.oracles.rows import Exact, Rows, Scale
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.check import mistakes
-from xentcli.check.case import Candidate, Case
-from xentcli.check.factors import Factor, factors
-from xentcli.check.mistakes import Mistake
+from xentcli.check.diagnosis import mistakes
+from xentcli.check.diagnosis.factors import Factor, factors
+from xentcli.check.diagnosis.hypothesis_case import Candidate, Case
+from xentcli.check.diagnosis.mistakes import Mistake
+from xentcli.check.oracles.ulp import Kind
 from xentcli.check.report import Finding, short
-from xentcli.check.units import Kind
 
 RIGHT = mistakes.MISTAKES[0]
 CONSTANT = "constant"

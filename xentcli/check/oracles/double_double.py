@@ -19,7 +19,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import two_sum
-from xentcli.check.doubles import (
+from xentcli.check.oracles.dd_arithmetic import (
     Pair,
     add,
     choose,
@@ -35,7 +35,7 @@ from xentcli.check.doubles import (
     subtract,
     total,
 )
-from xentcli.check.rows import Exact, Rows, Scale, spread
+from xentcli.check.oracles.rows import Exact, Rows, Scale, spread
 from xentcli.options import LossOptions
 
 DOUBT = 2.0**-95  # of the terms: some hundred roundings to 106 bits

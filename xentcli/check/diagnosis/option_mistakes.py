@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
-from xentcli.check.case import Candidate, Case, capped, softmax
-from xentcli.check.mistakes import Make, Mistake, Mistakes
+from xentcli.check.diagnosis.hypothesis_case import Candidate, Case, capped, softmax
+from xentcli.check.diagnosis.mistakes import Make, Mistake, Mistakes
 
 HALVES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}
 SHARDS = (2, 4, 8, 16, 32, 64)

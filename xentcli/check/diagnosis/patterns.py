@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from xentcli.check.case import capped, softmax
+from xentcli.check.diagnosis.hypothesis_case import capped, softmax
+from xentcli.check.diagnosis.sample import Kept
+from xentcli.check.oracles.rows import Scale
+from xentcli.check.oracles.ulp import Kind
 from xentcli.check.report import Finding
-from xentcli.check.rows import Scale
-from xentcli.check.sample import Kept
 from xentcli.check.statistics import Statistics
-from xentcli.check.units import Kind
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 

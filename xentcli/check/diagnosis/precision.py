@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
-from xentcli.check.case import Case
+from xentcli.check.diagnosis.hypothesis_case import Case
+from xentcli.check.diagnosis.sample import Kept
+from xentcli.check.oracles.ulp import KINDS, Kind
 from xentcli.check.report import Finding, short
-from xentcli.check.sample import Kept
 from xentcli.check.statistics import Statistics
-from xentcli.check.units import KINDS, Kind
 
 ENOUGH = 0.99  # of the numbers that have to be of a kind
 FEWEST = 16  # numbers, so that it is no chance

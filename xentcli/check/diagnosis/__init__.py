@@ -13,22 +13,31 @@ from dataclasses import replace
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.check import mistakes, mistakes_of_options
-from xentcli.check.case import Candidate, Case
-from xentcli.check.matching import CONSTANT, RIGHT, ROUGH, Match, Trial, fitting, is_right, same
-from xentcli.check.mistakes import Mistake, transposed
-from xentcli.check.precision import cancelled, lesser, rounded
+from xentcli.check.diagnosis import mistakes, option_mistakes
+from xentcli.check.diagnosis.hypothesis_case import Candidate, Case
+from xentcli.check.diagnosis.matching import (
+    CONSTANT,
+    RIGHT,
+    ROUGH,
+    Match,
+    Trial,
+    fitting,
+    is_right,
+    same,
+)
+from xentcli.check.diagnosis.mistakes import Mistake, transposed
+from xentcli.check.diagnosis.patterns import ignored_rows, overflow, unwritten, zeros
+from xentcli.check.diagnosis.precision import cancelled, lesser, rounded
+from xentcli.check.diagnosis.sample import Kept, Sample
+from xentcli.check.oracles.rows import Scale
+from xentcli.check.oracles.ulp import Kind
 from xentcli.check.report import Finding
-from xentcli.check.rows import Scale
-from xentcli.check.sample import Kept, Sample
 from xentcli.check.statistics import Statistics
-from xentcli.check.traces import ignored_rows, overflow, unwritten, zeros
-from xentcli.check.units import Kind
 from xentcli.options import LossOptions
 from xentcli.problem import Problem
 
 TRANSPOSED = Mistake("transposed", "it is transposed", Case.make)
-KNOWN = (*mistakes.MISTAKES, *mistakes_of_options.MISTAKES)
+KNOWN = (*mistakes.MISTAKES, *option_mistakes.MISTAKES)
 MOST = 3  # mistakes that are named where they cannot be told apart
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xentcli.check.case import Case
+from xentcli.check.diagnosis.hypothesis_case import Case
 
 
 class Factor(NamedTuple):

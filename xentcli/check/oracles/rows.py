@@ -8,7 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.check.doubles import Pair, add, divide, normal, pair, product, scaled, total
+from xentcli.check.oracles.dd_arithmetic import (
+    Pair,
+    add,
+    divide,
+    normal,
+    pair,
+    product,
+    scaled,
+    total,
+)
 from xentcli.options import LossOptions
 from xentcli.problem import CHUNK, Problem
 from xentcli.reduction import plan

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.check.case import Candidate, Case, softmax
+from xentcli.check.diagnosis.hypothesis_case import Candidate, Case, softmax
 
 Make = Callable[[Case], Candidate | None]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
-from xentcli.check.rows import Rows
+from xentcli.check.oracles.rows import Rows
 
 ENTRIES = 1 << 18  # 2 MiB for each array of float64
 GROUP = 4

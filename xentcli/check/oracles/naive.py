@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, widen
-from xentcli.check.rows import Rows, Scale
-from xentcli.check.units import KINDS, Kind
+from xentcli.check.oracles.rows import Rows, Scale
+from xentcli.check.oracles.ulp import KINDS, Kind
 from xentcli.options import LossOptions
 
 FLOOR = 2.0  # epsilons: weight, scale, quotient and difference are rounded by half of one each

@@ -10,8 +10,8 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
-from xentcli.check.rows import Rows, Scale
-from xentcli.check.units import Kind
+from xentcli.check.oracles.rows import Rows, Scale
+from xentcli.check.oracles.ulp import Kind
 from xentcli.options import LossOptions
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(xentcli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What draws gets every number: it may know nothing that computes one.
-DRAWING_KNOWS = {"xentcli.document", "xentcli.drawing", "xentcli.errors", "xentcli.formats"}
+DRAWING_KNOWS = {"xentcli.display.document", "xentcli.display", "xentcli.errors", "xentcli.formats"}
 
 # Lower layers first. A module may import from earlier layers, and from its own package.
 LAYERS = [
@@ -30,10 +30,10 @@ LAYERS = [
     {"xentcli.loss"},
     {"xentcli.probabilities", "xentcli.inspection", "xentcli.backends.machine", "xentcli.overlap"},
     {"xentcli.stream"},
-    {"xentcli.bench", "xentcli.check", "xentcli.document"},
+    {"xentcli.bench", "xentcli.check", "xentcli.display.document"},
     {"xentcli.derivation"},
     {"xentcli.gallery"},
-    {"xentcli.render", "xentcli.drawing"},
+    {"xentcli.cli.tables", "xentcli.display"},
     {"xentcli.cli"},
     {"xentcli.__main__"},
 ]
@@ -61,9 +61,9 @@ COMPILED = (
 ONLY_IN = {
     "numba": {f"xentcli.backends.{name}" for name in COMPILED},
     "rich": {
-        "xentcli.render",
-        "xentcli.drawing.terminal",
-        "xentcli.drawing.svg",
+        "xentcli.cli.tables",
+        "xentcli.display.terminal",
+        "xentcli.display.svg",
         "xentcli.cli.console",
     },
     "click": {"xentcli.cli"},
@@ -98,7 +98,7 @@ def forbidden(name, imported):
     for library, homes in ONLY_IN.items():
         if root == library and not any(name == h or name.startswith(f"{h}.") for h in homes):
             return f"{library} belongs in {sorted(homes)}"
-    drawn = name.startswith("xentcli.drawing") and root == "xentcli" and imported != "xentcli"
+    drawn = name.startswith("xentcli.display") and root == "xentcli" and imported != "xentcli"
     if drawn and ".".join(imported.split(".")[:2]) not in DRAWING_KNOWS:
         return "what draws computes nothing"
     mine, theirs = layer_of(name), layer_of(imported)
@@ -138,10 +138,10 @@ def test_the_check_of_imports_can_fail():
     assert forbidden("xentcli.backends.cpu.long_rows", "xentcli.backends.reference")
     assert forbidden("xentcli.backends.cuda.long_rows_fast", "xentcli.backends.reference")
     assert forbidden("xentcli.loss", "numba")
-    assert forbidden("xentcli.drawing.plain", "xentcli.derivation")
-    assert forbidden("xentcli.drawing.html", "xentcli.arrays.sums")
-    assert forbidden("xentcli.drawing.html", "rich.table")
-    assert not forbidden("xentcli.drawing.plain", "xentcli.document")
+    assert forbidden("xentcli.display.plain", "xentcli.derivation")
+    assert forbidden("xentcli.display.html", "xentcli.arrays.sums")
+    assert forbidden("xentcli.display.html", "rich.table")
+    assert not forbidden("xentcli.display.plain", "xentcli.display.document")
     assert not forbidden("xentcli.loss", "xentcli.backends")
 
 

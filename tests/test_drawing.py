@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from golden import make
 
-from xentcli.document import Column, Document, Fact, Formula, Step, shown
-from xentcli.drawing import FORMATS, as_text
-from xentcli.drawing.grid import columns_of
+from xentcli.display import FORMATS, as_text
+from xentcli.display.document import Column, Document, Fact, Formula, Step, shown
+from xentcli.display.grid import columns_of
 from xentcli.gallery import HOMES, find
 from xentcli.gallery.example import Worked
 from xentcli.gallery.told import checked, show

@@ -255,7 +255,7 @@ def test_files_or_numbers_are_needed(arguments, words, files, capfdbinary):
 
 @pytest.mark.parametrize("suffix", ["svg", "html", "htm", "md", "tex", "txt", "json"])
 def test_save_writes_the_form_of_the_suffix(suffix, files, capfdbinary):
-    from xentcli.drawing import SUFFIXES
+    from xentcli.display import SUFFIXES
 
     name = f"out.{suffix}"
     result = inside(capfdbinary, *ONE, "--save", name)

@@ -10,7 +10,7 @@ import numpy as np
 from xentcli.derivation import derive
 from xentcli.derivation.chosen import View
 from xentcli.derivation.story import tell
-from xentcli.drawing import as_text
+from xentcli.display import as_text
 from xentcli.gallery import all_examples, find
 from xentcli.gallery.example import Worked
 from xentcli.gallery.told import listing, show

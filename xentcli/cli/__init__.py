@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 import click
 
 from xentcli import __version__
-from xentcli.cli import bench, check, examples, explain, files, losses, machine
+from xentcli.cli import bench, check, examples, explain, info, inspect, losses
 from xentcli.cli.console import State, tell, wants_color
-from xentcli.cli.params import called
+from xentcli.cli.options import called
 from xentcli.errors import FileError, XentError, visible
 from xentcli.signals import die
 
@@ -75,10 +75,10 @@ for command in (
     explain.explain,
     examples.examples,
     check.check,
-    files.inspect,
+    inspect.inspect,
     bench.bench,
-    machine.info,
-    machine.completion,
+    info.info,
+    info.completion,
 ):
     cli.add_command(command)
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from xentcli.cli.console import emit, say, show, status, stdout_is_terminal
-from xentcli.cli.params import PATH, common_options, loss_option, option, together
+from xentcli.cli.options import PATH, common_options, loss_option, option, together
 
 NAMES = ("torch", "torch-compile", "jax", "numpy", "scipy", "sklearn")
 ON_A_DEVICE = ("torch", "torch-compile", "liger")
@@ -141,7 +141,7 @@ def _cases(given: dict[str, Any]) -> list[Any]:
 
 def _print(result: Any) -> None:
     if stdout_is_terminal():
-        from xentcli.render import bench_table
+        from xentcli.cli.tables import bench_table
 
         show(lambda width: bench_table(result, width))
         return

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xentcli.cli import outputs as out
+from xentcli.cli import summary as out
 from xentcli.cli.console import Progress, emit, say, show, stdout_is_terminal
 from xentcli.cli.inputs import loss_options_of, open_inputs
-from xentcli.cli.params import (
+from xentcli.cli.options import (
     PATH,
     common_options,
     json_option,
@@ -111,7 +111,7 @@ def _print(report: Report, as_json: bool) -> None:
 
         emit(dumps(report.facts()))
     elif stdout_is_terminal():
-        from xentcli.render.check import check_report
+        from xentcli.cli.check_report import check_report
 
         show(lambda width: check_report(report, width))
     else:

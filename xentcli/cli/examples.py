@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xentcli.cli.console import say
-from xentcli.cli.documents import document_options, publish
-from xentcli.cli.params import PATH, common_options, option, together
+from xentcli.cli.options import PATH, common_options, option, together
+from xentcli.cli.publish import document_options, publish
 from xentcli.errors import DataError, FileError, OptionError, plural, visible
 
 if TYPE_CHECKING:

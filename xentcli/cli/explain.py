@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xentcli.cli.documents import document_options, publish
 from xentcli.cli.inputs import NUMBER, loss_options_of, open_inputs
-from xentcli.cli.params import (
+from xentcli.cli.options import (
     PATH,
     common_options,
     dtype_option,
@@ -18,6 +17,7 @@ from xentcli.cli.params import (
     read_options,
     together,
 )
+from xentcli.cli.publish import document_options, publish
 from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:

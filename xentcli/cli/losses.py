@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xentcli.cli import outputs as out
-from xentcli.cli.artefacts import Artefact, Kept, Losses, open_outputs
+from xentcli.cli import summary as out
 from xentcli.cli.console import Progress, emit, note
 from xentcli.cli.inputs import Inputs, loss_options_of, open_inputs
-from xentcli.cli.params import (
+from xentcli.cli.options import (
     PATH,
     common_options,
     dtype_option,
@@ -22,6 +21,7 @@ from xentcli.cli.params import (
     read_options,
     write_options,
 )
+from xentcli.cli.sinks import Artefact, Kept, Losses, open_outputs
 from xentcli.errors import OptionError
 
 if TYPE_CHECKING:

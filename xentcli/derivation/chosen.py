@@ -10,7 +10,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import exact_sum
 from xentcli.derivation import Derivation
-from xentcli.document import Column, Formula, Step
+from xentcli.display.document import Column, Formula, Step
 from xentcli.errors import plural, visible
 
 MANY = 20  # classes; with more only the largest are shown unless --top says otherwise

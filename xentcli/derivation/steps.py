@@ -12,7 +12,7 @@ import numpy as np
 
 from xentcli.derivation import Derivation
 from xentcli.derivation.chosen import Chosen
-from xentcli.document import NONE, Column, Fact, Formula, Step
+from xentcli.display.document import NONE, Column, Fact, Formula, Step
 from xentcli.errors import plural
 
 READABLE = (1e-6, 1e6)  # exponentials that one would compute by hand

@@ -6,7 +6,7 @@ from xentcli.derivation import Derivation
 from xentcli.derivation.chosen import Chosen, View
 from xentcli.derivation.data import as_data
 from xentcli.derivation.steps import of_ignored, of_row
-from xentcli.document import Document
+from xentcli.display.document import Document
 from xentcli.errors import OptionError, plural, visible
 
 

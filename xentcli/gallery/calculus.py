@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.document import Column, Fact, Formula, Step
+from xentcli.display.document import Column, Fact, Formula, Step
 from xentcli.gallery.example import SOURCES, Claim, Example, Worked
 from xentcli.options import LossOptions
 

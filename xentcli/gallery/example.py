@@ -12,7 +12,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.derivation import Derivation, derive
-from xentcli.document import Step
+from xentcli.display.document import Step
 from xentcli.loss import Run, compute
 from xentcli.options import LossOptions
 from xentcli.outcome import CrossEntropy

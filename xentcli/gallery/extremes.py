@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xentcli.document import Column, Formula, Step
+from xentcli.display.document import Column, Formula, Step
 from xentcli.gallery.example import SOURCES, Claim, Example, Worked
 from xentcli.options import LossOptions
 

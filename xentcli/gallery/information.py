@@ -9,7 +9,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import exact_sum
-from xentcli.document import Column, Formula, Step
+from xentcli.display.document import Column, Formula, Step
 from xentcli.gallery.example import SOURCES, Claim, Example, Worked
 
 NEAR = 1e-15

@@ -9,7 +9,7 @@ import numpy as np
 
 from xentcli.derivation.chosen import View
 from xentcli.derivation.story import tell
-from xentcli.document import Column, Document, Formula, Step
+from xentcli.display.document import Column, Document, Formula, Step
 from xentcli.errors import plural
 from xentcli.gallery.example import Example, Figure, Worked
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.document import Column, Formula, Step
+from xentcli.display.document import Column, Formula, Step
 from xentcli.errors import plural
 from xentcli.gallery.example import SOURCES, Claim, Example, Settings, Worked
 from xentcli.loss import cross_entropy

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from xentcli.cli.console import note, say, state
-from xentcli.cli.params import called
+from xentcli.cli.options import called
 from xentcli.errors import StrictError, plural
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from xentcli.cli.console import emit, show, stdout_is_terminal
-from xentcli.cli.params import common_options, json_option
+from xentcli.cli.options import common_options, json_option
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
@@ -28,7 +28,7 @@ def info(as_json: bool) -> None:
 
         emit(dumps(facts))
     elif stdout_is_terminal():
-        from xentcli.render import facts_table
+        from xentcli.cli.tables import facts_table
 
         show(lambda width: facts_table(facts))
     else:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import zip_longest
 from textwrap import wrap
 
-from xentcli.document import Document, Fact, Step, shown
-from xentcli.drawing.grid import (
+from xentcli.display.document import Document, Fact, Step, shown
+from xentcli.display.grid import (
     GAP,
     Cells,
     Group,

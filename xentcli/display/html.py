@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from xentcli.document import Document, Fact, Step, shown
-from xentcli.drawing.grid import Cells, groups, share_of
+from xentcli.display.document import Document, Fact, Step, shown
+from xentcli.display.grid import Cells, groups, share_of
 
 ARROWS = {"rises": "▲ rises", "falls": "▼ falls", "stays": "= stays"}
 NARROW = 42  # characters of a table that a telephone shows

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.document import Document
+from xentcli.display.document import Document
 from xentcli.formats.json import dumps, plain
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from xentcli.document import Document
+from xentcli.display.document import Document
 
 FORMATS = ("rich", "plain", "markdown", "latex", "json")
 SUFFIXES = {
@@ -30,5 +30,5 @@ def as_text(document: Document, format: str, width: int = WIDTH) -> str:
     >>> as_text(Document("A title", (), ()), "markdown")
     '## A title\\n'
     """
-    module = import_module(f"xentcli.drawing.{'terminal' if format == 'rich' else format}")
+    module = import_module(f"xentcli.display.{'terminal' if format == 'rich' else format}")
     return str(module.as_text(document, width))

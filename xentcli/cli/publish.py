@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xentcli.cli.console import say, show, state, stdout_is_terminal
-from xentcli.cli.params import PATH, Decorator, json_option, option, together
+from xentcli.cli.options import PATH, Decorator, json_option, option, together
 from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
-    from xentcli.document import Document
+    from xentcli.display.document import Document
 
 FORMS = ("rich", "plain", "markdown", "latex", "json")
 SAVED = "svg, html, md, tex, txt or json"
@@ -60,7 +60,7 @@ _line_options = (
 
 def publish(document: Document, given: dict[str, Any]) -> None:
     """To the file asked for, else to standard output."""
-    from xentcli.drawing import WIDTH, as_text
+    from xentcli.display import WIDTH, as_text
     from xentcli.formats.outputs import Outputs
 
     path, width = given["save"], given["width"]
@@ -91,13 +91,13 @@ def _draws_boxes() -> bool:
 
 
 def _show(document: Document, width: int | None) -> None:
-    from xentcli.drawing.terminal import draw
+    from xentcli.display.terminal import draw
 
     show(lambda columns: draw(document, width or max(40, columns)))
 
 
 def _form_of(path: str) -> str:
-    from xentcli.drawing import SUFFIXES
+    from xentcli.display import SUFFIXES
 
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:

@@ -15,9 +15,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from xentcli.document import Document, Fact, Step, shown
-from xentcli.drawing import grid
-from xentcli.drawing.grid import GAP, Cells, groups, labels_width, share_of
+from xentcli.display import grid
+from xentcli.display.document import Document, Fact, Step, shown
+from xentcli.display.grid import GAP, Cells, groups, labels_width, share_of
 
 # Seen alike by people who do not tell red from green; readable on black and on white.
 RISES, FALLS, QUIET, FRAME = "color(32)", "color(166)", "dim", "color(244)"

@@ -8,7 +8,7 @@ import click
 
 from xentcli.cli.console import emit, show, stdout_is_terminal
 from xentcli.cli.inputs import read_once, text_style
-from xentcli.cli.params import PATH, common_options, json_option, option, read_options
+from xentcli.cli.options import PATH, common_options, json_option, option, read_options
 
 
 @click.command(short_help="Shape, dtype, order, byte order, version; --stats.")
@@ -38,7 +38,7 @@ def inspect(**given: Any) -> None:
 
         emit(dumps({"arrays": found}))
     elif stdout_is_terminal():
-        from xentcli.render import inspection
+        from xentcli.cli.tables import inspection
 
         show(lambda width: inspection(found))
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from typing import NamedTuple
 
-from xentcli.document import Column, Step, shown
+from xentcli.display.document import Column, Step, shown
 
 GAP = 2  # between columns
 SHORTEST = 4  # of labels

@@ -1,6 +1,6 @@
 """What is shown, as data: steps with columns of numbers, facts and remarks.
 
-Whoever draws it (see `xentcli.drawing`) decides how it looks, and computes nothing.
+Whoever draws it (see `xentcli.display`) decides how it looks, and computes nothing.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Preview:
     """Keeps the first rows and shows them to whoever sits at the terminal."""
 
     def __init__(self, artefact: Artefact) -> None:
-        from xentcli.render import ROWS
+        from xentcli.cli.tables import ROWS
 
         self._of = artefact
         self._first: list[Array] = []
@@ -141,7 +141,7 @@ class Preview:
         """Print a table."""
         import numpy as np
 
-        from xentcli.render import ROWS, preview
+        from xentcli.cli.tables import ROWS, preview
 
         of = self._of
         first = np.concatenate([np.empty(0, of.dtype), *self._first])

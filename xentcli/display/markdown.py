@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from xentcli.document import Document, Step, shown
-from xentcli.drawing.grid import cells
+from xentcli.display.document import Document, Step, shown
+from xentcli.display.grid import cells
 
 
 def as_text(document: Document, width: int) -> str:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from xentcli.check.report import NOT_KNOWN, short
-from xentcli.render import AROUND, new_table
+from xentcli.cli.tables import AROUND, new_table
 
 if TYPE_CHECKING:
     from xentcli.check.report import Report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xentcli.document import Document
+from xentcli.display.document import Document
 from xentcli.errors import OptionError
 
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 
-from xentcli.document import Document
-from xentcli.drawing.terminal import draw
+from xentcli.display.document import Document
+from xentcli.display.terminal import draw
 
 CELL, LINE, FONT, MARGIN = 8.4, 17, 14, 12
 CSS = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xentcli.document import Document, Fact, Step, shown
-from xentcli.drawing.grid import Group, groups
+from xentcli.display.document import Document, Fact, Step, shown
+from xentcli.display.grid import Group, groups
 
 WIDTH = 76  # characters of a line of text, about
 HEAD = r"""\documentclass{article}

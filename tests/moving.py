@@ -19,11 +19,11 @@ import pytest
 from cli import captured, from_npy
 from helpers import assert_same_bits
 
-from xentcli import stream
 from xentcli.arrays.dtypes import BF16, NAMES, bits, narrow, widen
 from xentcli.backends import Scalars, cuda, get
 from xentcli.backends.cuda import CudaBackend, staging
 from xentcli.backends.reference import NumpyBackend
+from xentcli.engine import stream
 from xentcli.errors import UnavailableError
 
 PLAIN = Scalars()

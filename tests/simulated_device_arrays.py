@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_close
 from simulated import Stream, Tensor, complete
 
-import xentcli.device as of_devices
+import xentcli.engine.device as of_devices
 from xentcli import cross_entropy, log_softmax, softmax
 from xentcli.arrays.dtypes import BF16, narrow, widen
 from xentcli.arrays.sums import RunningSum

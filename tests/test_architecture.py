@@ -20,19 +20,29 @@ LAYERS = [
     {"xentcli.errors", "xentcli.signals"},
     {"xentcli.options"},
     {"xentcli.arrays.dtypes"},
-    {"xentcli.arrays.sums", "xentcli.arrays.layout", "xentcli.notes", "xentcli.arrays.device_view"},
-    {"xentcli.targets", "xentcli.buffers"},
-    {"xentcli.problem"},
-    {"xentcli.reduction"},
+    {
+        "xentcli.arrays.sums",
+        "xentcli.arrays.layout",
+        "xentcli.engine.notes",
+        "xentcli.arrays.device_view",
+    },
+    {"xentcli.engine.targets", "xentcli.engine.output_buffer"},
+    {"xentcli.engine.problem"},
+    {"xentcli.engine.reduction"},
     {"xentcli.backends", "xentcli.formats"},
-    {"xentcli.outcome"},
-    {"xentcli.device"},
-    {"xentcli.loss"},
-    {"xentcli.probabilities", "xentcli.inspection", "xentcli.backends.machine", "xentcli.overlap"},
-    {"xentcli.stream"},
+    {"xentcli.engine.result"},
+    {"xentcli.engine.device"},
+    {"xentcli.engine.cross_entropy"},
+    {
+        "xentcli.engine.softmax",
+        "xentcli.inspection",
+        "xentcli.backends.machine",
+        "xentcli.engine.pipeline",
+    },
+    {"xentcli.engine.stream"},
     {"xentcli.bench", "xentcli.check", "xentcli.display.document"},
-    {"xentcli.derivation"},
-    {"xentcli.gallery"},
+    {"xentcli.explain"},
+    {"xentcli.examples"},
     {"xentcli.cli.tables", "xentcli.display"},
     {"xentcli.cli"},
     {"xentcli.__main__"},
@@ -131,18 +141,18 @@ def test_imports_go_down_only(path):
 
 
 def test_the_check_of_imports_can_fail():
-    assert forbidden("xentcli.loss", "rich.table")
-    assert forbidden("xentcli.options", "xentcli.loss")
+    assert forbidden("xentcli.engine.cross_entropy", "rich.table")
+    assert forbidden("xentcli.options", "xentcli.engine.cross_entropy")
     assert forbidden("xentcli.backends.cpu.backend", "xentcli.formats.npy")
     assert forbidden("xentcli.backends.reference", "xentcli.backends.cpu.long_rows")
     assert forbidden("xentcli.backends.cpu.long_rows", "xentcli.backends.reference")
     assert forbidden("xentcli.backends.cuda.long_rows_fast", "xentcli.backends.reference")
-    assert forbidden("xentcli.loss", "numba")
-    assert forbidden("xentcli.display.plain", "xentcli.derivation")
+    assert forbidden("xentcli.engine.cross_entropy", "numba")
+    assert forbidden("xentcli.display.plain", "xentcli.explain")
     assert forbidden("xentcli.display.html", "xentcli.arrays.sums")
     assert forbidden("xentcli.display.html", "rich.table")
     assert not forbidden("xentcli.display.plain", "xentcli.display.document")
-    assert not forbidden("xentcli.loss", "xentcli.backends")
+    assert not forbidden("xentcli.engine.cross_entropy", "xentcli.backends")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

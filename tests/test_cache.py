@@ -13,9 +13,9 @@ from xentcli import cross_entropy
 from xentcli.backends import get
 said = []
 backend = get("cpu", 1, 1, said.append)
-from xentcli.loss import Run, compute
-from xentcli.problem import Extras, build
-from xentcli.targets import Whole
+from xentcli.engine.cross_entropy import Run, compute
+from xentcli.engine.problem import Extras, build
+from xentcli.engine.targets import Whole
 from xentcli.options import LossOptions
 x = np.eye(3, dtype="f4")
 problem = build(x.shape, Whole(np.arange(3)), LossOptions(), Extras())

@@ -19,10 +19,11 @@ from cli import (
     strict_json,
 )
 
-from xentcli import cross_entropy, stream
+from xentcli import cross_entropy
 from xentcli.check import Tolerance, assert_grad_close, check, statistics
 from xentcli.check.oracles.ulp import KINDS
 from xentcli.check.statistics import Spread
+from xentcli.engine import stream
 from xentcli.errors import DataError, DtypeError, OptionError, ShapeError
 
 CHECK = "check", "l.npy", "t.npy", "g.npy"

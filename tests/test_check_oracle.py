@@ -12,10 +12,10 @@ from xentcli.check.oracles.finite_differences import FiniteDifferences
 from xentcli.check.oracles.float64 import ByReference
 from xentcli.check.oracles.rows import rows_of, scale_of
 from xentcli.check.oracles.ulp import KINDS
+from xentcli.engine.problem import Extras, build
+from xentcli.engine.targets import Whole
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
-from xentcli.problem import Extras, build
-from xentcli.targets import Whole
 
 N, C = 9, 7
 HALF = 0.51  # ULP: what an oracle may be off by

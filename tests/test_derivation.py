@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from xentcli import OptionError
-from xentcli.derivation import derive
-from xentcli.derivation.chosen import View
-from xentcli.derivation.remarks import Remark
-from xentcli.derivation.story import tell
+from xentcli.engine.problem import Extras, build
+from xentcli.engine.targets import Whole
+from xentcli.explain import derive
+from xentcli.explain.class_selection import View
+from xentcli.explain.document import tell
+from xentcli.explain.remarks import Remark
 from xentcli.options import LossOptions
-from xentcli.problem import Extras, build
-from xentcli.targets import Whole
 
 NONE = Extras()
 

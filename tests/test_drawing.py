@@ -15,9 +15,9 @@ from golden import make
 from xentcli.display import FORMATS, as_text
 from xentcli.display.document import Column, Document, Fact, Formula, Step, shown
 from xentcli.display.grid import columns_of
-from xentcli.gallery import HOMES, find
-from xentcli.gallery.example import Worked
-from xentcli.gallery.told import checked, show
+from xentcli.examples import HOMES, find
+from xentcli.examples.documents import checked, show
+from xentcli.examples.model import Worked
 
 GOLDEN = Path(__file__).parent / "golden"
 RENDERS = dict(make.renders())

@@ -10,10 +10,10 @@ import pytest
 from cli import assert_error, assert_silent, contents, from_npy, inside, strict_json
 from helpers import assert_same_bits
 
-from xentcli import OptionError, gallery
-from xentcli.gallery import HOMES, all_examples, articles, calculus, find, information, training
-from xentcli.gallery.example import Claim, Settings, Worked, figure
-from xentcli.gallery.told import checked, command, show
+from xentcli import OptionError, examples
+from xentcli.examples import HOMES, all_examples, articles, calculus, find, information, training
+from xentcli.examples.documents import checked, command, show
+from xentcli.examples.model import Claim, Settings, Worked, figure
 
 ROOT = Path(__file__).parent.parent
 
@@ -379,4 +379,4 @@ def test_perfect_is_reached_at_746_and_not_before():
 def test_every_example_is_found_by_its_name():
     for name in HOMES:
         assert find(name).name == name
-    assert gallery.all_examples()[0].name == "three-class"
+    assert examples.all_examples()[0].name == "three-class"

@@ -17,12 +17,13 @@ from backends import SIMULATED
 from cli import XENT, assert_error, bash, contents, environment, from_npy, inside, started, wait_for
 from helpers import assert_same_bits
 
-from xentcli import cross_entropy, softmax, stream
+from xentcli import cross_entropy, softmax
+from xentcli.engine import stream
+from xentcli.engine.pipeline import ALIVE, Overlap
 from xentcli.errors import FileError
 from xentcli.formats import npy as npy_format
 from xentcli.formats import reader
 from xentcli.formats.source import open_source
-from xentcli.overlap import ALIVE, Overlap
 
 N, C = 37, 11
 SLABS = [7 * C, 30 * C] if SIMULATED else [1, 7 * C, 30 * C]

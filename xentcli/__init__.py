@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from xentcli.engine.cross_entropy import cross_entropy
+    from xentcli.engine.result import CrossEntropy
+    from xentcli.engine.softmax import log_softmax, softmax
     from xentcli.errors import (
         DataError,
         FileError,
@@ -18,9 +21,6 @@ if TYPE_CHECKING:
         UnavailableError,
         XentError,
     )
-    from xentcli.loss import cross_entropy
-    from xentcli.outcome import CrossEntropy
-    from xentcli.probabilities import log_softmax, softmax
 
 __all__ = [
     "CrossEntropy",
@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 _HOME = {
-    "CrossEntropy": "outcome",
-    "cross_entropy": "loss",
-    "log_softmax": "probabilities",
-    "softmax": "probabilities",
+    "CrossEntropy": "engine.result",
+    "cross_entropy": "engine.cross_entropy",
+    "log_softmax": "engine.softmax",
+    "softmax": "engine.softmax",
     **{name: "errors" for name in __all__ if name.endswith("Error")},
 }
 

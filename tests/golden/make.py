@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from xentcli.derivation import derive
-from xentcli.derivation.chosen import View
-from xentcli.derivation.story import tell
 from xentcli.display import as_text
-from xentcli.gallery import all_examples, find
-from xentcli.gallery.example import Worked
-from xentcli.gallery.told import listing, show
+from xentcli.engine.problem import Extras, build
+from xentcli.engine.targets import Whole
+from xentcli.examples import all_examples, find
+from xentcli.examples.documents import listing, show
+from xentcli.examples.model import Worked
+from xentcli.explain import derive
+from xentcli.explain.class_selection import View
+from xentcli.explain.document import tell
 from xentcli.options import LossOptions
-from xentcli.problem import Extras, build
-from xentcli.targets import Whole
 
 ALL, NONE = View(), Extras()
 HERE = Path(__file__).parent

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fuzz_npy import by_numpy
 
-from xentcli import DataError, OptionError, cross_entropy, stream
+from xentcli import DataError, OptionError, cross_entropy
+from xentcli.engine import stream
 from xentcli.formats import lines, reader, source, table, text
 
 PIECES = {

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xentcli import cross_entropy
-from xentcli.derivation import derive
+from xentcli.engine.problem import Extras, build
+from xentcli.engine.targets import Whole
+from xentcli.explain import derive
 from xentcli.options import LossOptions
-from xentcli.problem import Extras, build
-from xentcli.targets import Whole
 
 SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
 ANY = st.floats() | st.floats(-50, 50) | st.sampled_from([0.0, -0.0, 1e3, -1e3])

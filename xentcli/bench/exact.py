@@ -9,7 +9,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, widen
 from xentcli.bench.case import Case, Data, rows_of
-from xentcli.loss import cross_entropy
+from xentcli.engine.cross_entropy import cross_entropy
 
 # Bits of the mantissa, exponent of the smallest number.
 FORMATS = {

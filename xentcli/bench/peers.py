@@ -15,7 +15,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, widen
 from xentcli.bench.case import OPTIONS, Case, Data
-from xentcli.loss import cross_entropy
+from xentcli.engine.cross_entropy import cross_entropy
 
 Answer = tuple[float, Any]
 Contestant = Callable[[Case, Data, "Machine"], Callable[[], Answer]]

@@ -12,11 +12,11 @@ from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
 from xentcli.check.judging import How, judge
 from xentcli.check.oracles.ulp import Tolerance
 from xentcli.check.report import Report
+from xentcli.engine.problem import Extras, build
+from xentcli.engine.stream import Streams
+from xentcli.engine.targets import Whole, as_targets
 from xentcli.formats.reader import Held
 from xentcli.options import LossOptions
-from xentcli.problem import Extras, build
-from xentcli.stream import Streams
-from xentcli.targets import Whole, as_targets
 
 __all__ = ["How", "Report", "Tolerance", "assert_grad_close", "check", "judge"]
 

@@ -23,11 +23,11 @@ from xentcli.check.oracles.rows import Exact, Rows, Scale, rows_of, scale_of
 from xentcli.check.oracles.ulp import KINDS, Errors, Kind, Tolerance, errors, kind_of
 from xentcli.check.report import LossFound, Report
 from xentcli.check.statistics import Statistics
+from xentcli.engine.problem import Problem
+from xentcli.engine.reduction import plan
+from xentcli.engine.stream import Piece, Streams
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
-from xentcli.problem import Problem
-from xentcli.reduction import plan
-from xentcli.stream import Piece, Streams
 
 ENTRIES = 1 << 14  # at a time: two dozen arrays of so many float64 stay in the cache
 METHODS = ("exact", "finite-diff")

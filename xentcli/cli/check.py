@@ -91,8 +91,8 @@ def check(ctx: click.Context, /, **given: Any) -> None:
 
 def _judged(inputs: Inputs, given: dict[str, Any]) -> Report:
     from xentcli.check import How, Tolerance, judge
-    from xentcli.problem import build
-    from xentcli.stream import Streams
+    from xentcli.engine.problem import build
+    from xentcli.engine.stream import Streams
 
     options = loss_options_of(given)
     assert inputs.targets

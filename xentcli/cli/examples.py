@@ -13,7 +13,7 @@ from xentcli.cli.publish import document_options, publish
 from xentcli.errors import DataError, FileError, OptionError, plural, visible
 
 if TYPE_CHECKING:
-    from xentcli.gallery.example import Example, Settings
+    from xentcli.examples.model import Example, Settings
 
 STEPS = click.IntRange(1, 100_000)
 
@@ -45,8 +45,8 @@ def examples(**given: Any) -> None:
 
     Without a NAME they are listed.
     """
-    from xentcli.gallery import all_examples, find
-    from xentcli.gallery.told import listing
+    from xentcli.examples import all_examples, find
+    from xentcli.examples.documents import listing
 
     chosen = [find(given["name"])] if given["name"] else all_examples()
     settings = _settings(given)
@@ -63,7 +63,7 @@ def examples(**given: Any) -> None:
 def _settings(given: dict[str, Any]) -> Settings:
     import math
 
-    from xentcli.gallery.example import Settings
+    from xentcli.examples.model import Settings
 
     chosen = {name: given[name] for name in ("steps", "lr") if given[name] is not None}
     if chosen and given["name"] != "training":
@@ -75,15 +75,15 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def _show(example: Example, settings: Settings, given: dict[str, Any]) -> None:
-    from xentcli.gallery.example import Worked
-    from xentcli.gallery.told import show
+    from xentcli.examples.documents import show
+    from xentcli.examples.model import Worked
 
     document = show(Worked(example, settings), given["decimals"])
     publish(document, given)
 
 
 def _check(chosen: list[Example], given: dict[str, Any]) -> None:
-    from xentcli.gallery.told import checked
+    from xentcli.examples.documents import checked
 
     document, wrong = checked(chosen)
     publish(document, given)

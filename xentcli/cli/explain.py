@@ -21,7 +21,7 @@ from xentcli.cli.publish import document_options, publish
 from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
-    from xentcli.derivation import Derivation
+    from xentcli.explain import Derivation
     from xentcli.formats.reader import Held
 
 
@@ -82,15 +82,15 @@ def explain(**given: Any) -> None:
     LOGITS and TARGETS are files as for xent grad. Only the row's logits are read of them, and
     of the targets what the mean divides by.
     """
-    from xentcli.derivation.chosen import View
-    from xentcli.derivation.story import tell
+    from xentcli.explain.class_selection import View
+    from xentcli.explain.document import tell
 
     view = View(given["names"], given["top"], given["decimals"])
     publish(tell(_derivation(given), view), given)
 
 
 def _derivation(given: dict[str, Any]) -> Derivation:
-    from xentcli.derivation.found import from_readers
+    from xentcli.explain.from_readers import from_readers
     from xentcli.formats.outputs import Outputs
 
     inline = given["values"] is not None or given["target"] is not None

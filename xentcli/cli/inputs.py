@@ -18,11 +18,11 @@ from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
+    from xentcli.engine.problem import Extras
     from xentcli.formats import How
     from xentcli.formats.outputs import Outputs
     from xentcli.formats.reader import Reader
     from xentcli.formats.style import TextStyle
-    from xentcli.problem import Extras
 
 NUMBER = r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity)"
 ROLES = ("logits", "targets", "grad", "weight", "sample_weight", "upstream", "loss")
@@ -58,8 +58,8 @@ def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
 
     Logits and targets may also be readers, of numbers from the command line.
     """
+    from xentcli.engine.problem import Extras
     from xentcli.formats import How, load
-    from xentcli.problem import Extras
 
     paths = {role: given[role] for role in ROLES if given.get(role) is not None}
     numbers = {"upstream": _number(paths.get("upstream"))}

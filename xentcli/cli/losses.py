@@ -25,9 +25,9 @@ from xentcli.cli.sinks import Artefact, Kept, Losses, open_outputs
 from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
-    from xentcli.loss import Run
-    from xentcli.outcome import CrossEntropy
-    from xentcli.probabilities import Probabilities
+    from xentcli.engine.cross_entropy import Run
+    from xentcli.engine.result import CrossEntropy
+    from xentcli.engine.softmax import Probabilities
 
 
 @click.command(short_help="Loss, and its gradient with respect to the logits.")
@@ -147,8 +147,8 @@ def softmax(**given: Any) -> None:
 
 
 def _probabilities(inputs: Inputs, given: dict[str, Any], artefact: Artefact) -> Probabilities:
-    from xentcli import stream
     from xentcli.arrays.layout import find
+    from xentcli.engine import stream
 
     options, logits = loss_options_of(given), inputs.logits
     streams = stream.Streams(logits, out=artefact, dtype=_dtype(given))
@@ -164,8 +164,8 @@ def _cross_entropy(
     inputs: Inputs, given: dict[str, Any], artefact: Artefact | None, losses: Losses | None
 ) -> tuple[CrossEntropy, Any]:
     """The result, and the loss as JSON wants it: of each row, if so many were asked for."""
-    from xentcli import stream
-    from xentcli.problem import build
+    from xentcli.engine import stream
+    from xentcli.engine.problem import build
 
     options = loss_options_of(given)
     assert inputs.targets
@@ -188,7 +188,7 @@ def _cross_entropy(
 
 
 def _run(given: dict[str, Any], progress: Progress) -> Run:
-    from xentcli.loss import Run
+    from xentcli.engine.cross_entropy import Run
 
     return Run(given["backend"], given["threads"], note, progress)
 

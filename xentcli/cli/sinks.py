@@ -12,11 +12,11 @@ from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
+    from xentcli.engine.notes import NonfiniteEntries
+    from xentcli.engine.result import CrossEntropy
     from xentcli.formats.outputs import Outputs
     from xentcli.formats.sink import Sink
     from xentcli.formats.writer import Writer
-    from xentcli.notes import NonfiniteEntries
-    from xentcli.outcome import CrossEntropy
 
 
 def open_outputs(given: dict[str, Any]) -> Outputs:
@@ -89,8 +89,8 @@ class Artefact:
 
     def expect(self, shape: tuple[int, ...], dtype: Any, like: str) -> None:
         """What will come, and in which format: the input's unless something says otherwise."""
+        from xentcli.engine.notes import NonfiniteEntries
         from xentcli.formats import suffix_format
-        from xentcli.notes import NonfiniteEntries
 
         self.shape, self.dtype = shape, dtype
         self._format = self.given["format"] or suffix_format(self._path or "") or like

@@ -11,8 +11,8 @@ from xentcli.cli.options import called
 from xentcli.errors import StrictError, plural
 
 if TYPE_CHECKING:
-    from xentcli.notes import Note
-    from xentcli.outcome import CrossEntropy
+    from xentcli.engine.notes import Note
+    from xentcli.engine.result import CrossEntropy
 
 WORTH_A_RATE = 10_000_000  # bytes; with fewer the seconds are those of the start
 

@@ -33,8 +33,8 @@ from xentcli.check.oracles.rows import Scale
 from xentcli.check.oracles.ulp import Kind
 from xentcli.check.report import Finding
 from xentcli.check.statistics import Statistics
+from xentcli.engine.problem import Problem
 from xentcli.options import LossOptions
-from xentcli.problem import Problem
 
 TRANSPOSED = Mistake("transposed", "it is transposed", Case.make)
 KNOWN = (*mistakes.MISTAKES, *option_mistakes.MISTAKES)

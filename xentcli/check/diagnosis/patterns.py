@@ -10,8 +10,8 @@ from xentcli.check.oracles.rows import Scale
 from xentcli.check.oracles.ulp import Kind
 from xentcli.check.report import Finding
 from xentcli.check.statistics import Statistics
+from xentcli.engine.problem import Problem
 from xentcli.options import LossOptions
-from xentcli.problem import Problem
 
 How = tuple[LossOptions, Scale, Kind]
 # exp of more is infinite, and exp of less is 0.

@@ -18,9 +18,9 @@ from xentcli.check.oracles.dd_arithmetic import (
     scaled,
     total,
 )
+from xentcli.engine.problem import CHUNK, Problem
+from xentcli.engine.reduction import plan
 from xentcli.options import LossOptions
-from xentcli.problem import CHUNK, Problem
-from xentcli.reduction import plan
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xentcli.display.document import Column, Formula, Step
-from xentcli.gallery.example import SOURCES, Claim, Example, Worked
+from xentcli.examples.model import SOURCES, Claim, Example, Worked
 from xentcli.options import LossOptions
 
 GAPS = (1.0, 5.0, 10.0, 20.0, 40.0, 100.0, 400.0, 745.0, 746.0)

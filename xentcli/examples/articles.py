@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.gallery.example import SOURCES, Claim, Example, Worked
+from xentcli.examples.model import SOURCES, Claim, Example, Worked
 
 
 def _p(w: Worked) -> Array:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.derivation import Derivation
-from xentcli.derivation.chosen import Chosen
 from xentcli.display.document import NONE, Column, Fact, Formula, Step
 from xentcli.errors import plural
+from xentcli.explain import Derivation
+from xentcli.explain.class_selection import Chosen
 
 READABLE = (1e-6, 1e6)  # exponentials that one would compute by hand
 

@@ -11,7 +11,7 @@ import difflib
 from importlib import import_module
 
 from xentcli.errors import OptionError, visible
-from xentcli.gallery.example import Example
+from xentcli.examples.model import Example
 
 # In the order of the listing; the module that holds each.
 HOMES = {
@@ -19,10 +19,10 @@ HOMES = {
     "tie": "articles",
     "four-class": "articles",
     "cat-dog-bird": "articles",
-    "perfect": "extremes",
+    "perfect": "overflow",
     "batch-mean": "articles",
     "class-weights": "articles",
-    "overflow": "extremes",
+    "overflow": "overflow",
     "training": "training",
     "upstream": "calculus",
     "jacobian": "calculus",
@@ -43,7 +43,7 @@ def find(name: str) -> Example:
         near = difflib.get_close_matches(name.lower(), HOMES, 1, 0.4)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(HOMES)}"
         raise OptionError("NAME", f"there is no example '{visible(name)}'", hint)
-    module = import_module(f"xentcli.gallery.{HOMES[name]}")
+    module = import_module(f"xentcli.examples.{HOMES[name]}")
     found: Example = module.EXAMPLES[name]
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from xentcli.arrays.dtypes import Array
-from xentcli.derivation import Derivation
+from xentcli.explain import Derivation
 
 
 def as_data(

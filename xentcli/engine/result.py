@@ -9,10 +9,10 @@ import numpy as np
 
 from xentcli.arrays.sums import RunningSum
 from xentcli.backends import Scalars
-from xentcli.notes import NonfiniteRows, Note, ProbabilityCheck
+from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
+from xentcli.engine.problem import Problem
+from xentcli.engine.reduction import plan
 from xentcli.options import LossOptions
-from xentcli.problem import Problem
-from xentcli.reduction import plan
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array, as_logits, default_output
 from xentcli.arrays.layout import Layout
-from xentcli.buffers import Destination
+from xentcli.engine.cross_entropy import Calculation, Run
+from xentcli.engine.output_buffer import Destination
+from xentcli.engine.pipeline import ALIVE, Overlap
+from xentcli.engine.problem import Problem
+from xentcli.engine.result import CrossEntropy
+from xentcli.engine.softmax import Probabilities, Softmax
 from xentcli.formats.reader import Reader
-from xentcli.loss import Calculation, Run
 from xentcli.options import LossOptions
-from xentcli.outcome import CrossEntropy
-from xentcli.overlap import ALIVE, Overlap
-from xentcli.probabilities import Probabilities, Softmax
-from xentcli.problem import Problem
 
 SLAB = 1 << 20  # logits: 4 MiB of float32
 

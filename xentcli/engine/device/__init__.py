@@ -14,13 +14,19 @@ from xentcli import backends
 from xentcli.arrays.device_view import Placed, placed
 from xentcli.arrays.dtypes import Array, as_logits, default_output, native
 from xentcli.arrays.layout import Layout, find
-from xentcli.device.boxes import Form, form_of, require_floats, require_one_device, require_writable
-from xentcli.device.problem import DeviceProblem, build
+from xentcli.engine.device.boxes import (
+    Form,
+    form_of,
+    require_floats,
+    require_one_device,
+    require_writable,
+)
+from xentcli.engine.device.problem import DeviceProblem, build
+from xentcli.engine.problem import Extras
+from xentcli.engine.result import CrossEntropy, Outcome, scalars
+from xentcli.engine.targets import as_targets, require_targets
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
-from xentcli.outcome import CrossEntropy, Outcome, scalars
-from xentcli.problem import Extras
-from xentcli.targets import as_targets, require_targets
 
 if TYPE_CHECKING:
     from xentcli.backends.cuda.box import Box

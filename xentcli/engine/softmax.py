@@ -12,11 +12,11 @@ from xentcli import backends
 from xentcli.arrays.device_view import placed
 from xentcli.arrays.dtypes import BF16, NAMES, Array, as_logits, widen
 from xentcli.arrays.layout import Layout, dense, find
-from xentcli.buffers import Destination
-from xentcli.loss import Run
-from xentcli.notes import NonfiniteRows, Note
+from xentcli.engine.cross_entropy import Run
+from xentcli.engine.notes import NonfiniteRows, Note
+from xentcli.engine.output_buffer import Destination
+from xentcli.engine.result import scalars
 from xentcli.options import LossOptions
-from xentcli.outcome import scalars
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def probabilities(
 ) -> Any:
     """The same of an array in memory, the host's or a device's."""
     if (there := placed(logits, "logits")) is not None:
-        from xentcli import device
+        from xentcli.engine import device
 
         device.require(run.backend, run.threads)
         return device.softmax(there, options, log=log, out=out)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from xentcli.arrays.dtypes import Array, reals
 from xentcli.arrays.layout import Layout
-from xentcli.derivation import Derivation, derive
+from xentcli.engine.problem import Extras, build
 from xentcli.errors import OptionError, plural
+from xentcli.explain import Derivation, derive
 from xentcli.formats.reader import Reader, pick
 from xentcli.options import LossOptions
-from xentcli.problem import Extras, build
 
 
 def from_readers(

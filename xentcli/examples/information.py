@@ -10,7 +10,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import exact_sum
 from xentcli.display.document import Column, Formula, Step
-from xentcli.gallery.example import SOURCES, Claim, Example, Worked
+from xentcli.examples.model import SOURCES, Claim, Example, Worked
 
 NEAR = 1e-15
 

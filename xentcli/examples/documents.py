@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.derivation.chosen import View
-from xentcli.derivation.story import tell
 from xentcli.display.document import Column, Document, Formula, Step
 from xentcli.errors import plural
-from xentcli.gallery.example import Example, Figure, Worked
+from xentcli.examples.model import Example, Figure, Worked
+from xentcli.explain.class_selection import View
+from xentcli.explain.document import tell
 
 WIDE = 16  # numbers in a row; longer rows are not printed
 FOLDER = "sample_data"

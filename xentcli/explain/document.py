@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from xentcli.derivation import Derivation
-from xentcli.derivation.chosen import Chosen, View
-from xentcli.derivation.data import as_data
-from xentcli.derivation.steps import of_ignored, of_row
 from xentcli.display.document import Document
 from xentcli.errors import OptionError, plural, visible
+from xentcli.explain import Derivation
+from xentcli.explain.as_dict import as_data
+from xentcli.explain.class_selection import Chosen, View
+from xentcli.explain.steps import of_ignored, of_row
 
 
 def tell(d: Derivation, view: View) -> Document:

@@ -11,9 +11,9 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.display.document import Column, Formula, Step
+from xentcli.engine.cross_entropy import cross_entropy
 from xentcli.errors import plural
-from xentcli.gallery.example import SOURCES, Claim, Example, Settings, Worked
-from xentcli.loss import cross_entropy
+from xentcli.examples.model import SOURCES, Claim, Example, Settings, Worked
 
 INPUT, TARGET = np.array([1.0, 0.0, 0.0]), 2
 START = (0.221, -1.419, -1.514)  # the logits of step 0, as published

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.derivation import Derivation, derive
 from xentcli.display.document import Step
-from xentcli.loss import Run, compute
+from xentcli.engine.cross_entropy import Run, compute
+from xentcli.engine.problem import Extras, Problem, build
+from xentcli.engine.result import CrossEntropy
+from xentcli.engine.targets import Whole
+from xentcli.explain import Derivation, derive
 from xentcli.options import LossOptions
-from xentcli.outcome import CrossEntropy
-from xentcli.problem import Extras, Problem, build
-from xentcli.targets import Whole
 
 SOURCES = {
     "tensors": "Cross-Entropy Loss (Softmax) Gradient Used In Deep Learning",

@@ -13,12 +13,12 @@ from xentcli import backends
 from xentcli.arrays.device_view import placed, require_host
 from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.layout import Block, Layout, dense
-from xentcli.buffers import Destination
+from xentcli.engine.output_buffer import Destination
+from xentcli.engine.problem import Extras, Problem, build
+from xentcli.engine.reduction import Reduction
+from xentcli.engine.result import CrossEntropy, Outcome
+from xentcli.engine.targets import Whole, as_targets
 from xentcli.options import LossOptions
-from xentcli.outcome import CrossEntropy, Outcome
-from xentcli.problem import Extras, Problem, build
-from xentcli.reduction import Reduction
-from xentcli.targets import Whole, as_targets
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     )
     extras = Extras(weight, sample_weight, upstream)
     if (there := placed(logits, "logits")) is not None:
-        from xentcli import device
+        from xentcli.engine import device
 
         device.require(backend, threads)
         return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)

@@ -6,7 +6,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.display.document import Column, Fact, Formula, Step
-from xentcli.gallery.example import SOURCES, Claim, Example, Worked
+from xentcli.examples.model import SOURCES, Claim, Example, Worked
 from xentcli.options import LossOptions
 
 N, C = 128, 256

@@ -9,9 +9,9 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import exact_sum
-from xentcli.derivation import Derivation
 from xentcli.display.document import Column, Formula, Step
 from xentcli.errors import plural, visible
+from xentcli.explain import Derivation
 
 MANY = 20  # classes; with more only the largest are shown unless --top says otherwise
 SOME = 10

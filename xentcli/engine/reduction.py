@@ -19,10 +19,10 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Block
+from xentcli.engine.notes import Note
+from xentcli.engine.problem import Problem
 from xentcli.errors import DataError
-from xentcli.notes import Note
 from xentcli.options import LossOptions
-from xentcli.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Block
 from xentcli.arrays.sums import exact_sum
 from xentcli.backends import Scalars, reference
-from xentcli.derivation import remarks
-from xentcli.derivation.remarks import Remark
+from xentcli.engine.problem import Problem
+from xentcli.engine.reduction import Reduction, plan
+from xentcli.explain import remarks
+from xentcli.explain.remarks import Remark
 from xentcli.options import LossOptions
-from xentcli.problem import Problem
-from xentcli.reduction import Reduction, plan
 
 # What is 0 in a row that is left out.
 OF_THE_TARGET = (
@@ -116,8 +116,8 @@ def derive(
     Shapes: x (C,) float64; q (C,) the row's probabilities where the targets are such. Units: the
     loss is in nats. Errors: none of its own; what is not finite comes out as such.
 
-    >>> from xentcli.problem import Extras, build
-    >>> from xentcli.targets import Whole
+    >>> from xentcli.engine.problem import Extras, build
+    >>> from xentcli.engine.targets import Whole
     >>> x, options = np.array([1.0, 2.0, 3.0]), LossOptions()
     >>> d = derive(build((1, 3), Whole(np.array([0])), options, Extras()), options, 0, x)
     >>> d.p.round(4).tolist(), d.gradient.round(4).tolist()

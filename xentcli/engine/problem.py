@@ -13,9 +13,9 @@ import numpy as np
 from xentcli.arrays.dtypes import Array, reals
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
+from xentcli.engine.targets import IGNORED, Values, as_indices, kind_of, require_targets
 from xentcli.errors import DataError, ShapeError, plural
 from xentcli.options import LossOptions
-from xentcli.targets import IGNORED, Values, as_indices, kind_of, require_targets
 
 CHUNK = 1 << 20  # rows
 

@@ -11,9 +11,16 @@ import numpy as np
 from xentcli.arrays.device_view import Placed
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
+from xentcli.engine.problem import (
+    Extras,
+    Problem,
+    require_length,
+    require_per_row,
+    upstream,
+    vector,
+)
+from xentcli.engine.targets import IGNORED, Whole, as_indices, kind_of, require_row_shaped
 from xentcli.options import LossOptions
-from xentcli.problem import Extras, Problem, require_length, require_per_row, upstream, vector
-from xentcli.targets import IGNORED, Whole, as_indices, kind_of, require_row_shaped
 
 if TYPE_CHECKING:
     from xentcli.backends.cuda.stream import Queue

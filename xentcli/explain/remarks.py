@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from xentcli.engine.notes import ProbabilityCheck
 from xentcli.errors import plural
-from xentcli.notes import ProbabilityCheck
 
 if TYPE_CHECKING:
-    from xentcli.derivation import Derivation
+    from xentcli.explain import Derivation
 
 LARGEST = 709.782712893384  # whose exponential is still a float64
 SMALLEST = -745.1332191019411  # the same, and not 0

@@ -1,0 +1,1 @@
+"""From arrays to results: targets, reductions, whole arrays and streams of them."""

@@ -13,7 +13,7 @@ PACKAGE = Path(xentcli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What draws gets every number: it may know nothing that computes one.
-DRAWING_KNOWS = {"xentcli.display.document", "xentcli.display", "xentcli.errors", "xentcli.formats"}
+DRAWING_KNOWS = {"xentcli.display.document", "xentcli.display", "xentcli.errors", "xentcli.files"}
 
 # Lower layers first. A module may import from earlier layers, and from its own package.
 LAYERS = [
@@ -29,13 +29,13 @@ LAYERS = [
     {"xentcli.engine.targets", "xentcli.engine.output_buffer"},
     {"xentcli.engine.problem"},
     {"xentcli.engine.reduction"},
-    {"xentcli.backends", "xentcli.formats"},
+    {"xentcli.backends", "xentcli.files"},
     {"xentcli.engine.result"},
     {"xentcli.engine.device"},
     {"xentcli.engine.cross_entropy"},
     {
         "xentcli.engine.softmax",
-        "xentcli.inspection",
+        "xentcli.files.inspection",
         "xentcli.backends.machine",
         "xentcli.engine.pipeline",
     },
@@ -143,7 +143,7 @@ def test_imports_go_down_only(path):
 def test_the_check_of_imports_can_fail():
     assert forbidden("xentcli.engine.cross_entropy", "rich.table")
     assert forbidden("xentcli.options", "xentcli.engine.cross_entropy")
-    assert forbidden("xentcli.backends.cpu.backend", "xentcli.formats.npy")
+    assert forbidden("xentcli.backends.cpu.backend", "xentcli.files.npy")
     assert forbidden("xentcli.backends.reference", "xentcli.backends.cpu.long_rows")
     assert forbidden("xentcli.backends.cpu.long_rows", "xentcli.backends.reference")
     assert forbidden("xentcli.backends.cuda.long_rows_fast", "xentcli.backends.reference")

@@ -430,7 +430,7 @@ def test_quiet_does_not_hide_errors(files, capfdbinary):
 
 
 def test_a_bug_is_one_line_that_says_how_to_report_it(files, capfdbinary, monkeypatch):
-    from xentcli.formats import npy as reader
+    from xentcli.files import npy as reader
 
     def broken(*arguments):
         raise RuntimeError("what nobody\n\x1b[31mexpected")
@@ -448,7 +448,7 @@ def test_a_bug_is_one_line_that_says_how_to_report_it(files, capfdbinary, monkey
 
 
 def test_not_enough_memory_is_no_bug(files, capfdbinary, monkeypatch):
-    from xentcli.formats import npy as reader
+    from xentcli.files import npy as reader
 
     def broken(*arguments):
         raise MemoryError
@@ -523,7 +523,7 @@ def test_assert_unchanged_fails_on_a_changed_a_new_and_a_missing_file(tmp_path):
 
 
 def test_temporaries_finds_what_an_unfinished_output_leaves(files):
-    from xentcli.formats.sink import Sink
+    from xentcli.files.sink import Sink
 
     sink = Sink("new.npy")
     assert temporaries(files)

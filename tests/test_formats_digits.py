@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from xentcli.arrays.dtypes import BF16, widen
-from xentcli.formats import digits, text
+from xentcli.files.text import digits, text
 
 LARGE = {2: 1e3, 4: 1e6, 8: 1e16}
 PATTERNS = {"f2": "u2", "f4": "u4", "f8": "u8"}

@@ -379,9 +379,9 @@ def test_b49_a_fifo_is_read_in_order(tmp_path, capfdbinary):
 def test_what_is_written_is_what_numpy_would_write(array):
     import io
 
-    from xentcli.formats import save
-    from xentcli.formats.style import TextStyle
-    from xentcli.formats.writer import Format
+    from xentcli.files import save
+    from xentcli.files.text.style import TextStyle
+    from xentcli.files.writer import Format
 
     stream = io.BytesIO()
     save(stream, array, Format("npy", TextStyle(), "a"))
@@ -393,11 +393,11 @@ def test_what_is_written_is_what_numpy_would_write(array):
 def test_random_bits_survive_writing_and_reading(rng):
     import io
 
-    from xentcli.formats import save
-    from xentcli.formats.reader import of_npy
-    from xentcli.formats.source import Source
-    from xentcli.formats.style import TextStyle
-    from xentcli.formats.writer import Format
+    from xentcli.files import save
+    from xentcli.files.reader import of_npy
+    from xentcli.files.source import Source
+    from xentcli.files.text.style import TextStyle
+    from xentcli.files.writer import Format
 
     array = rng.integers(0, 2**32, (50, 20), "u4").view("f4")
     stream = io.BytesIO()

@@ -215,9 +215,9 @@ def test_json_has_null_and_a_count_where_numbers_are_not_finite(tmp_path, capfdb
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_json_numbers_give_the_same_bits(dtype, rng):
-    from xentcli.formats import save
-    from xentcli.formats.style import TextStyle
-    from xentcli.formats.writer import Format
+    from xentcli.files import save
+    from xentcli.files.text.style import TextStyle
+    from xentcli.files.writer import Format
 
     array = rng.standard_normal((30, 4)).astype(dtype) * np.array(1e-6, dtype)
     stream = io.BytesIO()

@@ -21,8 +21,8 @@ from cli import (
 )
 from helpers import assert_same_bits
 
-from xentcli.formats import text
-from xentcli.formats.source import Source
+from xentcli.files.source import Source
+from xentcli.files.text import text
 
 NO_NUMBERS = {
     "abc": "abc",

@@ -465,7 +465,7 @@ def test_an_output_that_was_begun_leaves_no_word_when_its_input_ends(format, fil
 @pytest.fixture
 def short(monkeypatch):
     """Only very few numbers of a table are held."""
-    monkeypatch.setattr("xentcli.formats.table.AHEAD", 2)
+    monkeypatch.setattr("xentcli.files.text.table.AHEAD", 2)
 
 
 @pytest.mark.parametrize("classes", [4, 5])

@@ -29,7 +29,7 @@ from cli import (
 )
 
 from xentcli.errors import FileError, OptionError
-from xentcli.formats.outputs import Outputs
+from xentcli.files.outputs import Outputs
 
 GRAD = ("grad", "l.npy", "t.npy")
 

@@ -21,9 +21,9 @@ from xentcli import cross_entropy, softmax
 from xentcli.engine import stream
 from xentcli.engine.pipeline import ALIVE, Overlap
 from xentcli.errors import FileError
-from xentcli.formats import npy as npy_format
-from xentcli.formats import reader
-from xentcli.formats.source import open_source
+from xentcli.files import npy as npy_format
+from xentcli.files import reader
+from xentcli.files.source import open_source
 
 N, C = 37, 11
 SLABS = [7 * C, 30 * C] if SIMULATED else [1, 7 * C, 30 * C]
@@ -151,7 +151,7 @@ def test_json_lists_are_those_of_the_array(shape, rng):
     import io
     import json
 
-    from xentcli.formats.json import JsonWriter
+    from xentcli.files.json import JsonWriter
 
     array, text = rng.standard_normal(shape), io.BytesIO()
     writer = JsonWriter(text, shape, array.dtype, None)
@@ -356,7 +356,7 @@ def test_a_failure_in_any_thread_is_raised_and_ends_the_others():
 @pytest.fixture
 def table(job, monkeypatch):
     """The job as text; only very few numbers are held."""
-    monkeypatch.setattr("xentcli.formats.table.AHEAD", C)
+    monkeypatch.setattr("xentcli.files.text.table.AHEAD", C)
     for name in "xtqv":
         np.savetxt(f"{name}.csv", np.load(f"{name}.npy"), delimiter=",", fmt="%.9g")
     monkeypatch.setattr(stream, "SLAB", 3 * C)

@@ -10,8 +10,8 @@ from helpers import assert_same_bits
 from test_formats_text import HOSTILE, TARGET_TEXTS
 
 from xentcli.errors import FormatError
-from xentcli.formats import lines, text
-from xentcli.formats.source import Source
+from xentcli.files.source import Source
+from xentcli.files.text import lines, text
 
 SIZES = [*range(1, 65), 4095, 4096, 4097]
 BOM = b"\xef\xbb\xbf"

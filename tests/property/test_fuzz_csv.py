@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xentcli.errors import XentError
-from xentcli.formats import How, lines, of_text, table, text
-from xentcli.formats.source import Source
-from xentcli.formats.style import TextStyle
+from xentcli.files import How, of_text
+from xentcli.files.source import Source
+from xentcli.files.text import lines, table, text
+from xentcli.files.text.style import TextStyle
 
 NUMBER = re.compile(r" *[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity) *", re.I | re.A)
 SPECIAL = re.compile(r" *[+-]?(nan|inf|infinity) *", re.I)

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xentcli.errors import XentError
-from xentcli.formats.reader import of_npy
-from xentcli.formats.source import CHUNK, Source, open_source
+from xentcli.files.reader import of_npy
+from xentcli.files.source import CHUNK, Source, open_source
 
 DESCRS = [
     *("".join(parts) for parts in product("<>|=", ["f2", "f4", "f8", "i1", "u8", "b1", "V2"])),

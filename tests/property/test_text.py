@@ -15,8 +15,8 @@ import numpy as np
 from hypothesis import given, settings
 
 from xentcli.errors import FormatError
-from xentcli.formats import lines, text
-from xentcli.formats.source import Source
+from xentcli.files.source import Source
+from xentcli.files.text import lines, text
 
 TIMES = int(sys.argv[1]) if __name__ == "__main__" else 1
 

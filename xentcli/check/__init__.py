@@ -15,7 +15,7 @@ from xentcli.check.report import Report
 from xentcli.engine.problem import Extras, build
 from xentcli.engine.stream import Streams
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.formats.reader import Held
+from xentcli.files.reader import Held
 from xentcli.options import LossOptions
 
 __all__ = ["How", "Report", "Tolerance", "assert_grad_close", "check", "judge"]

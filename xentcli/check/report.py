@@ -176,7 +176,7 @@ class Report:
 
     def facts(self) -> dict[str, Any]:
         """The report as one JSON object."""
-        from xentcli.formats.json import plain
+        from xentcli.files.json import plain
 
         s = self.statistics
         worst = [{**_plain(bad._asdict(), plain), "index": self.place(bad)} for bad in s.worst]

@@ -92,7 +92,7 @@ def bench(**given: Any) -> None:
     limit" is the time that only moving the same bytes takes, measured in the same rounds.
     """
     from xentcli.bench import Plan, export, measure
-    from xentcli.formats.outputs import Outputs
+    from xentcli.files.outputs import Outputs
 
     threads = given["threads"]
     against = _against(given["against"], given["backend"])

@@ -77,7 +77,7 @@ def check(ctx: click.Context, /, **given: Any) -> None:
     Without --ulp, --rtol, --atol: 128 ULP of float32 or float64, 1 of float16 or bfloat16. The
     exit code is 0 where all is within the tolerance, else 1.
     """
-    from xentcli.formats.outputs import Outputs
+    from xentcli.files.outputs import Outputs
 
     work = out.Work()
     with Outputs() as outputs, open_inputs(given, outputs) as inputs:
@@ -107,7 +107,7 @@ def _judged(inputs: Inputs, given: dict[str, Any]) -> Report:
 
 def _print(report: Report, as_json: bool) -> None:
     if as_json:
-        from xentcli.formats.json import dumps
+        from xentcli.files.json import dumps
 
         emit(dumps(report.facts()))
     elif stdout_is_terminal():

@@ -93,10 +93,10 @@ def _check(chosen: list[Example], given: dict[str, Any]) -> None:
 
 
 def _write(chosen: list[Example], given: dict[str, Any]) -> None:
-    from xentcli.formats import save
-    from xentcli.formats.outputs import Outputs
-    from xentcli.formats.style import TextStyle
-    from xentcli.formats.writer import Format
+    from xentcli.files import save
+    from xentcli.files.outputs import Outputs
+    from xentcli.files.text.style import TextStyle
+    from xentcli.files.writer import Format
 
     folder = Path(given["write"])
     with Outputs(no_clobber=given["no_clobber"]) as outputs:

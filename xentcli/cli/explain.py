@@ -22,7 +22,7 @@ from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
     from xentcli.explain import Derivation
-    from xentcli.formats.reader import Held
+    from xentcli.files.reader import Held
 
 
 def _numbers(
@@ -91,7 +91,7 @@ def explain(**given: Any) -> None:
 
 def _derivation(given: dict[str, Any]) -> Derivation:
     from xentcli.explain.from_readers import from_readers
-    from xentcli.formats.outputs import Outputs
+    from xentcli.files.outputs import Outputs
 
     inline = given["values"] is not None or given["target"] is not None
     if inline:
@@ -112,7 +112,7 @@ def _inline(given: dict[str, Any]) -> dict[str, Held]:
     """Numbers of the command line as the only row of two arrays."""
     import numpy as np
 
-    from xentcli.formats.reader import Held
+    from xentcli.files.reader import Held
 
     if given["logits"] is not None:
         raise OptionError("command line", "files and --logits, --target do not go together")

@@ -24,7 +24,7 @@ def info(as_json: bool) -> None:
 
     facts = describe()
     if as_json:
-        from xentcli.formats.json import dumps
+        from xentcli.files.json import dumps
 
         emit(dumps(facts))
     elif stdout_is_terminal():

@@ -19,10 +19,10 @@ from xentcli.options import LossOptions
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
     from xentcli.engine.problem import Extras
-    from xentcli.formats import How
-    from xentcli.formats.outputs import Outputs
-    from xentcli.formats.reader import Reader
-    from xentcli.formats.style import TextStyle
+    from xentcli.files import How
+    from xentcli.files.outputs import Outputs
+    from xentcli.files.reader import Reader
+    from xentcli.files.text.style import TextStyle
 
 NUMBER = r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity)"
 ROLES = ("logits", "targets", "grad", "weight", "sample_weight", "upstream", "loss")
@@ -47,7 +47,7 @@ def loss_options_of(given: dict[str, Any]) -> LossOptions:
 
 def text_style(given: dict[str, Any]) -> TextStyle:
     """How this command reads and writes text."""
-    from xentcli.formats.style import TextStyle
+    from xentcli.files.text.style import TextStyle
 
     return TextStyle(given.get("delimiter"), given.get("header", False), given.get("decimals"))
 
@@ -59,7 +59,7 @@ def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
     Logits and targets may also be readers, of numbers from the command line.
     """
     from xentcli.engine.problem import Extras
-    from xentcli.formats import How, load
+    from xentcli.files import How, load
 
     paths = {role: given[role] for role in ROLES if given.get(role) is not None}
     numbers = {"upstream": _number(paths.get("upstream"))}
@@ -86,7 +86,7 @@ def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
 
 @contextmanager
 def _open_grad(path: str | None, given: dict[str, Any], logits: Reader) -> Iterator[Reader | None]:
-    from xentcli.formats import How, open_reader
+    from xentcli.files import How, open_reader
 
     if path is None:
         yield None
@@ -98,7 +98,7 @@ def _open_grad(path: str | None, given: dict[str, Any], logits: Reader) -> Itera
 
 
 def _opened(path: str | Reader, how: How) -> AbstractContextManager[Reader]:
-    from xentcli.formats import open_reader
+    from xentcli.files import open_reader
 
     return open_reader(path, how) if isinstance(path, str) else nullcontext(path)
 
@@ -148,8 +148,8 @@ def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
 
     Not where the first axis is that of the classes: the other may have any length then.
     """
-    from xentcli.formats import is_text
-    from xentcli.formats.table import TableReader
+    from xentcli.files import is_text
+    from xentcli.files.text.table import TableReader
 
     for one, other in ((logits, targets), (targets, logits)):
         if isinstance(one, TableReader) and one.rows is None:
@@ -164,8 +164,8 @@ def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
 
 def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
     """Text has always two axes: one line or one column of it are class indices."""
-    from xentcli.formats import is_text
-    from xentcli.formats.reader import Held
+    from xentcli.files import is_text
+    from xentcli.files.reader import Held
 
     known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
     if is_text(targets) and 1 in targets.shape and targets.shape not in known:

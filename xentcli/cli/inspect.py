@@ -27,14 +27,14 @@ def inspect(**given: Any) -> None:
 
     A FILE may be - for standard input.
     """
-    from xentcli.formats import How
-    from xentcli.inspection import inspect_path, line
+    from xentcli.files import How
+    from xentcli.files.inspection import inspect_path, line
 
     read_once(given["paths"])
     how = How(given["input_format"], given["key"], text_style(given), "--key")
     found = [item for path in given["paths"] for item in inspect_path(path, how, given["stats"])]
     if given["as_json"]:
-        from xentcli.formats.json import dumps
+        from xentcli.files.json import dumps
 
         emit(dumps({"arrays": found}))
     elif stdout_is_terminal():

@@ -212,7 +212,7 @@ def _one_artefact(given: dict[str, Any]) -> None:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    from xentcli.formats.json import dumps
+    from xentcli.files.json import dumps
 
     return dumps(value).encode()
 

@@ -61,7 +61,7 @@ _line_options = (
 def publish(document: Document, given: dict[str, Any]) -> None:
     """To the file asked for, else to standard output."""
     from xentcli.display import WIDTH, as_text
-    from xentcli.formats.outputs import Outputs
+    from xentcli.files.outputs import Outputs
 
     path, width = given["save"], given["width"]
     form = "json" if given["as_json"] else given["format"]

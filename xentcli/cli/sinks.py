@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
     from xentcli.engine.notes import NonfiniteEntries
     from xentcli.engine.result import CrossEntropy
-    from xentcli.formats.outputs import Outputs
-    from xentcli.formats.sink import Sink
-    from xentcli.formats.writer import Writer
+    from xentcli.files.outputs import Outputs
+    from xentcli.files.sink import Sink
+    from xentcli.files.writer import Writer
 
 
 def open_outputs(given: dict[str, Any]) -> Outputs:
     """The command's destinations, all new at the end or all old."""
-    from xentcli.formats.outputs import Outputs
+    from xentcli.files.outputs import Outputs
 
     return Outputs(no_clobber=given["no_clobber"], fsync=given["fsync"])
 
@@ -90,7 +90,7 @@ class Artefact:
     def expect(self, shape: tuple[int, ...], dtype: Any, like: str) -> None:
         """What will come, and in which format: the input's unless something says otherwise."""
         from xentcli.engine.notes import NonfiniteEntries
-        from xentcli.formats import suffix_format
+        from xentcli.files import suffix_format
 
         self.shape, self.dtype = shape, dtype
         self._format = self.given["format"] or suffix_format(self._path or "") or like
@@ -113,7 +113,7 @@ class Artefact:
         self._late.finish()
 
     def _create(self) -> Writer:
-        from xentcli.formats.writer import Format, create_writer
+        from xentcli.files.writer import Format, create_writer
 
         if self.sink is None:
             return Preview(self)
@@ -154,7 +154,7 @@ class Losses:
     """The losses of all rows as they come, or the one of all of them."""
 
     def __init__(self, sink: Sink, given: dict[str, Any], format: str | None) -> None:
-        from xentcli.formats import suffix_format
+        from xentcli.files import suffix_format
 
         self._sink, self._style = sink, text_style(given)
         self._format = format or suffix_format(sink.path) or "csv"
@@ -180,7 +180,7 @@ class Losses:
     def _create(self) -> Writer:
         import numpy as np
 
-        from xentcli.formats.writer import Format, create_writer
+        from xentcli.files.writer import Format, create_writer
 
         how = Format(self._format, self._style, "loss")
         return create_writer(self._sink, self._shape, np.dtype(np.float64), how)

@@ -67,7 +67,7 @@ def loss_json(
     """The result as an object; `loss` is the one of all rows, or that of each."""
     import numpy as np
 
-    from xentcli.formats.json import plain
+    from xentcli.files.json import plain
 
     return {
         "loss": plain(loss, given["decimals"]),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.display.document import Document
-from xentcli.formats.json import dumps, plain
+from xentcli.files.json import dumps, plain
 
 
 def as_text(document: Document, width: int) -> str:

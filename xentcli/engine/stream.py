@@ -22,7 +22,7 @@ from xentcli.engine.pipeline import ALIVE, Overlap
 from xentcli.engine.problem import Problem
 from xentcli.engine.result import CrossEntropy
 from xentcli.engine.softmax import Probabilities, Softmax
-from xentcli.formats.reader import Reader
+from xentcli.files.reader import Reader
 from xentcli.options import LossOptions
 
 SLAB = 1 << 20  # logits: 4 MiB of float32

@@ -7,7 +7,7 @@ from xentcli.arrays.layout import Layout
 from xentcli.engine.problem import Extras, build
 from xentcli.errors import OptionError, plural
 from xentcli.explain import Derivation, derive
-from xentcli.formats.reader import Reader, pick
+from xentcli.files.reader import Reader, pick
 from xentcli.options import LossOptions
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, narrow
 from xentcli.errors import FormatError
-from xentcli.formats import text
-from xentcli.formats.reader import Held, Reader, chunks
-from xentcli.formats.source import Source
+from xentcli.files.reader import Held, Reader, chunks
+from xentcli.files.source import Source
+from xentcli.files.text import text
 
 AHEAD = 1 << 20  # numbers that are read to see whether that is all
 

@@ -12,13 +12,14 @@ from pathlib import PurePath
 
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError
-from xentcli.formats import foreign, npy, npz, text
-from xentcli.formats.reader import Reader, of_npy
-from xentcli.formats.sink import Writable
-from xentcli.formats.source import Source, open_source
-from xentcli.formats.style import TextStyle
-from xentcli.formats.table import of_table
-from xentcli.formats.writer import Format, create_writer
+from xentcli.files import foreign, npy, npz
+from xentcli.files.reader import Reader, of_npy
+from xentcli.files.sink import Writable
+from xentcli.files.source import Source, open_source
+from xentcli.files.text import text
+from xentcli.files.text.style import TextStyle
+from xentcli.files.text.table import of_table
+from xentcli.files.writer import Format, create_writer
 
 READABLE = ("npy", "npz", "csv", "tsv")
 WRITABLE = (*READABLE, "json")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of, widen
-from xentcli.formats.digits import digits
-from xentcli.formats.sink import Writable
+from xentcli.files.sink import Writable
+from xentcli.files.text.digits import digits
 
 
 class JsonWriter:

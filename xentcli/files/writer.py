@@ -13,10 +13,11 @@ from typing import IO, Any, Protocol, cast
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.formats import npy, text
-from xentcli.formats.json import JsonWriter
-from xentcli.formats.sink import Writable
-from xentcli.formats.style import TextStyle
+from xentcli.files import npy
+from xentcli.files.json import JsonWriter
+from xentcli.files.sink import Writable
+from xentcli.files.text import text
+from xentcli.files.text.style import TextStyle
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of
 from xentcli.errors import DtypeError, FormatError
-from xentcli.formats.foreign import PICKLE
-from xentcli.formats.source import Member, Source
+from xentcli.files.foreign import PICKLE
+from xentcli.files.source import Member, Source
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000  # NumPy's own limit

@@ -9,8 +9,8 @@ import zlib
 from typing import Any, cast
 
 from xentcli.errors import FormatError, OptionError, plural, visible
-from xentcli.formats import foreign
-from xentcli.formats.source import Member, Source
+from xentcli.files import foreign
+from xentcli.files.source import Member, Source
 
 # What zipfile raises on damaged archives, besides the error that it has for them.
 _BROKEN = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from xentcli import signals
 from xentcli.errors import OptionError, visible
-from xentcli.formats.sink import Sink
+from xentcli.files.sink import Sink
 
 
 class Outputs:

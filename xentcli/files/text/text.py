@@ -15,11 +15,11 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, widen
 from xentcli.errors import FormatError, plural, visible
-from xentcli.formats.digits import encode
-from xentcli.formats.lines import CHUNK, Lines
-from xentcli.formats.numerals import LONGEST, Cells, parse
-from xentcli.formats.sink import Writable
-from xentcli.formats.source import Source
+from xentcli.files.sink import Writable
+from xentcli.files.source import Source
+from xentcli.files.text.digits import encode
+from xentcli.files.text.lines import CHUNK, Lines
+from xentcli.files.text.numerals import LONGEST, Cells, parse
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)

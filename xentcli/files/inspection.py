@@ -12,9 +12,9 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array, name_of
 from xentcli.arrays.sums import RunningSum
-from xentcli.formats import READABLE, How, npy, npz, of_text, sniff, suffix_format
-from xentcli.formats.reader import NpyReader
-from xentcli.formats.source import Member, Source, open_source
+from xentcli.files import READABLE, How, npy, npz, of_text, sniff, suffix_format
+from xentcli.files.reader import NpyReader
+from xentcli.files.source import Member, Source, open_source
 
 Facts = dict[str, Any]
 

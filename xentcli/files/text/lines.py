@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xentcli.errors import FormatError
-from xentcli.formats.source import Source
+from xentcli.files.source import Source
 
 CHUNK = 1 << 19  # bytes read at a time: their numbers still fit into the cache
 LONGEST = 1 << 27  # bytes of a line, which is the least that has to be in memory

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array
-from xentcli.formats import npy
-from xentcli.formats.source import Member, Source
+from xentcli.files import npy
+from xentcli.files.source import Member, Source
 
 CHUNK = 1 << 20  # numbers, where whoever asks does not care
 SAFE = 1 << 26  # bytes that are allocated on the word of a header

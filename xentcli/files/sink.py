@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from xentcli import signals
 from xentcli.errors import FileError, OptionError, visible
-from xentcli.formats.source import named
+from xentcli.files.source import named
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -1,0 +1,1 @@
+"""Tables of numbers as text: lines, cells, and digits that round-trip."""

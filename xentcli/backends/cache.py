@@ -35,7 +35,7 @@ def root() -> Path:
 def folder() -> Path:
     """The folder for exactly these kernels; nothing is created."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted((Path(__file__).parent / "cpu").rglob("*.py")):
         digest.update(path.read_bytes())
     return root() / f"{__version__}-{digest.hexdigest()[:16]}"
 

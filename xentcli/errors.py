@@ -14,9 +14,48 @@
 An error is raised where it is found, with WHERE (a file, or the argument's name), WHAT was
 found and is allowed, and a HINT where there is something to do. It is printed in one place,
 `xentcli.cli`.
+
+Options inside a message are `Setting`s, not text: Python callers read `ignore_index=255`, users
+of the command line `--ignore-index 255`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option inside a message, with its value where one is meant.
+
+    >>> Setting("reduction", "none").python(), Setting("ignore_index").python()
+    ('reduction="none"', 'ignore_index')
+    """
+
+    name: str
+    value: str | int | float | None = None
+
+    def python(self) -> str:
+        """The option as a keyword argument."""
+        if self.value is None:
+            return self.name
+        value = f'"{self.value}"' if isinstance(self.value, str) else self.value
+        return f"{self.name}={value}"
+
+
+Words: TypeAlias = "str | tuple[str | Setting, ...]"
+
+
+def worded(words: Words, speak: Callable[[Setting], str] = Setting.python) -> str:
+    """A message as text, its settings written by `speak`.
+
+    >>> worded(("use ", Setting("class_axis", 1), " or ", Setting("class_axis", -1)))
+    'use class_axis=1 or class_axis=-1'
+    """
+    parts = (words,) if isinstance(words, str) else words
+    return "".join(part if isinstance(part, str) else speak(part) for part in parts)
 
 
 class XentError(Exception):
@@ -24,15 +63,30 @@ class XentError(Exception):
 
     >>> print(XentError("targets", "row 3 is 10, allowed are 0 to 9"))
     targets: row 3 is 10, allowed are 0 to 9
+    >>> print(DataError("upstream", "3 numbers", ("use ", Setting("reduction", "none"))))
+    upstream: 3 numbers (use reduction="none")
     """
 
     exit_code = 1
 
-    def __init__(self, where: str, what: str, hint: str | None = None) -> None:
+    def __init__(self, where: str, what: Words, hint: Words | None = None) -> None:
         super().__init__(where, what, hint)
         self.where = where
-        self.what = what
-        self.hint = hint
+        self._what, self._hint = what, hint
+
+    @property
+    def what(self) -> str:
+        """What was found and what is allowed, for Python callers."""
+        return worded(self._what)
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it, for Python callers."""
+        return worded(self._hint) if self._hint else None
+
+    def in_words(self, speak: Callable[[Setting], str]) -> tuple[str, str | None]:
+        """What and hint, with options written by `speak`."""
+        return worded(self._what, speak), worded(self._hint, speak) if self._hint else None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")

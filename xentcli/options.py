@@ -1,24 +1,57 @@
-"""The options of the loss: every default, range check and help text, once.
+"""The options of the loss: defaults, allowed values and help texts, declared once.
 
-The command line and the Python call are both made from `LossOptions`.
+The command line and the Python functions are both made from these classes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from xentcli.errors import OptionError
 
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+EmptyMean: TypeAlias = Literal["nan", "zero", "error"]
+TargetKind: TypeAlias = Literal["auto", "index", "probs"]
+Backend: TypeAlias = Literal["auto", "numpy", "cpu", "cuda"]
 
-def _option(default: Any, help: str, **rule: Any) -> Any:
-    """A field with its help text and its rule: `choices`, or a range `low`, `high`, `above`."""
+
+def setting(default: Any, help: str, **rule: Any) -> Any:
+    """A dataclass field with its help text and rule: `choices`, or a range `low`, `high`, `above`.
+
+    `group` is the heading under which `--help` lists it, `flag` its name on the command line
+    where that is not the field's.
+    """
     return field(default=default, metadata={"help": help, **rule})
 
 
 @dataclass(frozen=True)
-class LossOptions:
+class LogitsOptions:
+    """What happens to the logits before the softmax, and which axis holds the classes."""
+
+    temperature: float = setting(1.0, "Divide the logits by this value.", group="Logits", above=0.0)
+    softcap: float | None = setting(
+        None,
+        "Cap the logits at ±F: z = F·tanh(z/F), after the temperature.",
+        group="Logits",
+        above=0.0,
+    )
+    class_axis: int | None = setting(
+        None, "Class axis; inferred from the shapes by default.", group="Logits", integer=True
+    )
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not _allowed(value, item.default, item.metadata):
+                rule = rule_text(item.metadata)
+                raise OptionError(item.name, f"{value!r} is not allowed: {rule}")
+
+
+@dataclass(frozen=True)
+class LossOptions(LogitsOptions):
     """What is computed from logits and targets; the scalars, not the arrays.
 
     >>> LossOptions(label_smoothing=0.1).reduction
@@ -28,44 +61,41 @@ class LossOptions:
     xentcli.errors.OptionError: label_smoothing: 2 is not allowed: a number from 0 to 1
     """
 
-    reduction: str = _option(
+    reduction: Reduction = setting(
         "mean",
-        "One number for all rows (mean, sum), or one per row (none).",
-        choices=("mean", "sum", "none"),
+        "Return the mean or the sum of the losses, or one loss per row (none).",
+        group="Loss",
+        choices=get_args(Reduction),
     )
-    ignore_index: int = _option(-100, "Rows with this target are left out.", integer=True)
-    label_smoothing: float = _option(
-        0.0, "Share of the target spread evenly over all classes.", low=0.0, high=1.0
+    ignore_index: int = setting(
+        -100, "Leave out rows with this target.", group="Loss", integer=True
     )
-    temperature: float = _option(1.0, "Divide the logits by this first.", above=0.0)
-    softcap: float | None = _option(
-        None, "Cap the logits: z = c·tanh(z/c), after the temperature.", above=0.0
+    label_smoothing: float = setting(
+        0.0,
+        "Fraction of the target mass spread evenly over all classes.",
+        group="Loss",
+        low=0.0,
+        high=1.0,
     )
-    z_loss: float = _option(0.0, "Add this times logsumexp² to each row's loss.", low=0.0)
-    normalizer: float | None = _option(
-        None, "Denominator of the mean, instead of the one from the data.", above=0.0
+    z_loss: float = setting(
+        0.0, "Coefficient of logsumexp² added to each row's loss.", group="Loss", low=0.0
     )
-    empty_mean: str = _option(
-        "nan",
-        "What the mean over no rows is.",
-        choices=("nan", "zero", "error"),
+    normalizer: float | None = setting(
+        None, "Denominator of the mean; computed from the data by default.", group="Loss", above=0.0
     )
-    target_kind: str = _option(
+    empty_mean: EmptyMean = setting(
+        "nan", "Result of a mean over zero rows.", group="Loss", choices=get_args(EmptyMean)
+    )
+    target_kind: TargetKind = setting(
         "auto",
-        "Class indices or probabilities; auto goes by the shape.",
-        choices=("auto", "index", "probs"),
+        "Read targets as class indices or as probabilities; auto decides by shape.",
+        group="Loss",
+        choices=get_args(TargetKind),
         flag="targets",
-    )
-    class_axis: int | None = _option(
-        None, "Axis of the logits that holds the classes; from the shapes.", integer=True
     )
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not _allowed(value, item.default, item.metadata):
-                rule = rule_text(item.metadata)
-                raise OptionError(item.name, f"{value!r} is not allowed: {rule}")
+        super().__post_init__()
         if self.normalizer is not None and self.reduction != "mean":
             raise OptionError(
                 "normalizer",
@@ -73,7 +103,7 @@ class LossOptions:
             )
 
 
-def _allowed(value: Any, default: Any, rule: Any) -> bool:
+def _allowed(value: Any, default: Any, rule: Mapping[str, Any]) -> bool:
     if value is None and default is None:
         return True
     if "choices" in rule:
@@ -89,11 +119,11 @@ def _allowed(value: Any, default: Any, rule: Any) -> bool:
     return whole and above and math.isfinite(number) and _between(number, rule)
 
 
-def _between(number: float, rule: Any) -> bool:
+def _between(number: float, rule: Mapping[str, Any]) -> bool:
     return bool(rule.get("low", -math.inf) <= number <= rule.get("high", math.inf))
 
 
-def rule_text(rule: Any) -> str:
+def rule_text(rule: Mapping[str, Any]) -> str:
     """A field's rule in words, for errors and help.
 
     >>> rule_text({"low": 0.0, "high": 1.0}), rule_text({"above": 0.0})

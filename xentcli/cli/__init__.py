@@ -1,4 +1,4 @@
-"""The command line: declare, build objects, call, print.
+"""The command line: options become objects, objects go to the library, results are printed.
 
 `main` is the one place where errors become messages and exit codes. Command modules import
 click and nothing heavier, so that `xent --help` is quick; what computes is imported in the
@@ -17,13 +17,18 @@ from typing import Any, NoReturn
 import click
 
 from xentcli import __version__
-from xentcli.cli import bench, check, examples, explain, info, inspect, losses
-from xentcli.cli.console import State, tell, wants_color
-from xentcli.cli.options import called
+from xentcli.cli import bench, check, examples, explain, help, info, inspect, losses
+from xentcli.cli.console import wants_color, write_stderr
+from xentcli.cli.session import Session, as_flag
 from xentcli.errors import FileError, XentError, visible
 from xentcli.signals import die
 
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+EXAMPLES = (
+    "xent grad logits.npy targets.npy -o grad.npy",
+    "cat logits.npy | xent loss - targets.npy --label-smoothing 0.1",
+    "xent inspect logits.npy",
+)
 
 
 class ClosedPipe(BaseException):
@@ -31,7 +36,9 @@ class ClosedPipe(BaseException):
 
 
 class Xent(click.Group):
-    """The group of all commands, with a closed pipe told apart."""
+    """The group of all commands; a closed pipe is an exception of its own."""
+
+    context_class = help.Context
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse; `--help` is printed here."""
@@ -42,6 +49,10 @@ class Xent(click.Group):
         """Run the command."""
         with _pipe_watched():
             return super().invoke(ctx)
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What it does, examples, and the rest of the text."""
+        help.write_page(formatter, self.help or "", EXAMPLES)
 
 
 @contextmanager
@@ -59,12 +70,7 @@ def _pipe_watched() -> Iterator[None]:
 def cli() -> None:
     """Softmax cross-entropy and its gradient, from files and pipes.
 
-    \b
-    xent grad logits.npy targets.npy -o grad.npy
-    cat logits.npy | xent loss - targets.npy --label-smoothing 0.1
-    xent inspect logits.npy
-
-    Any option --some-name can be set by the variable XENT_SOME_NAME.
+    Any option --some-name can be set by the environment variable XENT_SOME_NAME.
     """
 
 
@@ -86,7 +92,8 @@ for command in (
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command line and end the process."""
     try:
-        code = _run(arguments, {})
+        help.make_streams_safe()
+        code = _run(arguments, Session())
     except ClosedPipe:
         die(getattr(signal, "SIGPIPE", signal.SIGTERM))
     if code:
@@ -94,25 +101,25 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run(arguments: list[str] | None, state: State) -> int:
+def _run(arguments: list[str] | None, session: Session) -> int:
     try:
-        code = cli.main(arguments, prog_name="xent", standalone_mode=False, obj=state)
+        code = cli.main(arguments, prog_name="xent", standalone_mode=False, obj=session)
     except click.exceptions.NoArgsIsHelpError as error:
-        tell(error.format_message())
+        write_stderr(error.format_message())
         return error.exit_code
     except click.UsageError as error:
-        return _usage(error, state)
+        return _usage(error, session)
     except click.exceptions.Exit as error:
         return error.exit_code
     except XentError as error:
-        return _report(error, state)
+        return _report(error, session)
     except MemoryError:
-        return _report(FileError("xent", "there is not enough memory"), state)
+        return _report(FileError("xent", "there is not enough memory"), session)
     except OSError as error:
         where = visible(os.fsdecode(error.filename)) if error.filename else "<stdout>"
-        return _report(FileError(where, error.strerror or str(error)), state)
+        return _report(FileError(where, error.strerror or str(error)), session)
     except Exception as error:  # noqa: BLE001 (the last line of defence: a bug in xent)
-        return _bug(error, state)
+        return _bug(error, session)
     return code or 0  # Click hands on what a command exits with
 
 
@@ -126,42 +133,43 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _usage(error: click.UsageError, state: State) -> int:
+def _usage(error: click.UsageError, session: Session) -> int:
     if isinstance(error, click.exceptions.NoSuchCommand | click.exceptions.NoSuchOption):
         where = "command line"
     else:
         where = error.ctx.command_path if error.ctx else "command line"
-    _line("error", f"{where}: {visible(' '.join(error.format_message().split()))}", state)
+    _line("error", f"{where}: {visible(' '.join(error.format_message().split()))}", session)
     if error.ctx:
-        _line("hint", f"{error.ctx.command_path} --help", state)
+        _line("hint", f"{error.ctx.command_path} --help", session)
     return error.exit_code
 
 
-def _report(error: XentError, state: State) -> int:
-    _trace(state)
-    _line("error", f"{called(error.where, state)}: {error.what}", state)
-    if error.hint:
-        _line("hint", error.hint, state)
+def _report(error: XentError, session: Session) -> int:
+    _trace(session)
+    what, hint = error.in_words(as_flag)
+    _line("error", f"{session.called(error.where)}: {what}", session)
+    if hint:
+        _line("hint", hint, session)
     return error.exit_code
 
 
-def _trace(state: State) -> None:
-    if state.get("debug"):
+def _trace(session: Session) -> None:
+    if session.options.debug:
         import traceback
 
         traceback.print_exc()
 
 
-def _bug(error: Exception, state: State) -> int:
-    _trace(state)
+def _bug(error: Exception, session: Session) -> int:
+    _trace(session)
     text = visible(f"{type(error).__name__}: {error}")
-    _line("error", f"this is a bug in xent {__version__}: {text}", state)
-    _line("hint", "please report it with the output of the same command with --debug", state)
+    _line("error", f"this is a bug in xent {__version__}: {text}", session)
+    _line("hint", "please report it with the output of the same command with --debug", session)
     return 70
 
 
-def _line(kind: str, text: str, state: State) -> None:
+def _line(kind: str, text: str, session: Session) -> None:
     word = {"error": "xent: error:", "hint": "hint:"}[kind]
-    if sys.stderr and wants_color(sys.stderr, state.get("color", "auto")):
+    if sys.stderr and wants_color(sys.stderr, session.options.color):
         word = click.style(word, fg="red" if kind == "error" else "yellow", bold=True)
-    tell(f"{word} {text}")
+    write_stderr(f"{word} {text}")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import click
 
-from xentcli.cli.console import emit, say, show, status, stdout_is_terminal
-from xentcli.cli.options import PATH, common_options, loss_option, option, together
+from xentcli.cli.command import command
+from xentcli.cli.console import inform, show, status, stdout_is_terminal, write_stdout
+from xentcli.cli.declare import like, option
+from xentcli.options import LossOptions
+
+if TYPE_CHECKING:
+    from xentcli.bench import Result
+    from xentcli.bench.case import Case
+
+BenchBackend: TypeAlias = Literal["numpy", "cpu", "cuda"]
+BenchDtype: TypeAlias = Literal["f16", "bf16", "f32", "f64"]
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 NAMES = ("torch", "torch-compile", "jax", "numpy", "scipy", "sklearn")
 ON_A_DEVICE = ("torch", "torch-compile", "liger")
@@ -15,131 +26,165 @@ DEFAULT_SHAPES = ((16384, 1000), (512, 32768), (128, 131072))
 SHAPES_ON_A_DEVICE = ((131072, 4096), (16384, 32768), (4096, 131072))
 
 
-def _shape(
-    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[int, ...], ...]:
+def _shape(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Shapes:
     try:
         return tuple(tuple(int(n) for n in value.split(",")) for value in values)
     except ValueError:
-        raise click.BadParameter("whole numbers with commas between them: N,C") from None
+        raise click.BadParameter("whole numbers separated by commas: N,C") from None
 
 
-case_options = together(
-    option(
-        "--shape",
-        "shapes",
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions:
+    """What is computed."""
+
+    shape: Shapes = option(
+        None,
+        "Shape of the logits; may be repeated. By default about 16.8 million logits with 1000, "
+        "32768 and 131072 classes; on a device 537 million with 4096, 32768 and 131072.",
+        group="Case",
         metavar="N,C[,…]",
         multiple=True,
         callback=_shape,
-        help="Of the logits; may be repeated. [default: 2²⁴ logits of 1000, 32768, 131072 classes; "
-        "on a device 2²⁹ of 4096, 32768, 131072]",
-    ),
-    option(
-        "--dtype",
-        type=click.Choice(["f16", "bf16", "f32", "f64"]),
-        default="f32",
-        show_default=True,
-        help="Of logits and gradient.",
-    ),
-    option("--loss-only", is_flag=True, help="No gradient."),
-    option("--in-place", is_flag=True, help="The gradient overwrites the logits."),
-    option("--weighted", is_flag=True, help="With class weights."),
-    option("--probs", is_flag=True, help="With probability targets."),
-    *map(loss_option, ("label_smoothing", "temperature", "softcap", "z_loss")),
-    option("--class-axis", type=int, default=-1, show_default=True, help="That holds the classes."),
-)
+    )
+    dtype: BenchDtype = option(
+        "f32",
+        "Dtype of logits and gradient.",
+        group="Case",
+        type=click.Choice(get_args(BenchDtype)),
+    )
+    loss_only: bool = option(False, "Compute no gradient.", group="Case", is_flag=True)
+    in_place: bool = option(
+        False, "Overwrite the logits with the gradient.", group="Case", is_flag=True
+    )
+    weighted: bool = option(False, "Use class weights.", group="Case", is_flag=True)
+    probs: bool = option(False, "Use probability targets.", group="Case", is_flag=True)
+    label_smoothing: float = like(LossOptions, "label_smoothing", group="Case")
+    temperature: float = like(LossOptions, "temperature", group="Case")
+    softcap: float | None = like(LossOptions, "softcap", group="Case")
+    z_loss: float = like(LossOptions, "z_loss", group="Case")
+    class_axis: int = option(-1, "Class axis.", group="Case", type=int)
 
-run_options = together(
-    option(
-        "--against",
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringOptions:
+    """What is compared, and how often it is timed."""
+
+    against: tuple[str, ...] = option(
+        ("all",),
+        "Compare with this library, if it is installed; may be repeated.",
+        group="Measuring",
         type=click.Choice([*NAMES, "liger", "all", "none"]),
         multiple=True,
-        default=("all",),
-        show_default=True,
-        help="Whom to compare with, of those that are installed; may be repeated.",
-    ),
-    option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Rounds timed."),
-    option("--warmup", type=click.IntRange(0), default=1, show_default=True, help="Rounds not."),
-    option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the data."),
-    option(
-        "--backend",
-        type=click.Choice(["numpy", "cpu", "cuda"]),
-        default="cpu",
-        show_default=True,
-        help="Of xent; cuda: everything in the memory of a device.",
-    ),
-    option("-t", "--threads", type=click.IntRange(1), metavar="N", help="Of everybody who asks."),
-    *(
-        option(f"--export-{kind}", metavar="PATH", type=PATH, help=f"Write the table as {name}.")
-        for kind, name in (("json", "JSON"), ("csv", "CSV"), ("markdown", "Markdown"))
-    ),
+    )
+    runs: int = option(5, "Timed rounds.", group="Measuring", type=click.IntRange(1))
+    warmup: int = option(
+        1, "Warm-up rounds, which are not timed.", group="Measuring", type=click.IntRange(0)
+    )
+    seed: int = option(0, "Seed of the random data.", group="Measuring", type=click.IntRange(0))
+    backend: BenchBackend = option(
+        "cpu",
+        "Backend of xent; cuda keeps all arrays in the memory of a device.",
+        group="Measuring",
+        type=click.Choice(get_args(BenchBackend)),
+    )
+    threads: int | None = option(
+        None,
+        "Threads for every implementation.",
+        "-t",
+        "--threads",
+        group="Measuring",
+        type=click.IntRange(1),
+        metavar="N",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Files for the table."""
+
+    export_json: str | None = option(
+        None, "Write the table as JSON.", group="Output", metavar="PATH", file=True
+    )
+    export_csv: str | None = option(
+        None, "Write the table as CSV.", group="Output", metavar="PATH", file=True
+    )
+    export_markdown: str | None = option(
+        None, "Write the table as Markdown.", group="Output", metavar="PATH", file=True
+    )
+
+
+@command(
+    "bench",
+    "Speed on this machine, beside its memory's limit and other libraries.",
+    examples=[
+        "xent bench",
+        "xent bench --shape 4096,32768 --dtype bf16 --against torch",
+        "xent bench --shape 64,10,64,64 --class-axis 1 --export-markdown -",
+    ],
 )
+def bench(case: CaseOptions, measuring: MeasuringOptions, export: ExportOptions) -> None:
+    """Measure the speed here, beside the limit of the memory and the libraries installed.
 
-
-@click.command(short_help="Speed here, beside the machine's limit and other libraries.")
-@case_options
-@run_options
-@common_options
-def bench(**given: Any) -> None:
-    """Speed here, beside what the machine can move and beside what else is installed.
-
-    \b
-    xent bench
-    xent bench --shape 4096,32768 --dtype bf16 --against torch
-    xent bench --shape 64,10,64,64 --class-axis 1 --export-markdown -
-
-    Every answer is compared with the exact one before it is timed; then all take turns. "of
+    Every result is compared with the exact one before it is timed; then all take turns. "of
     limit" is the time that only moving the same bytes takes, measured in the same rounds.
     """
-    from xentcli.bench import Plan, export, measure
+    from xentcli.bench import Plan, measure
+    from xentcli.bench.export import as_csv, as_json, as_markdown
     from xentcli.files.outputs import Outputs
 
-    threads = given["threads"]
-    against = _against(given["against"], given["backend"])
-    plan = Plan(against, given["warmup"], given["runs"], given["seed"], (given["backend"], threads))
-    kinds = {kind: given[f"export_{kind}"] for kind in ("json", "csv", "markdown")}
+    machine = measuring.backend, measuring.threads
+    plan = Plan(_against(measuring), measuring.warmup, measuring.runs, measuring.seed, machine)
+    wanted = (
+        (export.export_json, as_json),
+        (export.export_csv, as_csv),
+        (export.export_markdown, as_markdown),
+    )
     with Outputs() as outputs:
-        sinks = {kind: outputs.open(path) for kind, path in kinds.items() if path}
+        sinks = [(outputs.open(path), write) for path, write in wanted if path]
         results = []
-        for case in _cases(given):
-            say(case.title())
-            results.append(measure(case, plan, status))
+        for item in _cases(case, measuring.backend):
+            inform(item.title())
+            results.append(measure(item, plan, status))
             status("")
-            if "-" not in kinds.values():
+            if all(path != "-" for path, _ in wanted):
                 _print(results[-1])
-        for kind, sink in sinks.items():
-            sink.write(getattr(export, f"as_{kind}")(results).encode())
+        for sink, write in sinks:
+            sink.write(write(results).encode())
 
 
-def _against(names: tuple[str, ...], backend: str) -> tuple[str, ...]:
-    if "none" in names:
+def _against(measuring: MeasuringOptions) -> tuple[str, ...]:
+    if "none" in measuring.against:
         return ()
-    everybody = ON_A_DEVICE if backend == "cuda" else NAMES
-    return everybody if "all" in names else tuple(dict.fromkeys(names))
+    all_names = ON_A_DEVICE if measuring.backend == "cuda" else NAMES
+    return all_names if "all" in measuring.against else tuple(dict.fromkeys(measuring.against))
 
 
-def _cases(given: dict[str, Any]) -> list[Any]:
+def _cases(given: CaseOptions, backend: BenchBackend) -> list[Case]:
     from xentcli.bench.case import Case
-    from xentcli.options import LossOptions
 
-    names = ("label_smoothing", "temperature", "softcap", "z_loss")
-    options = LossOptions(**{name: given[name] for name in names})
-    flags = {name: given[name] for name in ("weighted", "probs", "in_place")}
-    shapes = SHAPES_ON_A_DEVICE if given["backend"] == "cuda" else DEFAULT_SHAPES
+    options = LossOptions(
+        label_smoothing=given.label_smoothing,
+        temperature=given.temperature,
+        softcap=given.softcap,
+        z_loss=given.z_loss,
+    )
+    shapes = SHAPES_ON_A_DEVICE if backend == "cuda" else DEFAULT_SHAPES
     return [
         Case(
             shape,
-            given["dtype"],
+            given.dtype,
             options,
-            given["class_axis"],
-            gradient=not given["loss_only"],
-            **flags,
+            given.class_axis,
+            weighted=given.weighted,
+            probs=given.probs,
+            gradient=not given.loss_only,
+            in_place=given.in_place,
         )
-        for shape in given["shapes"] or shapes
+        for shape in given.shape or shapes
     ]
 
 
-def _print(result: Any) -> None:
+def _print(result: Result) -> None:
     if stdout_is_terminal():
         from xentcli.cli.tables import bench_table
 
@@ -147,4 +192,4 @@ def _print(result: Any) -> None:
         return
     from xentcli.bench.export import as_lines
 
-    emit(as_lines(result))
+    write_stdout(as_lines(result))

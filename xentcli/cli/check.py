@@ -2,117 +2,148 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import click
 
 from xentcli.cli import summary as out
-from xentcli.cli.console import Progress, emit, say, show, stdout_is_terminal
-from xentcli.cli.inputs import loss_options_of, open_inputs
+from xentcli.cli.command import command
+from xentcli.cli.console import Progress, inform, show, stdout_is_terminal, write_stdout
+from xentcli.cli.declare import argument, option
+from xentcli.cli.inputs import loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import (
-    PATH,
-    common_options,
-    json_option,
-    loss_options,
-    option,
-    read_options,
-    together,
+    DtypeName,
+    JsonOption,
+    LossInputs,
+    ProgressOption,
+    format_option,
+    key_option,
 )
+from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
     from xentcli.check import Report
-    from xentcli.cli.inputs import Inputs
+    from xentcli.cli.inputs import Inputs, Reading
 
 NUMBER = click.FloatRange(min=0)
+Method: TypeAlias = Literal["exact", "finite-diff"]
 
-verdict_options = together(
-    option("--loss", metavar="FILE", type=PATH, help="Judge this loss too: one, or one per row."),
-    option("--ulp", type=NUMBER, help="Units in the last place that an entry may be off by."),
-    option("--rtol", type=NUMBER, help="Share of the exact entry that it may be off by."),
-    option("--atol", type=NUMBER, help="What it may be off by, however small the entry."),
-    option(
-        "--like-peers",
+
+@dataclass(frozen=True, kw_only=True)
+class CheckInputs(LossInputs):
+    """The inputs of a loss, and what another program computed from them."""
+
+    grad: str = argument("GRAD")
+    grad_format: str | None = format_option("gradient")
+    grad_key: str | None = key_option("gradient")
+    loss: str | None = option(
+        None,
+        "Judge this loss too: one number, or one per row.",
+        group="Check",
+        metavar="FILE",
+        file=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """How strictly to judge, and against what."""
+
+    ulp: float | None = option(
+        None, "Tolerance in units in the last place.", group="Check", type=NUMBER
+    )
+    rtol: float | None = option(None, "Relative tolerance.", group="Check", type=NUMBER)
+    atol: float | None = option(None, "Absolute tolerance.", group="Check", type=NUMBER)
+    like_peers: bool = option(
+        False,
+        "Accept up to 2x the error of a naive implementation in the same dtype.",
+        group="Check",
         is_flag=True,
-        help="It may be off by twice what plain arithmetic of the same kind is.",
-    ),
-    option(
-        "--method",
-        type=click.Choice(["exact", "finite-diff"]),
-        default="exact",
-        show_default=True,
-        help="What to compare with.",
-    ),
-    option(
-        "--dtype",
-        type=click.Choice(["auto", "f16", "bf16", "f32", "f64"]),
-        default="auto",
-        show_default=True,
-        help="Judge in units of this kind, and read text and nameless bytes as it.",
-    ),
-    option("--grad-format", type=click.Choice(["npy", "npz", "csv", "tsv"]), help="Of GRAD."),
-    option("--grad-key", metavar="NAME", help="Array of the gradient in an .npz."),
+    )
+    method: Method = option(
+        "exact",
+        "Compare with the exact gradient, or with finite differences of the loss.",
+        group="Check",
+        type=click.Choice(get_args(Method)),
+    )
+    dtype: DtypeName = option(
+        "auto",
+        "Judge in units of this dtype, and read text and raw two-byte numbers as it.",
+        group="Check",
+        type=click.Choice(get_args(DtypeName)),
+    )
+
+
+@command(
+    "check",
+    "Judge a gradient (and loss) that another program computed.",
+    examples=[
+        "xent grad logits.npy targets.npy | xent check logits.npy targets.npy -",
+        "xent grad logits.npy targets.npy | xent check logits.npy targets.npy - --ulp 2 --json",
+    ],
 )
-
-
-@click.command(short_help="Judge somebody else's gradient (and loss).")
-@click.argument("logits", type=PATH)
-@click.argument("targets", type=PATH)
-@click.argument("grad", type=PATH)
-@verdict_options
-@loss_options
-@read_options(targets=True)
-@option("--no-progress", is_flag=True, help="No progress bar.")
-@json_option
-@common_options
-@click.pass_context
-def check(ctx: click.Context, /, **given: Any) -> None:
-    """Judge somebody else's gradient of the cross-entropy, and say what may be wrong with it.
-
-    \b
-    xent grad logits.npy targets.npy | xent check logits.npy targets.npy -
-    xent grad logits.npy targets.npy | xent check logits.npy targets.npy - --ulp 2 --json
+def check(
+    how: CheckOptions,
+    options: LossOptions,
+    sources: CheckInputs,
+    bar: ProgressOption,
+    form: JsonOption,
+) -> int:
+    """Judge a gradient of the cross-entropy, and say what may be wrong with it.
 
     GRAD has the shape of LOGITS. One of the three may be - for standard input. It is compared
-    with the exact gradient: float64 for float32 and smaller, twice the digits for float64.
-    Without --ulp, --rtol, --atol: 128 ULP of float32 or float64, 1 of float16 or bfloat16. The
-    exit code is 0 where all is within the tolerance, else 1.
+    with the exact gradient: computed in float64 for float32 and smaller, in twice that precision
+    for float64. The default tolerance is 128 ULP of float32 or float64, 1 ULP of float16 or
+    bfloat16; --ulp, --rtol and --atol replace it. The exit code is 0 if every entry is within
+    the tolerance, else 1.
     """
     from xentcli.files.outputs import Outputs
 
     work = out.Work()
-    with Outputs() as outputs, open_inputs(given, outputs) as inputs:
-        report = _judged(inputs, given)
+    paths = loss_paths(sources.logits, sources.targets, sources)
+    paths = replace(paths, grad=sources.grad, loss=sources.loss)
+    reading = _reading(sources, how.dtype)
+    with Outputs() as outputs, open_inputs(paths, reading, outputs, options.class_axis) as inputs:
+        report = _judged(inputs, how, options, bar)
         work.done(inputs.logits, inputs.grad)
-    _print(report, given["as_json"])
-    kind = f"{report.shape} {report.kind.name}"
-    say(f"judged {kind} by {report.method} to {report.tolerance}; {work.seconds:.3f} s")
-    ctx.exit(0 if report.ok else 1)
+    _print(report, form.as_json)
+    what = f"{report.shape} {report.kind.name}"
+    inform(f"judged {what} by {report.method} to {report.tolerance}; {work.seconds:.3f} s")
+    return 0 if report.ok else 1
 
 
-def _judged(inputs: Inputs, given: dict[str, Any]) -> Report:
+def _reading(sources: CheckInputs, dtype: DtypeName) -> Reading:
+    from xentcli.files import How
+
+    reading = loss_reading(sources, dtype)
+    grad = How(sources.grad_format, sources.grad_key, reading.style, "--grad-key", dtype)
+    return replace(reading, grad=grad)
+
+
+def _judged(inputs: Inputs, how: CheckOptions, options: LossOptions, bar: ProgressOption) -> Report:
     from xentcli.check import How, Tolerance, judge
     from xentcli.engine.problem import build
     from xentcli.engine.stream import Streams
 
-    options = loss_options_of(given)
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
     probs = inputs.targets if problem.probs else None
     streams = Streams(inputs.logits, probs, grad=inputs.grad)
-    tolerance = Tolerance(*(given[name] for name in ("ulp", "rtol", "atol", "like_peers")))
-    with Progress(not given["no_progress"], out.nbytes(inputs.logits)) as progress:
-        how = How(given["method"], tolerance, given["dtype"], progress)
-        return judge(problem, streams, options, how, inputs.loss)
+    tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers)
+    with Progress(not bar.no_progress, out.nbytes(inputs.logits)) as progress:
+        judging = How(how.method, tolerance, how.dtype, progress)
+        return judge(problem, streams, options, judging, inputs.loss)
 
 
 def _print(report: Report, as_json: bool) -> None:
     if as_json:
         from xentcli.files.json import dumps
 
-        emit(dumps(report.facts()))
+        write_stdout(dumps(report.facts()))
     elif stdout_is_terminal():
         from xentcli.cli.check_report import check_report
 
         show(lambda width: check_report(report, width))
     else:
-        emit("".join(f"{line}\n" for line in report.lines()))
+        write_stdout("".join(f"{line}\n" for line in report.lines()))

@@ -12,11 +12,10 @@ from typing import Any, TextIO
 import click
 
 from xentcli import signals
+from xentcli.cli.session import current
 from xentcli.errors import FileError
 
 SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # and clear the line of the bar
-
-State = dict[str, Any]  # settings of the invocation, and the files' names
 
 
 def wants_color(stream: TextIO, choice: str) -> bool:
@@ -26,36 +25,31 @@ def wants_color(stream: TextIO, choice: str) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def state() -> State:
-    """The invocation's settings and names, kept at the root context."""
-    return click.get_current_context().find_root().ensure_object(dict)
-
-
-def tell(text: str) -> None:
+def write_stderr(text: str) -> None:
     """One line on stderr; a stderr that is full or gone changes no result."""
     with suppress(OSError):
         click.echo(text, err=True, color=True)
 
 
-def say(text: str) -> None:
+def inform(text: str) -> None:
     """One line on stderr, unless --quiet."""
-    if not state().get("quiet"):
-        tell(f"xent: {text}")
+    if not current().options.quiet:
+        write_stderr(f"xent: {text}")
 
 
 def note(text: str) -> None:
     """A note on stderr, unless --quiet."""
-    say(f"note: {text}")
+    inform(f"note: {text}")
 
 
 def status(text: str) -> None:
-    """What is going on, on a line of its own that the next one replaces, where a person waits."""
-    if sys.stderr is not None and sys.stderr.isatty() and not state().get("quiet"):
+    """What is going on, on a line of its own that the next one replaces, on terminals."""
+    if sys.stderr is not None and sys.stderr.isatty() and not current().options.quiet:
         with suppress(OSError):
             click.echo(f"\r\033[2K{text}", nl=False, err=True, color=True)
 
 
-def emit(text: str) -> None:
+def write_stdout(text: str) -> None:
     """Text on standard output, which has to be there."""
     if sys.stdout is None:
         raise FileError("<stdout>", "standard output is closed")
@@ -66,7 +60,7 @@ def show(draw: Callable[[int], Any]) -> None:
     """What `draw` makes for the terminal's width, on standard output."""
     from rich.console import Console
 
-    color = wants_color(sys.stdout, state().get("color", "auto"))
+    color = wants_color(sys.stdout, current().options.color)
     console = Console(
         color_system="auto" if color else None,
         force_terminal=color or None,
@@ -86,7 +80,7 @@ class Progress:
     def __init__(self, wanted: bool, nbytes: int) -> None:
         self._nbytes = nbytes
         seen = sys.stderr is not None and sys.stderr.isatty()
-        self._wanted = wanted and seen and not state().get("quiet")
+        self._wanted = wanted and seen and not current().options.quiet
         self._start = time.monotonic()
         self._bar: Any = None
 
@@ -111,7 +105,7 @@ def _bar(nbytes: int) -> Any:
     from rich import progress
     from rich.console import Console
 
-    color = wants_color(sys.stderr, state().get("color", "auto"))
+    color = wants_color(sys.stderr, current().options.color)
     console = Console(stderr=True, color_system="auto" if color else None)
     columns = (
         progress.BarColumn(None),

@@ -2,104 +2,146 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from xentcli.cli.console import say
-from xentcli.cli.options import PATH, common_options, option, together
-from xentcli.cli.publish import document_options, publish
+from xentcli.cli.command import command
+from xentcli.cli.console import inform
+from xentcli.cli.declare import argument, option
+from xentcli.cli.publish import FORMS, DocumentOptions, publish
 from xentcli.errors import DataError, FileError, OptionError, plural, visible
 
 if TYPE_CHECKING:
     from xentcli.examples.model import Example, Settings
 
-STEPS = click.IntRange(1, 100_000)
 
-example_options = together(
-    option("--check", is_flag=True, help="Compare every published figure; exit 1 if one differs."),
-    option("--write", metavar="DIR", type=PATH, help="Write the inputs there, as .npy and .csv."),
-    option(
-        "--steps",
+@dataclass(frozen=True, kw_only=True)
+class ExampleName:
+    """Which example."""
+
+    name: str | None = argument("[NAME]", required=False, type=click.STRING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleOptions:
+    """What is done with the examples."""
+
+    check: bool = option(
+        False,
+        "Compare every published figure; exit with 1 if one differs.",
+        group="Example",
+        is_flag=True,
+    )
+    write: str | None = option(
+        None,
+        "Write the inputs to DIR, as .npy and .csv.",
+        group="Example",
+        metavar="DIR",
+        file=True,
+    )
+    steps: int | None = option(
+        None,
+        "Steps of the training example; 51 by default.",
+        group="Example",
         type=click.IntRange(1, 100_000),
         metavar="N",
-        help="Of the training. [default: 51]",
-    ),
-    option("--lr", type=float, metavar="F", help="Rate of the training. [default: 0.1]"),
+    )
+    lr: float | None = option(
+        None,
+        "Learning rate of the training example; 0.1 by default.",
+        group="Example",
+        type=float,
+        metavar="F",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleDocument(DocumentOptions):
+    """The form of the document; the training example has a table for CSV too."""
+
+    format: str | None = option(
+        None,
+        "Form of the output; rich on a terminal, else plain, by default.",
+        "-f",
+        "--format",
+        group="Output",
+        type=click.Choice([*FORMS, "csv"]),
+    )
+
+
+@command(
+    "examples",
+    "The published worked examples, reproduced and compared.",
+    examples=[
+        "xent examples",
+        "xent examples three-class",
+        "xent examples training --steps 101 --lr 0.2 --format csv",
+    ],
 )
-
-
-@click.command(short_help="The published worked examples, reproduced and compared.")
-@click.argument("name", required=False)
-@example_options
-@document_options("csv")
-@common_options
-def examples(**given: Any) -> None:
-    """The published worked examples, reproduced and compared.
-
-    \b
-    xent examples
-    xent examples three-class
-    xent examples training --steps 101 --lr 0.2 --format csv
+def examples(which: ExampleName, options: ExampleOptions, document: ExampleDocument) -> None:
+    """Reproduce published worked examples, and compare every figure.
 
     Without a NAME they are listed.
     """
     from xentcli.examples import all_examples, find
     from xentcli.examples.documents import listing
 
-    chosen = [find(given["name"])] if given["name"] else all_examples()
-    settings = _settings(given)
-    if given["write"] is not None:
-        _write(chosen, given)
-    elif given["check"]:
-        _check(chosen, given)
-    elif given["name"]:
-        _show(chosen[0], settings, given)
+    chosen = [find(which.name)] if which.name else all_examples()
+    settings = _settings(options, which.name)
+    if options.write is not None:
+        _write(chosen, Path(options.write), no_clobber=document.no_clobber)
+    elif options.check:
+        _check(chosen, document)
+    elif which.name:
+        _show(chosen[0], settings, document)
     else:
-        publish(listing(chosen), given)
+        publish(listing(chosen), document)
 
 
-def _settings(given: dict[str, Any]) -> Settings:
-    import math
-
+def _settings(options: ExampleOptions, name: str | None) -> Settings:
     from xentcli.examples.model import Settings
 
-    chosen = {name: given[name] for name in ("steps", "lr") if given[name] is not None}
-    if chosen and given["name"] != "training":
-        name = f"--{next(iter(chosen))}"
-        raise OptionError(name, "belongs to the training", "xent examples training")
-    if not math.isfinite(chosen.get("lr", 0.0)):
-        raise OptionError("--lr", f"{chosen['lr']} is not allowed: a finite number")
-    return Settings(**chosen)
+    given = {"steps": options.steps, "lr": options.lr}
+    asked = [f"--{option}" for option, value in given.items() if value is not None]
+    if asked and name != "training":
+        raise OptionError(asked[0], "is for the training example", "xent examples training")
+    if options.lr is not None and not math.isfinite(options.lr):
+        raise OptionError("--lr", f"{options.lr} is not allowed: a finite number")
+    default = Settings()
+    return Settings(
+        default.steps if options.steps is None else options.steps,
+        default.lr if options.lr is None else options.lr,
+    )
 
 
-def _show(example: Example, settings: Settings, given: dict[str, Any]) -> None:
+def _show(example: Example, settings: Settings, document: DocumentOptions) -> None:
     from xentcli.examples.documents import show
     from xentcli.examples.model import Worked
 
-    document = show(Worked(example, settings), given["decimals"])
-    publish(document, given)
+    publish(show(Worked(example, settings), document.decimals), document)
 
 
-def _check(chosen: list[Example], given: dict[str, Any]) -> None:
+def _check(chosen: list[Example], document: DocumentOptions) -> None:
     from xentcli.examples.documents import checked
 
-    document, wrong = checked(chosen)
-    publish(document, given)
+    report, wrong = checked(chosen)
+    publish(report, document)
     if wrong:
         what = f"{plural(len(wrong), 'figure')} not reproduced: {', '.join(wrong)}"
         raise DataError("examples", what)
 
 
-def _write(chosen: list[Example], given: dict[str, Any]) -> None:
+def _write(chosen: list[Example], folder: Path, *, no_clobber: bool) -> None:
     from xentcli.files import save
     from xentcli.files.outputs import Outputs
     from xentcli.files.text.style import TextStyle
     from xentcli.files.writer import Format
 
-    folder = Path(given["write"])
-    with Outputs(no_clobber=given["no_clobber"]) as outputs:
+    with Outputs(no_clobber=no_clobber) as outputs:
         count = 0
         for example in chosen:
             _make(folder / example.name)
@@ -108,11 +150,12 @@ def _write(chosen: list[Example], given: dict[str, Any]) -> None:
                     sink = outputs.open(str(folder / example.name / f"{name}.{kind}"))
                     save(sink, array, Format(kind, TextStyle(), name))
                     count += 1
-    say(f"{plural(count, 'file')} of {plural(len(chosen), 'example')} -> {visible(str(folder))}")
+    inform(f"{plural(count, 'file')} of {plural(len(chosen), 'example')} -> {visible(str(folder))}")
 
 
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(visible(str(folder)), f"cannot be made: {error.strerror}") from error
+        what = f"creating the folder failed: {error.strerror}"
+        raise FileError(visible(str(folder)), what) from error

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from xentcli.cli.inputs import NUMBER, loss_options_of, open_inputs
-from xentcli.cli.options import (
-    PATH,
-    common_options,
-    dtype_option,
-    loss_options,
-    option,
-    read_options,
-    together,
-)
-from xentcli.cli.publish import document_options, publish
+from xentcli.cli.command import command
+from xentcli.cli.declare import argument, option
+from xentcli.cli.inputs import NUMBER, InputPaths, loss_paths, loss_reading, open_inputs
+from xentcli.cli.options import DtypeOption, LossReading
+from xentcli.cli.publish import DocumentOptions, publish
 from xentcli.errors import OptionError, visible
+from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
-    from xentcli.explain import Derivation
     from xentcli.files.reader import Held
 
 
@@ -33,7 +28,7 @@ def _numbers(
     parts = tuple(part.strip() for part in text.split(","))
     wrong = [part for part in parts if not re.fullmatch(NUMBER, part)]
     if wrong:
-        raise click.BadParameter(f"'{visible(wrong[0])}' is not a number; 1,2,3 is meant")
+        raise click.BadParameter(f"'{visible(wrong[0])}' is not a number; write 1,2,3")
     return parts
 
 
@@ -41,88 +36,104 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     return tuple(name.strip() for name in text.split(",")) if text is not None else ()
 
 
-row_options = together(
-    option("--row", type=int, default=0, show_default=True, help="Which row, counted from 0."),
-    option(
-        "--logits", "values", metavar="X,X,…", callback=_numbers, help="One row, instead of files."
-    ),
-    option(
-        "--target",
+@dataclass(frozen=True, kw_only=True)
+class ExplainInputs(LossReading, DtypeOption):
+    """The inputs of a loss, whose logits and targets may be in the command line instead."""
+
+    logits: str | None = argument("[LOGITS]", required=False)
+    targets: str | None = argument("[TARGETS]", required=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions:
+    """Which row is explained, and how much of it is shown."""
+
+    row: int = option(0, "Row to explain, counted from 0.", group="Row", type=int)
+    values: tuple[str, ...] | None = option(
+        None,
+        "Logits of one row, instead of files.",
+        "--logits",
+        group="Row",
+        metavar="X,X,…",
+        callback=_numbers,
+    )
+    target: tuple[str, ...] | None = option(
+        None,
+        "Target of --logits: a class, or one probability per class (0.2,0.8).",
+        group="Row",
         metavar="Y",
         callback=_numbers,
-        help="The class of --logits, or a probability for each: 0.2,0.8.",
-    ),
-    option("--names", metavar="NAME,…", callback=_names, help="Of the classes, for the tables."),
-    option(
-        "--top",
+    )
+    names: tuple[str, ...] = option(
+        None, "Names of the classes.", group="Row", metavar="NAME,…", callback=_names
+    )
+    top: int | None = option(
+        None,
+        "Show K classes and sum up the rest; 10 if there are more than 20, by default.",
+        group="Row",
         type=click.IntRange(1),
         metavar="K",
-        help="Show K classes, the rest as one line. [default: 10 of more than 20]",
-    ),
+    )
+
+
+@command(
+    "explain",
+    "The derivation of one row's gradient, step by step.",
+    examples=[
+        "xent explain --logits 1,2,3 --target 0 --names cat,dog,bird",
+        "xent explain logits.npy targets.npy --row 7 --label-smoothing 0.1",
+        "xent explain logits.npy targets.npy --save explained.html",
+    ],
 )
+def explain(
+    which: RowOptions,
+    document: DocumentOptions,
+    options: LossOptions,
+    sources: ExplainInputs,
+) -> None:
+    """Derive the gradient of one row, step by step.
 
-
-@click.command(short_help="The derivation of one row's gradient, step by step.")
-@click.argument("logits", type=PATH, required=False)
-@click.argument("targets", type=PATH, required=False)
-@row_options
-@document_options()
-@loss_options
-@read_options(targets=True)
-@dtype_option
-@common_options
-def explain(**given: Any) -> None:
-    """The derivation of one row's gradient, step by step.
-
-    \b
-    xent explain --logits 1,2,3 --target 0 --names cat,dog,bird
-    xent explain logits.npy targets.npy --row 7 --label-smoothing 0.1
-    xent explain logits.npy targets.npy --save explained.html
-
-    LOGITS and TARGETS are files as for xent grad. Only the row's logits are read of them, and
-    of the targets what the mean divides by.
+    LOGITS and TARGETS are files as for xent grad. Of the logits only the row is read, and of the
+    targets what the denominator of the mean needs.
     """
     from xentcli.explain.class_selection import View
     from xentcli.explain.document import tell
-
-    view = View(given["names"], given["top"], given["decimals"])
-    publish(tell(_derivation(given), view), given)
-
-
-def _derivation(given: dict[str, Any]) -> Derivation:
     from xentcli.explain.from_readers import from_readers
     from xentcli.files.outputs import Outputs
 
-    inline = given["values"] is not None or given["target"] is not None
-    if inline:
-        given = {**given, **_inline(given)}
-    elif given["logits"] is None or given["targets"] is None:
+    paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
+    with open_inputs(paths, reading, Outputs(), options.class_axis) as inputs:
+        assert inputs.targets  # and nothing is written while they are read
+        row = from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
+    publish(tell(row, View(which.names, which.top, document.decimals)), document)
+
+
+def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> InputPaths:
+    """The files, or the numbers of the command line in their place."""
+    if which.values is not None or which.target is not None:
+        if sources.logits is not None:
+            what = "LOGITS and TARGETS cannot be combined with --logits and --target"
+            raise OptionError("command line", what)
+        return loss_paths(*_inline(which, options), sources)
+    if sources.logits is None or sources.targets is None:
         raise OptionError(
             "command line",
-            "LOGITS and TARGETS are needed, or --logits and --target",
+            "LOGITS and TARGETS are required, or --logits and --target",
             "xent explain --logits 1,2,3 --target 0",
         )
-    with open_inputs(given, Outputs()) as inputs:  # nothing is written while it is read
-        assert inputs.targets
-        options = loss_options_of(given)
-        return from_readers(inputs.logits, inputs.targets, options, inputs.extras, given["row"])
+    return loss_paths(sources.logits, sources.targets, sources)
 
 
-def _inline(given: dict[str, Any]) -> dict[str, Held]:
+def _inline(which: RowOptions, options: LossOptions) -> tuple[Held, Held]:
     """Numbers of the command line as the only row of two arrays."""
     import numpy as np
 
     from xentcli.files.reader import Held
 
-    if given["logits"] is not None:
-        raise OptionError("command line", "files and --logits, --target do not go together")
-    if given["values"] is None or given["target"] is None:
-        raise OptionError("command line", "--logits and --target are needed both")
-    logits = np.array([given["values"]], dtype=np.float64)
-    target = np.array(given["target"], dtype=np.float64)
-    if len(target) > 1 or given["target_kind"] == "probs":
+    if which.values is None or which.target is None:
+        raise OptionError("command line", "--logits and --target are both required")
+    logits = np.array([which.values], dtype=np.float64)
+    target = np.array(which.target, dtype=np.float64)
+    if len(target) > 1 or options.target_kind == "probs":
         target = target[None, :]
-    return {
-        "logits": Held(logits, "--logits", "npy"),
-        "targets": Held(target, "--target", "npy"),
-    }
+    return Held(logits, "--logits", "npy"), Held(target, "--target", "npy")

@@ -2,58 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
-from xentcli.cli.console import emit, show, stdout_is_terminal
-from xentcli.cli.options import common_options, json_option
+from xentcli.cli.command import command
+from xentcli.cli.console import show, stdout_is_terminal, write_stdout
+from xentcli.cli.declare import argument
+from xentcli.cli.options import JsonOption
+from xentcli.errors import UnavailableError
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
 
-@click.command(short_help="Versions, CPU, threads, backends, cache folder.")
-@json_option
-@common_options
-def info(as_json: bool) -> None:
-    """What runs here: versions, CPU, threads, backends, cache folder.
-
-    \b
-    xent info
-    xent info --json
-    """
+@command(
+    "info",
+    "Versions, CPU, threads, backends, cache folder.",
+    examples=["xent info", "xent info --json"],
+)
+def info(form: JsonOption) -> None:
+    """Show versions, CPU, threads, backends and the cache folder."""
     from xentcli.backends.machine import describe
 
     facts = describe()
-    if as_json:
+    if form.as_json:
         from xentcli.files.json import dumps
 
-        emit(dumps(facts))
+        write_stdout(dumps(facts))
     elif stdout_is_terminal():
         from xentcli.cli.tables import facts_table
 
         show(lambda width: facts_table(facts))
     else:
-        emit("".join(f"{name}\t{value}\n" for name, value in facts.items()))
+        write_stdout("".join(f"{name}\t{value}\n" for name, value in facts.items()))
 
 
-@click.command(short_help="Shell completion script.")
-@click.argument("shell", type=click.Choice(SHELLS))
-@common_options
-def completion(shell: str) -> None:
-    """Print the completion script of a shell.
+@dataclass(frozen=True, kw_only=True)
+class Shell:
+    """For which shell."""
 
-    \b
-    xent completion bash > ~/.local/share/bash-completion/completions/xent
-    xent completion zsh > ~/.zfunc/_xent
-    xent completion fish > ~/.config/fish/completions/xent.fish
-    """
+    shell: str = argument("SHELL", type=click.Choice(SHELLS))
+
+
+@command(
+    "completion",
+    "Shell completion script.",
+    examples=[
+        "xent completion bash > ~/.local/share/bash-completion/completions/xent",
+        "xent completion zsh > ~/.zfunc/_xent",
+        "xent completion fish > ~/.config/fish/completions/xent.fish",
+    ],
+)
+def completion(shell: Shell) -> None:
+    """Print the completion script of a shell: bash, zsh, fish or powershell."""
     from click.shell_completion import get_completion_class
 
-    from xentcli.errors import UnavailableError
-
-    kind = get_completion_class(shell)
+    kind = get_completion_class(shell.shell)
     if kind is None:
-        raise UnavailableError(
-            shell, "this version of click has no completion for it", "click 8.5 or later has"
-        )
+        what = "this version of click has no completion for it"
+        raise UnavailableError(shell.shell, what, "click 8.5 or later has")
     root = click.get_current_context().find_root().command
-    emit(kind(root, {}, "xent", "_XENT_COMPLETE").source())
+    write_stdout(kind(root, {}, "xent", "_XENT_COMPLETE").source())

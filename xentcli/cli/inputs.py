@@ -8,13 +8,13 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from xentcli.cli.console import state
+from xentcli.cli.options import LogitsReading, LossReading, TextReading, WeightFiles
+from xentcli.cli.session import current
 from xentcli.errors import OptionError, visible
-from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
@@ -25,74 +25,133 @@ if TYPE_CHECKING:
     from xentcli.files.text.style import TextStyle
 
 NUMBER = r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity)"
-ROLES = ("logits", "targets", "grad", "weight", "sample_weight", "upstream", "loss")
+
+
+@dataclass(frozen=True)
+class InputPaths:
+    """Where each array of a command comes from; `-` is standard input.
+
+    Logits and targets may also be readers, of numbers from the command line.
+    """
+
+    logits: str | Reader
+    targets: str | Reader | None = None
+    grad: str | None = None
+    weight: str | None = None
+    sample_weight: str | None = None
+    upstream: str | None = None
+    loss: str | None = None
+
+    def given(self) -> dict[str, str | Reader]:
+        """What there is, by its role."""
+        return {role: value for role, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How each array is read: those that are named by their role, the rest as plain text."""
+
+    style: TextStyle
+    logits: How
+    targets: How | None = None
+    grad: How | None = None
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The arrays of one command: what is large as readers, the rest as it is."""
+    """The arrays of one command: what is large as readers, the rest whole.
+
+    `grad` and `loss` are the candidates that `xent check` judges.
+    """
 
     logits: Reader
     targets: Reader | None
     extras: Extras
-    grad: Reader | None = None  # somebody else's, and its loss
+    grad: Reader | None = None
     loss: Array | None = None
 
 
-def loss_options_of(given: dict[str, Any]) -> LossOptions:
-    """The command's options as one object; what a command does not have keeps its default."""
-    names = {item.name for item in fields(LossOptions)}
-    return LossOptions(**{name: value for name, value in given.items() if name in names})
+def loss_paths(logits: str | Reader, targets: str | Reader, files: WeightFiles) -> InputPaths:
+    """Where the arrays of a loss come from."""
+    return InputPaths(
+        logits,
+        targets,
+        weight=files.weight,
+        sample_weight=files.sample_weight,
+        upstream=files.upstream,
+    )
 
 
-def text_style(given: dict[str, Any]) -> TextStyle:
-    """How this command reads and writes text."""
+def text_style(inputs: TextReading, decimals: int | None = None) -> TextStyle:
+    """How a command reads and writes text."""
     from xentcli.files.text.style import TextStyle
 
-    return TextStyle(given.get("delimiter"), given.get("header", False), given.get("decimals"))
+    return TextStyle(inputs.delimiter, inputs.header, decimals)
+
+
+def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
+    """How the logits are read; `dtype` is theirs if the file does not name one."""
+    from xentcli.files import How
+
+    style = text_style(inputs)
+    return Reading(style, How(inputs.input_format, inputs.key, style, "--key", dtype))
+
+
+def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
+    """The same, and how the targets are read."""
+    from xentcli.files import How
+
+    reading = logits_reading(inputs, dtype)
+    how = How(inputs.target_format, inputs.target_key, reading.style, "--target-key")
+    return replace(reading, targets=how)
 
 
 @contextmanager
-def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
-    """Open everything that the command names; `-` stands for standard input, once.
-
-    Logits and targets may also be readers, of numbers from the command line.
-    """
+def open_inputs(
+    paths: InputPaths, reading: Reading, outputs: Outputs, class_axis: int | None
+) -> Iterator[Inputs]:
+    """Open everything that a command names; standard input can be read only once."""
     from xentcli.engine.problem import Extras
     from xentcli.files import How, load
 
-    paths = {role: given[role] for role in ROLES if given.get(role) is not None}
-    numbers = {"upstream": _number(paths.get("upstream"))}
-    if numbers["upstream"] is not None:
-        del paths["upstream"]
-    read_once([path for path in paths.values() if isinstance(path, str)])
-    outputs.spare(path for path in paths.values() if isinstance(path, str))
-    state()["names"] = {role: _name(path) for role, path in paths.items()}
-    style = text_style(given)
-    how = How(given["input_format"], given["key"], style, "--key", given["dtype"])
+    number = _number(paths.upstream)
+    if number is not None:
+        paths = replace(paths, upstream=None)
+    given = paths.given()
+    _check_paths([path for path in given.values() if isinstance(path, str)], outputs)
+    current().names = {role: _name(path) for role, path in given.items()}
     with ExitStack() as stack:
-        logits = stack.enter_context(_opened(paths.pop("logits"), how))
+        logits = stack.enter_context(_opened(paths.logits, reading.logits))
         targets = None
-        if "targets" in paths:
-            how = How(given["target_format"], given["target_key"], style, "--target-key")
-            targets = stack.enter_context(_opened(paths.pop("targets"), how))
-            _tell_rows(logits, targets, given["class_axis"])
+        if paths.targets is not None and reading.targets:
+            targets = stack.enter_context(_opened(paths.targets, reading.targets))
+            _tell_rows(logits, targets, class_axis)
             targets = _line_as_targets(targets, logits.shape)
-        grad = stack.enter_context(_open_grad(paths.pop("grad", None), given, logits))
-        beside = {role: load(path, How(style=style)) for role, path in paths.items()}
-        upstream, loss = beside.pop("upstream", numbers["upstream"]), beside.pop("loss", None)
-        yield Inputs(logits, targets, Extras(upstream=upstream, **beside), grad, loss)
+        grad = stack.enter_context(_open_grad(paths.grad, reading.grad, logits))
+        whole = {
+            role: load(path, How(style=reading.style))
+            for role in ("weight", "sample_weight", "upstream", "loss")
+            if isinstance(path := given.get(role), str)
+        }
+        upstream = whole.get("upstream", number)
+        extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
+        yield Inputs(logits, targets, extras, grad, whole.get("loss"))
+
+
+def _check_paths(paths: list[str], outputs: Outputs) -> None:
+    """No pipe twice, and no input that an output would overwrite in place."""
+    read_once(paths)
+    outputs.spare(paths)
 
 
 @contextmanager
-def _open_grad(path: str | None, given: dict[str, Any], logits: Reader) -> Iterator[Reader | None]:
-    from xentcli.files import How, open_reader
+def _open_grad(path: str | None, how: How | None, logits: Reader) -> Iterator[Reader | None]:
+    from xentcli.files import open_reader
 
-    if path is None:
+    if path is None or how is None:
         yield None
         return
-    keys = given["grad_key"], text_style(given), "--grad-key", given["dtype"]
-    with open_reader(path, How(given["grad_format"], *keys)) as grad:
+    with open_reader(path, how) as grad:
         _tell_rows(logits, grad, None)  # of the same shape
         yield grad
 

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-import click
+from xentcli.cli.command import command
+from xentcli.cli.console import show, stdout_is_terminal, write_stdout
+from xentcli.cli.declare import argument, option
+from xentcli.cli.inputs import logits_reading, read_once
+from xentcli.cli.options import JsonOption, LogitsReading
 
-from xentcli.cli.console import emit, show, stdout_is_terminal
-from xentcli.cli.inputs import read_once, text_style
-from xentcli.cli.options import PATH, common_options, json_option, option, read_options
+
+@dataclass(frozen=True, kw_only=True)
+class InspectPaths:
+    """Any number of files."""
+
+    paths: tuple[str, ...] = argument("FILE...", many=True)
 
 
-@click.command(short_help="Shape, dtype, order, byte order, version; --stats.")
-@click.argument("paths", metavar="FILE...", type=PATH, nargs=-1, required=True)
-@option("--stats", is_flag=True, help="Read the numbers too: smallest, largest, mean, NaN, inf.")
-@read_options(targets=False)
-@json_option
-@common_options
-def inspect(**given: Any) -> None:
-    """What is in files of numbers: shape, dtype, order, byte order, version.
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """How closely to look."""
 
-    \b
-    xent inspect logits.npy targets.npy
-    xent grad logits.npy targets.npy | xent inspect - --stats
-    xent inspect batch.npz --json
+    stats: bool = option(
+        False,
+        "Read the numbers too: smallest, largest, mean, NaN, inf.",
+        group="Inspect",
+        is_flag=True,
+    )
+
+
+@command(
+    "inspect",
+    "Shape, dtype, order, byte order, version; --stats.",
+    examples=[
+        "xent inspect logits.npy targets.npy",
+        "xent grad logits.npy targets.npy | xent inspect - --stats",
+        "xent inspect batch.npz --json",
+    ],
+)
+def inspect(
+    files: InspectPaths, options: InspectOptions, reading: LogitsReading, form: JsonOption
+) -> None:
+    """Show what is in files of numbers: shape, dtype, order, byte order, version.
 
     A FILE may be - for standard input.
     """
-    from xentcli.files import How
     from xentcli.files.inspection import inspect_path, line
 
-    read_once(given["paths"])
-    how = How(given["input_format"], given["key"], text_style(given), "--key")
-    found = [item for path in given["paths"] for item in inspect_path(path, how, given["stats"])]
-    if given["as_json"]:
+    read_once(files.paths)
+    how = logits_reading(reading).logits
+    found = [item for path in files.paths for item in inspect_path(path, how, options.stats)]
+    if form.as_json:
         from xentcli.files.json import dumps
 
-        emit(dumps({"arrays": found}))
+        write_stdout(dumps({"arrays": found}))
     elif stdout_is_terminal():
         from xentcli.cli.tables import inspection
 
         show(lambda width: inspection(found))
     else:
-        emit("".join(f"{line(item)}\n" for item in found))
+        write_stdout("".join(f"{line(item)}\n" for item in found))

@@ -2,209 +2,190 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import click
+from dataclasses import dataclass
+from typing import Any
 
 from xentcli.cli import summary as out
-from xentcli.cli.console import Progress, emit, note
-from xentcli.cli.inputs import Inputs, loss_options_of, open_inputs
+from xentcli.cli.command import command
+from xentcli.cli.console import write_stdout
+from xentcli.cli.declare import option
+from xentcli.cli.inputs import (
+    InputPaths,
+    logits_reading,
+    loss_paths,
+    loss_reading,
+    open_inputs,
+    text_style,
+)
+from xentcli.cli.job import Job
 from xentcli.cli.options import (
-    PATH,
-    common_options,
-    dtype_option,
-    json_option,
-    logits_options,
-    loss_options,
-    machine_options,
-    option,
-    read_options,
-    write_options,
+    JsonOption,
+    LogitsInputs,
+    LossInputs,
+    RunningOptions,
+    WritingOptions,
 )
-from xentcli.cli.sinks import Artefact, Kept, Losses, open_outputs
+from xentcli.cli.sinks import ArrayOutput, LossBuffer, LossConsumers, LossOutput, open_outputs
 from xentcli.errors import OptionError
-
-if TYPE_CHECKING:
-    from xentcli.engine.cross_entropy import Run
-    from xentcli.engine.result import CrossEntropy
-    from xentcli.engine.softmax import Probabilities
+from xentcli.options import LogitsOptions, LossOptions
 
 
-@click.command(short_help="Loss, and its gradient with respect to the logits.")
-@click.argument("logits", type=PATH)
-@click.argument("targets", type=PATH)
-@loss_options
-@read_options(targets=True)
-@dtype_option
-@write_options
-@option(
-    "--loss-out", metavar="PATH", type=PATH, help="Write the loss too: one number, or one per row."
+@dataclass(frozen=True, kw_only=True)
+class GradWriting(WritingOptions):
+    """Where the gradient goes, and the loss."""
+
+    loss_out: str | None = option(
+        None,
+        "Write the loss too: one number, or one per row.",
+        group="Output",
+        metavar="PATH",
+        file=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxOptions:
+    """What `xent softmax` computes."""
+
+    log: bool = option(False, "Compute log-probabilities.", group="Softmax", is_flag=True)
+
+
+@command(
+    "grad",
+    "Loss, and its gradient with respect to the logits.",
+    examples=[
+        "xent grad logits.npy targets.npy -o grad.npy",
+        "xent grad logits.npy targets.npy --label-smoothing 0.1 | xent inspect -",
+        "cat logits.csv | xent grad - targets.csv --reduction sum > grad.csv",
+    ],
 )
-@machine_options
-@json_option
-@common_options
-def grad(**given: Any) -> None:
-    """Loss, and its gradient with respect to the logits.
-
-    \b
-    xent grad logits.npy targets.npy -o grad.npy
-    xent grad logits.npy targets.npy --label-smoothing 0.1 | xent inspect -
-    cat logits.csv | xent grad - targets.csv --reduction sum > grad.csv
+def grad(
+    options: LossOptions,
+    sources: LossInputs,
+    writing: GradWriting,
+    running: RunningOptions,
+    form: JsonOption,
+) -> None:
+    """Compute the loss and its gradient with respect to the logits.
 
     LOGITS holds rows of C numbers; TARGETS one class index per row, or probabilities in the
     shape of the logits. Either may be - for standard input.
     """
-    _one_artefact(given)
+    _check_stdout(writing, form, loss_out=writing.loss_out)
     work = out.Work()
-    with open_outputs(given) as outputs:
-        artefact = Artefact(outputs, given, "grad")
-        sink = None if given["loss_out"] is None else outputs.open(given["loss_out"])
-        losses = Losses(sink, given, None) if sink else None
-        with open_inputs(given, outputs) as inputs:
-            result, kept = _cross_entropy(inputs, given, artefact, losses)
-        artefact.finish()
+    style = text_style(sources, writing.decimals)
+    paths = loss_paths(sources.logits, sources.targets, sources)
+    reading = loss_reading(sources, writing.dtype)
+    with open_outputs(writing) as outputs:
+        array = ArrayOutput(outputs, writing, style, "grad", running.strict)
+        sink = None if writing.loss_out is None else outputs.open(writing.loss_out)
+        losses = LossOutput(sink, style, None) if sink else None
+        buffer = LossBuffer() if form.as_json else None
+        consumers = LossConsumers(losses, buffer)
+        with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
+            result = Job(running, writing.dtype).cross_entropy(options, inputs, array, consumers)
+        array.finish()
         if losses:
             losses.finish(result)
-        work.done(inputs.logits, artefact)
-    if given["as_json"]:
-        about = out.loss_json(result, kept, given, work.seconds)
-        _print_json({**about, artefact.name: artefact.about()})
+        work.done(inputs.logits, array)
+    if buffer:
+        about = out.loss_json(result, buffer.value(result), options, writing.decimals, work.seconds)
+        _print_json({**about, array.name: array.about()})
         return
-    gradient = artefact.words("gradient") + artefact.destination
-    out.summary([out.loss_words(result, given["reduction"]), gradient], result.backend, work)
+    gradient = array.words("gradient") + array.destination
+    out.summary([out.loss_words(result, options.reduction), gradient], result.backend, work)
 
 
-@click.command(short_help="Loss only.")
-@click.argument("logits", type=PATH)
-@click.argument("targets", type=PATH)
-@loss_options
-@read_options(targets=True)
-@dtype_option
-@write_options
-@machine_options
-@json_option
-@common_options
-def loss(**given: Any) -> None:
-    """Loss only: one number, or one per line with --reduction none.
-
-    \b
-    xent loss logits.npy targets.npy
-    xent loss logits.npy targets.npy --reduction none | sort -g | tail -3
-    xent loss logits.npy targets.npy --json
+@command(
+    "loss",
+    "Loss only.",
+    examples=[
+        "xent loss logits.npy targets.npy",
+        "xent loss logits.npy targets.npy --reduction none | sort -g | tail -3",
+        "xent loss logits.npy targets.npy --json",
+    ],
+)
+def loss(
+    options: LossOptions,
+    sources: LossInputs,
+    writing: WritingOptions,
+    running: RunningOptions,
+    form: JsonOption,
+) -> None:
+    """Compute the loss: one number, or one per line with --reduction none.
 
     LOGITS holds rows of C numbers; TARGETS one class index per row, or probabilities in the
     shape of the logits. Either may be - for standard input.
     """
     work = out.Work()
-    with open_outputs(given) as outputs:
-        sink = outputs.open("-" if given["output"] is None else given["output"])
-        with open_inputs(given, outputs) as inputs:
-            losses = None if given["as_json"] else Losses(sink, given, given["format"])
-            result, kept = _cross_entropy(inputs, given, None, losses)
+    style = text_style(sources, writing.decimals)
+    paths = loss_paths(sources.logits, sources.targets, sources)
+    reading = loss_reading(sources, writing.dtype)
+    with open_outputs(writing) as outputs:
+        sink = outputs.open("-" if writing.output is None else writing.output)
+        buffer = LossBuffer() if form.as_json else None
+        losses = None if buffer else LossOutput(sink, style, writing.format)
+        consumers = LossConsumers(losses, buffer)
+        with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
+            result = Job(running, writing.dtype).cross_entropy(options, inputs, None, consumers)
             work.done(inputs.logits)
         if losses:
             losses.finish(result)
-        else:
-            sink.write(_json(out.loss_json(result, kept, given, work.seconds)))
+        if buffer:
+            value = buffer.value(result)
+            about = out.loss_json(result, value, options, writing.decimals, work.seconds)
+            sink.write(_json(about))
     if losses:
-        out.summary([out.loss_words(result, given["reduction"])], result.backend, work)
+        out.summary([out.loss_words(result, options.reduction)], result.backend, work)
 
 
-@click.command(short_help="Probabilities; --log for log-probabilities.")
-@click.argument("logits", type=PATH)
-@option("--log", is_flag=True, help="Logarithms of the probabilities.")
-@logits_options
-@read_options(targets=False)
-@dtype_option
-@write_options
-@machine_options
-@json_option
-@common_options
-def softmax(**given: Any) -> None:
-    """Probabilities of the classes, or their logarithms.
-
-    \b
-    xent softmax logits.npy -o probabilities.npy
-    xent softmax logits.csv --temperature 2 --decimals 4
-    xent softmax logits.npy --log | xent inspect - --stats
+@command(
+    "softmax",
+    "Probabilities; --log for log-probabilities.",
+    examples=[
+        "xent softmax logits.npy -o probabilities.npy",
+        "xent softmax logits.csv --temperature 2 --decimals 4",
+        "xent softmax logits.npy --log | xent inspect - --stats",
+    ],
+)
+def softmax(
+    what: SoftmaxOptions,
+    options: LogitsOptions,
+    sources: LogitsInputs,
+    writing: WritingOptions,
+    running: RunningOptions,
+    form: JsonOption,
+) -> None:
+    """Compute the probabilities of the classes, or their logarithms.
 
     LOGITS holds rows of C numbers, and may be - for standard input.
     """
-    _one_artefact(given)
+    _check_stdout(writing, form)
     work = out.Work()
-    with open_outputs(given) as outputs:
-        artefact = Artefact(outputs, given, "log-softmax" if given["log"] else "softmax")
-        with open_inputs(given, outputs) as inputs:
-            result = _probabilities(inputs, given, artefact)
-        artefact.finish()
-        work.done(inputs.logits, artefact)
-    if given["as_json"]:
+    style, name = text_style(sources, writing.decimals), "log-softmax" if what.log else "softmax"
+    reading = logits_reading(sources, writing.dtype)
+    with open_outputs(writing) as outputs:
+        array = ArrayOutput(outputs, writing, style, name, running.strict)
+        axis = options.class_axis
+        with open_inputs(InputPaths(sources.logits), reading, outputs, axis) as inputs:
+            result = Job(running, writing.dtype).softmax(options, inputs, array, log=what.log)
+        array.finish()
+        work.done(inputs.logits, array)
+    if form.as_json:
         about = {"nonfinite": result.nonfinite, "backend": result.backend}
         seconds = round(work.seconds, 6)
-        _print_json({**about, "seconds": seconds, artefact.name: artefact.about()})
+        _print_json({**about, "seconds": seconds, array.name: array.about()})
         return
-    out.summary([artefact.words() + artefact.destination], result.backend, work)
+    out.summary([array.words() + array.destination], result.backend, work)
 
 
-def _probabilities(inputs: Inputs, given: dict[str, Any], artefact: Artefact) -> Probabilities:
-    from xentcli.arrays.layout import find
-    from xentcli.engine import stream
-
-    options, logits = loss_options_of(given), inputs.logits
-    streams = stream.Streams(logits, out=artefact, dtype=_dtype(given))
-    layout = find(logits.shape, None, options.class_axis)
-    artefact.expect(layout.shape, streams.result_dtype, logits.format)
-    with Progress(not given["no_progress"], out.nbytes(inputs.logits)) as progress:
-        result = stream.softmax(layout, streams, options, _run(given, progress), log=given["log"])
-    out.tell(result.notes, given)
-    return result
-
-
-def _cross_entropy(
-    inputs: Inputs, given: dict[str, Any], artefact: Artefact | None, losses: Losses | None
-) -> tuple[CrossEntropy, Any]:
-    """The result, and the loss as JSON wants it: of each row, if so many were asked for."""
-    from xentcli.engine import stream
-    from xentcli.engine.problem import build
-
-    options = loss_options_of(given)
-    assert inputs.targets
-    streams = stream.Streams(inputs.logits, out=artefact, dtype=_dtype(given))
-    if artefact:
-        artefact.expect(inputs.logits.shape, streams.result_dtype, inputs.logits.format)
-    problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
-    streams.probs = inputs.targets if problem.probs else None
-    kept = Kept()
-    if options.reduction == "none":
-        streams.losses = losses or (kept if given["as_json"] else None)
-        if losses:
-            losses.expect(problem.layout.row_shape)
-    with Progress(not given["no_progress"], out.nbytes(inputs.logits)) as progress:
-        result = stream.cross_entropy(problem, streams, options, _run(given, progress))
-    out.tell(result.notes, given)
-    if streams.losses is kept:
-        return result, kept.array(problem.layout.row_shape)
-    return result, result.loss
-
-
-def _run(given: dict[str, Any], progress: Progress) -> Run:
-    from xentcli.engine.cross_entropy import Run
-
-    return Run(given["backend"], given["threads"], note, progress)
-
-
-def _dtype(given: dict[str, Any]) -> Any:
-    """The dtype asked for; without one the default is right."""
-    from xentcli.arrays.dtypes import NAMES
-
-    return NAMES.get(given["dtype"])
-
-
-def _one_artefact(given: dict[str, Any]) -> None:
+def _check_stdout(
+    writing: WritingOptions, form: JsonOption, *, loss_out: str | None = None
+) -> None:
     """Standard output takes one thing: the array, the loss, or the JSON object."""
-    names = {"--json": given["as_json"], "--loss-out": given.get("loss_out") == "-"}
+    names = {"--json": form.as_json, "--loss-out": loss_out == "-"}
     asked = [name for name, wanted in names.items() if wanted]
-    if given["output"] in (None, "-"):
+    if writing.output in (None, "-"):
         asked.append("the array")
     if len(asked) > 1:
         what = f"{' and '.join(asked)} cannot both be standard output"
@@ -218,4 +199,4 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    emit(_json(value).decode())
+    write_stdout(_json(value).decode())

@@ -1,113 +1,40 @@
-"""The options that commands share, declared once; those of the loss come from `LossOptions`.
+"""The options that commands share, as classes of typed fields; those of the loss are the library's.
 
 Every option `--some-name` can also be set by the environment variable `XENT_SOME_NAME`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 import click
 
-from xentcli.errors import Shown, visible
-from xentcli.options import LossOptions, rule_text
+from xentcli.cli.declare import argument, option
+from xentcli.errors import visible
+from xentcli.options import Backend
+
+DtypeName: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]
+READABLE = ("npy", "npz", "csv", "tsv")
+WRITABLE = (*READABLE, "json")
 
 
-def called(where: str, state: dict[str, Any]) -> str:
-    """An argument of the library as the user called it: the file's name, or the option."""
-    if isinstance(where, Shown):
-        return where  # a file of the same name as an argument
-    names: dict[str, str] = state.get("names", {})
-    return names.get(where) or FLAGS.get(where) or where
+@dataclass(frozen=True, kw_only=True)
+class WeightFiles:
+    """Where the arrays come from that scale the loss."""
 
-
-# Only for completion in the shell: what can be opened is found out by opening it.
-PATH = click.Path(allow_dash=True, readable=False)
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-# How an argument of the library is called on the command line, for messages.
-FLAGS: dict[str, str] = {
-    item.name: "--" + item.metadata.get("flag", item.name).replace("_", "-")
-    for item in fields(LossOptions)
-} | {
-    name: "--" + name.replace("_", "-")
-    for name in (
-        *("backend", "threads", "weight", "sample_weight", "upstream"),
-        *("shape", "in_place", "against"),
-        *("method", "ulp", "rtol", "atol"),
-        *("row", "names", "save"),
+    weight: str | None = option(
+        None, "Weight of each class, shape (C,).", group="Loss", metavar="FILE", file=True
     )
-}
-
-
-def option(*names: str, **settings: Any) -> Decorator:
-    """A Click option with its environment variable."""
-    longest = max(names[0].split("/")[0].split(), key=len) if len(names) == 1 else ""
-    longest = longest or next(name for name in names if name.startswith("--")).split("/")[0]
-    variable = "XENT_" + longest.removeprefix("--").replace("-", "_").upper()
-    return click.option(*names, envvar=variable, **settings)
-
-
-def together(*decorators: Decorator) -> Decorator:
-    """Several decorators as one, in the order in which help shows them."""
-
-    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
-
-
-def loss_option(name: str) -> Decorator:
-    """The option of the command line that sets a field of `LossOptions`."""
-    item = next(item for item in fields(LossOptions) if item.name == name)
-    rule = item.metadata
-    kind: Any = click.FLOAT
-    if "choices" in rule:
-        kind = click.Choice(rule["choices"])
-    elif rule.get("integer"):
-        kind = click.INT
-    words = rule["help"] if "choices" in rule else f"{rule['help']} ({rule_text(rule)})"
-    return option(FLAGS[name], name, type=kind, default=item.default, show_default=True, help=words)
-
-
-def _file_option(flag: str, metavar: str, words: str) -> Decorator:
-    return option(flag, metavar=metavar, type=PATH, help=words)
-
-
-logits_options = together(*map(loss_option, ("temperature", "softcap", "class_axis")))
-
-loss_options = together(
-    loss_option("reduction"),
-    _file_option("--weight", "FILE", "One weight per class."),
-    _file_option("--sample-weight", "FILE", "One weight per row."),
-    *map(loss_option, ("ignore_index", "label_smoothing", "temperature", "softcap", "z_loss")),
-    _file_option(
-        "--upstream", "FILE|F", "dL/d(loss): a number, or one per row with --reduction none."
-    ),
-    *map(loss_option, ("normalizer", "empty_mean", "target_kind", "class_axis")),
-)
-
-
-def read_options(*, targets: bool) -> Decorator:
-    """How inputs are read."""
-    kinds = click.Choice(["npy", "npz", "csv", "tsv"])
-    ours = [option("--input-format", type=kinds, help="Format of the logits. [default: found]")]
-    keys = [option("--key", metavar="NAME", help="Array of the logits in an .npz.")]
-    if targets:
-        ours.append(option("--target-format", type=kinds, help="Format of the targets."))
-        keys.append(option("--target-key", metavar="NAME", help="Array of the targets in an .npz."))
-    return together(
-        *ours,
-        *keys,
-        option(
-            "-d", "--delimiter", metavar="C", callback=_one_character, help="Between cells of text."
-        ),
-        option("--header/--no-header", default=False, help="Text starts with a line of names."),
+    sample_weight: str | None = option(
+        None, "Weight of each row.", group="Loss", metavar="FILE", file=True
+    )
+    upstream: str | None = option(
+        None,
+        "dL/d(loss): a number, or a file with one per row if the reduction is none.",
+        group="Loss",
+        metavar="FILE|F",
+        file=True,
     )
 
 
@@ -116,82 +43,167 @@ def _one_character(ctx: click.Context, parameter: click.Parameter, value: str | 
     parts = value is None or (len(value) == 1 and value.isascii() and not value.isalnum())
     if not parts or value in ("+", "-", ".", "\r", "\n", "\0"):
         raise click.BadParameter(
-            f"{visible(value or '')!r} is not one character that can part numbers"
+            f"{visible(value or '')!r} cannot delimit numbers: one character such as ',' or ';'"
         )
     return value
 
 
-dtype_option = option(
-    "--dtype",
-    type=click.Choice(["auto", "f16", "bf16", "f32", "f64"]),
-    default="auto",
-    show_default=True,
-    help="Of the result, and of logits whose file does not say it: bfloat16, and text, which is"
-    " parsed as f64 first.",
-)
+def format_option(what: str) -> Any:
+    """The format of an input, where it is not the one that its suffix or first bytes say."""
+    words = f"Format of the {what}; detected by default."
+    return option(None, words, group="Input", type=click.Choice(READABLE))
 
-write_options = together(
-    option("-o", "--output", metavar="PATH", type=PATH, help="Write here; - is standard output."),
-    option(
+
+def key_option(what: str) -> Any:
+    """Which array of an archive is read."""
+    words = f"Array of the {what} in an .npz file."
+    return option(None, words, group="Input", metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextReading:
+    """How text is read, whatever it holds."""
+
+    delimiter: str | None = option(
+        None,
+        "Field delimiter in text files; a comma, or a tab in .tsv files, by default.",
+        "-d",
+        "--delimiter",
+        group="Input",
+        metavar="C",
+        callback=_one_character,
+    )
+    header: bool = option(
+        False,
+        "Skip the first line of text files, which holds names.",
+        "--header/--no-header",
+        group="Input",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitsReading(TextReading):
+    """How the logits are read."""
+
+    input_format: str | None = format_option("logits")
+    key: str | None = key_option("logits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetsReading:
+    """How the targets are read."""
+
+    target_format: str | None = format_option("targets")
+    target_key: str | None = key_option("targets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossReading(TargetsReading, LogitsReading, WeightFiles):
+    """How everything is read that a loss is computed from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitsInputs(LogitsReading):
+    """Where the logits come from, and how they are read."""
+
+    logits: str = argument("LOGITS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossInputs(LossReading):
+    """Where everything comes from that a loss is computed from, and how it is read."""
+
+    logits: str = argument("LOGITS")
+    targets: str = argument("TARGETS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DtypeOption:
+    """The dtype of the result, and of inputs that do not name theirs."""
+
+    dtype: DtypeName = option(
+        "auto",
+        "Dtype of the result, and of logits whose file does not name one: bfloat16 stored as two "
+        "raw bytes, and text, which is parsed as f64 first.",
+        group="Output",
+        type=click.Choice(get_args(DtypeName)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions(DtypeOption):
+    """Where the result goes, and how it is written."""
+
+    output: str | None = option(
+        None,
+        "Write the result to PATH; - is standard output.",
+        "-o",
+        "--output",
+        group="Output",
+        metavar="PATH",
+        file=True,
+    )
+    format: str | None = option(
+        None,
+        "Format of the output; by its suffix, else that of the logits, by default.",
         "-f",
         "--format",
-        type=click.Choice(["npy", "npz", "csv", "tsv", "json"]),
-        help="Format of the output. [default: by its suffix, else as the logits]",
-    ),
-    option(
-        "--decimals", type=click.IntRange(0, 20), metavar="N", help="Round text output; else exact."
-    ),
-    option("-n", "--no-clobber", is_flag=True, help="Never replace an existing file."),
-    option("--fsync", is_flag=True, help="Wait for the disk, for new files too."),
-)
+        group="Output",
+        type=click.Choice(WRITABLE),
+    )
+    decimals: int | None = option(
+        None,
+        "Round text output to N decimals; exact by default.",
+        group="Output",
+        metavar="N",
+        type=click.IntRange(0, 20),
+    )
+    no_clobber: bool = option(
+        False,
+        "Never replace an existing file.",
+        "-n",
+        "--no-clobber",
+        group="Output",
+        is_flag=True,
+    )
+    fsync: bool = option(
+        False, "Wait until new files are on the disk too.", group="Output", is_flag=True
+    )
 
-machine_options = together(
-    option(
-        "--backend",
-        type=click.Choice(["auto", "numpy", "cpu", "cuda"]),
-        default="auto",
-        show_default=True,
-        help="What computes; auto takes numpy or cpu, by the number of logits.",
-    ),
-    option(
+
+@dataclass(frozen=True, kw_only=True)
+class JsonOption:
+    """Whether to print an object for programs."""
+
+    as_json: bool = option(False, "Print one JSON object.", "--json", group="Output", is_flag=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressOption:
+    """Whether to show a bar."""
+
+    no_progress: bool = option(False, "Show no progress bar.", group="Machine", is_flag=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningOptions(ProgressOption):
+    """What computes, and how strict it is about the result."""
+
+    backend: Backend = option(
+        "auto",
+        "Implementation to use; auto takes numpy or cpu, by the number of logits.",
+        group="Machine",
+        type=click.Choice(get_args(Backend)),
+    )
+    threads: int | None = option(
+        None,
+        "Use at most N threads.",
         "-t",
         "--threads",
+        group="Machine",
         type=click.IntRange(min=1),
         metavar="N",
-        help="At most this many threads.",
-    ),
-    option("--strict", is_flag=True, help="Results that are not finite are an error."),
-    option("--no-progress", is_flag=True, help="No progress bar."),
-)
-
-json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
-
-def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    ctx.find_root().ensure_object(dict)[parameter.name] = value
-    return value
-
-
-common_options = together(
-    option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Errors only."
-    ),
-    option(
-        "--color",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        show_default=True,
-        expose_value=False,
-        callback=_remember,
-        is_eager=True,
-        help="Colour on a terminal; NO_COLOR is honoured.",
-    ),
-    option(
-        "--debug",
-        is_flag=True,
-        expose_value=False,
-        callback=_remember,
-        is_eager=True,
-        help="Show tracebacks.",
-    ),
-)
+    )
+    strict: bool = option(
+        False, "Treat results that are not finite as errors.", group="Machine", is_flag=True
+    )

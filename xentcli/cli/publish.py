@@ -1,15 +1,17 @@
-"""How a derivation leaves: in which form, to the terminal, to standard output, to a file."""
+"""Where a document goes: to the terminal, to standard output, to a file, and in which form."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from xentcli.cli.console import say, show, state, stdout_is_terminal
-from xentcli.cli.options import PATH, Decorator, json_option, option, together
+from xentcli.cli.console import inform, show, stdout_is_terminal
+from xentcli.cli.declare import option
+from xentcli.cli.session import current
 from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
@@ -19,74 +21,83 @@ FORMS = ("rich", "plain", "markdown", "latex", "json")
 SAVED = "svg, html, md, tex, txt or json"
 
 
-def document_options(*more: str) -> Decorator:
-    """The options of `publish`; `more` are forms that only one command has."""
-    return together(
-        option(
-            "-f",
-            "--format",
-            type=click.Choice([*FORMS, *more]),
-            help="Form of the output. [default: rich on a terminal, else plain]",
-        ),
-        option(
-            "--save",
-            metavar="FILE",
-            type=PATH,
-            help=f"Write this file instead; its suffix says the form: {SAVED}.",
-        ),
-        *_line_options,
-        json_option,
+@dataclass(frozen=True, kw_only=True)
+class DocumentOptions:
+    """The form of a document, and where it goes."""
+
+    format: str | None = option(
+        None,
+        "Form of the output; rich on a terminal, else plain, by default.",
+        "-f",
+        "--format",
+        group="Output",
+        type=click.Choice(FORMS),
     )
-
-
-_line_options = (
-    option("-n", "--no-clobber", is_flag=True, help="Never replace an existing file."),
-    option(
-        "--decimals",
+    save: str | None = option(
+        None,
+        f"Write to FILE instead, in the form of its suffix: {SAVED}.",
+        group="Output",
+        metavar="FILE",
+        file=True,
+    )
+    no_clobber: bool = option(
+        False,
+        "Never replace an existing file.",
+        "-n",
+        "--no-clobber",
+        group="Output",
+        is_flag=True,
+    )
+    decimals: int = option(
+        4,
+        "Round the numbers to N decimals; JSON always has all digits.",
+        group="Output",
         type=click.IntRange(0, 20),
-        default=4,
-        show_default=True,
         metavar="N",
-        help="Of the numbers; JSON always has all.",
-    ),
-    option(
-        "--width",
+    )
+    width: int | None = option(
+        None,
+        "Width of lines in columns; that of the terminal, else 80, by default.",
+        group="Output",
         type=click.IntRange(40, 1000),
         metavar="N",
-        help="Columns of lines. [default: the terminal's, else 80]",
-    ),
-)
+    )
+    as_json: bool = option(False, "Print one JSON object.", "--json", group="Output", is_flag=True)
+
+    @property
+    def form(self) -> str | None:
+        """The form that is asked for, if any is."""
+        return "json" if self.as_json else self.format
 
 
-def publish(document: Document, given: dict[str, Any]) -> None:
+def publish(document: Document, options: DocumentOptions) -> None:
     """To the file asked for, else to standard output."""
     from xentcli.display import WIDTH, as_text
     from xentcli.files.outputs import Outputs
 
-    path, width = given["save"], given["width"]
-    form = "json" if given["as_json"] else given["format"]
+    path, width, form = options.save, options.width, options.form
     at_terminal = _at_terminal(form)
-    with Outputs(no_clobber=given["no_clobber"]) as outputs:
+    with Outputs(no_clobber=options.no_clobber) as outputs:
         if path:
             saved = as_text(document, _form_of(path), width or WIDTH)
             outputs.open(path).write(saved.encode())
         if (form or not path) and not at_terminal:
             outputs.open("-").write(as_text(document, form or "plain", width or WIDTH).encode())
     if path:
-        say(f"{document.title.partition(':')[0]} -> {visible(path)}")
+        inform(f"{document.title.partition(':')[0]} -> {visible(path)}")
     if (form or not path) and at_terminal:
         _show(document, width)
 
 
 def _at_terminal(form: str | None) -> bool:
     """Whether to draw for a person, in colour; a pipe may ask for that."""
-    if form == "rich" and state().get("color") == "always":
+    if form == "rich" and current().options.color == "always":
         return True
     return stdout_is_terminal() and form in (None, "rich") and _draws_boxes()
 
 
 def _draws_boxes() -> bool:
-    """Whether the terminal takes more than its own letters."""
+    """Whether the terminal has more than ASCII letters."""
     return sys.stdout.encoding.lower().replace("-", "") == "utf8"
 
 
@@ -101,5 +112,6 @@ def _form_of(path: str) -> str:
 
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
-        raise OptionError("save", f"the suffix says no form: {SAVED}", "--save explained.html")
+        what = f"the suffix of {visible(path)} names no form: {SAVED}"
+        raise OptionError("save", what, "--save explained.html")
     return SUFFIXES[suffix]

@@ -1,4 +1,4 @@
-"""What a command is for, on its way out piece by piece: the array, the losses, a preview."""
+"""Results on their way out, piece by piece: the array, the losses, a preview."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from xentcli.cli.console import show, stdout_is_terminal
-from xentcli.cli.inputs import text_style
+from xentcli.cli.options import WritingOptions
 from xentcli.errors import OptionError
 
 if TYPE_CHECKING:
@@ -16,25 +16,26 @@ if TYPE_CHECKING:
     from xentcli.engine.result import CrossEntropy
     from xentcli.files.outputs import Outputs
     from xentcli.files.sink import Sink
+    from xentcli.files.text.style import TextStyle
     from xentcli.files.writer import Writer
 
 
-def open_outputs(given: dict[str, Any]) -> Outputs:
+def open_outputs(writing: WritingOptions) -> Outputs:
     """The command's destinations, all new at the end or all old."""
     from xentcli.files.outputs import Outputs
 
-    return Outputs(no_clobber=given["no_clobber"], fsync=given["fsync"])
+    return Outputs(no_clobber=writing.no_clobber, fsync=writing.fsync)
 
 
-class Late:
-    """A writer that begins with the second piece, and sends the last one off in `finish`.
+class DeferredWriter:
+    """A writer that holds back one piece: it starts with the second, and `finish` sends the last.
 
-    So of a short job that fails nothing was printed.
+    So a short job that fails has printed nothing.
     """
 
     def __init__(self, create: Callable[[], Writer]) -> None:
         self._create = create
-        self._writer: Writer | None = None
+        self._started: Writer | None = None
         self._last: Array | None = None
 
     def write(self, values: Array) -> None:
@@ -51,22 +52,28 @@ class Late:
         writer.finish()
 
     def _opened(self) -> Writer:
-        self._writer = self._writer or self._create()
-        return self._writer
+        self._started = self._started or self._create()
+        return self._started
 
 
-class Artefact:
-    """The array that a command is for. It is opened before the work, which may be long."""
+class ArrayOutput:
+    """The array that a command computes. It is opened before the work, which may be long.
 
-    def __init__(self, outputs: Outputs, given: dict[str, Any], name: str) -> None:
-        self.given, self.name = given, name
-        self._path = given["output"]
+    With `strict` all numbers have to be finite.
+    """
+
+    def __init__(
+        self, outputs: Outputs, writing: WritingOptions, style: TextStyle, name: str, strict: bool
+    ) -> None:
+        self.name, self.decimals = name, style.decimals
+        self._style, self._strict = style, strict
+        self._path, self._asked = writing.output, writing.format
         preview = self._path is None and stdout_is_terminal()
         self.sink = None if preview else outputs.open("-" if self._path is None else self._path)
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"
-        self._late = Late(self._create)
+        self._writer = DeferredWriter(self._create)
         self._check: NonfiniteEntries | None = None
 
     def words(self, name: str | None = None) -> str:
@@ -93,43 +100,43 @@ class Artefact:
         from xentcli.files import suffix_format
 
         self.shape, self.dtype = shape, dtype
-        self._format = self.given["format"] or suffix_format(self._path or "") or like
+        self._format = self._asked or suffix_format(self._path or "") or like
         if self.sink and self._format in ("csv", "tsv") and len(shape) > 2:
             what = f"{self._format} has at most 2 axes, the result has {len(shape)}: {shape}"
             raise OptionError("--format", what, "-f npy keeps the shape")
-        if self.given["strict"]:
+        if self._strict:
             self._check = NonfiniteEntries(shape)
 
     def write(self, values: Array) -> None:
         """The next numbers."""
         if self._check:
             self._check.add(values)
-        self._late.write(values)
+        self._writer.write(values)
 
     def finish(self) -> None:
-        """Under --strict all numbers have to be finite."""
+        """There are no more numbers."""
         if self._check:
             self._check.require_none()
-        self._late.finish()
+        self._writer.finish()
 
     def _create(self) -> Writer:
         from xentcli.files.writer import Format, create_writer
 
         if self.sink is None:
             return Preview(self)
-        how = Format(self._format, text_style(self.given), self.name)
+        how = Format(self._format, self._style, self.name)
         return create_writer(self.sink, self.shape, self.dtype, how)
 
 
 class Preview:
-    """Keeps the first rows and shows them to whoever sits at the terminal."""
+    """Keeps the first rows and shows them on the terminal."""
 
-    def __init__(self, artefact: Artefact) -> None:
+    def __init__(self, output: ArrayOutput) -> None:
         from xentcli.cli.tables import ROWS
 
-        self._of = artefact
+        self._of = output
         self._first: list[Array] = []
-        self._left = ROWS * artefact.shape[-1]
+        self._left = ROWS * output.shape[-1]
 
     def write(self, values: Array) -> None:
         """The next numbers."""
@@ -147,19 +154,19 @@ class Preview:
         first = np.concatenate([np.empty(0, of.dtype), *self._first])
         rows = min(ROWS, prod(of.shape[:-1]))
         first = first.reshape(rows, of.shape[-1])
-        show(lambda width: preview(first, of.words(), of.shape, (of.given["decimals"], width)))
+        show(lambda width: preview(first, of.words(), of.shape, (of.decimals, width)))
 
 
-class Losses:
-    """The losses of all rows as they come, or the one of all of them."""
+class LossOutput:
+    """The loss of each row, or the one of all rows."""
 
-    def __init__(self, sink: Sink, given: dict[str, Any], format: str | None) -> None:
+    def __init__(self, sink: Sink, style: TextStyle, format: str | None) -> None:
         from xentcli.files import suffix_format
 
-        self._sink, self._style = sink, text_style(given)
+        self._sink, self._style = sink, style
         self._format = format or suffix_format(sink.path) or "csv"
         self._shape: tuple[int, ...] = ()
-        self._late = Late(self._create)
+        self._writer = DeferredWriter(self._create)
 
     def expect(self, shape: tuple[int, ...]) -> None:
         """One number for each place of this shape."""
@@ -167,15 +174,15 @@ class Losses:
 
     def write(self, losses: Array) -> None:
         """The next numbers."""
-        self._late.write(losses)
+        self._writer.write(losses)
 
     def finish(self, result: CrossEntropy) -> None:
-        """Where there is one number for all, this is it."""
+        """There are no more; the one of all rows comes from the result."""
         import numpy as np
 
         if result.loss is not None:
-            self._late.write(np.asarray([result.loss]))
-        self._late.finish()
+            self._writer.write(np.asarray([result.loss]))
+        self._writer.finish()
 
     def _create(self) -> Writer:
         import numpy as np
@@ -186,18 +193,42 @@ class Losses:
         return create_writer(self._sink, self._shape, np.dtype(np.float64), how)
 
 
-class Kept:
-    """Numbers that are kept for a JSON object."""
+class LossBuffer:
+    """The loss of each row, or the one of all rows, for a JSON object."""
 
     def __init__(self) -> None:
         self._parts: list[Array] = []
+        self._shape: tuple[int, ...] = ()
 
-    def write(self, values: Array) -> None:
+    def expect(self, shape: tuple[int, ...]) -> None:
+        """One number for each place of this shape."""
+        self._shape = shape
+
+    def write(self, losses: Array) -> None:
         """The next numbers."""
-        self._parts.append(values)
+        self._parts.append(losses)
 
-    def array(self, shape: tuple[int, ...]) -> Array:
-        """All of them."""
+    def value(self, result: CrossEntropy) -> Any:
+        """The loss of the result, or all of them."""
         import numpy as np
 
-        return np.concatenate([np.empty(0), *self._parts]).reshape(shape)
+        if result.loss is not None:
+            return result.loss
+        return np.concatenate([np.empty(0), *self._parts]).reshape(self._shape)
+
+
+class LossConsumers:
+    """Everything that the losses of the rows go to: a file, a JSON object, both or nothing."""
+
+    def __init__(self, *consumers: LossOutput | LossBuffer | None) -> None:
+        self._consumers = [consumer for consumer in consumers if consumer]
+
+    def expect(self, shape: tuple[int, ...]) -> None:
+        """One number for each place of this shape."""
+        for consumer in self._consumers:
+            consumer.expect(shape)
+
+    def write(self, losses: Array) -> None:
+        """The next numbers."""
+        for consumer in self._consumers:
+            consumer.write(losses)

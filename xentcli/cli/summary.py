@@ -6,13 +6,14 @@ import time
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from xentcli.cli.console import note, say, state
-from xentcli.cli.options import called
-from xentcli.errors import StrictError, plural
+from xentcli.cli.console import inform, note
+from xentcli.cli.session import as_flag, current
+from xentcli.errors import StrictError, plural, worded
 
 if TYPE_CHECKING:
     from xentcli.engine.notes import Note
     from xentcli.engine.result import CrossEntropy
+    from xentcli.options import LossOptions
 
 WORTH_A_RATE = 10_000_000  # bytes; with fewer the seconds are those of the start
 
@@ -26,22 +27,27 @@ class Work:
         self.seconds = 0.0
 
     def done(self, *arrays: Any) -> None:
-        """The work is over; `arrays` are readers and artefacts, or None."""
+        """The work is over; `arrays` are readers and outputs, or None."""
         self.seconds = time.perf_counter() - self._start
         self.nbytes = sum(map(nbytes, filter(None, arrays)))
 
 
 def nbytes(array: Any) -> int:
-    """The size of a reader's or an artefact's array."""
+    """The size of a reader's or an output's array."""
     return int(prod(array.shape) * array.dtype.itemsize)
 
 
-def tell(notes: tuple[Note, ...], given: dict[str, Any]) -> None:
-    """Print the notes; under --strict the first that is serious is an error."""
+def emit_notes(notes: tuple[Note, ...], *, strict: bool) -> None:
+    """Print the notes; with `strict` the first that is serious is an error."""
     for item in notes:
-        if given["strict"] and item.strict:
+        if strict and item.strict:
             raise StrictError(item.where, item.text, "without --strict this is only a note")
-        note(f"{called(item.where, state())}: {item.text}")
+        note(note_text(item))
+
+
+def note_text(item: Note) -> str:
+    """A note as the command line words it."""
+    return f"{current().called(item.where)}: {worded(item.text, as_flag)}"
 
 
 def loss_words(result: CrossEntropy, reduction: str) -> str:
@@ -58,11 +64,11 @@ def summary(parts: list[str], backend: str, work: Work) -> None:
     """The line on stderr that says what was done; how fast, where that says something."""
     seconds = work.seconds
     rate = f", {work.nbytes / seconds / 1e9:.3g} GB/s" if work.nbytes >= WORTH_A_RATE else ""
-    say("; ".join([*parts, f"{backend}, {seconds:.3f} s{rate}"]))
+    inform("; ".join([*parts, f"{backend}, {seconds:.3f} s{rate}"]))
 
 
 def loss_json(
-    result: CrossEntropy, loss: Any, given: dict[str, Any], seconds: float
+    result: CrossEntropy, loss: Any, options: LossOptions, decimals: int | None, seconds: float
 ) -> dict[str, Any]:
     """The result as an object; `loss` is the one of all rows, or that of each."""
     import numpy as np
@@ -70,12 +76,12 @@ def loss_json(
     from xentcli.files.json import plain
 
     return {
-        "loss": plain(loss, given["decimals"]),
+        "loss": plain(loss, decimals),
         "nonfinite": int(np.count_nonzero(~np.isfinite(loss))),
-        "reduction": given["reduction"],
+        "reduction": options.reduction,
         "rows": result.rows,
         "ignored": result.ignored,
         "backend": result.backend,
         "seconds": round(seconds, 6),
-        "notes": [f"{called(item.where, state())}: {item.text}" for item in result.notes],
+        "notes": [note_text(item) for item in result.notes],
     }

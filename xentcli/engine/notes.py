@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import HALVES, NAMES, Array, widen
-from xentcli.errors import StrictError, plural
+from xentcli.errors import StrictError, Words, plural
 
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
 
@@ -16,7 +16,7 @@ class Note(NamedTuple):
     """One sentence about an argument, and whether `--strict` makes it an error."""
 
     where: str
-    text: str
+    text: Words
     strict: bool
 
 

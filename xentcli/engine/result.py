@@ -12,7 +12,7 @@ from xentcli.backends import Scalars
 from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import plan
-from xentcli.options import LossOptions
+from xentcli.options import LogitsOptions, LossOptions
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class CrossEntropy:
     notes: tuple[Note, ...] = ()
 
 
-def scalars(options: LossOptions, z_loss: float = 0.0) -> Scalars:
+def scalars(options: LogitsOptions, z_loss: float = 0.0) -> Scalars:
     """What a kernel has to know of the options; the z-loss coefficient depends on the data too."""
     softcap = np.inf if options.softcap is None else float(options.softcap)
-    smoothing, temperature = float(options.label_smoothing), float(options.temperature)
+    smoothing = float(options.label_smoothing) if isinstance(options, LossOptions) else 0.0
+    temperature = float(options.temperature)
     return Scalars(smoothing, temperature, softcap, float(z_loss))
 
 

@@ -16,7 +16,7 @@ from xentcli.engine.cross_entropy import Run
 from xentcli.engine.notes import NonfiniteRows, Note
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.result import scalars
-from xentcli.options import LossOptions
+from xentcli.options import LogitsOptions
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Softmax:
     Of the options the temperature, the softcap and the class axis matter.
     """
 
-    def __init__(self, layout: Layout, options: LossOptions, run: Run, *, log: bool) -> None:
+    def __init__(self, layout: Layout, options: LogitsOptions, run: Run, *, log: bool) -> None:
         self.layout, self.run, self.log = layout, run, log
         self.backend = backends.get(run.backend, prod(layout.shape), run.threads, run.notify)
         self.scalars = scalars(options)
@@ -65,7 +65,7 @@ class Softmax:
 
 
 def probabilities(
-    logits: Any, options: LossOptions, run: Run, *, log: bool, out: Any = None
+    logits: Any, options: LogitsOptions, run: Run, *, log: bool, out: Any = None
 ) -> Any:
     """The same of an array in memory, the host's or a device's."""
     if (there := placed(logits, "logits")) is not None:
@@ -109,7 +109,7 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     Source: Bridle, Probabilistic interpretation of feedforward classification network outputs
     (1990).
     """
-    options = LossOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
+    options = LogitsOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
     return probabilities(logits, options, Run(backend, threads), log=False, out=out)
 
 
@@ -143,5 +143,5 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     Source: Blanchard, Higham, Higham, Accurately computing the log-sum-exp and softmax
     functions, IMA Journal of Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
     """
-    options = LossOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
+    options = LogitsOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
     return probabilities(logits, options, Run(backend, threads), log=True, out=out)

@@ -23,7 +23,7 @@ from xentcli.engine.problem import Problem
 from xentcli.engine.result import CrossEntropy
 from xentcli.engine.softmax import Probabilities, Softmax
 from xentcli.files.reader import Reader
-from xentcli.options import LossOptions
+from xentcli.options import LogitsOptions, LossOptions
 
 SLAB = 1 << 20  # logits: 4 MiB of float32
 
@@ -168,7 +168,7 @@ def cross_entropy(
 
 
 def softmax(
-    layout: Layout, streams: Streams, options: LossOptions, run: Run, *, log: bool
+    layout: Layout, streams: Streams, options: LogitsOptions, run: Run, *, log: bool
 ) -> Probabilities:
     """Probabilities, or their logarithms."""
     calculation, dtype = Softmax(layout, options, run, log=log), streams.result_dtype

@@ -26,7 +26,7 @@ from xentcli.engine.problem import Extras
 from xentcli.engine.result import CrossEntropy, Outcome, scalars
 from xentcli.engine.targets import as_targets, require_targets
 from xentcli.errors import OptionError
-from xentcli.options import LossOptions
+from xentcli.options import LogitsOptions, LossOptions
 
 if TYPE_CHECKING:
     from xentcli.backends.cuda.box import Box
@@ -144,7 +144,7 @@ def _computed(
     return outcome.result(losses, lse, result)
 
 
-def softmax(x: Placed, options: LossOptions, *, log: bool, out: Any) -> Any:
+def softmax(x: Placed, options: LogitsOptions, *, log: bool, out: Any) -> Any:
     """Probabilities, or their logarithms, of logits on a device."""
     from xentcli.backends.cuda import launch
     from xentcli.backends.cuda.errors import told

@@ -1,0 +1,83 @@
+"""Options as fields of dataclasses: their declaration, and Click's parameter for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, field, fields
+from typing import Any
+
+import click
+
+from xentcli.cli.help import Option
+
+# Only for completion in the shell: what can be opened is found out by opening it.
+PATH = click.Path(allow_dash=True, readable=False)
+
+
+def argument(
+    metavar: str, *, required: bool = True, many: bool = False, type: click.ParamType[Any] = PATH
+) -> Any:
+    """A dataclass field that is given by its position, by default a path."""
+    settings = {"metavar": metavar, "required": required, "nargs": -1 if many else 1, "type": type}
+    if required:
+        return field(metadata={"argument": settings})
+    return field(default=None, metadata={"argument": settings})
+
+
+def option(default: Any, help: str, *names: str, group: str, **settings: Any) -> Any:
+    """A dataclass field that is an option; `names` where they are not made of the field's name.
+
+    `settings` are Click's; `file=True` makes it a path.
+    """
+    metadata = {"help": help, "names": names, "group": group, "click": settings}
+    return field(default=default, metadata=metadata)
+
+
+def like(cls: type, name: str, *, group: str) -> Any:
+    """A dataclass field that is declared as that of another class, in a group of its own."""
+    found = next(item for item in fields(cls) if item.name == name)
+    return field(default=found.default, metadata={**found.metadata, "group": group})
+
+
+def flag_of(item: Field[Any]) -> str:
+    """What an option of the command line is called: its longest name."""
+    names = item.metadata.get("names") or ()
+    long: list[str] = [name.split("/")[0] for name in names if name.startswith("--")]
+    name: str = item.metadata.get("flag", item.name)
+    return max(long, key=len) if long else "--" + name.replace("_", "-")
+
+
+def parameter(item: Field[Any]) -> click.Parameter:
+    """Click's parameter for a field."""
+    rule = item.metadata
+    if "argument" in rule:
+        return click.Argument([item.name], **rule["argument"])
+    given = dict(rule["click"]) if "click" in rule else _library_settings(rule)
+    settings = {"default": item.default, "help": rule["help"], "show_default": True, **given}
+    if settings.pop("file", False):
+        settings["type"] = PATH
+    if isinstance(settings.get("type"), click.types.IntRange | click.types.FloatRange):
+        settings.setdefault("metavar", "N")
+    variable = "XENT_" + flag_of(item).removeprefix("--").replace("-", "_").upper()
+    names = rule.get("names") or (flag_of(item),)
+    return Option([*names, item.name], rule["group"], envvar=variable, **settings)
+
+
+def _library_settings(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Click's settings for a field of the library, which checks the value itself."""
+    if "choices" in rule:
+        return {"type": click.Choice(rule["choices"])}
+    if rule.get("integer"):
+        return {"type": click.INT, "metavar": "INT"}
+    return {"type": click.FLOAT, "metavar": "F", "help": f"{rule['help']} {_limits(rule)}"}
+
+
+def _limits(rule: Mapping[str, Any]) -> str:
+    """The range of a number, for help.
+
+    >>> _limits({"low": 0.0, "high": 1.0}), _limits({"above": 0.0}), _limits({"low": 0.0})
+    ('(0 to 1)', '(above 0)', '(at least 0)')
+    """
+    if "high" in rule:
+        return f"({rule['low']:g} to {rule['high']:g})"
+    return f"(above {rule['above']:g})" if "above" in rule else f"(at least {rule['low']:g})"

@@ -1,0 +1,78 @@
+"""One computation from open inputs to open outputs, with progress and notes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xentcli.cli.console import Progress, note
+from xentcli.cli.inputs import Inputs
+from xentcli.cli.options import DtypeName, RunningOptions
+from xentcli.cli.sinks import ArrayOutput, LossConsumers
+from xentcli.cli.summary import emit_notes, nbytes
+from xentcli.options import LogitsOptions, LossOptions
+
+if TYPE_CHECKING:
+    from xentcli.engine.cross_entropy import Run
+    from xentcli.engine.result import CrossEntropy
+    from xentcli.engine.softmax import Probabilities
+
+
+@dataclass(frozen=True)
+class Job:
+    """What computes, and the dtype of the result."""
+
+    running: RunningOptions
+    dtype: DtypeName
+
+    def cross_entropy(
+        self,
+        options: LossOptions,
+        inputs: Inputs,
+        array: ArrayOutput | None,
+        losses: LossConsumers,
+    ) -> CrossEntropy:
+        """The loss; the gradient into `array`, and with reduction none each loss into `losses`."""
+        from xentcli.engine import stream
+        from xentcli.engine.problem import build
+
+        assert inputs.targets
+        streams = stream.Streams(inputs.logits, out=array, dtype=self._result_dtype())
+        if array:
+            array.expect(inputs.logits.shape, streams.result_dtype, inputs.logits.format)
+        problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
+        streams.probs = inputs.targets if problem.probs else None
+        if options.reduction == "none":
+            streams.losses = losses
+            losses.expect(problem.layout.row_shape)
+        with Progress(not self.running.no_progress, nbytes(inputs.logits)) as progress:
+            result = stream.cross_entropy(problem, streams, options, self._run(progress))
+        emit_notes(result.notes, strict=self.running.strict)
+        return result
+
+    def softmax(
+        self, options: LogitsOptions, inputs: Inputs, array: ArrayOutput, *, log: bool
+    ) -> Probabilities:
+        """Probabilities, or their logarithms, into `array`."""
+        from xentcli.arrays.layout import find
+        from xentcli.engine import stream
+
+        logits = inputs.logits
+        streams = stream.Streams(logits, out=array, dtype=self._result_dtype())
+        layout = find(logits.shape, None, options.class_axis)
+        array.expect(layout.shape, streams.result_dtype, logits.format)
+        with Progress(not self.running.no_progress, nbytes(logits)) as progress:
+            result = stream.softmax(layout, streams, options, self._run(progress), log=log)
+        emit_notes(result.notes, strict=self.running.strict)
+        return result
+
+    def _run(self, progress: Progress) -> Run:
+        from xentcli.engine.cross_entropy import Run
+
+        return Run(self.running.backend, self.running.threads, note, progress)
+
+    def _result_dtype(self) -> Any:
+        """The dtype asked for; without one the default is right."""
+        from xentcli.arrays.dtypes import NAMES
+
+        return NAMES.get(self.dtype)

@@ -1,0 +1,76 @@
+"""What is true of one run of a command line: its settings, and what its inputs are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import click
+
+from xentcli.cli.declare import option
+from xentcli.errors import Setting, Shown
+
+Color: TypeAlias = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """Options of every command that change nothing about its result."""
+
+    quiet: bool = option(
+        False, "Print errors only.", "-q", "--quiet", group="General", is_flag=True
+    )
+    color: Color = option(
+        "auto",
+        "Use colour: on terminals where NO_COLOR is not set, always, or never.",
+        group="General",
+        type=click.Choice(["auto", "always", "never"]),
+        is_eager=True,
+    )
+    debug: bool = option(
+        False, "Show a traceback with every error.", group="General", is_flag=True, is_eager=True
+    )
+
+
+@dataclass
+class Session:
+    """The options as far as they are parsed, and the names of the inputs by their role."""
+
+    options: SessionOptions = field(default_factory=SessionOptions)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def remember(self, name: str, value: Any) -> None:
+        """Set one of the options."""
+        self.options = replace(self.options, **{name: value})
+
+    def called(self, where: str) -> str:
+        """An argument of the library as the user called it: the file's name, or the option."""
+        if isinstance(where, Shown):
+            return where  # a file of the same name as an argument
+        return self.names.get(where) or FLAGS.get(where) or where
+
+
+FLAGS: dict[str, str] = {}  # what the command line calls each argument of the library
+
+
+def as_flag(setting: Setting) -> str:
+    """An option inside a message, as it is typed.
+
+    >>> as_flag(Setting("ignore_index", 255)), as_flag(Setting("no_clobber", True))
+    ('--ignore-index 255', '--no-clobber')
+    """
+    flag = FLAGS.get(setting.name, "--" + setting.name.replace("_", "-"))
+    return flag if setting.value in (None, True) else f"{flag} {setting.value}"
+
+
+def current() -> Session:
+    """The session of the command that runs."""
+    session: Session = click.get_current_context().find_root().ensure_object(Session)
+    return session
+
+
+def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """A callback for Click: keep an option of the session as soon as it is parsed."""
+    assert parameter.name
+    ctx.find_root().ensure_object(Session).remember(parameter.name, value)
+    return value

@@ -16,7 +16,7 @@ import pytest
 
 import xentcli
 import xentcli.check
-from xentcli.cli import cli
+from xentcli.cli import EXAMPLES, cli
 from xentcli.options import LossOptions
 
 ROOT = Path(__file__).parent.parent
@@ -127,26 +127,63 @@ def test_every_command_and_option_has_help(name):
             assert parameter.envvar.startswith("XENT_"), parameter.name
 
 
-def examples(command):
-    """The lines of a command's help that can be pasted."""
-    return [
-        line.strip()
-        for line in command.help.splitlines()
-        if re.match(r"\s*(xent|cat) ", line) and "xent" in line
-    ]
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_examples_of_the_help_run(name, folder):
-    lines = examples(COMMANDS[name])
-    assert 2 <= len(lines) <= 3
-    for line in lines:
+    assert 2 <= len(COMMANDS[name].examples) <= 3
+    for line in COMMANDS[name].examples:
         shell(line.replace("~", shlex.quote(str(folder))), folder)
 
 
 def test_the_examples_of_the_main_help_run(folder):
-    for line in examples(cli):
+    for line in EXAMPLES:
         shell(line, folder)
+
+
+def help_of(name, columns, folder, **env):
+    """A command's help page on a terminal of that width."""
+    done = subprocess.run(
+        [sys.executable, "-m", "xentcli", *name, "--help"],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": str(columns), **env},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+PAGES = [[], *([name] for name in COMMANDS)]
+
+
+@pytest.mark.parametrize("name", PAGES, ids=str)
+@pytest.mark.parametrize("columns", [40, 80])
+def test_help_breaks_no_word(name, columns, folder):
+    lines = help_of(name, columns, folder).decode().splitlines()
+    too_long = [line for line in lines if len(line) > columns]
+    assert all(max(map(len, line.split())) > columns - 6 for line in too_long)  # one long path
+    wide = help_of(name, 100, folder).decode().replace(" \\\n", " ")
+    narrow = "\n".join(lines).replace(" \\\n", " ")
+    assert sorted(words_of(narrow)) == sorted(words_of(wide))
+
+
+def words_of(text):
+    """The words of a page; a list of choices is one for each."""
+    return re.sub(r"\|\s*", "| ", text).split()
+
+
+@pytest.mark.parametrize("name", PAGES, ids=str)
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_help_works_in_any_encoding(name, encoding, folder):
+    page = help_of(name, 80, folder, PYTHONIOENCODING=encoding).decode(encoding)
+    assert "Usage: xent" in page
+    assert "?" not in page
+
+
+def test_every_option_has_a_group():
+    for command in COMMANDS.values():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.group
 
 
 @pytest.mark.parametrize("item", fields(LossOptions), ids=lambda item: item.name)

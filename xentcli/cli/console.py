@@ -27,8 +27,9 @@ def wants_color(stream: TextIO, choice: str) -> bool:
 
 def write_stderr(text: str) -> None:
     """One line on stderr; a stderr that is full or gone changes no result."""
-    with suppress(OSError):
-        click.echo(text, err=True, color=True)
+    if sys.stderr is not None:
+        with suppress(OSError):
+            click.echo(text, file=sys.stderr, color=True)
 
 
 def inform(text: str) -> None:
@@ -46,14 +47,14 @@ def status(text: str) -> None:
     """What is going on, on a line of its own that the next one replaces, on terminals."""
     if sys.stderr is not None and sys.stderr.isatty() and not current().options.quiet:
         with suppress(OSError):
-            click.echo(f"\r\033[2K{text}", nl=False, err=True, color=True)
+            click.echo(f"\r\033[2K{text}", nl=False, file=sys.stderr, color=True)
 
 
 def write_stdout(text: str) -> None:
     """Text on standard output, which has to be there."""
     if sys.stdout is None:
         raise FileError("<stdout>", "standard output is closed")
-    click.echo(text, nl=False)
+    click.echo(text, nl=False, file=sys.stdout)
 
 
 def show(draw: Callable[[int], Any]) -> None:

@@ -48,12 +48,15 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     return "".join(parts), error.end
 
 
+ERRORS = "xent-plain"
+codecs.register_error(ERRORS, _replace)
+
+
 def make_streams_safe() -> None:
     """Standard output and error replace characters that their encoding does not have."""
-    codecs.register_error("xent-plain", _replace)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="xent-plain")
+            stream.reconfigure(errors=ERRORS)
 
 
 class HelpFormatter(click.HelpFormatter):
@@ -76,10 +79,17 @@ class HelpFormatter(click.HelpFormatter):
             self._wrapped(term.replace("|", "| "), 0, "  ", glue="| ")
             self._wrapped(text, 4)
 
+    def getvalue(self) -> str:
+        """The page, in characters that standard output has: Click takes ASCII for an accident."""
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        return super().getvalue().encode(encoding, ERRORS).decode(encoding)
+
     def write_example(self, command: str) -> None:
         """A command that can be pasted, continued with a backslash where it is too long."""
         room = self.width - self.current_indent - 2
-        whole = re.sub(r"((?<!\S)-{1,2}[a-z-]+|xent|[|>]) (?=[^-|>])", "\\1\N{NO-BREAK SPACE}", command)
+        whole = re.sub(
+            r"((?<!\S)-{1,2}[a-z-]+|xent|[|>]) (?=[^-|>])", "\\1\N{NO-BREAK SPACE}", command
+        )
         lines = textwrap.wrap(
             whole, room, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
         )

@@ -112,6 +112,6 @@ def _form_of(path: str) -> str:
 
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
-        what = f"the suffix of {visible(path)} names no form: {SAVED}"
+        what = f"{visible(path)}: unknown suffix; use {SAVED}"
         raise OptionError("save", what, "--save explained.html")
     return SUFFIXES[suffix]

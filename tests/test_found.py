@@ -300,8 +300,8 @@ import os, signal
 from xentcli import signals
 signals.watch_signals()
 open("left.tmp", "w").close()
-signals.temporaries.add("left.tmp")
-with signals.held():
+signals.temporary_files.add("left.tmp")
+with signals.deferred():
     os.kill(os.getpid(), signal.SIGTERM)
     print("held", flush=True)
 print("never")

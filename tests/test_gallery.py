@@ -191,7 +191,7 @@ def test_write_of_one_example_keeps_others_and_what_is_there(tmp_path, capfdbina
 def test_write_to_where_no_folder_can_be_is_an_error(tmp_path, capfdbinary):
     (tmp_path / "file").write_text("")
     result = inside(capfdbinary, "examples", "tie", "--write", tmp_path / "file")
-    assert_error(result, 4, "creating the folder failed")
+    assert_error(result, 4, "cannot create the directory")
 
 
 @pytest.mark.parametrize("kind", ["csv", "npy"])
@@ -268,8 +268,8 @@ def test_a_training_that_diverges_is_shown_without_an_error(capfdbinary):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["tie", "--steps", "3"], ["--steps", "is for the training example"]),
-        (["--lr", "1"], ["--lr", "is for the training example"]),
+        (["tie", "--steps", "3"], ["--steps", "applies to the training example only"]),
+        (["--lr", "1"], ["--lr", "applies to the training example only"]),
         (["tie", "-f", "csv"], ["--format", "no table", "xent examples training"]),
         (["training", "--lr", "nan"], ["--lr", "finite"]),
         (["training", "--steps", "0"], ["--steps"]),

@@ -1,4 +1,4 @@
-"""The command: `xent`, `xentcli` and `python -m xentcli` start here."""
+"""Entry point of `xent`, `xentcli` and `python -m xentcli`."""
 
 from __future__ import annotations
 

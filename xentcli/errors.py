@@ -1,19 +1,18 @@
-"""Every error that xent raises on purpose, and how its text is made safe to print.
+"""The exceptions that xent raises, and helpers that make their text safe to print.
 
     XentError
-    ├── DataError (ValueError)       exit 1: the data are wrong
-    │   ├── FormatError              a file that is not what it claims to be
-    │   ├── ShapeError               arrays that do not fit each other
-    │   ├── DtypeError               numbers of a kind that cannot be used here
-    │   ├── TargetError              targets that name no class
-    │   └── StrictError              what --strict does not let pass
-    ├── OptionError (ValueError)     exit 2: a value or a combination of options
-    ├── UnavailableError             exit 3: something asked for is not here
+    ├── DataError (ValueError)       exit 1: invalid data
+    │   ├── FormatError              a malformed file, or a file of another format
+    │   ├── ShapeError               shapes that do not match
+    │   ├── DtypeError               an unsupported dtype
+    │   ├── TargetError              class indices out of range, or not integers
+    │   └── StrictError              a note that strict mode turns into an error
+    ├── OptionError (ValueError)     exit 2: an invalid option, or options that exclude each other
+    ├── UnavailableError             exit 3: a device, backend or extra that is not available
     └── FileError                    exit 4: reading or writing failed
 
-An error is raised where it is found, with WHERE (a file, or the argument's name), WHAT was
-found and is allowed, and a HINT where there is something to do. It is printed in one place,
-`xentcli.cli`.
+Each carries WHERE (a file, or an argument's name), WHAT was found and what is allowed, and a HINT
+if there is something to do about it. They are printed in one place, `xentcli.cli`.
 
 Options inside a message are `Setting`s, not text: Python callers read `ignore_index=255`, users
 of the command line `--ignore-index 255`.
@@ -93,37 +92,37 @@ class XentError(Exception):
 
 
 class DataError(XentError, ValueError):
-    """The data are wrong."""
+    """Invalid data."""
 
 
 class FormatError(DataError):
-    """A file that is not what it claims to be."""
+    """A malformed file, or a file of another format."""
 
 
 class ShapeError(DataError):
-    """Arrays that do not fit each other."""
+    """Shapes that do not match."""
 
 
 class DtypeError(DataError):
-    """Numbers of a kind that cannot be used here."""
+    """An unsupported dtype."""
 
 
 class TargetError(DataError):
-    """Targets that name no class."""
+    """Class indices out of range, or not integers."""
 
 
 class StrictError(DataError):
-    """Something that is a note otherwise and an error under `--strict`."""
+    """A note that strict mode turns into an error."""
 
 
 class OptionError(XentError, ValueError):
-    """An option's value, or a combination of options, that has no meaning."""
+    """An invalid option, or options that exclude each other."""
 
     exit_code = 2
 
 
 class UnavailableError(XentError):
-    """Something asked for is not here: a device, an extra that is not installed."""
+    """A device, backend or optional dependency that is not available."""
 
     exit_code = 3
 
@@ -134,25 +133,25 @@ class FileError(XentError):
     exit_code = 4
 
 
-class Shown(str):
-    """Text from outside that is safe to print, told apart from the names of arguments."""
+class SafeText(str):
+    """Untrusted text, escaped for printing; the type tells it from the names of arguments."""
 
     __slots__ = ()
 
 
-def visible(text: str) -> Shown:
-    r"""Text from outside with every character escaped that a terminal would act on.
+def visible(text: str) -> SafeText:
+    r"""Untrusted text with control characters escaped.
 
     >>> visible("a\x1b[31m.npy"), visible("two\nlines")
     ('a\\x1b[31m.npy', 'two\\nlines')
     """
-    return Shown(
+    return SafeText(
         "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     )
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun.
+    """A count with its noun, singular or plural.
 
     >>> plural(1, "row"), plural(2, "row"), plural(2, "class")
     ('1 row', '2 rows', '2 classes')

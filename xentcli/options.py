@@ -52,7 +52,7 @@ class LogitsOptions:
 
 @dataclass(frozen=True)
 class LossOptions(LogitsOptions):
-    """What is computed from logits and targets; the scalars, not the arrays.
+    """The scalar options of the loss; arrays such as weights are in `Extras`.
 
     >>> LossOptions(label_smoothing=0.1).reduction
     'mean'
@@ -63,22 +63,22 @@ class LossOptions(LogitsOptions):
 
     reduction: Reduction = setting(
         "mean",
-        "Return the mean or the sum of the losses, or one loss per row (none).",
+        "Reduce the losses to their mean or sum, or keep one per row (none).",
         group="Loss",
         choices=get_args(Reduction),
     )
     ignore_index: int = setting(
-        -100, "Leave out rows with this target.", group="Loss", integer=True
+        -100, "Target value of rows that are left out.", group="Loss", integer=True
     )
     label_smoothing: float = setting(
         0.0,
-        "Fraction of the target mass spread evenly over all classes.",
+        "Fraction of the target spread evenly over all classes.",
         group="Loss",
         low=0.0,
         high=1.0,
     )
     z_loss: float = setting(
-        0.0, "Coefficient of logsumexp² added to each row's loss.", group="Loss", low=0.0
+        0.0, "Coefficient of logsumexp², which is added to each row's loss.", group="Loss", low=0.0
     )
     normalizer: float | None = setting(
         None, "Denominator of the mean; computed from the data by default.", group="Loss", above=0.0
@@ -88,7 +88,7 @@ class LossOptions(LogitsOptions):
     )
     target_kind: TargetKind = setting(
         "auto",
-        "Read targets as class indices or as probabilities; auto decides by shape.",
+        "Whether targets are class indices or probabilities; auto decides by shape.",
         group="Loss",
         choices=get_args(TargetKind),
         flag="targets",
@@ -99,7 +99,7 @@ class LossOptions(LogitsOptions):
         if self.normalizer is not None and self.reduction != "mean":
             raise OptionError(
                 "normalizer",
-                f"it is the denominator of the mean, but the reduction is {self.reduction}",
+                f"applies to the reduction mean only, not to {self.reduction}",
             )
 
 
@@ -133,7 +133,7 @@ def rule_text(rule: Mapping[str, Any]) -> str:
         *others, last = rule["choices"]
         return f"{', '.join(others)} or {last}"
     if rule.get("integer"):
-        return "a whole number"
+        return "an integer"
     if "high" in rule:
         return f"a number from {rule['low']:g} to {rule['high']:g}"
     if "above" in rule:

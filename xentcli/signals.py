@@ -1,7 +1,7 @@
-"""What has to be put away when the process is told to stop.
+"""Clean-up when a signal ends the process.
 
-A signal may arrive inside a compilation, where an exception would be swallowed; so nothing is
-unwound. The handler removes the temporary files that are listed here and dies by the signal.
+A signal may arrive inside a compilation, where an exception would be swallowed, so the handler
+does not raise: it removes the temporary files registered here and ends the process by the signal.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-temporaries: set[str] = set()
-terminal: list[bytes] = []  # what puts a terminal in order whose cursor is hidden
+temporary_files: set[str] = set()
+terminal: list[bytes] = []  # sequences that restore the terminal, such as showing the cursor
 
-_waiting: list[int] = []
-_held = [False]
+_pending: list[int] = []
+_deferring = [False]
 
 
 def watch_signals() -> None:
-    """Ctrl-C, TERM and HUP clean up and end the process; what is ignored stays ignored."""
+    """Clean up and exit on SIGINT, SIGTERM and SIGHUP; ignored signals stay ignored."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -29,22 +29,22 @@ def watch_signals() -> None:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Signals wait until several files have been put in place together."""
-    _held[0] = True
+def deferred() -> Iterator[None]:
+    """Defer signals, while several files are renamed into place."""
+    _deferring[0] = True
     try:
         yield
     finally:
-        _held[0] = False
-        if _waiting:
-            _stop(_waiting[0], None)
+        _deferring[0] = False
+        if _pending:
+            _stop(_pending[0], None)
 
 
 def _stop(number: int, frame: Any) -> None:
-    if _held[0]:
-        _waiting.append(number)
+    if _deferring[0]:
+        _pending.append(number)
         return
-    for name in list(temporaries):
+    for name in list(temporary_files):
         with suppress(OSError):
             Path(name).unlink()
     for text in terminal:
@@ -54,7 +54,7 @@ def _stop(number: int, frame: Any) -> None:
 
 
 def die(number: int) -> NoReturn:
-    """Die by the signal, so that the shell and `make` see what happened."""
+    """End by the signal itself, so that the shell and `make` see it in the exit status."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)

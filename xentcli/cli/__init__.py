@@ -32,11 +32,11 @@ EXAMPLES = (
 
 
 class ClosedPipe(BaseException):
-    """Nobody reads what is written. Click would make an exit code 1 of a BrokenPipeError."""
+    """The reader of stdout is gone. Click would turn a BrokenPipeError into exit code 1."""
 
 
 class Xent(click.Group):
-    """The group of all commands; a closed pipe is an exception of its own."""
+    """The group of all commands; turns a closed pipe into `ClosedPipe`."""
 
     context_class = help.Context
 
@@ -70,7 +70,7 @@ def _pipe_watched() -> Iterator[None]:
 def cli() -> None:
     """Softmax cross-entropy and its gradient, from files and pipes.
 
-    Any option --some-name can be set by the environment variable XENT_SOME_NAME.
+    Every option --some-name can also be set by the environment variable XENT_SOME_NAME.
     """
 
 
@@ -114,17 +114,17 @@ def _run(arguments: list[str] | None, session: Session) -> int:
     except XentError as error:
         return _report(error, session)
     except MemoryError:
-        return _report(FileError("xent", "there is not enough memory"), session)
+        return _report(FileError("xent", "not enough memory"), session)
     except OSError as error:
         where = visible(os.fsdecode(error.filename)) if error.filename else "<stdout>"
         return _report(FileError(where, error.strerror or str(error)), session)
-    except Exception as error:  # noqa: BLE001 (the last line of defence: a bug in xent)
+    except Exception as error:  # noqa: BLE001 (a bug in xent, reported as one)
         return _bug(error, session)
-    return code or 0  # Click hands on what a command exits with
+    return code or 0  # Click returns the command's exit code
 
 
 def _drop_stdout() -> None:
-    """What a failed command has not written yet is not wanted any more."""
+    """Discard unwritten output of a failed command."""
     if sys.stdout is None:
         return
     try:
@@ -163,8 +163,8 @@ def _trace(session: Session) -> None:
 def _bug(error: Exception, session: Session) -> int:
     _trace(session)
     text = visible(f"{type(error).__name__}: {error}")
-    _line("error", f"this is a bug in xent {__version__}: {text}", session)
-    _line("hint", "please report it with the output of the same command with --debug", session)
+    _line("error", f"bug in xent {__version__}: {text}", session)
+    _line("hint", "please report it, with the output of the same command and --debug", session)
     return 70
 
 

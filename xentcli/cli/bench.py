@@ -71,7 +71,7 @@ class MeasuringOptions:
 
     against: tuple[str, ...] = option(
         ("all",),
-        "Compare with this library, if it is installed; may be repeated.",
+        "Library to compare with, if it is installed; may be repeated.",
         group="Measuring",
         type=click.Choice([*NAMES, "liger", "all", "none"]),
         multiple=True,
@@ -115,7 +115,7 @@ class ExportOptions:
 
 @command(
     "bench",
-    "Speed on this machine, beside its memory's limit and other libraries.",
+    "Speed, compared with the memory's limit and other libraries.",
     examples=[
         "xent bench",
         "xent bench --shape 4096,32768 --dtype bf16 --against torch",
@@ -123,10 +123,11 @@ class ExportOptions:
     ],
 )
 def bench(case: CaseOptions, measuring: MeasuringOptions, export: ExportOptions) -> None:
-    """Measure the speed here, beside the limit of the memory and the libraries installed.
+    """Measure the speed, and compare it with the memory's limit and other libraries.
 
-    Every result is compared with the exact one before it is timed; then all take turns. "of
-    limit" is the time that only moving the same bytes takes, measured in the same rounds.
+    Each result is compared with the exact one before timing; then the implementations take turns.
+    "of limit" is the time needed just to move the same bytes, measured in the same rounds, as a
+    share of the time taken.
     """
     from xentcli.bench import Plan, measure
     from xentcli.bench.export import as_csv, as_json, as_markdown

@@ -39,7 +39,7 @@ class CheckInputs(LossInputs):
     grad_key: str | None = key_option("gradient")
     loss: str | None = option(
         None,
-        "Judge this loss too: one number, or one per row.",
+        "Check this loss too: one number, or one per row.",
         group="Check",
         metavar="FILE",
         file=True,
@@ -48,7 +48,7 @@ class CheckInputs(LossInputs):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """How strictly to judge, and against what."""
+    """How strict to be, and what to compare with."""
 
     ulp: float | None = option(
         None, "Tolerance in units in the last place.", group="Check", type=NUMBER
@@ -69,7 +69,7 @@ class CheckOptions:
     )
     dtype: DtypeName = option(
         "auto",
-        "Judge in units of this dtype, and read text and raw two-byte numbers as it.",
+        "Dtype whose ULP are counted, and that text and arrays of dtype V2 are read as.",
         group="Check",
         type=click.Choice(get_args(DtypeName)),
     )
@@ -77,7 +77,7 @@ class CheckOptions:
 
 @command(
     "check",
-    "Judge a gradient (and loss) that another program computed.",
+    "Check a gradient (and loss) that another program computed.",
     examples=[
         "xent grad logits.npy targets.npy | xent check logits.npy targets.npy -",
         "xent grad logits.npy targets.npy | xent check logits.npy targets.npy - --ulp 2 --json",
@@ -90,7 +90,7 @@ def check(
     bar: ProgressOption,
     form: JsonOption,
 ) -> int:
-    """Judge a gradient of the cross-entropy, and say what may be wrong with it.
+    """Check a gradient of the cross-entropy, and say what may be wrong with it.
 
     GRAD has the shape of LOGITS. One of the three may be - for standard input. It is compared
     with the exact gradient: computed in float64 for float32 and smaller, in twice that precision
@@ -105,7 +105,7 @@ def check(
     paths = replace(paths, grad=sources.grad, loss=sources.loss)
     reading = _reading(sources, how.dtype)
     with Outputs() as outputs, open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-        report = _judged(inputs, how, options, bar)
+        report = _checked(inputs, how, options, bar)
         work.done(inputs.logits, inputs.grad)
     _print(report, form.as_json)
     what = f"{report.shape} {report.kind.name}"
@@ -121,7 +121,9 @@ def _reading(sources: CheckInputs, dtype: DtypeName) -> Reading:
     return replace(reading, grad=grad)
 
 
-def _judged(inputs: Inputs, how: CheckOptions, options: LossOptions, bar: ProgressOption) -> Report:
+def _checked(
+    inputs: Inputs, how: CheckOptions, options: LossOptions, bar: ProgressOption
+) -> Report:
     from xentcli.check import How, Tolerance, judge
     from xentcli.engine.problem import build
     from xentcli.engine.stream import Streams

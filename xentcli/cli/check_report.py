@@ -1,6 +1,6 @@
 """The report of `xent check` for a terminal: the verdict first, then what is wrong, then figures.
 
-A table that is too wide for the terminal is left for lines, so that no number is cut in two.
+Tables too wide for the terminal become lines, so that no number is cut.
 """
 
 from __future__ import annotations

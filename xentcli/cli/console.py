@@ -1,4 +1,4 @@
-"""What a command says beside its result: the summary, notes, previews, and when in colour."""
+"""Messages, notes, progress and previews on the terminal."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # and clear the line of the bar
 
 
 def wants_color(stream: TextIO, choice: str) -> bool:
-    """Whether to colour: as asked, else on a terminal where NO_COLOR is not set."""
+    """Whether to use colour: as asked, else on a terminal where NO_COLOR is not set."""
     if choice != "auto":
         return choice == "always"
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def write_stderr(text: str) -> None:
-    """One line on stderr; a stderr that is full or gone changes no result."""
+    """Write one line to stderr; a stderr that is full or closed changes no result."""
     if sys.stderr is not None:
         with suppress(OSError):
             click.echo(text, file=sys.stderr, color=True)
 
 
 def inform(text: str) -> None:
-    """One line on stderr, unless --quiet."""
+    """Write a message to stderr, unless --quiet."""
     if not current().options.quiet:
         write_stderr(f"xent: {text}")
 
 
 def note(text: str) -> None:
-    """A note on stderr, unless --quiet."""
+    """Write a note to stderr, unless --quiet."""
     inform(f"note: {text}")
 
 
 def status(text: str) -> None:
-    """What is going on, on a line of its own that the next one replaces, on terminals."""
+    """Replace the status line on stderr, if that is a terminal."""
     if sys.stderr is not None and sys.stderr.isatty() and not current().options.quiet:
         with suppress(OSError):
             click.echo(f"\r\033[2K{text}", nl=False, file=sys.stderr, color=True)
 
 
 def write_stdout(text: str) -> None:
-    """Text on standard output, which has to be there."""
+    """Write to standard output; an error if it is closed."""
     if sys.stdout is None:
         raise FileError("<stdout>", "standard output is closed")
     click.echo(text, nl=False, file=sys.stdout)
 
 
 def show(draw: Callable[[int], Any]) -> None:
-    """What `draw` makes for the terminal's width, on standard output."""
+    """Print what `draw` returns for the terminal's width."""
     from rich.console import Console
 
     color = wants_color(sys.stdout, current().options.color)
@@ -73,9 +73,9 @@ def show(draw: Callable[[int], Any]) -> None:
 
 
 class Progress:
-    """A bar on stderr, once the work has taken a second, where a person may see it.
+    """A progress bar on stderr, on terminals only, shown after one second.
 
-    It shows the rate at which `nbytes` of input go through, and the time that is left.
+    It shows how fast the `nbytes` of input are read, and the time left.
     """
 
     def __init__(self, wanted: bool, nbytes: int) -> None:
@@ -89,7 +89,7 @@ class Progress:
         return self
 
     def __call__(self, done: int, total: int) -> None:
-        """So many rows are done."""
+        """Update: `done` of `total` rows."""
         if not self._wanted or (self._bar is None and time.monotonic() - self._start < 1):
             return
         if self._bar is None:
@@ -122,5 +122,5 @@ def _bar(nbytes: int) -> Any:
 
 
 def stdout_is_terminal() -> bool:
-    """Whether a person reads standard output."""
+    """Whether standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()

@@ -10,7 +10,7 @@ import click
 
 from xentcli.cli.help import Option
 
-# Only for completion in the shell: what can be opened is found out by opening it.
+# For shell completion only: whether a path can be opened is checked on opening it.
 PATH = click.Path(allow_dash=True, readable=False)
 
 

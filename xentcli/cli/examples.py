@@ -32,27 +32,27 @@ class ExampleOptions:
 
     check: bool = option(
         False,
-        "Compare every published figure; exit with 1 if one differs.",
+        "Compare all published figures; exit code 1 if one differs.",
         group="Example",
         is_flag=True,
     )
     write: str | None = option(
         None,
-        "Write the inputs to DIR, as .npy and .csv.",
+        "Write the input files to DIR, as .npy and .csv.",
         group="Example",
         metavar="DIR",
         file=True,
     )
     steps: int | None = option(
         None,
-        "Steps of the training example; 51 by default.",
+        "Number of training steps; 51 by default.",
         group="Example",
         type=click.IntRange(1, 100_000),
         metavar="N",
     )
     lr: float | None = option(
         None,
-        "Learning rate of the training example; 0.1 by default.",
+        "Learning rate; 0.1 by default.",
         group="Example",
         type=float,
         metavar="F",
@@ -65,7 +65,7 @@ class ExampleDocument(DocumentOptions):
 
     format: str | None = option(
         None,
-        "Form of the output; rich on a terminal, else plain, by default.",
+        "Format of the output; by default rich on a terminal, else plain.",
         "-f",
         "--format",
         group="Output",
@@ -75,7 +75,7 @@ class ExampleDocument(DocumentOptions):
 
 @command(
     "examples",
-    "The published worked examples, reproduced and compared.",
+    "Published worked examples, recomputed and compared.",
     examples=[
         "xent examples",
         "xent examples three-class",
@@ -83,9 +83,9 @@ class ExampleDocument(DocumentOptions):
     ],
 )
 def examples(which: ExampleName, options: ExampleOptions, document: ExampleDocument) -> None:
-    """Reproduce published worked examples, and compare every figure.
+    """Recompute published worked examples, and compare every figure.
 
-    Without a NAME they are listed.
+    Without NAME all examples are listed.
     """
     from xentcli.examples import all_examples, find
     from xentcli.examples.documents import listing
@@ -108,7 +108,9 @@ def _settings(options: ExampleOptions, name: str | None) -> Settings:
     given = {"steps": options.steps, "lr": options.lr}
     asked = [f"--{option}" for option, value in given.items() if value is not None]
     if asked and name != "training":
-        raise OptionError(asked[0], "is for the training example", "xent examples training")
+        raise OptionError(
+            asked[0], "applies to the training example only", "xent examples training"
+        )
     if options.lr is not None and not math.isfinite(options.lr):
         raise OptionError("--lr", f"{options.lr} is not allowed: a finite number")
     default = Settings()
@@ -157,5 +159,5 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        what = f"creating the folder failed: {error.strerror}"
+        what = f"cannot create the directory: {error.strerror}"
         raise FileError(visible(str(folder)), what) from error

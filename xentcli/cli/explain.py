@@ -28,7 +28,9 @@ def _numbers(
     parts = tuple(part.strip() for part in text.split(","))
     wrong = [part for part in parts if not re.fullmatch(NUMBER, part)]
     if wrong:
-        raise click.BadParameter(f"'{visible(wrong[0])}' is not a number; write 1,2,3")
+        raise click.BadParameter(
+            f"'{visible(wrong[0])}' is not a number; expected numbers such as 1,2,3"
+        )
     return parts
 
 
@@ -48,10 +50,10 @@ class ExplainInputs(LossReading, DtypeOption):
 class RowOptions:
     """Which row is explained, and how much of it is shown."""
 
-    row: int = option(0, "Row to explain, counted from 0.", group="Row", type=int)
+    row: int = option(0, "Index of the row, starting at 0.", group="Row", type=int)
     values: tuple[str, ...] | None = option(
         None,
-        "Logits of one row, instead of files.",
+        "Logits of a single row, instead of files.",
         "--logits",
         group="Row",
         metavar="X,X,…",
@@ -59,17 +61,17 @@ class RowOptions:
     )
     target: tuple[str, ...] | None = option(
         None,
-        "Target of --logits: a class, or one probability per class (0.2,0.8).",
+        "Class index for --logits, or one probability per class: 0.2,0.8.",
         group="Row",
         metavar="Y",
         callback=_numbers,
     )
     names: tuple[str, ...] = option(
-        None, "Names of the classes.", group="Row", metavar="NAME,…", callback=_names
+        None, "Class names.", group="Row", metavar="NAME,…", callback=_names
     )
     top: int | None = option(
         None,
-        "Show K classes and sum up the rest; 10 if there are more than 20, by default.",
+        "Show K classes and the rest as one line; by default 10 if there are more than 20.",
         group="Row",
         type=click.IntRange(1),
         metavar="K",
@@ -78,7 +80,7 @@ class RowOptions:
 
 @command(
     "explain",
-    "The derivation of one row's gradient, step by step.",
+    "Derivation of one row's gradient, step by step.",
     examples=[
         "xent explain --logits 1,2,3 --target 0 --names cat,dog,bird",
         "xent explain logits.npy targets.npy --row 7 --label-smoothing 0.1",
@@ -93,8 +95,8 @@ def explain(
 ) -> None:
     """Derive the gradient of one row, step by step.
 
-    LOGITS and TARGETS are files as for xent grad. Of the logits only the row is read, and of the
-    targets what the denominator of the mean needs.
+    LOGITS and TARGETS are files as for xent grad. Only this row's logits are read; targets and
+    weights of all rows are read for the denominator of the mean.
     """
     from xentcli.explain.class_selection import View
     from xentcli.explain.document import tell

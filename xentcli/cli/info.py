@@ -59,7 +59,7 @@ def completion(shell: Shell) -> None:
 
     kind = get_completion_class(shell.shell)
     if kind is None:
-        what = "this version of click has no completion for it"
-        raise UnavailableError(shell.shell, what, "click 8.5 or later has")
+        what = "this version of click cannot generate it"
+        raise UnavailableError(shell.shell, what, "it needs click 8.5 or later")
     root = click.get_current_context().find_root().command
     write_stdout(kind(root, {}, "xent", "_XENT_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""From the paths of a command line to arrays, with the names that errors call them by."""
+"""The inputs of a command: open files, with the names that messages call them by."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def open_inputs(
         targets = None
         if paths.targets is not None and reading.targets:
             targets = stack.enter_context(_opened(paths.targets, reading.targets))
-            _tell_rows(logits, targets, class_axis)
+            _set_row_count(logits, targets, class_axis)
             targets = _line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_grad(paths.grad, reading.grad, logits))
         whole = {
@@ -152,7 +152,7 @@ def _open_grad(path: str | None, how: How | None, logits: Reader) -> Iterator[Re
         yield None
         return
     with open_reader(path, how) as grad:
-        _tell_rows(logits, grad, None)  # of the same shape
+        _set_row_count(logits, grad, None)  # of the same shape
         yield grad
 
 
@@ -163,7 +163,7 @@ def _opened(path: str | Reader, how: How) -> AbstractContextManager[Reader]:
 
 
 def _name(path: str | Reader) -> str:
-    """What messages call an input."""
+    """An input's name in messages."""
     if not isinstance(path, str):
         return path.name
     return "<stdin>" if path == "-" else visible(path)
@@ -184,28 +184,28 @@ def read_once(paths: Sequence[str]) -> None:
 
 
 def _pipe(path: str) -> tuple[int, int] | None:
-    """Which pipe a path names, or None for everything else."""
+    """The identity of a pipe, or None for everything else."""
     try:
         state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (Path would change the name)
-    except (OSError, ValueError):  # which opening it will say
+    except (OSError, ValueError):  # opening it will report that
         return None
     return (state.st_dev, state.st_ino) if stat.S_ISFIFO(state.st_mode) else None
 
 
 def _number(text: str | None) -> float | None:
-    """An upstream that is a number; else it is a file's name."""
+    """An upstream that is a number; None if it is a path."""
     if text is None or not re.fullmatch(NUMBER, text):
         return None
     value = float(text)
     if not math.isfinite(value):
-        raise OptionError("upstream", f"{text} is not allowed: a finite number, or a file")
+        raise OptionError("upstream", f"{text} is not allowed; expected a finite number or a file")
     return value
 
 
-def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
-    """A long table in a pipe does not say how many lines it has; the array beside it does.
+def _set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> None:
+    """Take the unknown row count of a piped table from the other array.
 
-    Not where the first axis is that of the classes: the other may have any length then.
+    Not if axis 0 is the class axis: the other array may have any length then.
     """
     from xentcli.files import is_text
     from xentcli.files.text.table import TableReader
@@ -222,7 +222,7 @@ def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
 
 
 def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
-    """Text has always two axes: one line or one column of it are class indices."""
+    """Text always has two axes: a single row or column is taken as class indices."""
     from xentcli.files import is_text
     from xentcli.files.reader import Held
 

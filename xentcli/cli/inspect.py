@@ -20,11 +20,11 @@ class InspectPaths:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    """How closely to look."""
+    """What to show."""
 
     stats: bool = option(
         False,
-        "Read the numbers too: smallest, largest, mean, NaN, inf.",
+        "Also compute min, max, mean, and the counts of NaN and inf.",
         group="Inspect",
         is_flag=True,
     )
@@ -32,7 +32,7 @@ class InspectOptions:
 
 @command(
     "inspect",
-    "Shape, dtype, order, byte order, version; --stats.",
+    "Shape, dtype, memory order and version of array files.",
     examples=[
         "xent inspect logits.npy targets.npy",
         "xent grad logits.npy targets.npy | xent inspect - --stats",
@@ -42,7 +42,7 @@ class InspectOptions:
 def inspect(
     files: InspectPaths, options: InspectOptions, reading: LogitsReading, form: JsonOption
 ) -> None:
-    """Show what is in files of numbers: shape, dtype, order, byte order, version.
+    """Show shape, dtype, memory order, byte order and version of array files.
 
     A FILE may be - for standard input.
     """

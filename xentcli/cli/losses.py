@@ -36,7 +36,7 @@ class GradWriting(WritingOptions):
 
     loss_out: str | None = option(
         None,
-        "Write the loss too: one number, or one per row.",
+        "Write the loss to PATH too: one number, or one per row.",
         group="Output",
         metavar="PATH",
         file=True,
@@ -52,7 +52,7 @@ class SoftmaxOptions:
 
 @command(
     "grad",
-    "Loss, and its gradient with respect to the logits.",
+    "Loss and its gradient with respect to the logits.",
     examples=[
         "xent grad logits.npy targets.npy -o grad.npy",
         "xent grad logits.npy targets.npy --label-smoothing 0.1 | xent inspect -",
@@ -98,7 +98,7 @@ def grad(
 
 @command(
     "loss",
-    "Loss only.",
+    "Loss only, without the gradient.",
     examples=[
         "xent loss logits.npy targets.npy",
         "xent loss logits.npy targets.npy --reduction none | sort -g | tail -3",
@@ -188,8 +188,8 @@ def _check_stdout(
     if writing.output in (None, "-"):
         asked.append("the array")
     if len(asked) > 1:
-        what = f"{' and '.join(asked)} cannot both be standard output"
-        raise OptionError("command line", what, "-o FILE writes the array to a file")
+        what = f"{' and '.join(asked)} cannot both go to standard output"
+        raise OptionError("command line", what, "write the array to a file with -o FILE")
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -31,7 +31,7 @@ class WeightFiles:
     )
     upstream: str | None = option(
         None,
-        "dL/d(loss): a number, or a file with one per row if the reduction is none.",
+        "dL/d(loss): a number, or a file with one per row for --reduction none.",
         group="Loss",
         metavar="FILE|F",
         file=True,
@@ -75,7 +75,7 @@ class TextReading:
     )
     header: bool = option(
         False,
-        "Skip the first line of text files, which holds names.",
+        "Skip the first line of text files, a header.",
         "--header/--no-header",
         group="Input",
     )
@@ -123,8 +123,8 @@ class DtypeOption:
 
     dtype: DtypeName = option(
         "auto",
-        "Dtype of the result, and of logits whose file does not name one: bfloat16 stored as two "
-        "raw bytes, and text, which is parsed as f64 first.",
+        "Dtype of the result, and of logits whose file does not name theirs: bf16 for arrays of "
+        "dtype V2, any for text, which is parsed as f64 first.",
         group="Output",
         type=click.Choice(get_args(DtypeName)),
     )
@@ -145,7 +145,7 @@ class WritingOptions(DtypeOption):
     )
     format: str | None = option(
         None,
-        "Format of the output; by its suffix, else that of the logits, by default.",
+        "Format of the output; by default that of its suffix, else that of the logits.",
         "-f",
         "--format",
         group="Output",
@@ -167,7 +167,7 @@ class WritingOptions(DtypeOption):
         is_flag=True,
     )
     fsync: bool = option(
-        False, "Wait until new files are on the disk too.", group="Output", is_flag=True
+        False, "Sync new files to disk too, not only replaced ones.", group="Output", is_flag=True
     )
 
 
@@ -182,7 +182,7 @@ class JsonOption:
 class ProgressOption:
     """Whether to show a bar."""
 
-    no_progress: bool = option(False, "Show no progress bar.", group="Machine", is_flag=True)
+    no_progress: bool = option(False, "Do not show a progress bar.", group="Machine", is_flag=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +191,13 @@ class RunningOptions(ProgressOption):
 
     backend: Backend = option(
         "auto",
-        "Implementation to use; auto takes numpy or cpu, by the number of logits.",
+        "Backend; auto picks numpy or cpu by the number of logits.",
         group="Machine",
         type=click.Choice(get_args(Backend)),
     )
     threads: int | None = option(
         None,
-        "Use at most N threads.",
+        "Maximum number of threads.",
         "-t",
         "--threads",
         group="Machine",
@@ -205,5 +205,5 @@ class RunningOptions(ProgressOption):
         metavar="N",
     )
     strict: bool = option(
-        False, "Treat results that are not finite as errors.", group="Machine", is_flag=True
+        False, "Treat non-finite results as errors.", group="Machine", is_flag=True
     )

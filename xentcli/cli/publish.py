@@ -1,4 +1,4 @@
-"""Where a document goes: to the terminal, to standard output, to a file, and in which form."""
+"""Output of documents (explain, examples): to the terminal, standard output or a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DocumentOptions:
 
     format: str | None = option(
         None,
-        "Form of the output; rich on a terminal, else plain, by default.",
+        "Format of the output; by default rich on a terminal, else plain.",
         "-f",
         "--format",
         group="Output",
@@ -35,7 +35,7 @@ class DocumentOptions:
     )
     save: str | None = option(
         None,
-        f"Write to FILE instead, in the form of its suffix: {SAVED}.",
+        f"Write to FILE instead, in the format of its suffix: {SAVED}.",
         group="Output",
         metavar="FILE",
         file=True,
@@ -50,14 +50,14 @@ class DocumentOptions:
     )
     decimals: int = option(
         4,
-        "Round the numbers to N decimals; JSON always has all digits.",
+        "Decimals shown; JSON is always exact.",
         group="Output",
         type=click.IntRange(0, 20),
         metavar="N",
     )
     width: int | None = option(
         None,
-        "Width of lines in columns; that of the terminal, else 80, by default.",
+        "Line width in columns; by default that of the terminal, else 80.",
         group="Output",
         type=click.IntRange(40, 1000),
         metavar="N",
@@ -97,7 +97,7 @@ def _at_terminal(form: str | None) -> bool:
 
 
 def _draws_boxes() -> bool:
-    """Whether the terminal has more than ASCII letters."""
+    """Whether the terminal's encoding has box characters."""
     return sys.stdout.encoding.lower().replace("-", "") == "utf8"
 
 
@@ -112,6 +112,6 @@ def _form_of(path: str) -> str:
 
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
-        what = f"{visible(path)}: unknown suffix; use {SAVED}"
+        what = f"{visible(path)}: unknown suffix; expected {SAVED}"
         raise OptionError("save", what, "--save explained.html")
     return SUFFIXES[suffix]

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import click
 
 from xentcli.cli.declare import option
-from xentcli.errors import Setting, Shown
+from xentcli.errors import SafeText, Setting
 
 Color: TypeAlias = Literal["auto", "always", "never"]
 
@@ -22,13 +22,13 @@ class SessionOptions:
     )
     color: Color = option(
         "auto",
-        "Use colour: on terminals where NO_COLOR is not set, always, or never.",
+        "Colour; auto uses it on terminals unless NO_COLOR is set.",
         group="General",
         type=click.Choice(["auto", "always", "never"]),
         is_eager=True,
     )
     debug: bool = option(
-        False, "Show a traceback with every error.", group="General", is_flag=True, is_eager=True
+        False, "Show tracebacks of errors.", group="General", is_flag=True, is_eager=True
     )
 
 
@@ -45,7 +45,7 @@ class Session:
 
     def called(self, where: str) -> str:
         """An argument of the library as the user called it: the file's name, or the option."""
-        if isinstance(where, Shown):
+        if isinstance(where, SafeText):
             return where  # a file of the same name as an argument
         return self.names.get(where) or FLAGS.get(where) or where
 

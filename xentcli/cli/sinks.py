@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def open_outputs(writing: WritingOptions) -> Outputs:
-    """The command's destinations, all new at the end or all old."""
+    """A command's outputs, which are put in place together or not at all."""
     from xentcli.files.outputs import Outputs
 
     return Outputs(no_clobber=writing.no_clobber, fsync=writing.fsync)
@@ -39,13 +39,13 @@ class DeferredWriter:
         self._last: Array | None = None
 
     def write(self, values: Array) -> None:
-        """Take the next numbers, and send off those before."""
+        """Take the next values, and write those before."""
         last, self._last = self._last, values
         if last is not None:
             self._opened().write(last)
 
     def finish(self) -> None:
-        """There are no more, and nothing has failed."""
+        """Write the rest; nothing has failed."""
         writer = self._opened()
         if self._last is not None:
             writer.write(self._last)
@@ -77,13 +77,13 @@ class ArrayOutput:
         self._check: NonfiniteEntries | None = None
 
     def words(self, name: str | None = None) -> str:
-        """What kind of array it is."""
+        """The array in words: name, shape, dtype."""
         from xentcli.arrays.dtypes import name_of
 
         return f"{name or self.name} {self.shape} {name_of(self.dtype)}"
 
     def about(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """Path, shape and dtype, for JSON."""
         from xentcli.arrays.dtypes import name_of
 
         path = self.sink.name if self.sink else None
@@ -91,30 +91,30 @@ class ArrayOutput:
 
     @property
     def destination(self) -> str:
-        """Where it goes, for the summary."""
+        """The arrow and path of the summary line."""
         return "" if self.sink is None else f" -> {self.sink.name}"
 
     def expect(self, shape: tuple[int, ...], dtype: Any, like: str) -> None:
-        """What will come, and in which format: the input's unless something says otherwise."""
+        """Set shape, dtype and format, which is that of the input (`like`) by default."""
         from xentcli.engine.notes import NonfiniteEntries
         from xentcli.files import suffix_format
 
         self.shape, self.dtype = shape, dtype
         self._format = self._asked or suffix_format(self._path or "") or like
         if self.sink and self._format in ("csv", "tsv") and len(shape) > 2:
-            what = f"{self._format} has at most 2 axes, the result has {len(shape)}: {shape}"
-            raise OptionError("--format", what, "-f npy keeps the shape")
+            what = f"{self._format} holds at most 2 axes, but the result has {len(shape)}: {shape}"
+            raise OptionError("--format", what, "use -f npy")
         if self._strict:
             self._check = NonfiniteEntries(shape)
 
     def write(self, values: Array) -> None:
-        """The next numbers."""
+        """Take the next values."""
         if self._check:
             self._check.add(values)
         self._writer.write(values)
 
     def finish(self) -> None:
-        """There are no more numbers."""
+        """Write the rest."""
         if self._check:
             self._check.require_none()
         self._writer.finish()
@@ -129,7 +129,7 @@ class ArrayOutput:
 
 
 class Preview:
-    """Keeps the first rows and shows them on the terminal."""
+    """Keeps the first rows, for a table on the terminal."""
 
     def __init__(self, output: ArrayOutput) -> None:
         from xentcli.cli.tables import ROWS
@@ -139,13 +139,13 @@ class Preview:
         self._left = ROWS * output.shape[-1]
 
     def write(self, values: Array) -> None:
-        """The next numbers."""
+        """Take the next values."""
         if self._left > 0:
             self._first.append(values[: self._left].copy())
             self._left -= len(values)
 
     def finish(self) -> None:
-        """Print a table."""
+        """Print the table."""
         import numpy as np
 
         from xentcli.cli.tables import ROWS, preview
@@ -169,15 +169,15 @@ class LossOutput:
         self._writer = DeferredWriter(self._create)
 
     def expect(self, shape: tuple[int, ...]) -> None:
-        """One number for each place of this shape."""
+        """Set the shape of the losses."""
         self._shape = (prod(shape),) if self._format in ("csv", "tsv") else shape
 
     def write(self, losses: Array) -> None:
-        """The next numbers."""
+        """Take the next values."""
         self._writer.write(losses)
 
     def finish(self, result: CrossEntropy) -> None:
-        """There are no more; the one of all rows comes from the result."""
+        """Write the rest: the reduced loss, if there is one."""
         import numpy as np
 
         if result.loss is not None:
@@ -201,11 +201,11 @@ class LossBuffer:
         self._shape: tuple[int, ...] = ()
 
     def expect(self, shape: tuple[int, ...]) -> None:
-        """One number for each place of this shape."""
+        """Set the shape of the losses."""
         self._shape = shape
 
     def write(self, losses: Array) -> None:
-        """The next numbers."""
+        """Take the next values."""
         self._parts.append(losses)
 
     def value(self, result: CrossEntropy) -> Any:
@@ -224,11 +224,11 @@ class LossConsumers:
         self._consumers = [consumer for consumer in consumers if consumer]
 
     def expect(self, shape: tuple[int, ...]) -> None:
-        """One number for each place of this shape."""
+        """Set the shape of the losses."""
         for consumer in self._consumers:
             consumer.expect(shape)
 
     def write(self, losses: Array) -> None:
-        """The next numbers."""
+        """Take the next values."""
         for consumer in self._consumers:
             consumer.write(losses)

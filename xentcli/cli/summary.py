@@ -1,4 +1,4 @@
-"""What is said about a result: the summary line, notes, the JSON object."""
+"""The summary line, notes and JSON object of a result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from xentcli.engine.result import CrossEntropy
     from xentcli.options import LossOptions
 
-WORTH_A_RATE = 10_000_000  # bytes; with fewer the seconds are those of the start
+WORTH_A_RATE = 10_000_000  # bytes; with fewer most of the time is start-up
 
 
 class Work:
-    """How long the work has taken, and how many bytes of large arrays it moved."""
+    """Elapsed time, and bytes of large arrays that were moved."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -27,7 +27,7 @@ class Work:
         self.seconds = 0.0
 
     def done(self, *arrays: Any) -> None:
-        """The work is over; `arrays` are readers and outputs, or None."""
+        """Stop the clock; `arrays` are readers and outputs, or None."""
         self.seconds = time.perf_counter() - self._start
         self.nbytes = sum(map(nbytes, filter(None, arrays)))
 
@@ -51,7 +51,7 @@ def note_text(item: Note) -> str:
 
 
 def loss_words(result: CrossEntropy, reduction: str) -> str:
-    """The loss and what it is taken over."""
+    """The loss, and the rows it is taken over."""
     if reduction == "none":
         words = plural(result.rows, "loss")
         return words + (f", {result.ignored} ignored" if result.ignored else "")
@@ -61,7 +61,7 @@ def loss_words(result: CrossEntropy, reduction: str) -> str:
 
 
 def summary(parts: list[str], backend: str, work: Work) -> None:
-    """The line on stderr that says what was done; how fast, where that says something."""
+    """Write the summary line to stderr; with the rate for large arrays."""
     seconds = work.seconds
     rate = f", {work.nbytes / seconds / 1e9:.3g} GB/s" if work.nbytes >= WORTH_A_RATE else ""
     inform("; ".join([*parts, f"{backend}, {seconds:.3f} s{rate}"]))

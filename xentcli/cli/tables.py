@@ -21,7 +21,7 @@ AROUND = 3  # characters that rich puts around each cell
 
 
 def new_table(title: str | None = None) -> Table:
-    """An empty table that looks like all of ours."""
+    """An empty table in xent's style."""
     from rich import box
 
     return Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
@@ -83,7 +83,7 @@ def facts_table(facts: dict[str, Any]) -> RenderableType:
 
 
 def bench_table(result: Result, width: int) -> RenderableType:
-    """Who took how long, as many columns as fit, and who could not take part."""
+    """The benchmark table, as many columns as fit, and the libraries that were skipped."""
     from xentcli.bench.export import COLUMNS, cell, limits_words
 
     names = list(COLUMNS)

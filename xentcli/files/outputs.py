@@ -54,7 +54,7 @@ class Outputs:
             if kind is None:
                 for sink in self._sinks:
                     sink.finish()
-                with signals.held():
+                with signals.deferred():
                     self._place()
         finally:
             for sink in self._sinks:

@@ -94,9 +94,9 @@ class Sink:
         folder = self._target.parent
         if not folder.is_dir():
             raise FileError(self.name, f"there is no folder {visible(str(folder))}")
-        with signals.held():  # no moment at which the file is there and not listed
+        with signals.deferred():  # no moment at which the file is there and not listed
             number, name = tempfile.mkstemp(prefix=".xent-", suffix=".tmp", dir=folder)
-            signals.temporaries.add(name)
+            signals.temporary_files.add(name)
             self._temporary = Path(name)
         return os.fdopen(number, "wb", BUFFER)
 
@@ -161,7 +161,7 @@ class Sink:
             old = self._temporary.with_name(f"{self._temporary.stem}-old.tmp")
             with suppress(OSError):  # a file system without hard links
                 os.link(self._target, old)
-                signals.temporaries.add(str(old))
+                signals.temporary_files.add(str(old))
                 self._old = old
 
     def place(self) -> None:
@@ -169,7 +169,7 @@ class Sink:
         if self._temporary:
             with self._named():
                 self._put(self._temporary)
-            signals.temporaries.discard(str(self._temporary))
+            signals.temporary_files.discard(str(self._temporary))
             self._temporary = None
 
     def settle(self) -> None:
@@ -177,7 +177,7 @@ class Sink:
         with self._named():
             if self._old:
                 self._old.unlink()
-                signals.temporaries.discard(str(self._old))
+                signals.temporary_files.discard(str(self._old))
                 self._old = None
             if self._placed and self._durable:
                 _sync_folder(self._target.parent)
@@ -221,7 +221,7 @@ class Sink:
         for path in filter(None, (self._temporary, self._old)):
             with suppress(OSError):
                 path.unlink()
-            signals.temporaries.discard(str(path))
+            signals.temporary_files.discard(str(path))
 
 
 def _descriptor(path: str) -> int | None:

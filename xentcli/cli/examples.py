@@ -13,7 +13,7 @@ from xentcli.cli.publish import document_options, publish
 from xentcli.errors import DataError, FileError, OptionError, plural, visible
 
 if TYPE_CHECKING:
-    from xentcli.examples.model import Example, Settings
+    from xentcli.examples.example import Example, TrainingSettings
 
 STEPS = click.IntRange(1, 100_000)
 
@@ -46,7 +46,7 @@ def examples(**given: Any) -> None:
     Without a NAME they are listed.
     """
     from xentcli.examples import all_examples, find
-    from xentcli.examples.documents import listing
+    from xentcli.examples.documents import list_document
 
     chosen = [find(given["name"])] if given["name"] else all_examples()
     settings = _settings(given)
@@ -57,13 +57,13 @@ def examples(**given: Any) -> None:
     elif given["name"]:
         _show(chosen[0], settings, given)
     else:
-        publish(listing(chosen), given)
+        publish(list_document(chosen), given)
 
 
-def _settings(given: dict[str, Any]) -> Settings:
+def _settings(given: dict[str, Any]) -> TrainingSettings:
     import math
 
-    from xentcli.examples.model import Settings
+    from xentcli.examples.example import TrainingSettings
 
     chosen = {name: given[name] for name in ("steps", "lr") if given[name] is not None}
     if chosen and given["name"] != "training":
@@ -71,21 +71,21 @@ def _settings(given: dict[str, Any]) -> Settings:
         raise OptionError(name, "belongs to the training", "xent examples training")
     if not math.isfinite(chosen.get("lr", 0.0)):
         raise OptionError("--lr", f"{chosen['lr']} is not allowed: a finite number")
-    return Settings(**chosen)
+    return TrainingSettings(**chosen)
 
 
-def _show(example: Example, settings: Settings, given: dict[str, Any]) -> None:
-    from xentcli.examples.documents import show
-    from xentcli.examples.model import Worked
+def _show(example: Example, settings: TrainingSettings, given: dict[str, Any]) -> None:
+    from xentcli.examples.documents import example_document
+    from xentcli.examples.example import ComputedExample
 
-    document = show(Worked(example, settings), given["decimals"])
+    document = example_document(ComputedExample(example, settings), given["decimals"])
     publish(document, given)
 
 
 def _check(chosen: list[Example], given: dict[str, Any]) -> None:
-    from xentcli.examples.documents import checked
+    from xentcli.examples.documents import check_document
 
-    document, wrong = checked(chosen)
+    document, wrong = check_document(chosen)
     publish(document, given)
     if wrong:
         what = f"{plural(len(wrong), 'figure')} not reproduced: {', '.join(wrong)}"

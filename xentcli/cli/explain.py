@@ -82,15 +82,15 @@ def explain(**given: Any) -> None:
     LOGITS and TARGETS are files as for xent grad. Only the row's logits are read of them, and
     of the targets what the mean divides by.
     """
-    from xentcli.explain.class_selection import View
-    from xentcli.explain.document import tell
+    from xentcli.explain.class_selection import DisplayOptions
+    from xentcli.explain.document import to_document
 
-    view = View(given["names"], given["top"], given["decimals"])
-    publish(tell(_derivation(given), view), given)
+    display = DisplayOptions(given["names"], given["top"], given["decimals"])
+    publish(to_document(_derivation(given), display), given)
 
 
 def _derivation(given: dict[str, Any]) -> Derivation:
-    from xentcli.explain.from_readers import from_readers
+    from xentcli.explain.from_readers import derive_from_readers
     from xentcli.files.outputs import Outputs
 
     inline = given["values"] is not None or given["target"] is not None
@@ -105,7 +105,9 @@ def _derivation(given: dict[str, Any]) -> Derivation:
     with open_inputs(given, Outputs()) as inputs:  # nothing is written while it is read
         assert inputs.targets
         options = loss_options_of(given)
-        return from_readers(inputs.logits, inputs.targets, options, inputs.extras, given["row"])
+        return derive_from_readers(
+            inputs.logits, inputs.targets, options, inputs.extras, given["row"]
+        )
 
 
 def _inline(given: dict[str, Any]) -> dict[str, Held]:

@@ -22,6 +22,7 @@ class Formula(NamedTuple):
         return cls(words, rf"\text{{{words}}}")
 
 
+Bar = Literal["", "fraction", "signed"]
 NO_FORMULA = Formula("", "")
 COMMANDS_TITLE = "The same result from the command line"
 ARROWS = {"rises": "▲ rises", "falls": "▼ falls", "stays": "= stays"}
@@ -37,7 +38,7 @@ class Column:
 
     title: Formula
     values: tuple[Any, ...]
-    bar: Literal["", "fraction", "signed"] = ""
+    bar: Bar = ""
     scale: float = 1.0
 
 

@@ -8,14 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from xentcli.display.document import (
-    ARROWS,
-    COMMANDS_TITLE,
-    Document,
-    Fact,
-    Step,
-    format_number,
-)
+from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
 from xentcli.display.grid import TextColumn, bar_fraction, column_groups
 
 NARROW = 42  # characters of a table that fits on a phone

@@ -15,21 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from xentcli.display.document import (
-    ARROWS,
-    COMMANDS_TITLE,
-    Document,
-    Fact,
-    Step,
-    format_number,
-)
-from xentcli.display.grid import (
-    GAP,
-    ColumnGroup,
-    bar_fraction,
-    column_groups,
-    label_width,
-)
+from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
+from xentcli.display.grid import GAP, ColumnGroup, bar_fraction, column_groups, label_width
 
 # Distinguishable with red-green colour blindness, and readable on black and on white.
 RISES, FALLS, QUIET, FRAME = "color(32)", "color(166)", "dim", "color(244)"

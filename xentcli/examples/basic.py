@@ -14,14 +14,6 @@ def _p(computed: ComputedExample) -> Array:
     return computed.derivation().p
 
 
-def _exponentials(computed: ComputedExample) -> Array:
-    return computed.derivation().unshifted
-
-
-def _total(computed: ComputedExample) -> list[float]:
-    return [computed.derivation().unshifted_total]
-
-
 def _gradient(computed: ComputedExample) -> Array:
     return computed.gradient.reshape(-1)
 
@@ -49,8 +41,10 @@ def _exercise(
 ) -> tuple[Published, ...]:
     """The figures of the exercise, each a line of numbers."""
     return (
-        Published("exp(x)", tuple(exponentials.split()), _exponentials, decimals),
-        Published("sum of exp(x)", (total,), _total, decimals),
+        Published(
+            "exp(x)", tuple(exponentials.split()), lambda c: c.derivation().unshifted, decimals
+        ),
+        Published("sum of exp(x)", (total,), lambda c: [c.derivation().unshifted_total], decimals),
         Published("p", tuple(p.split()), _p),
         Published("gradient", tuple(gradient.split()), _gradient),
     )

@@ -60,14 +60,9 @@ def _agrees(computed: ComputedExample) -> list[str]:
     return equal_within(TOLERANCE, _distance(computed))
 
 
-def _comparison(computed: ComputedExample) -> tuple[Step, ...]:
-    facts = (
-        Fact(
-            Formula.in_words("largest difference"),
-            _distance(computed),
-            f"over {computed.gradient.size} entries",
-        ),
-    )
+def _numerical_steps(computed: ComputedExample) -> tuple[Step, ...]:
+    title, note = Formula.in_words("largest difference"), f"over {computed.gradient.size} entries"
+    facts = (Fact(title, _distance(computed), note),)
     words = (
         "The loss is differentiated numerically, by the complex-step method Im L(x + ih)/h. The "
         "article compared with PyTorch autograd, to a tolerance of 1e-5."
@@ -94,7 +89,7 @@ def _chain_agrees(computed: ComputedExample) -> list[str]:
     return equal_within(TOLERANCE, *differences)
 
 
-def _matrix(computed: ComputedExample) -> tuple[Step, ...]:
+def _jacobian_steps(computed: ComputedExample) -> tuple[Step, ...]:
     """The Jacobian, and the chain rule from it to p - y."""
     matrix = _jacobian(computed)
     labels = tuple(map(str, range(len(matrix))))
@@ -141,9 +136,9 @@ UPSTREAM = Example(
     targets=_random(N, 1) % C,
     upstream=_uniform(N, 2),
     options=LossOptions(reduction="none"),
-    published=(Published("upstream·(p - y), differentiated", ("equal",), _agrees),),
+    published=(Published("upstream·(p - y), numerical derivative", ("equal",), _agrees),),
     top=5,
-    extra_steps=_comparison,
+    extra_steps=_numerical_steps,
     command="xent grad {folder}/logits.csv {folder}/targets.csv --reduction none "
     "--upstream {folder}/upstream.csv",
 )
@@ -155,7 +150,7 @@ JACOBIAN = Example(
     logits=np.array([[1.0, 2.0, 3.0]]),
     targets=np.array([0]),
     published=(Published("chain rule, p - y", ("equal",), _chain_agrees),),
-    extra_steps=_matrix,
+    extra_steps=_jacobian_steps,
 )
 
 EXAMPLES = {example.name: example for example in (UPSTREAM, JACOBIAN)}

@@ -79,18 +79,18 @@ def _figures(computed: ComputedExample) -> Step:
     """The published figures beside the computed ones, and whether they are the same."""
     figures = computed.comparisons
     columns = {
-        "published": [one.published for one in figures],
-        "computed": [one.computed for one in figures],
-        "places": ["" if one.decimals is None else str(one.decimals) for one in figures],
-        "same": ["yes" if one.same else "NO" for one in figures],
-        "exact": [_full(one.exact) for one in figures],
+        "published": [figure.published for figure in figures],
+        "computed": [figure.computed for figure in figures],
+        "places": ["" if figure.decimals is None else str(figure.decimals) for figure in figures],
+        "same": ["yes" if figure.same else "NO" for figure in figures],
+        "exact": [_full(figure.exact) for figure in figures],
     }
     notes = [published.note for published in computed.example.published if published.note]
     all_or_not = "All" if computed.reproduced else "NOT all"
     return Step(
         "Published and computed figures",
         heading="figure",
-        labels=tuple(one.what for one in figures),
+        labels=tuple(figure.what for figure in figures),
         columns=_word_columns(columns),
         remarks=(*notes, f"{all_or_not} figures are reproduced."),
     )
@@ -129,12 +129,12 @@ def list_document(examples: list[Example]) -> Document:
 def check_document(examples: list[Example]) -> tuple[Document, list[str]]:
     """All figures of the examples, and the names of those that differ."""
     computed = [ComputedExample(e) for e in examples]
-    steps = tuple(replace(_figures(one), title=one.example.name) for one in computed)
-    figures = [(one.example.name, figure) for one in computed for figure in one.comparisons]
+    steps = tuple(replace(_figures(c), title=c.example.name) for c in computed)
+    figures = [(c.example.name, figure) for c in computed for figure in c.comparisons]
     different = [f"{name} {figure.what}" for name, figure in figures if not figure.same]
     same = len(figures) - len(different)
     intro = f"{same} of {plural(len(figures), 'published figure')} reproduced"
-    data = {"examples": [_data(one, []) for one in computed], "different": different}
+    data = {"examples": [_data(c, []) for c in computed], "different": different}
     return Document("Published and computed figures", (intro,), steps, data=data), different
 
 
@@ -146,7 +146,7 @@ def _data(computed: ComputedExample, derivations: list[dict[str, Any]]) -> dict[
         "shows": e.description,
         "reproduced": computed.reproduced,
         "command": command(e, FOLDER),
-        "figures": [one._asdict() for one in computed.comparisons],
+        "figures": [figure._asdict() for figure in computed.comparisons],
         **({"derivations": derivations} if derivations else {}),
         **(e.extra_data(computed) if e.extra_data and derivations else {}),
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,30 +143,21 @@ class ComputedExample:
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
         """All published figures, compared."""
-        return tuple(
-            one for published in self.example.published for one in self._compare(published)
-        )
+        return tuple(chain.from_iterable(map(self._compare, self.example.published)))
 
     @property
     def reproduced(self) -> bool:
         """Whether all computed figures equal the published ones."""
-        return all(one.same for one in self.comparisons)
+        return all(comparison.same for comparison in self.comparisons)
 
-    def _compare(self, published: Published) -> list[Comparison]:
+    def _compare(self, published: Published) -> Iterator[Comparison]:
         exact = list(published.compute(self))
-        computed = list((published.as_in_article or published.compute)(self))
-        comparisons = [
-            compare(published.label(index), *values, published.decimals)
-            for index, values in enumerate(zip(published.figures, computed, exact, strict=True))
-        ]
-        return [
-            one._replace(same=one.same and _is_near(one, published.tolerance))
-            for one in comparisons
-        ]
-
-
-def _is_near(one: Comparison, tolerance: float) -> bool:
-    return math.isinf(tolerance) or abs(one.exact - float(one.published)) <= tolerance
+        computed = published.as_in_article(self) if published.as_in_article else exact
+        limit, values = published.tolerance, zip(published.figures, computed, exact, strict=True)
+        for index, (figure, value, number) in enumerate(values):
+            comparison = compare(published.label(index), figure, value, number, published.decimals)
+            near = math.isinf(limit) or abs(number - float(figure)) <= limit
+            yield comparison._replace(same=comparison.same and near)
 
 
 def compare(what: str, published: str, value: Any, exact: Any, decimals: int) -> Comparison:

@@ -59,7 +59,7 @@ MEANINGS = {
 }
 
 
-def _table(computed: ComputedExample) -> tuple[Step, ...]:
+def _steps(computed: ComputedExample) -> tuple[Step, ...]:
     h = quantities(computed)
     columns = (
         Column(Formula.in_words("nats"), tuple(h.values())),
@@ -96,7 +96,7 @@ INFORMATION = Example(
         Published("H(p,q), H(p) + KL(p|q)", ("equal",), _is_sum),
         Published("H(p,q), H(q,p)", ("different",), _asymmetric),
     ),
-    extra_steps=_table,
+    extra_steps=_steps,
     extra_data=_data,
     command="xent loss {folder}/logits.csv {folder}/targets.csv",
 )

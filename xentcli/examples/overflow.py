@@ -21,13 +21,13 @@ def _finite(computed: ComputedExample) -> list[str]:
     return ["finite" if np.isfinite(values).all() else "not finite"]
 
 
-def _by_hand(computed: ComputedExample) -> list[str]:
+def _unshifted_exp(computed: ComputedExample) -> list[str]:
     with np.errstate(over="ignore"):
         largest = np.exp(computed.example.logits).max()
     return ["overflow" if np.isinf(largest) else repr(largest)]
 
 
-def _shrinking(computed: ComputedExample) -> tuple[Step, ...]:
+def _gap_steps(computed: ComputedExample) -> tuple[Step, ...]:
     """Loss and gradient of the target for each gap."""
     rows = [computed.derivation(row) for row in range(len(GAPS))]
     columns = (
@@ -68,7 +68,7 @@ PERFECT = Example(
         ),
     ),
     rows=(len(GAPS) - 1,),
-    extra_steps=_shrinking,
+    extra_steps=_gap_steps,
     command="xent loss {folder}/logits.csv {folder}/targets.csv --reduction none",
 )
 
@@ -79,7 +79,7 @@ OVERFLOW = Example(
     logits=np.array([[1000.0, 0.0]]),
     targets=np.array([0]),
     published=(
-        Published("exp(1000)", ("overflow",), _by_hand),
+        Published("exp(1000)", ("overflow",), _unshifted_exp),
         Published("loss and gradient", ("finite",), _finite),
     ),
 )

@@ -13,13 +13,7 @@ from xentcli.arrays.dtypes import Array
 from xentcli.display.document import Column, Formula, Step
 from xentcli.engine.cross_entropy import cross_entropy
 from xentcli.errors import plural
-from xentcli.examples.example import (
-    SOURCES,
-    ComputedExample,
-    Example,
-    Published,
-    TrainingSettings,
-)
+from xentcli.examples.example import SOURCES, ComputedExample, Example, Published, TrainingSettings
 
 INPUT, TARGET = np.array([1.0, 0.0, 0.0]), 2
 START = (0.221, -1.419, -1.514)  # the logits of step 0, as published
@@ -39,7 +33,7 @@ PUBLISHED = {
 
 
 class TrainingStep(NamedTuple):
-    """One step of the training, before its update."""
+    """Loss and logits of entry training step, before its update."""
 
     step: int
     loss: float
@@ -51,7 +45,7 @@ def train(start: tuple[float, ...], settings: TrainingSettings) -> list[Training
 
     The input is (1, 0, 0), so only the first column of W matters, which is initialised to `start`.
 
-    >>> [round(one.loss, 4) for one in train(START, TrainingSettings(steps=3))]
+    >>> [round(entry.loss, 4) for entry in train(START, TrainingSettings(steps=3))]
     [2.0501, 1.794, 1.5635]
     """
     weight, bias = np.zeros((len(start), len(INPUT))), np.zeros(len(start))
@@ -70,7 +64,9 @@ def train(start: tuple[float, ...], settings: TrainingSettings) -> list[Training
 
 @lru_cache(maxsize=2)
 def _published_run(start: tuple[float, ...]) -> dict[int, TrainingStep]:
-    return {one.step: one for one in train(start, TrainingSettings()) if one.step in PUBLISHED}
+    return {
+        entry.step: entry for entry in train(start, TrainingSettings()) if entry.step in PUBLISHED
+    }
 
 
 def _loss(step: int, start: tuple[float, ...]) -> Callable[[ComputedExample], Sequence[float]]:
@@ -99,10 +95,7 @@ def _published() -> tuple[Published, ...]:
         ):
             published.append(
                 Published(
-                    f"step {step} {name}",
-                    figures,
-                    compute(step, START),
-                    decimals,
+                    *(f"step {step} {name}", figures, compute(step, START), decimals),
                     as_in_article=compute(step, FINER_START),
                     note="" if published else NOTE,
                     tolerance=limit,
@@ -117,15 +110,15 @@ def _steps(computed: ComputedExample) -> tuple[Step, ...]:
     shown = history[:: max(1, math.ceil((len(history) - 1) / LINES))]
     if shown[-1] is not history[-1]:
         shown = [*shown, history[-1]]
-    losses = tuple(one.loss for one in shown)
-    logits = zip(*(one.logits.tolist() for one in shown), strict=True)
+    losses = tuple(entry.loss for entry in shown)
+    logits = zip(*(entry.logits.tolist() for entry in shown), strict=True)
     columns = (
         *(Column(Formula(f"x{c}", f"x_{c}"), values) for c, values in enumerate(logits)),
         Column(Formula.in_words("loss"), losses, "fraction", max(losses)),
     )
     words = (
         f"{plural(computed.settings.steps, 'step')} of gradient descent with learning rate "
-        f"{computed.settings.lr:g}. Change that with --steps and --lr; --format csv prints all "
+        f"{computed.settings.lr:g}. Change these with --steps and --lr; --format csv prints all "
         "steps."
     )
     return (
@@ -133,7 +126,7 @@ def _steps(computed: ComputedExample) -> tuple[Step, ...]:
             "Training",
             Formula("x = W·(1, 0, 0) + b", r"x = W\,(1, 0, 0)^T + b"),
             heading="step",
-            labels=tuple(str(one.step) for one in shown),
+            labels=tuple(str(entry.step) for entry in shown),
             columns=columns,
             remarks=(words,),
         ),
@@ -142,13 +135,13 @@ def _steps(computed: ComputedExample) -> tuple[Step, ...]:
 
 def _data(computed: ComputedExample) -> dict[str, Any]:
     history = train(START, computed.settings)
-    return {"history": [{**one._asdict(), "logits": one.logits.tolist()} for one in history]}
+    return {"history": [{**entry._asdict(), "logits": entry.logits.tolist()} for entry in history]}
 
 
 def _table(computed: ComputedExample) -> tuple[tuple[Any, ...], ...]:
     history = train(START, computed.settings)
     return ("step", "loss", "x0", "x1", "x2"), *(
-        (one.step, one.loss, *one.logits.tolist()) for one in history
+        (entry.step, entry.loss, *entry.logits.tolist()) for entry in history
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import exact_sum
-from xentcli.display.document import Column, Formula, Step
+from xentcli.display.document import Bar, Column, Formula, Step
 from xentcli.errors import plural, visible
 from xentcli.explain.derivation import Derivation
 
@@ -42,12 +42,7 @@ class ClassSelection:
         self.marked = frozenset(row for row, c in enumerate(self.indices) if c == d.target)
 
     def column(
-        self,
-        title: Formula,
-        values: Array,
-        *,
-        bar: Literal["", "fraction", "signed"] = "",
-        summed: bool = True,
+        self, title: Formula, values: Array, *, bar: Bar = "", summed: bool = True
     ) -> Column:
         """The entries of these classes, and the sum of the others if `summed`."""
         shown: list[Any] = values[self.indices].tolist()
@@ -65,14 +60,8 @@ class ClassSelection:
 
     def step(self, title: str, formula: Formula, columns: list[Column], **more: Any) -> Step:
         """A step with one line per class."""
-        return Step(
-            title,
-            formula,
-            labels=self.labels,
-            columns=tuple(columns),
-            marked=self.marked,
-            **more,
-        )
+        more |= {"labels": self.labels, "columns": tuple(columns), "marked": self.marked}
+        return Step(title, formula, **more)
 
 
 def _direction(gradient: float) -> str:

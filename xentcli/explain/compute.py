@@ -63,8 +63,11 @@ def _derived(
     steps = _forward(x[None, :].astype(np.float64), options)
     steps |= _target(problem, options, target, q)
     steps |= _backward(steps.pop("softmax"), steps, reduction)
-    factors = _factors(reduction, row)
-    steps |= _reduced(steps, reduction, row, factors)
+    block = Block(row, row + 1, slice(row, row + 1), slice(0, 1))
+    factors = _factors(reduction, block)
+    loss = float(reduction.weigh(np.array([steps["row_loss"]]), block)[0])
+    gradient = reference.scaled(steps["row_gradient"][None, :], np.array([factors.scale]))[0]
+    steps |= {"loss": loss, "share": reduction.reduce(loss), "gradient": gradient}
     if ignored:  # set to 0, because 0 times a NaN logit is NaN
         steps |= {name: np.zeros(len(x)) for name in ZERO_IF_IGNORED}
         steps |= dict.fromkeys(("z_term", "row_loss", "loss", "share", "mass"), 0.0)
@@ -133,29 +136,16 @@ def _backward(s: reference.Softmax, steps: dict[str, Any], reduction: Reduction)
     }
 
 
-def _block(row: int) -> Block:
-    return Block(row, row + 1, slice(row, row + 1), slice(0, 1))
-
-
-def _factors(reduction: Reduction, row: int) -> Factors:
-    problem = reduction.problem
+def _factors(reduction: Reduction, block: Block) -> Factors:
+    problem, row = reduction.problem, block.start
     upstream, weight = problem.upstream, problem.sample_weight
     return Factors(
         upstream=float(upstream if upstream.ndim == 0 else upstream[row]),
         row_weight=1.0 if weight is None else float(weight[row]),
         denominator=float(reduction.denominator),
-        scale=float(reduction.scale(_block(row))[0]),
+        scale=float(reduction.scale(block)[0]),
         counted=problem.layout.rows - problem.ignored,
     )
-
-
-def _reduced(
-    steps: dict[str, Any], reduction: Reduction, row: int, factors: Factors
-) -> dict[str, Any]:
-    """The row's part in the loss of all rows."""
-    loss = float(reduction.weigh(np.array([steps["row_loss"]]), _block(row))[0])
-    gradient = reference.scaled(steps["row_gradient"][None, :], np.array([factors.scale]))[0]
-    return {"loss": loss, "share": reduction.reduce(loss), "gradient": gradient}
 
 
 def _checks(steps: dict[str, Any]) -> Checks:

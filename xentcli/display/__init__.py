@@ -19,7 +19,7 @@ SUFFIXES = {
     "json": "json",
     "txt": "plain",
 }
-WIDTH = 80  # columns, where there is no terminal that has its own
+WIDTH = 80  # columns, unless a terminal has its own
 
 
 def as_text(document: Document, format: str, width: int = WIDTH) -> str:

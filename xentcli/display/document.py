@@ -18,7 +18,7 @@ class Formula(NamedTuple):
 
     @classmethod
     def in_words(cls, words: str) -> Formula:
-        """Words where a formula could stand."""
+        """Plain words in place of a formula."""
         return cls(words, rf"\text{{{words}}}")
 
 
@@ -75,8 +75,7 @@ class Step:
 class Document:
     """Steps under a title and an introduction; `commands` are shell lines with the same result.
 
-    `data` are all numbers at full precision, for JSON; `table` is the same for CSV, a header and
-    rows, where there is one.
+    `data` are all numbers at full precision, for JSON; `table` is a header and rows, for CSV.
     """
 
     title: str
@@ -88,7 +87,7 @@ class Document:
     table: tuple[tuple[Any, ...], ...] = ()
 
 
-LARGE = 1e7  # from here on numbers are written with an exponent
+LARGE = 1e7  # numbers from here on are written with an exponent
 SMALL_DECIMALS = 4  # with at least so many decimals, so are numbers that keep only one digit
 
 

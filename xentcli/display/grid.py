@@ -1,6 +1,6 @@
 """The columns of a step as text, in groups that fit a given width.
 
-No number is ever truncated: columns that do not fit go below, beside the same labels.
+No number is ever truncated: columns that do not fit go into a second table with the same labels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from xentcli.display.document import ARROWS, Column, Step, format_number
 
-GAP = 2  # blanks between columns
+GAP = 2  # spaces between columns
 MIN_LABEL = 4
 MIN_BAR = 12
 MIN_SENTENCE = 18  # the narrowest column that text is wrapped to
@@ -55,7 +55,7 @@ class TextColumn(NamedTuple):
 
 
 def display_width(text: str) -> int:
-    """How many columns of a terminal a text takes.
+    """The number of terminal columns a text takes.
 
     >>> display_width("cat"), display_width("猫")
     (3, 2)
@@ -82,14 +82,14 @@ def label_width(step: Step, decimals: int, width: int) -> int:
 
 
 class ColumnGroup(NamedTuple):
-    """Columns that fit beside the labels, and the bars after them with their longest length."""
+    """Columns that fit next to the labels, and the bars after them, at most `length` long."""
 
     columns: list[TextColumn]
     bar: Column | None = None
     length: int = 0
 
     def width_left(self, room: int) -> int:
-        """What another column may take of the room beside the labels."""
+        """The width left for another column, of the `room` next to the labels."""
         return room - sum(column.width + GAP for column in self.columns) - GAP
 
 
@@ -139,7 +139,7 @@ def fold(text: str, width: int) -> list[str]:
 
 
 def pad(text: str, width: int, *, left: bool = False) -> str:
-    """A text filled up with blanks, aligned right, or `left`."""
+    """A text padded with spaces, aligned right, or `left`."""
     blanks = " " * (width - display_width(text))
     return text + blanks if left else blanks + text
 

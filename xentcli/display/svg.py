@@ -61,7 +61,7 @@ def as_text(document: Document, width: int) -> str:
 
 
 def _line(segments: list[Segment], number: int) -> Iterator[str]:
-    """Each run of one style at its position; blanks are not drawn."""
+    """Each run of one style at its position; spaces are not drawn."""
     column = 0
     y = MARGIN + number * LINE + FONT
     for segment in segments:

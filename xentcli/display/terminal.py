@@ -23,7 +23,7 @@ RISES, FALLS, QUIET, FRAME = "color(32)", "color(166)", "dim", "color(244)"
 COLOURS = {ARROWS["rises"]: RISES, ARROWS["falls"]: FALLS}
 MARK = " ●"
 TWO_COLUMNS = 120  # minimum width for two columns of panels
-FRAME_WIDTH = 4  # of a panel, both sides with their blanks
+FRAME_WIDTH = 4  # of a panel, with its padding
 LONGEST_BAR = 40
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -145,7 +145,7 @@ def _table(step: Step, group: ColumnGroup, first: int) -> RenderableType:
 
 
 def _with_gaps(texts: list[Text]) -> list[Text]:
-    """The texts with an empty one between each two."""
+    """The texts, separated by empty ones."""
     return [part for text in texts for part in (Text(), text)][1:]
 
 

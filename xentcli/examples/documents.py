@@ -76,7 +76,7 @@ def _listed(values: Any) -> str:
 
 
 def _figures(computed: ComputedExample) -> Step:
-    """The published figures beside the computed ones, and whether they are the same."""
+    """Published and computed figures, and whether they are the same."""
     figures = computed.comparisons
     columns = {
         "published": [figure.published for figure in figures],

@@ -176,6 +176,6 @@ def compare(what: str, published: str, value: Any, exact: Any, decimals: int) ->
 
 
 def equal_within(tolerance: float, *differences: float) -> list[str]:
-    """Whether two ways to compute the same agree, as the published word for it."""
+    """The word `equal` or `different`, as the published figure of two ways to compute the same."""
     agree = all(difference <= tolerance for difference in differences)
     return ["equal" if agree else "different"]

@@ -33,7 +33,7 @@ PUBLISHED = {
 
 
 class TrainingStep(NamedTuple):
-    """Loss and logits of entry training step, before its update."""
+    """Loss and logits of one training step, before its update."""
 
     step: int
     loss: float

@@ -104,5 +104,5 @@ class Derivation:
 
     @property
     def is_one_hot(self) -> bool:
-        """Whether that is so, and the target is a class index: then L = −log p_y."""
+        """Whether the target is a plain one-hot row, so that L = −log p_y."""
         return self.target is not None and self.masses_are_q

@@ -1,4 +1,4 @@
-"""The derivation of one row of files, which are not read into memory."""
+"""The derivation of one row of files, without reading all logits into memory."""
 
 from __future__ import annotations
 

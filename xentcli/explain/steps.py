@@ -15,7 +15,7 @@ from xentcli.errors import plural
 from xentcli.explain.class_selection import ClassSelection
 from xentcli.explain.derivation import Derivation
 
-BY_HAND = (1e-6, 1e6)  # range of exp(x) in which it is shown without the shift too
+BY_HAND = (1e-6, 1e6)  # exp(x) in this range is shown without subtracting m, too
 
 X, Z = Formula("x", "x_c"), Formula("z", "z_c")
 Y, A = Formula("y", "y_c"), Formula("a", "a_c")
@@ -232,7 +232,7 @@ def _scaled_columns(d: Derivation, shown: ClassSelection) -> list[Column]:
 
 def _denominator(d: Derivation) -> str:
     if d.options.reduction != "mean":
-        return f"reduction {d.options.reduction} does not divide"
+        return f"no division with reduction {d.options.reduction}"
     if d.options.normalizer is not None:
         return "the given normalizer"
     rows = plural(d.factors.counted, "row")

@@ -1,4 +1,4 @@
-"""What the forms look like: golden files, widths, nothing cut, nothing from elsewhere."""
+"""The output formats: golden files, widths, nothing truncated, nothing external."""
 
 import html.parser
 import json
@@ -13,22 +13,22 @@ import pytest
 from golden import make
 
 from xentcli.display import FORMATS, as_text
-from xentcli.display.document import Column, Document, Fact, Formula, Step, shown
-from xentcli.display.grid import columns_of
-from xentcli.examples import HOMES, find
-from xentcli.examples.documents import checked, show
-from xentcli.examples.model import Worked
+from xentcli.display.document import Column, Document, Fact, Formula, Step, format_number
+from xentcli.display.grid import display_width
+from xentcli.examples import MODULES, find
+from xentcli.examples.documents import check_document, example_document
+from xentcli.examples.example import ComputedExample
 
 GOLDEN = Path(__file__).parent / "golden"
 RENDERS = dict(make.renders())
 DOCUMENTS = {
     name: getattr(make, name)()
-    for name in ("cat", "everything", "extreme", "probabilities", "left_out")
-} | {name: show(Worked(find(name)), 4) for name in HOMES}
+    for name in ("cat", "everything", "extreme", "probabilities", "ignored")
+} | {name: example_document(ComputedExample(find(name)), 4) for name in MODULES}
 
 
 @pytest.mark.parametrize("name", RENDERS)
-def test_renders_are_the_golden_ones(name):
+def test_documents_are_the_golden_files(name):
     assert RENDERS[name] == (GOLDEN / name).read_text(encoding="utf-8"), "tests/golden/make.py"
 
 
@@ -45,18 +45,18 @@ def test_no_line_is_wider_than_asked_for(form, name, width):
     text = as_text(document, form, width)
     for line in text.splitlines():
         command = form == "plain" and line.strip() in document.commands  # to be pasted
-        assert command or columns_of(line) <= width, line
+        assert command or display_width(line) <= width, line
 
 
 @pytest.mark.parametrize("decimals", [4, 17])
 @pytest.mark.parametrize("width", [40, 80, 140])
 @pytest.mark.parametrize("form", ["rich", "plain"])
-def test_no_number_is_cut(form, width, decimals):
+def test_no_number_is_truncated(form, width, decimals):
     extras = make.Extras([1.0, 2.0, 3.0], [1.0, 2.0, 1.0], -2e9)
     document = make.document(
         [[1, 2, 3], [-123456.75, 3e15, 0], [0, 0, 0]],
         [0, 1, -100],
-        make.View(
+        make.DisplayOptions(
             ("a name that is much longer than forty columns of a terminal", "b", "c"),
             decimals=decimals,
         ),
@@ -68,7 +68,7 @@ def test_no_number_is_cut(form, width, decimals):
     text = as_text(document, form, width)
     assert "…" not in text
     numbers = [
-        shown(value, decimals, signed=column.bar == "pull")
+        format_number(value, decimals, signed=column.bar == "signed")
         for step in document.steps
         for column in step.columns
         for value in column.values
@@ -85,10 +85,10 @@ def test_no_number_of_a_fact_is_broken(form, width):
     facts = tuple(Fact(formula, -1.5e-300 / 10**n, "and words after it") for n in range(8))
     text = as_text(Document("T", (), (Step("S", facts=facts),)), form, width)
     for fact in facts:
-        assert re.search(rf"(?<!\S){re.escape(shown(fact.value, 4))}(?!\S)", text)
+        assert re.search(rf"(?<!\S){re.escape(format_number(fact.value, 4))}(?!\S)", text)
 
 
-def test_the_check_of_cut_numbers_can_fail():
+def test_the_check_of_truncated_numbers_can_fail():
     text = as_text(make.cat(), "plain", 40).replace("-0.9100", "-0.91…")
     assert not re.search(r"(?<!\S)-0\.9100(?!\S)", text)
 
@@ -107,7 +107,7 @@ def bars(text, pattern):
     return [len(bar) for bar in re.findall(pattern, text)]
 
 
-def test_bars_are_as_long_as_the_numbers_say():
+def test_bars_are_proportional_to_the_numbers():
     text = as_text(make.cat(), "plain", 80)
     p, gradient = text.split("4. ")[0], text.split("6. ")[1].split("7. ")[0]
     assert bars(p, "#+") == [round(30 * share) for share in (0.0900, 0.2447, 0.6652)]
@@ -117,9 +117,9 @@ def test_bars_are_as_long_as_the_numbers_say():
     assert right == [round(14 * share / 0.91) for share in (0.2447, 0.6652)]
 
 
-def test_bars_of_what_is_not_a_number_are_empty():
+def test_bars_of_nan_and_none_are_empty():
     values = (float("nan"), float("inf"), None, -0.0)
-    column = Column(Formula("g", "g"), values, "pull", 1.0)
+    column = Column(Formula("g", "g"), values, "signed", 1.0)
     step = Step("Step", labels=("a", "b", "c", "d"), columns=(column,))
     for form in ("rich", "plain", "html"):
         assert as_text(Document("T", (), (step,)), form, 60)
@@ -127,7 +127,7 @@ def test_bars_of_what_is_not_a_number_are_empty():
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 @pytest.mark.parametrize("form", [*FORMATS, "svg", "html"])
-def test_no_form_acts_on_a_terminal_and_all_are_stable(form, name):
+def test_all_formats_are_printable_and_stable(form, name):
     text = as_text(DOCUMENTS[name], form)
     assert all(c.isprintable() or c == "\n" for c in text)
     assert text.endswith("\n")
@@ -152,7 +152,7 @@ class Links(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_html_is_well_formed_and_needs_nothing_from_elsewhere(name):
+def test_html_is_well_formed_and_self_contained(name):
     text = as_text(DOCUMENTS[name], "html")
     page = Links()
     page.feed(text)
@@ -163,7 +163,7 @@ def test_html_is_well_formed_and_needs_nothing_from_elsewhere(name):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_svg_is_xml_and_needs_nothing_from_elsewhere(name):
+def test_svg_is_xml_and_self_contained(name):
     text = as_text(DOCUMENTS[name], "svg")
     root = xml.etree.ElementTree.fromstring(text)
     tags = {element.tag.split("}")[1] for element in root.iter()}
@@ -173,7 +173,7 @@ def test_svg_is_xml_and_needs_nothing_from_elsewhere(name):
 
 def test_markup_in_names_stays_text():
     names = ("<script>alert(1)</script>", "[bold]&|$_*`\\")
-    document = make.document([[1, 2]], [0], make.View(names))
+    document = make.document([[1, 2]], [0], make.DisplayOptions(names))
     page = Links()
     page.feed(as_text(document, "html"))
     assert "script" not in page.tags
@@ -210,7 +210,7 @@ def test_json_has_every_number_of_the_derivation_at_full_precision():
     assert data["nonfinite"] == 0
 
 
-def test_json_counts_what_is_not_finite():
+def test_json_counts_nonfinite_numbers():
     data = strict(as_text(make.document([[np.nan, 1.0]], [0]), "json"))
     flat = json.dumps(data)
     assert data["p"] == [None, None]
@@ -219,7 +219,7 @@ def test_json_counts_what_is_not_finite():
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_tables_of_markdown_have_equally_many_cells(name):
+def test_markdown_tables_have_the_same_number_of_cells_in_each_row(name):
     rows = 0
     for table in re.findall(r"(?:^\|.*\n)+", as_text(DOCUMENTS[name], "markdown"), re.MULTILINE):
         lines = [len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()]
@@ -228,13 +228,15 @@ def test_tables_of_markdown_have_equally_many_cells(name):
     assert rows > 5
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path):
     names = ("a_b%&#{}~^\\", '"ü|<>$', "猫")
-    special = make.document([[1e3, 2, 1e-9]], [0], make.View(names), z_loss=0.1, softcap=30.0)
+    special = make.document(
+        [[1e3, 2, 1e-9]], [0], make.DisplayOptions(names), z_loss=0.1, softcap=30.0
+    )
     some = ("everything", "probabilities", "class-weights", "upstream", "jacobian", "training")
     documents = {name: DOCUMENTS[name] for name in some}
-    documents |= {"special": special, "check": checked([find("tie")])[0]}
+    documents |= {"special": special, "check": check_document([find("tie")])[0]}
     for name, document in documents.items():
         (tmp_path / f"{name}.tex").write_text(as_text(document, "latex"), encoding="utf-8")
         done = subprocess.run(
@@ -257,4 +259,4 @@ def test_latex_compiles(tmp_path):
     ],
 )  # fmt: skip
 def test_numbers_never_lose_all_their_digits(value, decimals, text):
-    assert shown(value, decimals) == text
+    assert format_number(value, decimals) == text

@@ -1,4 +1,4 @@
-"""`xent explain`: what it reads, what it prints where, and what it refuses."""
+"""`xent explain`: its inputs, its outputs and its errors."""
 
 import json
 import re
@@ -29,7 +29,7 @@ ONE = ("explain", "--logits", "1,2,3", "--target", "0")
 
 
 def numbers(result):
-    """What the JSON of a command holds."""
+    """The parsed JSON output of a command."""
     assert result.code == 0, result.err
     assert_silent(result)
     return strict_json(result.out)
@@ -109,7 +109,7 @@ def test_every_option_of_the_loss_reaches_it(options, changed, files, capfdbinar
         np.testing.assert_allclose(data["gradient"], -2 * GRADIENT[1], rtol=1e-15)
 
 
-def test_probabilities_may_be_targets_of_files_and_of_the_command_line(files, capfdbinary):
+def test_targets_may_be_probabilities(files, capfdbinary):
     np.save("q.npy", PROBABILITIES)
     for data in (
         explained(capfdbinary, "l.npy", "q.npy", "--row", 1),
@@ -146,7 +146,7 @@ def test_rows_are_found_in_every_kind_of_file(kind, files, capfdbinary, rng):
 
 
 @pytest.mark.parametrize("source", ["x.csv", "-"])
-def test_rows_are_found_in_a_table_that_is_not_held(source, files, capfdbinary, monkeypatch):
+def test_rows_are_found_in_a_table_that_is_not_in_memory(source, files, capfdbinary, monkeypatch):
     from xentcli.files.text import table
 
     monkeypatch.setattr(table, "AHEAD", 8)
@@ -166,7 +166,7 @@ def test_rows_are_found_in_a_table_that_is_not_held(source, files, capfdbinary, 
 def test_rows_are_found_on_every_class_axis(shape, axis, order, files, capfdbinary, monkeypatch):
     from xentcli.files import reader
 
-    monkeypatch.setattr(reader, "SAFE", 1)  # read in pieces what is small enough to be held
+    monkeypatch.setattr(reader, "SAFE", 1)  # so that small arrays are read in pieces too
     x = np.arange(float(np.prod(shape))).reshape(shape)
     rows = np.moveaxis(x, axis, -1).reshape(-1, shape[axis])
     np.save("x.npy", np.asarray(x, order=order))
@@ -176,7 +176,7 @@ def test_rows_are_found_on_every_class_axis(shape, axis, order, files, capfdbina
         assert data["logits"] == rows[row].tolist()
 
 
-def test_of_a_huge_file_only_the_row_is_read(files):
+def test_only_the_row_of_a_huge_file_is_read(files):
     start = described(shape="(50000, 20000)")
     row = np.zeros(20_000)
     row[[3, 7]] = 5.0, 9.0
@@ -205,19 +205,21 @@ def test_a_pipe_that_ends_early_is_an_error(files, capfdbinary):
 @pytest.mark.parametrize("row", [2, -1, 10**9])
 def test_a_row_out_of_range_says_how_many_there_are(row, files, capfdbinary):
     result = inside(capfdbinary, "explain", "l.npy", "t.npy", "--row", row)
-    assert_error(result, 2, f"--row: there is no row {row}: 2 rows given", "0 to 1")
+    assert_error(result, 2, f"--row: {row} is out of range for 2 rows", "numbered from 0 to 1")
 
 
-def test_of_no_rows_there_is_none_to_explain(files, capfdbinary):
+def test_an_empty_file_has_no_row_to_explain(files, capfdbinary):
     np.save("l.npy", np.zeros((0, 3)))
     np.save("t.npy", np.zeros(0, int))
-    assert_error(inside(capfdbinary, "explain", "l.npy", "t.npy"), 2, "0 rows given")
+    assert_error(
+        inside(capfdbinary, "explain", "l.npy", "t.npy"), 2, "0 is out of range for 0 rows"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--names", "a,b"], 2, ["--names: 2 names given, the row has 3 classes"]),
+        (["--names", "a,b"], 2, ["--names: 2 names given, but the row has 3 classes"]),
         (["--target", "3"], 1, ["--target: ", "outside 0 to 2"]),
         (["--target", "0.5"], 1, ["--target: ", "0.5", "not a whole number"]),
         (["--target", "0.5,0.5"], 1, ["--target: ", "does not fit"]),
@@ -226,14 +228,14 @@ def test_of_no_rows_there_is_none_to_explain(files, capfdbinary):
         (["--logits", "1,\x1b[31m"], 2, ["\\x1b"]),
         (["--top", "0"], 2, ["'--top'"]),
         (["--width", "39"], 2, ["'--width'", "40"]),
-        (["--row", "1"], 2, ["--row: there is no row 1: 1 row given"]),
+        (["--row", "1"], 2, ["--row: 1 is out of range for 1 row"]),
         (["--temperature", "0"], 2, ["--temperature: 0.0 is not allowed"]),
         (["--save", "x.pdf"], 2, ["--save: x.pdf: unknown suffix"]),
         (["--weight", "missing.csv"], 2, ["missing.csv"]),
     ],
     ids=lambda value: " ".join(value)[:20] if isinstance(value, list) else None,
 )
-def test_what_is_wrong_is_said_in_one_line(arguments, code, words, files, capfdbinary):
+def test_errors_are_one_line(arguments, code, words, files, capfdbinary):
     assert_error(inside(capfdbinary, *ONE, *arguments), code, *words)
 
 
@@ -254,7 +256,7 @@ def test_files_or_numbers_are_needed(arguments, words, files, capfdbinary):
 
 
 @pytest.mark.parametrize("suffix", ["svg", "html", "htm", "md", "tex", "txt", "json"])
-def test_save_writes_the_form_of_the_suffix(suffix, files, capfdbinary):
+def test_save_writes_the_format_of_the_suffix(suffix, files, capfdbinary):
     from xentcli.display import SUFFIXES
 
     name = f"out.{suffix}"
@@ -274,12 +276,12 @@ def test_save_and_format_give_both(files, capfdbinary):
     assert (files / "a.svg").read_text().startswith("<svg")
 
 
-def test_the_name_of_a_saved_file_is_made_safe(files, capfdbinary):
+def test_the_name_of_a_saved_file_is_escaped(files, capfdbinary):
     result = inside(capfdbinary, *ONE, "--save", "a\x1b[31m.svg")
     assert result.err.endswith("-> a\\x1b[31m.svg\n")
 
 
-def test_save_keeps_what_is_there_where_asked(files, capfdbinary):
+def test_no_clobber_keeps_an_existing_file(files, capfdbinary):
     (files / "a.svg").write_text("mine")
     assert_error(inside(capfdbinary, *ONE, "--save", "a.svg", "-n"), 4, "a.svg", "exists")
     assert (files / "a.svg").read_text() == "mine"
@@ -288,7 +290,7 @@ def test_save_keeps_what_is_there_where_asked(files, capfdbinary):
 
 
 @pytest.mark.parametrize("form", ["rich", "plain", "markdown", "latex", "json"])
-def test_what_is_no_terminal_gets_the_same_bytes_everywhere(form, files):
+def test_output_that_is_not_a_terminal_gets_the_same_bytes_everywhere(form, files):
     plain = run(*ONE, "-f", form)
     assert plain.code == 0
     change = {"COLUMNS": "200", "FORCE_COLOR": "1", "TERM": "dumb", "LC_ALL": "C"}
@@ -297,7 +299,7 @@ def test_what_is_no_terminal_gets_the_same_bytes_everywhere(form, files):
     assert b"\x1b" not in plain.out
 
 
-def test_without_a_format_what_is_no_terminal_gets_plain_text(files):
+def test_output_that_is_not_a_terminal_gets_plain_text_by_default(files):
     assert run(*ONE).out == run(*ONE, "-f", "plain").out
 
 
@@ -324,18 +326,18 @@ def test_a_terminal_without_colour_shows_the_same(change, files):
     assert strip.sub("", plain) == strip.sub("", coloured)
 
 
-def test_a_terminal_with_other_letters_gets_plain_text(files):
+def test_an_ascii_terminal_gets_plain_text(files):
     result = at_terminal(*ONE, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert result.code == 0, result.err
     assert "╭" not in result.text
     assert "0.2447" in result.text
 
 
-def test_colour_can_be_had_through_a_pipe(files):
+def test_colour_can_be_forced_through_a_pipe(files):
     assert "\x1b[" in run(*ONE, "-f", "rich", "--color", "always").text
 
 
-def test_json_is_one_of_the_forms_under_either_name(capfdbinary):
+def test_json_and_format_json_are_the_same(capfdbinary):
     assert inside(capfdbinary, *ONE, "--json").out == inside(capfdbinary, *ONE, "-f", "json").out
 
 

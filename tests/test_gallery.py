@@ -11,13 +11,13 @@ from cli import assert_error, assert_silent, contents, from_npy, inside, strict_
 from helpers import assert_same_bits
 
 from xentcli import OptionError, examples
-from xentcli.examples import HOMES, all_examples, articles, calculus, find, information, training
-from xentcli.examples.documents import checked, command, show
-from xentcli.examples.model import Claim, Settings, Worked, figure
+from xentcli.examples import MODULES, all_examples, basic, calculus, find, information, training
+from xentcli.examples.documents import check_document, command, example_document
+from xentcli.examples.example import ComputedExample, Published, TrainingSettings, compare
 
 ROOT = Path(__file__).parent.parent
 
-# Typed from the articles once more, as they print them: the gallery may not drift.
+# Typed a second time from the articles, so that a change to the examples is noticed.
 PUBLISHED = {
     "three-class": "2.718 7.389 20.086 30.193 0.09 0.2447 0.6652 -0.91 0.2447 0.6652",
     "tie": "1 1 2 0.5 0.5 0.5 -0.5",
@@ -36,9 +36,9 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", HOMES)
+@pytest.mark.parametrize("name", MODULES)
 def test_every_published_figure_is_reproduced(name):
-    figures = Worked(find(name)).figures
+    figures = ComputedExample(find(name)).comparisons
     assert [f.published for f in figures] == PUBLISHED[name].split()
     for f in figures:
         assert f.computed == f.published, f
@@ -46,7 +46,7 @@ def test_every_published_figure_is_reproduced(name):
 
 
 def test_all_published_examples_are_there():
-    assert set(PUBLISHED) == set(HOMES)
+    assert set(PUBLISHED) == set(MODULES)
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,28 @@ def test_all_published_examples_are_there():
     ],
 )
 def test_figures_are_compared_by_the_published_digits(published, value, decimals, same):
-    assert figure("x", published, value, value, decimals).same is same
+    assert compare("x", published, value, value, decimals).same is same
 
 
-def test_rounded_intermediates_are_told_from_the_exact_numbers():
-    loss = Worked(find("cat-dog-bird")).figures[-1]
+def test_rounded_intermediates_are_distinguished_from_exact_numbers():
+    loss = ComputedExample(find("cat-dog-bird")).comparisons[-1]
     assert (loss.published, loss.computed) == ("0.462", "0.462")
     assert loss.exact == pytest.approx(0.46436878, abs=1e-8)
-    text = " ".join(r for step in show(Worked(find("cat-dog-bird")), 4).steps for r in step.remarks)
+    text = " ".join(
+        r
+        for step in example_document(ComputedExample(find("cat-dog-bird")), 4).steps
+        for r in step.remarks
+    )
     assert "-log(0.63)" in text
     assert "0.4644" in text
-    first = Worked(find("batch-mean")).figures[1]
+    first = ComputedExample(find("batch-mean")).comparisons[1]
     assert f"{first.exact:.8f}" == "-0.17049943"  # the article's digit comes from float32
 
 
 def wrong(example):
-    """The same example with a figure that nobody published."""
-    claim = Claim("p", ("0.1234",), lambda w: [w.derivation().p[0]])
-    return replace(example, claims=(*example.claims, claim))
+    """The same example with a made-up figure."""
+    published = Published("p", ("0.1234",), lambda c: [c.derivation().p[0]])
+    return replace(example, published=(*example.published, published))
 
 
 def test_check_prints_all_figures_and_succeeds(capfdbinary):
@@ -91,26 +95,26 @@ def test_check_prints_all_figures_and_succeeds(capfdbinary):
     assert result.code == 0
     assert_silent(result)
     assert "79 of 79 published figures reproduced" in result.text
-    for name in HOMES:
+    for name in MODULES:
         assert f". {name}\n" in result.text
     for text in ("30.193", "0.462", "0.4643687841", "-0.17049944", "1.22"):
         assert text in result.text
 
 
 def test_check_names_what_differs_and_exits_1(capfdbinary, monkeypatch):
-    monkeypatch.setitem(articles.EXAMPLES, "tie", wrong(articles.EXAMPLES["tie"]))
+    monkeypatch.setitem(basic.EXAMPLES, "tie", wrong(basic.EXAMPLES["tie"]))
     result = inside(capfdbinary, "examples", "--check")
     assert result.code == 1
     assert result.err == "xent: error: examples: 1 figure not reproduced: tie p\n"
     assert "79 of 80 published figures reproduced" in result.text
-    assert "NOT all are reproduced." in result.text
+    assert "NOT all figures are reproduced." in result.text
     assert inside(capfdbinary, "examples", "tie", "--check").code == 1
     assert inside(capfdbinary, "examples", "three-class", "--check").code == 0
     assert " NO " in inside(capfdbinary, "examples").text
 
 
 def test_check_as_json_names_what_differs(capfdbinary, monkeypatch):
-    monkeypatch.setitem(articles.EXAMPLES, "tie", wrong(articles.EXAMPLES["tie"]))
+    monkeypatch.setitem(basic.EXAMPLES, "tie", wrong(basic.EXAMPLES["tie"]))
     result = inside(capfdbinary, "examples", "--check", "-f", "json")
     assert strict_json(result.out)["different"] == ["tie p"]
 
@@ -119,22 +123,22 @@ def test_the_list_has_name_source_what_it_shows_and_the_verdict(capfdbinary):
     result = inside(capfdbinary, "examples", "-f", "json")
     assert_silent(result)
     listed = strict_json(result.out)["examples"]
-    assert [item["name"] for item in listed] == list(HOMES)
+    assert [item["name"] for item in listed] == list(MODULES)
     for item, example in zip(listed, all_examples(), strict=True):
         assert item["source"] == example.source
-        assert item["shows"] == example.shows
+        assert item["shows"] == example.description
         assert item["reproduced"] is True
     text = inside(capfdbinary, "examples").text
-    for name in HOMES:
+    for name in MODULES:
         assert f"\n   {name} " in text
 
 
-@pytest.mark.parametrize("name", HOMES)
+@pytest.mark.parametrize("name", MODULES)
 def test_an_example_shows_inputs_derivation_figures_and_command(name, capfdbinary):
     result = inside(capfdbinary, "examples", name)
     assert result.code == 0
     assert_silent(result)
-    words = ("1. Inputs", "ogits, and their maximum", "xponentials", "robabilities", "arget")
+    words = ("1. Inputs", "ogits and their maximum", "xponentials", "robabilities", "arget")
     words += ("oss", "radient", "actors", "hecks", "Published and computed figures", "  xent ")
     places = [result.text.index(word) for word in words]
     assert places[0] < places[1] < places[2] < places[3] < places[-2] < places[-1]
@@ -144,7 +148,7 @@ def test_an_example_shows_inputs_derivation_figures_and_command(name, capfdbinar
 def test_the_gradient_of_each_row_is_derived_in_json(capfdbinary):
     data = strict_json(inside(capfdbinary, "examples", "batch-mean", "-f", "json").out)
     gradients = [derivation["gradient"] for derivation in data["derivations"]]
-    assert_same_bits(np.array(gradients), Worked(find("batch-mean")).gradient)
+    assert_same_bits(np.array(gradients), ComputedExample(find("batch-mean")).gradient)
     assert data["figures"][0]["published"] == "0.2159"
 
 
@@ -154,12 +158,12 @@ def test_the_gradient_of_each_row_is_derived_in_json(capfdbinary):
         ("three-clas", "hint: did you mean three-class?"),
         ("TRAINING", "hint: did you mean training?"),
         ("catdogbird", "hint: did you mean cat-dog-bird?"),
-        ("zzz", "hint: there are three-class, tie"),
+        ("zzz", "hint: available: three-class, tie"),
         ("\x1b[31m", "\\x1b"),
     ],
 )
 def test_an_unknown_example_suggests_the_nearest(name, hint, capfdbinary):
-    assert_error(inside(capfdbinary, "examples", name), 2, "there is no example", hint)
+    assert_error(inside(capfdbinary, "examples", name), 2, "no example named", hint)
     with pytest.raises(OptionError):
         find(name)
 
@@ -188,17 +192,17 @@ def test_write_of_one_example_keeps_others_and_what_is_there(tmp_path, capfdbina
     assert (tmp_path / "tie/logits.csv").read_text() == "mine\n"
 
 
-def test_write_to_where_no_folder_can_be_is_an_error(tmp_path, capfdbinary):
+def test_write_below_a_file_is_an_error(tmp_path, capfdbinary):
     (tmp_path / "file").write_text("")
     result = inside(capfdbinary, "examples", "tie", "--write", tmp_path / "file")
     assert_error(result, 4, "cannot create the directory")
 
 
 @pytest.mark.parametrize("kind", ["csv", "npy"])
-@pytest.mark.parametrize("name", HOMES)
-def test_the_ordinary_command_gives_the_same(name, kind, capfdbinary, monkeypatch):
+@pytest.mark.parametrize("name", MODULES)
+def test_the_command_line_gives_the_same_result(name, kind, capfdbinary, monkeypatch):
     monkeypatch.chdir(ROOT)
-    worked = Worked(find(name))
+    worked = ComputedExample(find(name))
     line = command(worked.example, "sample_data").replace(".csv", f".{kind}")
     assert line.startswith("xent ")
     result = inside(capfdbinary, *shlex.split(line)[1:], "-f", "npy", "--dtype", "f64")
@@ -215,9 +219,9 @@ def test_training_can_be_longer_and_faster(capfdbinary):
     assert lines[0] == "step,loss,x0,x1,x2"
     assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2"]
     history = strict_json(inside(capfdbinary, *arguments, "json").out)["history"]
-    for line, moment in zip(lines[1:], history, strict=True):
+    for line, one in zip(lines[1:], history, strict=True):
         numbers = [float(cell) for cell in line.split(",")[1:]]
-        assert numbers == [moment["loss"], *moment["logits"]]
+        assert numbers == [one["loss"], *one["logits"]]
     # One step by hand: both W and b move by lr·(p - y), so the logits by twice that.
     x = np.array(training.START)
     p = np.exp(x) / np.exp(x).sum()
@@ -236,13 +240,13 @@ def test_training_shows_step_loss_logits_and_a_curve(capfdbinary):
     assert curve[-1] == round(30 * 0.0814 / 2.0501)
 
 
-def test_training_from_the_published_start_stays_within_the_limits_that_are_said():
+def test_training_from_the_published_start_stays_within_the_stated_limits():
     losses, logits = 0.0, 0.0
     for step, (loss, *row) in training.PUBLISHED.items():
-        moment = training.train(training.START, Settings())[step]
-        losses = max(losses, abs(moment.loss - float(loss)))
-        logits = max(logits, np.abs(moment.logits - np.array(row, float)).max())
-    assert 1e-4 < losses <= training.LOSS_LIMIT  # it is no better than this, and no worse
+        one = training.train(training.START, TrainingSettings())[step]
+        losses = max(losses, abs(one.loss - float(loss)))
+        logits = max(logits, np.abs(one.logits - np.array(row, float)).max())
+    assert 1e-4 < losses <= training.LOSS_LIMIT  # the limits are tight
     assert 5e-4 < logits <= training.LOGIT_LIMIT
 
 
@@ -250,11 +254,11 @@ def test_the_finer_start_rounds_to_the_published_one():
     assert tuple(round(x, 3) for x in training.FINER_START) == training.START
 
 
-def test_training_beyond_its_limits_would_be_found(monkeypatch):
-    claims = tuple(claim._replace(within=1e-6) for claim in training.TRAINING.claims)
-    worked = Worked(replace(training.TRAINING, claims=claims))
+def test_training_beyond_its_limits_is_detected(monkeypatch):
+    published = tuple(one._replace(tolerance=1e-6) for one in training.TRAINING.published)
+    worked = ComputedExample(replace(training.TRAINING, published=published))
     assert not worked.reproduced
-    assert checked([worked.example])[1]
+    assert check_document([worked.example])[1]
 
 
 def test_a_training_that_diverges_is_shown_without_an_error(capfdbinary):
@@ -275,12 +279,12 @@ def test_a_training_that_diverges_is_shown_without_an_error(capfdbinary):
         (["training", "--steps", "0"], ["--steps"]),
     ],
 )
-def test_options_of_the_training_are_checked(arguments, words, capfdbinary):
+def test_options_of_the_training_are_check_document(arguments, words, capfdbinary):
     assert_error(inside(capfdbinary, "examples", *arguments), 2, *words)
 
 
 def test_the_jacobian_is_the_derivative_of_the_softmax():
-    worked = Worked(find("jacobian"))
+    worked = ComputedExample(find("jacobian"))
     x = worked.example.logits[0]
     h = 1e-6
 
@@ -290,7 +294,7 @@ def test_the_jacobian_is_the_derivative_of_the_softmax():
     columns = [(softmax(x + h * e) - softmax(x - h * e)) / (2 * h) for e in np.eye(3)]
     np.testing.assert_allclose(calculus._jacobian(worked), np.array(columns).T, atol=1e-9)
     np.testing.assert_allclose(calculus._chained(worked), worked.gradient[0], rtol=1e-14)
-    steps = {step.title: step for step in show(worked, 4).steps}
+    steps = {step.title: step for step in example_document(worked, 4).steps}
     matrix = steps["The Jacobian of the softmax"]
     assert len(matrix.columns) == 3
     assert matrix.columns[1].values[1] == pytest.approx(0.2447 * (1 - 0.2447), abs=1e-4)
@@ -298,11 +302,11 @@ def test_the_jacobian_is_the_derivative_of_the_softmax():
 
 def test_the_check_of_the_jacobian_can_fail(monkeypatch):
     monkeypatch.setattr(calculus, "_jacobian", lambda w: np.eye(3))
-    assert not Worked(find("jacobian")).reproduced
+    assert not ComputedExample(find("jacobian")).reproduced
 
 
 def test_information_in_nats_and_bits_is_right():
-    worked = Worked(find("information"))
+    worked = ComputedExample(find("information"))
     p, q = np.array([0.5, 0.25, 0.25]), np.exp([1, 2, 0.5]) / np.exp([1, 2, 0.5]).sum()
     expected = {
         "H(p)": 1.5 * math.log(2),
@@ -315,7 +319,7 @@ def test_information_in_nats_and_bits_is_right():
     found = information.quantities(worked)
     assert list(found) == list(expected)
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-14)
-    step = next(step for step in show(worked, 4).steps if step.title == "Information")
+    step = next(step for step in example_document(worked, 4).steps if step.title == "Information")
     nats, bits, _ = step.columns
     assert bits.values[0] == pytest.approx(1.5)
     np.testing.assert_allclose(np.array(bits.values) * math.log(2), nats.values)
@@ -323,12 +327,12 @@ def test_information_in_nats_and_bits_is_right():
 
 def test_the_check_of_information_can_fail(monkeypatch):
     monkeypatch.setattr(information, "_cross", lambda p, log_q: 1.0)
-    assert not Worked(find("information")).reproduced
+    assert not ComputedExample(find("information")).reproduced
 
 
 def test_upstream_equals_differentiation_by_pytorch():
     torch = pytest.importorskip("torch")
-    worked = Worked(find("upstream"))
+    worked = ComputedExample(find("upstream"))
     e = worked.example
     x = torch.tensor(e.logits, dtype=torch.float64, requires_grad=True)
     loss = torch.nn.CrossEntropyLoss(reduction="none")(x, torch.tensor(e.targets))
@@ -337,7 +341,7 @@ def test_upstream_equals_differentiation_by_pytorch():
 
 
 def test_upstream_equals_finite_differences():
-    worked = Worked(find("upstream"))
+    worked = ComputedExample(find("upstream"))
     e, h = worked.example, 1e-5
     x = e.logits[3].astype(float)
 
@@ -351,12 +355,12 @@ def test_upstream_equals_finite_differences():
 
 
 def test_the_check_of_upstream_can_fail(monkeypatch):
-    right = calculus._differentiated(Worked(find("upstream")))
+    right = calculus._differentiated(ComputedExample(find("upstream")))
     monkeypatch.setattr(calculus, "_differentiated", lambda w: right * 1.0001)
-    assert not Worked(find("upstream")).reproduced
+    assert not ComputedExample(find("upstream")).reproduced
 
 
-def test_the_random_numbers_of_upstream_are_fixed_and_look_uniform():
+def test_the_random_numbers_of_upstream_are_fixed_and_uniform():
     e = find("upstream")
     assert e.logits.shape == (128, 256)
     assert e.logits.dtype == np.float32
@@ -366,17 +370,17 @@ def test_the_random_numbers_of_upstream_are_fixed_and_look_uniform():
     assert (e.upstream >= 0).all()
 
 
-def test_perfect_is_reached_at_746_and_not_before():
-    worked = Worked(find("perfect"))
+def test_the_loss_of_perfect_is_0_only_at_a_gap_of_746():
+    worked = ComputedExample(find("perfect"))
     losses = worked.result.loss
     assert losses[-1] == 0
     assert (losses[:-1] > 0).all()
     assert (np.diff(losses) < 0).all()
-    step = next(step for step in show(worked, 4).steps if "gap" in step.title)
+    step = next(step for step in example_document(worked, 4).steps if "gap" in step.title)
     assert step.columns[0].values == tuple(losses)
 
 
 def test_every_example_is_found_by_its_name():
-    for name in HOMES:
+    for name in MODULES:
         assert find(name).name == name
     assert examples.all_examples()[0].name == "three-class"

@@ -27,31 +27,14 @@ def setting(default: Any, help: str, **rule: Any) -> Any:
     return field(default=default, metadata={"help": help, **rule})
 
 
-@dataclass(frozen=True)
-class LogitsOptions:
-    """What happens to the logits before the softmax, and which axis holds the classes."""
-
-    temperature: float = setting(1.0, "Divide the logits by this value.", group="Logits", above=0.0)
-    softcap: float | None = setting(
-        None,
-        "Cap the logits at ±F: z = F·tanh(z/F), after the temperature.",
-        group="Logits",
-        above=0.0,
-    )
-    class_axis: int | None = setting(
-        None, "Class axis; inferred from the shapes by default.", group="Logits", integer=True
-    )
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not _allowed(value, item.default, item.metadata):
-                rule = rule_text(item.metadata)
-                raise OptionError(item.name, f"{value!r} is not allowed: {rule}")
+def same_as(cls: type, name: str, **changes: Any) -> Any:
+    """A dataclass field declared as the one of that name in another class."""
+    found = next(item for item in fields(cls) if item.name == name)
+    return field(default=found.default, metadata={**found.metadata, **changes})
 
 
 @dataclass(frozen=True)
-class LossOptions(LogitsOptions):
+class LossOptions:
     """The scalar options of the loss; arrays such as weights are in `Extras`.
 
     >>> LossOptions(label_smoothing=0.1).reduction
@@ -77,8 +60,18 @@ class LossOptions(LogitsOptions):
         low=0.0,
         high=1.0,
     )
+    temperature: float = setting(1.0, "Divide the logits by this value.", group="Logits", above=0.0)
+    softcap: float | None = setting(
+        None,
+        "Cap the logits at ±F: z = F·tanh(z/F), after the temperature.",
+        group="Logits",
+        above=0.0,
+    )
     z_loss: float = setting(
-        0.0, "Coefficient of logsumexp², which is added to each row's loss.", group="Loss", low=0.0
+        0.0,
+        "Coefficient of logsumexp², which is added to each row's loss.",
+        group="Loss",
+        low=0.0,
     )
     normalizer: float | None = setting(
         None, "Denominator of the mean; computed from the data by default.", group="Loss", above=0.0
@@ -93,14 +86,36 @@ class LossOptions(LogitsOptions):
         choices=get_args(TargetKind),
         flag="targets",
     )
+    class_axis: int | None = setting(
+        None, "Class axis; inferred from the shapes by default.", group="Logits", integer=True
+    )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        _check(self)
         if self.normalizer is not None and self.reduction != "mean":
             raise OptionError(
-                "normalizer",
-                f"applies to the reduction mean only, not to {self.reduction}",
+                "normalizer", f"applies to the reduction mean only, not to {self.reduction}"
             )
+
+
+@dataclass(frozen=True)
+class LogitsOptions:
+    """Those of the options that softmax has too."""
+
+    temperature: float = same_as(LossOptions, "temperature")
+    softcap: float | None = same_as(LossOptions, "softcap")
+    class_axis: int | None = same_as(LossOptions, "class_axis")
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def _check(options: LossOptions | LogitsOptions) -> None:
+    for item in fields(options):
+        value = getattr(options, item.name)
+        if not _allowed(value, item.default, item.metadata):
+            rule = rule_text(item.metadata)
+            raise OptionError(item.name, f"{value!r} is not allowed: {rule}")
 
 
 def _allowed(value: Any, default: Any, rule: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from xentcli import cross_entropy
 
-STEPS, RATE, SHRINK = 400, 2.0, 1e-4
+STEPS, LEARNING_RATE, WEIGHT_DECAY = 400, 2.0, 1e-4
 
 
 def main() -> None:
@@ -24,7 +24,8 @@ def main() -> None:
     coefficients = np.zeros((x.shape[1], 10))
     for _ in range(STEPS):
         result = cross_entropy(x @ coefficients, digits)
-        coefficients -= RATE * (x.T @ result.grad + SHRINK * coefficients)
+        gradient = x.T @ result.grad + WEIGHT_DECAY * coefficients
+        coefficients -= LEARNING_RATE * gradient
     here = Path(__file__).parent
     np.save(here / "logits.npy", (x @ coefficients).astype(np.float32))
     np.save(here / "targets.npy", digits.astype(np.uint8))

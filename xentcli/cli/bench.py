@@ -9,8 +9,8 @@ import click
 
 from xentcli.cli.command import command
 from xentcli.cli.console import inform, show, status, stdout_is_terminal, write_stdout
-from xentcli.cli.declare import like, option
-from xentcli.options import LossOptions
+from xentcli.cli.declare import option
+from xentcli.options import LossOptions, same_as
 
 if TYPE_CHECKING:
     from xentcli.bench import Result
@@ -58,10 +58,10 @@ class CaseOptions:
     )
     weighted: bool = option(False, "Use class weights.", group="Case", is_flag=True)
     probs: bool = option(False, "Use probability targets.", group="Case", is_flag=True)
-    label_smoothing: float = like(LossOptions, "label_smoothing", group="Case")
-    temperature: float = like(LossOptions, "temperature", group="Case")
-    softcap: float | None = like(LossOptions, "softcap", group="Case")
-    z_loss: float = like(LossOptions, "z_loss", group="Case")
+    label_smoothing: float = same_as(LossOptions, "label_smoothing", group="Case")
+    temperature: float = same_as(LossOptions, "temperature", group="Case")
+    softcap: float | None = same_as(LossOptions, "softcap", group="Case")
+    z_loss: float = same_as(LossOptions, "z_loss", group="Case")
     class_axis: int = option(-1, "Class axis.", group="Case", type=int)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field, field, fields
+from dataclasses import Field, field
 from typing import Any
 
 import click
@@ -31,12 +31,6 @@ def option(default: Any, help: str, *names: str, group: str, **settings: Any) ->
     """
     metadata = {"help": help, "names": names, "group": group, "click": settings}
     return field(default=default, metadata=metadata)
-
-
-def like(cls: type, name: str, *, group: str) -> Any:
-    """A dataclass field that is declared as that of another class, in a group of its own."""
-    found = next(item for item in fields(cls) if item.name == name)
-    return field(default=found.default, metadata={**found.metadata, "group": group})
 
 
 def flag_of(item: Field[Any]) -> str:

@@ -16,7 +16,7 @@ from xentcli.cli.publish import FORMS, DocumentOptions, publish
 from xentcli.errors import DataError, FileError, OptionError, plural, visible
 
 if TYPE_CHECKING:
-    from xentcli.examples.model import Example, Settings
+    from xentcli.examples.example import Example, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def examples(which: ExampleName, options: ExampleOptions, document: ExampleDocum
     Without NAME all examples are listed.
     """
     from xentcli.examples import all_examples, find
-    from xentcli.examples.documents import listing
+    from xentcli.examples.documents import list_document
 
     chosen = [find(which.name)] if which.name else all_examples()
     settings = _settings(options, which.name)
@@ -99,11 +99,11 @@ def examples(which: ExampleName, options: ExampleOptions, document: ExampleDocum
     elif which.name:
         _show(chosen[0], settings, document)
     else:
-        publish(listing(chosen), document)
+        publish(list_document(chosen), document)
 
 
-def _settings(options: ExampleOptions, name: str | None) -> Settings:
-    from xentcli.examples.model import Settings
+def _settings(options: ExampleOptions, name: str | None) -> TrainingSettings:
+    from xentcli.examples.example import TrainingSettings
 
     given = {"steps": options.steps, "lr": options.lr}
     asked = [f"--{option}" for option, value in given.items() if value is not None]
@@ -113,24 +113,24 @@ def _settings(options: ExampleOptions, name: str | None) -> Settings:
         )
     if options.lr is not None and not math.isfinite(options.lr):
         raise OptionError("--lr", f"{options.lr} is not allowed: a finite number")
-    default = Settings()
-    return Settings(
+    default = TrainingSettings()
+    return TrainingSettings(
         default.steps if options.steps is None else options.steps,
         default.lr if options.lr is None else options.lr,
     )
 
 
-def _show(example: Example, settings: Settings, document: DocumentOptions) -> None:
-    from xentcli.examples.documents import show
-    from xentcli.examples.model import Worked
+def _show(example: Example, settings: TrainingSettings, document: DocumentOptions) -> None:
+    from xentcli.examples.documents import example_document
+    from xentcli.examples.example import ComputedExample
 
-    publish(show(Worked(example, settings), document.decimals), document)
+    publish(example_document(ComputedExample(example, settings), document.decimals), document)
 
 
 def _check(chosen: list[Example], document: DocumentOptions) -> None:
-    from xentcli.examples.documents import checked
+    from xentcli.examples.documents import check_document
 
-    report, wrong = checked(chosen)
+    report, wrong = check_document(chosen)
     publish(report, document)
     if wrong:
         what = f"{plural(len(wrong), 'figure')} not reproduced: {', '.join(wrong)}"

@@ -98,16 +98,16 @@ def explain(
     LOGITS and TARGETS are files as for xent grad. Only this row's logits are read; targets and
     weights of all rows are read for the denominator of the mean.
     """
-    from xentcli.explain.class_selection import View
-    from xentcli.explain.document import tell
-    from xentcli.explain.from_readers import from_readers
+    from xentcli.explain.class_selection import DisplayOptions
+    from xentcli.explain.document import to_document
+    from xentcli.explain.from_readers import derive_from_readers
     from xentcli.files.outputs import Outputs
 
     paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
     with open_inputs(paths, reading, Outputs(), options.class_axis) as inputs:
         assert inputs.targets  # and nothing is written while they are read
-        row = from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
-    publish(tell(row, View(which.names, which.top, document.decimals)), document)
+        row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
+    publish(to_document(row, DisplayOptions(which.names, which.top, document.decimals)), document)
 
 
 def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> InputPaths:

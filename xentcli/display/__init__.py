@@ -1,6 +1,6 @@
-"""Documents as text: for people, for other programs, for files.
+"""Documents as text: for a terminal, as a file of several formats, as JSON and CSV.
 
-Each form has a module with one function. They draw what a document says, and compute no number.
+Each format is a module with a function `as_text`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SUFFIXES = {
     "json": "json",
     "txt": "plain",
 }
-NARROW, WIDTH = 40, 80  # columns: the fewest that will do, and what is taken where nobody says
+WIDTH = 80  # columns, unless a terminal has its own
 
 
 def as_text(document: Document, format: str, width: int = WIDTH) -> str:
-    """A document in one of the forms; the same characters on every machine.
+    """A document in one of the formats; the same characters on every machine.
 
-    `width` is for the forms made of lines: rich, plain, svg.
+    `width` is the line width in columns of rich, plain and svg.
 
     >>> as_text(Document("A title", (), ()), "markdown")
     '## A title\\n'

@@ -1,58 +1,65 @@
-"""What is shown, as data: steps with columns of numbers, facts and remarks.
+"""The content of a document: steps with columns of numbers, facts and remarks.
 
-Whoever draws it (see `xentcli.display`) decides how it looks, and computes nothing.
+The other modules of `xentcli.display` decide how it looks; they compute nothing.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Formula(NamedTuple):
-    """The same expression for a line of text and for LaTeX's mathematics."""
+    """An expression as plain text and as LaTeX math."""
 
     text: str
     latex: str
 
+    @classmethod
+    def in_words(cls, words: str) -> Formula:
+        """Plain words in place of a formula."""
+        return cls(words, rf"\text{{{words}}}")
 
-NONE = Formula("", "")
+
+Bar = Literal["", "fraction", "signed"]
+NO_FORMULA = Formula("", "")
+COMMANDS_TITLE = "The same result from the command line"
+ARROWS = {"rises": "▲ rises", "falls": "▼ falls", "stays": "= stays"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One value for each label: numbers, or words.
+    """One value per label, a number or words; None leaves the cell empty.
 
-    `bar` says that it is also drawn: a `share` is between 0 and 1, a `pull` has a sign and is
-    drawn in proportion to `reach`. A value of None is left empty.
+    `bar` draws the numbers too: as a `fraction` of `scale`, or `signed`, to the left or right,
+    with `scale` as the longest.
     """
 
     title: Formula
     values: tuple[Any, ...]
-    bar: str = ""
-    reach: float = 1.0
+    bar: Bar = ""
+    scale: float = 1.0
 
 
 class Fact(NamedTuple):
-    """One number with what it is; `words` follow it."""
+    """A single number, with an explanation."""
 
     formula: Formula
     value: Any
-    words: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A part of the way, with a title and a formula.
+    """One step of the document.
 
-    `labels` are the lines of the columns, `label` what they are, and `marked` those that stand
-    out: the target.
+    `labels` name the rows of the columns, under `heading`; the rows in `marked` are highlighted.
     """
 
     title: str
-    formula: Formula = NONE
-    label: str = "class"
+    formula: Formula = NO_FORMULA
+    heading: str = "class"
     labels: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     facts: tuple[Fact, ...] = ()
@@ -60,20 +67,19 @@ class Step:
     marked: frozenset[int] = frozenset()
 
     def marked_labels(self, mark: str) -> tuple[str, ...]:
-        """The labels, those that stand out with a mark after them."""
-        return tuple(label + mark * (line in self.marked) for line, label in enumerate(self.labels))
+        """The labels, with `mark` after the highlighted ones."""
+        return tuple(label + mark * (row in self.marked) for row, label in enumerate(self.labels))
 
 
 @dataclass(frozen=True)
 class Document:
-    """Steps under a title; `commands` are lines for a shell that give the same result.
+    """Steps under a title and an introduction; `commands` are shell lines with the same result.
 
-    `data` are all numbers at full precision, for machines; so is `table`, where it is lines of
-    numbers under a line of names.
+    `data` are all numbers at full precision, for JSON; `table` is a header and rows, for CSV.
     """
 
     title: str
-    lead: tuple[str, ...]
+    intro: tuple[str, ...]
     steps: tuple[Step, ...]
     decimals: int = 4
     commands: tuple[str, ...] = ()
@@ -81,17 +87,17 @@ class Document:
     table: tuple[tuple[Any, ...], ...] = ()
 
 
-BEYOND = 1e7  # from here on fixed decimals are not read any more
-FINE = 4  # decimals from which on small numbers get an exponent
+LARGE = 1e7  # numbers from here on are written with an exponent
+SMALL_DECIMALS = 4  # with at least so many decimals, so are numbers that keep only one digit
 
 
-def shown(value: Any, decimals: int, *, signed: bool = False) -> str:
-    """A number with so many decimals; with an exponent where they would hide it.
+def format_number(value: Any, decimals: int, *, signed: bool = False) -> str:
+    """A number with so many decimals, or with an exponent if it is very large or small.
 
-    >>> shown(0.24472847, 4), shown(3, 4), shown(-0.0, 2), shown(1.5e-9, 4), shown(None, 4)
-    ('0.2447', '3', '0.00', '1.500e-09', '')
-    >>> shown(0.5, 2, signed=True), shown(math.inf, 2), shown("rises", 2)
-    ('+0.50', 'inf', 'rises')
+    >>> [format_number(value, 4) for value in (0.24472847, 3, 1.5e-9, None)]
+    ['0.2447', '3', '1.500e-09', '']
+    >>> format_number(0.5, 2, signed=True), format_number(-0.0, 2), format_number("rises", 2)
+    ('+0.50', '0.00', 'rises')
     """
     if value is None or isinstance(value, str):
         return value or ""
@@ -104,7 +110,7 @@ def shown(value: Any, decimals: int, *, signed: bool = False) -> str:
     if not math.isfinite(value):
         return f"{sign}{value}"
     text = f"{value:.{decimals}f}"
-    few = 10.0 ** (1 - decimals) if decimals >= FINE else 0.0  # below, one digit would be left
-    if value and (float(text) == 0 or abs(value) < few or abs(value) >= BEYOND):
+    small = 10.0 ** (1 - decimals) if decimals >= SMALL_DECIMALS else 0.0
+    if value and (float(text) == 0 or abs(value) < small or abs(value) >= LARGE):
         text = f"{value:.{max(1, decimals - 1)}e}"
     return sign + text

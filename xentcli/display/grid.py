@@ -1,153 +1,152 @@
-"""The columns of a step as text, and which of them stand side by side in a given width.
+"""The columns of a step as text, in groups that fit a given width.
 
-No number is ever cut: columns that do not fit go below, under the same labels.
+No number is ever truncated: columns that do not fit go into a second table with the same labels.
 """
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from typing import NamedTuple
 
-from xentcli.display.document import Column, Step, shown
+from xentcli.display.document import ARROWS, Column, Step, format_number
 
-GAP = 2  # between columns
-SHORTEST = 4  # of labels
-BAR = 12  # the shortest that says something
-SENTENCE = 18  # the narrowest column that sentences are folded to
+GAP = 2  # spaces between columns
+MIN_LABEL = 4
+MIN_BAR = 12
+MIN_SENTENCE = 18  # the narrowest column that text is wrapped to
 
 
-class Cells(NamedTuple):
-    """One column as text."""
+class TextColumn(NamedTuple):
+    """A column as text; wrapped text is at most `limit` wide."""
 
     title: str
     cells: tuple[str, ...]
     column: Column
-
-    most: int = 1000  # columns; sentences are folded to this
+    limit: int = 1000
 
     @property
     def width(self) -> int:
-        """Of the widest."""
-        return min(self.most, max(map(columns_of, (self.title, *self.cells))))
+        """The width of the widest cell."""
+        return min(self.limit, max(map(display_width, (self.title, *self.cells))))
 
     @property
-    def narrowest(self) -> int:
-        """The width that it cannot do without."""
-        return min(self.width, SENTENCE) if self.sentences else self.width
+    def min_width(self) -> int:
+        """The width with text wrapped as narrowly as it may be."""
+        return min(self.width, MIN_SENTENCE) if self.wraps else self.width
 
     @property
-    def words(self) -> bool:
-        """Whether these are words, which begin at the left."""
+    def is_words(self) -> bool:
+        """Whether the cells are words, which are aligned left, and not numbers."""
         values = [value for value in self.column.values if value]
         return bool(values) and all(
-            isinstance(value, str) and (value[:1].isalpha() or value[0] in "▲▼=")
+            isinstance(value, str) and (value[0].isalpha() or value in ARROWS.values())
             for value in values
         )
 
     @property
-    def sentences(self) -> bool:
-        """Whether these are words that can be folded."""
-        return self.words and max(map(columns_of, self.cells)) > SENTENCE
+    def wraps(self) -> bool:
+        """Whether the cells are text long enough to be wrapped."""
+        return self.is_words and max(map(display_width, self.cells)) > MIN_SENTENCE
 
-    def lines(self, line: int) -> list[str]:
+    def lines(self, row: int) -> list[str]:
         """A cell as one or more lines."""
-        if not self.sentences:
-            return [self.cells[line]]
-        return fold(self.cells[line], self.width)
+        return fold(self.cells[row], self.width) if self.wraps else [self.cells[row]]
 
 
-def columns_of(text: str) -> int:
-    """How many columns of a terminal a text takes.
+def display_width(text: str) -> int:
+    """The number of terminal columns a text takes.
 
-    >>> columns_of("cat"), columns_of("猫")
+    >>> display_width("cat"), display_width("猫")
     (3, 2)
     """
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
-def cells(column: Column, decimals: int) -> Cells:
-    """A column as text."""
-    signed = column.bar == "pull"
-    texts = tuple(shown(value, decimals, signed=signed) for value in column.values)
-    return Cells(column.title.text, texts, column)
+def text_column(column: Column, decimals: int) -> TextColumn:
+    """A column with its numbers formatted."""
+    signed = column.bar == "signed"
+    cells = tuple(format_number(value, decimals, signed=signed) for value in column.values)
+    return TextColumn(column.title.text, cells, column)
 
 
-def labels_width(step: Step, decimals: int, width: int) -> int:
-    """How wide the labels are: two fifths of the width, or what the columns leave them."""
-    columns = [cells(column, decimals) for column in step.columns]
-    longest = max(map(columns_of, (step.label, *step.labels)))
-    taken = sum(column.narrowest + GAP for column in columns)
-    widest = max((column.narrowest + GAP for column in columns), default=0)
+def label_width(step: Step, decimals: int, width: int) -> int:
+    """The width of the labels: two fifths of the width, or more if the columns leave it."""
+    columns = [text_column(column, decimals) for column in step.columns]
+    longest = max(map(display_width, (step.heading, *step.labels)))
+    taken = sum(column.min_width + GAP for column in columns)
+    widest = max((column.min_width + GAP for column in columns), default=0)
     wanted = min(longest, max(2 * width // 5, width - taken))
-    return max(SHORTEST, min(wanted, width - widest))
+    return max(MIN_LABEL, min(wanted, width - widest))
 
 
-class Group(NamedTuple):
-    """Columns that fit beside the labels, and how long the bars after them may be."""
+class ColumnGroup(NamedTuple):
+    """Columns that fit next to the labels, and the bars after them, at most `length` long."""
 
-    columns: list[Cells]
+    columns: list[TextColumn]
     bar: Column | None = None
     length: int = 0
 
-    def wider(self, room: int) -> int:
-        """What is left of the room beside the labels."""
+    def width_left(self, room: int) -> int:
+        """The width left for another column, of the `room` next to the labels."""
         return room - sum(column.width + GAP for column in self.columns) - GAP
 
 
-def groups(step: Step, decimals: int, width: int, longest: int) -> list[Group]:
-    """The columns, those together that fit, and bars of at most `longest`."""
-    room = width - labels_width(step, decimals, width)
-    found: list[Group] = []
-    for column in _columns(step, decimals, room):
-        if not found or column.width > found[-1].wider(room):
-            found.append(Group([]))
-        found[-1].columns.append(column)
+def column_groups(step: Step, decimals: int, width: int, longest_bar: int) -> list[ColumnGroup]:
+    """The columns in groups that fit, with bars of at most `longest_bar` after the last."""
+    room = width - label_width(step, decimals, width)
+    groups: list[ColumnGroup] = []
+    for column in _text_columns(step, decimals, room):
+        if not groups or column.width > groups[-1].width_left(room):
+            groups.append(ColumnGroup([]))
+        groups[-1].columns.append(column)
     drawn = [column for column in step.columns if column.bar]
-    if drawn and found:
-        if found[-1].wider(room) < BAR:
-            found.append(Group([]))
-        length = min(longest, found[-1].wider(room))
-        found[-1] = found[-1]._replace(bar=drawn[-1], length=length)
-    return found
+    if drawn and groups:
+        if groups[-1].width_left(room) < MIN_BAR:
+            groups.append(ColumnGroup([]))
+        length = min(longest_bar, groups[-1].width_left(room))
+        groups[-1] = groups[-1]._replace(bar=drawn[-1], length=length)
+    return groups
 
 
-def _columns(step: Step, decimals: int, room: int) -> list[Cells]:
-    """The columns as text; sentences share the room that the others leave."""
-    columns = [cells(column, decimals) for column in step.columns]
-    sentences = sum(column.sentences for column in columns)
-    taken = sum(column.width + GAP for column in columns if not column.sentences)
-    most = max(SENTENCE, (room - taken) // sentences - GAP) if sentences else 0
-    return [column._replace(most=most) if column.sentences else column for column in columns]
+def _text_columns(step: Step, decimals: int, room: int) -> list[TextColumn]:
+    """The columns as text; those that wrap share the room that the others leave."""
+    columns = [text_column(column, decimals) for column in step.columns]
+    wrapped = sum(column.wraps for column in columns)
+    taken = sum(column.width + GAP for column in columns if not column.wraps)
+    limit = max(MIN_SENTENCE, (room - taken) // wrapped - GAP) if wrapped else 0
+    return [column._replace(limit=limit) if column.wraps else column for column in columns]
 
 
 def fold(text: str, width: int) -> list[str]:
-    """A text in lines of at most so many columns, cut between words or anywhere.
+    """A text in lines of at most `width` columns, cut between words, or anywhere if it must be.
 
     >>> fold("abcde", 2), fold("one word", 5)
     (['ab', 'cd', 'e'], ['one', 'word'])
     """
     lines = [""]
     for word in text.split(" "):
-        if lines[-1] and columns_of(f"{lines[-1]} {word}") > width:
+        if lines[-1] and display_width(f"{lines[-1]} {word}") > width:
             lines.append("")
         elif lines[-1]:
             lines[-1] += " "
         for character in word:
-            if columns_of(lines[-1] + character) > width:
+            if display_width(lines[-1] + character) > width:
                 lines.append("")
             lines[-1] += character
     return lines
 
 
-def padded(text: str, width: int, *, left: bool = False) -> str:
-    """Filled up with blanks."""
-    blanks = " " * (width - columns_of(text))
+def pad(text: str, width: int, *, left: bool = False) -> str:
+    """A text padded with spaces, aligned right, or `left`."""
+    blanks = " " * (width - display_width(text))
     return text + blanks if left else blanks + text
 
 
-def share_of(value: float | None, reach: float) -> float:
-    """How much of the bar a value fills: 0 to 1, and −1 to 1 where it has a sign."""
-    if not isinstance(value, float) or value != value or not reach:
+def bar_fraction(column: Column, row: int) -> float:
+    """How much of its bar a value fills: 0 to 1, or −1 to 1 if it is signed."""
+    value = column.values[row]
+    if not isinstance(value, float) or math.isnan(value) or not column.scale:
         return 0.0
-    return max(-1.0, min(1.0, value / reach))
+    return max(-1.0, min(1.0, value / column.scale))

@@ -1,6 +1,6 @@
-"""A document as one HTML page: no script, no font and no picture from elsewhere.
+"""A document as one HTML page, without scripts, external fonts or images.
 
-Steps stand side by side where there is room, and below each other where there is none.
+Steps are side by side on wide screens, and below each other on narrow ones.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from xentcli.display.document import Document, Fact, Step, shown
-from xentcli.display.grid import Cells, groups, share_of
+from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
+from xentcli.display.grid import TextColumn, bar_fraction, column_groups
 
-ARROWS = {"rises": "▲ rises", "falls": "▼ falls", "stays": "= stays"}
-NARROW = 42  # characters of a table that a telephone shows
+NARROW = 42  # characters of a table that fits on a phone
 CSS = """
 :root { color-scheme: light dark; --text: #1f2328; --quiet: #59636e; --page: #f6f8fa;
   --card: #ffffff; --line: #d1d9e0; --rise: #0072c6; --fall: #bd4b00; }
@@ -47,7 +46,7 @@ th { font-weight: 600; border-bottom: 1px solid var(--line); }
 .drawn { width: 45%; min-width: 7rem; padding-right: 0; }
 .bar { position: relative; height: 1rem; }
 .bar i { position: absolute; top: .1rem; bottom: .1rem; border-radius: 2px; }
-.pull::before { content: ""; position: absolute; left: 50%; top: 0; bottom: 0;
+.signed::before { content: ""; position: absolute; left: 50%; top: 0; bottom: 0;
   border-left: 1px solid var(--quiet); }
 .rise { background: var(--rise); } .fall { background: var(--fall); }
 .rises { color: var(--rise); } .falls { color: var(--fall); }
@@ -65,21 +64,21 @@ def as_text(document: Document, width: int) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{CSS}</style></head>",
         f"<body><main><header><h1>{title}</h1>",
-        *(f'<p class="quiet">{escape(words)}</p>' for words in document.lead),
+        *(f'<p class="quiet">{escape(line)}</p>' for line in document.intro),
         '</header><div class="steps">',
     ]
     for number, step in enumerate(document.steps, 1):
         lines += _step(step, number, document.decimals)
     lines.append("</div>")
     if document.commands:
-        lines.append('<section class="last"><h2>The same by the ordinary commands</h2>')
+        lines.append(f'<section class="last"><h2>{COMMANDS_TITLE}</h2>')
         lines += [f"<p><code>{escape(command)}</code></p>" for command in document.commands]
         lines.append("</section>")
     return "\n".join([*lines, "</main></body></html>"]) + "\n"
 
 
 def _step(step: Step, number: int, decimals: int) -> Iterator[str]:
-    tables = groups(step, decimals, NARROW, 0)
+    tables = column_groups(step, decimals, NARROW, 0)
     full = ' class="full"' if len(tables) > 1 else ""
     yield f"<section{full}><h2>{number}. {escape(step.title)}</h2>"
     if step.formula.text:
@@ -97,48 +96,48 @@ def _step(step: Step, number: int, decimals: int) -> Iterator[str]:
 
 
 def _fact(fact: Fact, decimals: int) -> str:
-    words = f' <span class="quiet">{escape(fact.words)}</span>' if fact.words else ""
-    value = escape(shown(fact.value, decimals))
-    return f"<p><code>{escape(fact.formula.text)} = <b>{value}</b></code>{words}</p>"
+    note = f' <span class="quiet">{escape(fact.note)}</span>' if fact.note else ""
+    value = escape(format_number(fact.value, decimals))
+    return f"<p><code>{escape(fact.formula.text)} = <b>{value}</b></code>{note}</p>"
 
 
-def _table(step: Step, columns: list[Cells]) -> Iterator[str]:
+def _table(step: Step, columns: list[TextColumn]) -> Iterator[str]:
     drawn = [column for column in columns if column.column.bar]
     yield "<table><thead><tr>"
-    yield f'<th class="word">{escape(step.label)}</th>'
-    yield from (f"<th{_kind(column)}>{escape(column.title)}</th>" for column in columns)
+    yield f'<th class="word">{escape(step.heading)}</th>'
+    yield from (f"<th{_classes(column)}>{escape(column.title)}</th>" for column in columns)
     yield f"{'<th></th>' if drawn else ''}</tr></thead><tbody>"
-    for line, label in enumerate(step.labels):
-        mark = " ●" if line in step.marked else ""
-        row = ' class="target"' if mark else ""
-        yield f'<tr{row}><td class="label">{escape(label)}{mark}</td>'
-        yield from (_cell(column, line) for column in columns)
-        yield f"{_bar(drawn, line)}</tr>"
+    for row, label in enumerate(step.labels):
+        mark = " ●" if row in step.marked else ""
+        target = ' class="target"' if mark else ""
+        yield f'<tr{target}><td class="label">{escape(label)}{mark}</td>'
+        yield from (_cell(column, row) for column in columns)
+        yield f"{_bar(drawn, row)}</tr>"
     yield "</tbody></table>"
 
 
-def _kind(column: Cells) -> str:
-    names = ["word"] * column.words + ["long"] * column.sentences
+def _classes(column: TextColumn) -> str:
+    names = ["word"] * column.is_words + ["long"] * column.wraps
     return f' class="{" ".join(names)}"' if names else ""
 
 
-def _cell(column: Cells, line: int) -> str:
-    text = column.cells[line]
+def _cell(column: TextColumn, row: int) -> str:
+    text = column.cells[row]
     if text in ARROWS:
         return f'<td class="word {text}">{ARROWS[text]}</td>'
-    return f"<td{_kind(column)}>{escape(text)}</td>"
+    return f"<td{_classes(column)}>{escape(text)}</td>"
 
 
-def _bar(drawn: list[Cells], line: int) -> str:
+def _bar(drawn: list[TextColumn], row: int) -> str:
     if not drawn:
         return ""
     column = drawn[-1].column
-    share = share_of(column.values[line], column.reach)
-    if column.bar == "share":
-        style, kind = f"left:0;width:{100 * share:.2f}%", "rise"
-    elif share < 0:
-        style, kind = f"right:50%;width:{-50 * share:.2f}%", "rise"
+    part = bar_fraction(column, row)
+    if column.bar == "fraction":
+        style, kind = f"left:0;width:{100 * part:.2f}%", "rise"
+    elif part < 0:
+        style, kind = f"right:50%;width:{-50 * part:.2f}%", "rise"
     else:
-        style, kind = f"left:50%;width:{50 * share:.2f}%", "fall"
+        style, kind = f"left:50%;width:{50 * part:.2f}%", "fall"
     bar = f'<i class="{kind}" style="{style}"></i>'
     return f'<td class="drawn"><div class="bar {column.bar}">{bar}</div></td>'

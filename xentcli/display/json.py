@@ -1,4 +1,4 @@
-"""The numbers of a document as one line of strict JSON, at full precision."""
+"""The data of a document as one line of strict JSON, at full precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xentcli.files.json import dumps, plain
 
 
 def as_text(document: Document, width: int) -> str:
-    """One object; numbers that are not finite become null, and are counted."""
+    """One object; NaN and infinity become null, and are counted."""
     counted = [0]
     data = _strict(document.data, counted)
     return dumps({**data, "nonfinite": counted[0]})

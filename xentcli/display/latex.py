@@ -1,13 +1,13 @@
-r"""A document as a LaTeX article that compiles by itself, with amsmath and booktabs."""
+"""A document as a standalone LaTeX article, which uses amsmath and booktabs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xentcli.display.document import Document, Fact, Step, shown
-from xentcli.display.grid import Group, groups
+from xentcli.display.document import COMMANDS_TITLE, Document, Fact, Step, format_number
+from xentcli.display.grid import ColumnGroup, TextColumn, column_groups
 
-WIDTH = 76  # characters of a line of text, about
+WIDTH = 76  # approximate characters per line
 HEAD = r"""\documentclass{article}
 \usepackage[utf8]{inputenc}
 \usepackage{amsmath,booktabs}
@@ -34,12 +34,12 @@ ARROWS = {"rises": r"\(\uparrow\) rises", "falls": r"\(\downarrow\) falls"}
 
 def as_text(document: Document, width: int) -> str:
     """The whole file."""
-    lines = [rf"\section*{{{escaped(document.title)}}}", *map(escaped, document.lead)]
+    lines = [rf"\section*{{{escaped(document.title)}}}", *map(escaped, document.intro)]
     for number, step in enumerate(document.steps, 1):
         lines += ["", rf"\subsection*{{{number}. {escaped(step.title)}}}"]
         lines += _step(step, document.decimals)
     if document.commands:
-        lines += ["", "The same by the ordinary commands:"]
+        lines += ["", f"{COMMANDS_TITLE}:"]
         lines += ["", r"{\raggedright\ttfamily\small", *map(_command, document.commands), "}"]
     return HEAD + "\n".join(lines) + "\n\\end{document}\n"
 
@@ -51,7 +51,7 @@ def _command(line: str) -> str:
 def _step(step: Step, decimals: int) -> Iterator[str]:
     if step.formula.latex:
         yield rf"\[ {step.formula.latex} \]"
-    for group in groups(step, decimals, WIDTH, 0):
+    for group in column_groups(step, decimals, WIDTH, 0):
         yield from _table(step, group)
     for fact in step.facts:
         yield from ("", _fact(fact, decimals))
@@ -60,12 +60,13 @@ def _step(step: Step, decimals: int) -> Iterator[str]:
 
 
 def _fact(fact: Fact, decimals: int) -> str:
-    words = f" ({escaped(fact.words)})" if fact.words else ""
-    return rf"\({fact.formula.latex} = {_number(shown(fact.value, decimals))}\){words}"
+    note = f" ({escaped(fact.note)})" if fact.note else ""
+    number = _number(format_number(fact.value, decimals))
+    return rf"\({fact.formula.latex} = {number}\){note}"
 
 
 def _number(text: str) -> str:
-    """A number in mathematics.
+    """A number in math mode.
 
     >>> _number("1.5e-09"), _number("-inf")
     ('1.5\\\\cdot 10^{-9}', '-\\\\infty ')
@@ -76,35 +77,35 @@ def _number(text: str) -> str:
     return text.replace("inf", r"\infty ").replace("nan", r"\text{nan}")
 
 
-def _table(step: Step, group: Group) -> Iterator[str]:
+def _table(step: Step, group: ColumnGroup) -> Iterator[str]:
     columns = group.columns
     if not columns:  # only bars
         return
-    kinds = "".join(_kind(column.sentences, column.words, len(columns)) for column in columns)
+    alignments = "".join(_alignment(column, len(columns)) for column in columns)
     titles = [f"\\({column.column.title.latex}\\)" for column in columns]
-    yield from ("", rf"\begin{{tabular}}{{l{kinds}}}", r"\toprule")
-    yield " & ".join([escaped(step.label), *titles]) + r" \\ \midrule"
-    for line, label in enumerate(step.labels):
+    yield from ("", rf"\begin{{tabular}}{{l{alignments}}}", r"\toprule")
+    yield " & ".join([escaped(step.heading), *titles]) + r" \\ \midrule"
+    for row, label in enumerate(step.labels):
         name = escaped(label)
-        name = rf"\textbf{{{name}}}" if line in step.marked else name
+        name = rf"\textbf{{{name}}}" if row in step.marked else name
         texts = [
-            ARROWS.get(column.cells[line], escaped(column.cells[line]))
-            if column.words
-            else f"\\({_number(column.cells[line])}\\)"
+            ARROWS.get(column.cells[row], escaped(column.cells[row]))
+            if column.is_words
+            else f"\\({_number(column.cells[row])}\\)"
             for column in columns
         ]
         yield " & ".join([name, *texts]) + r" \\"
     yield from (r"\bottomrule", r"\end{tabular}", "")
 
 
-def _kind(sentences: bool, words: bool, count: int) -> str:
-    if sentences:
+def _alignment(column: TextColumn, count: int) -> str:
+    if column.wraps:
         return rf"p{{{0.8 / max(2, count):.2f}\textwidth}}"
-    return "l" if words else "r"
+    return "l" if column.is_words else "r"
 
 
 def escaped(text: str) -> str:
-    r"""Text that LaTeX prints as it is; letters beyond Latin-1 as their code.
+    r"""Text with special characters escaped; letters beyond Latin-1 become their code point.
 
     >>> escaped("50 % of a_b"), escaped("猫")
     ('50 \\% of a\\_b', 'U+732B')

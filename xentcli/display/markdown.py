@@ -1,24 +1,24 @@
-"""A document as Markdown: headings, tables, formulas between dollar signs."""
+"""A document as Markdown: headings, tables, and formulas between dollar signs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from xentcli.display.document import Document, Step, shown
-from xentcli.display.grid import cells
+from xentcli.display.document import COMMANDS_TITLE, Document, Step, format_number
+from xentcli.display.grid import text_column
 
 
 def as_text(document: Document, width: int) -> str:
-    """As GitHub and notebooks show it; lines are as long as they have to be."""
+    """Markdown as GitHub and notebooks render it; lines are not wrapped."""
     lines = [f"## {_escaped(document.title)}"]
-    for words in document.lead:
-        lines += ["", _escaped(words)]
+    for line in document.intro:
+        lines += ["", _escaped(line)]
     for number, step in enumerate(document.steps, 1):
         lines += ["", f"### {number}. {_escaped(step.title)}"]
         lines += _step(step, document.decimals)
     if document.commands:
-        lines += ["", "The same by the ordinary commands:", "", "```sh", *document.commands, "```"]
+        lines += ["", f"{COMMANDS_TITLE}:", "", "```sh", *document.commands, "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -31,21 +31,21 @@ def _step(step: Step, decimals: int) -> Iterator[str]:
     if step.facts:
         yield ""
     for fact in step.facts:
-        words = f" ({_escaped(fact.words)})" if fact.words else ""
-        yield f"- ${fact.formula.latex}$ = {shown(fact.value, decimals)}{words}"
+        note = f" ({_escaped(fact.note)})" if fact.note else ""
+        yield f"- ${fact.formula.latex}$ = {format_number(fact.value, decimals)}{note}"
     for remark in step.remarks:
         yield from ("", _escaped(remark))
 
 
 def _table(step: Step, decimals: int) -> Iterator[str]:
-    columns = [cells(column, decimals) for column in step.columns]
+    columns = [text_column(column, decimals) for column in step.columns]
     titles = [f"${column.column.title.latex}$" for column in columns]
-    yield _row([_escaped(step.label), *titles])
-    yield _row([":--", *(":--" if column.words else "--:" for column in columns)])
-    for line, label in enumerate(step.labels):
+    yield _row([_escaped(step.heading), *titles])
+    yield _row([":--", *(":--" if column.is_words else "--:" for column in columns)])
+    for row, label in enumerate(step.labels):
         name = _escaped(label)
-        name = f"**{name}**" if line in step.marked else name
-        yield _row([name, *(_escaped(column.cells[line]) for column in columns)])
+        name = f"**{name}**" if row in step.marked else name
+        yield _row([name, *(_escaped(column.cells[row]) for column in columns)])
 
 
 def _row(texts: list[str]) -> str:
@@ -53,7 +53,7 @@ def _row(texts: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    r"""What Markdown would act on, as it is.
+    r"""Text with the characters escaped that have a meaning in Markdown.
 
     >>> _escaped("a|b_c"), _escaped("-0.5")
     ('a\\|b\\_c', '-0.5')

@@ -1,7 +1,7 @@
-"""A document as an SVG picture of the terminal, with nothing from elsewhere.
+"""A document as a self-contained SVG picture of the terminal output.
 
-Every character has its place, so any monospaced font will do. The colours follow the reader's
-light or dark theme.
+Every run of text has a fixed position and length, so any monospaced font will do. The colours
+follow the viewer's light or dark theme.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ CSS = """
     .rise { fill: #4ea1f3; } .fall { fill: #f0883e; }
   }
 """
-COLOURS = {32: "rise", 166: "fall", 244: "frame"}  # the terminal's numbers
+COLOURS = {32: "rise", 166: "fall", 244: "frame"}  # by their number in the terminal palette
 
 
 def as_text(document: Document, width: int) -> str:
-    """The picture of so many columns."""
+    """The picture of a terminal with `width` columns."""
     console = Console(
         file=io.StringIO(),
         width=width,
@@ -61,17 +61,17 @@ def as_text(document: Document, width: int) -> str:
 
 
 def _line(segments: list[Segment], number: int) -> Iterator[str]:
-    """Each run of the same style where it belongs; blanks are not drawn."""
+    """Each run of one style at its position; spaces are not drawn."""
     column = 0
     y = MARGIN + number * LINE + FONT
     for segment in segments:
-        shown = segment.text.strip("\n ")
+        text = segment.text.strip("\n ")
         start = column + len(segment.text) - len(segment.text.lstrip())
         column += cell_len(segment.text)
-        if shown:
+        if text:
             place = f'x="{MARGIN + start * CELL:.1f}" y="{y}"'
-            length = f'textLength="{cell_len(shown) * CELL:.1f}"'
-            yield f"<text {place} {length}{_classes(segment.style)}>{escape(shown)}</text>"
+            length = f'textLength="{cell_len(text) * CELL:.1f}"'
+            yield f"<text {place} {length}{_classes(segment.style)}>{escape(text)}</text>"
 
 
 def _classes(style: Style | None) -> str:

@@ -1,7 +1,7 @@
-"""A document for a terminal: panels, tables, bars.
+"""A document for a terminal: panels, tables and bars.
 
-The target is marked by a dot, a logit that rises by ▲ and a bar to the left, one that falls by ▼
-and a bar to the right. Colours, blue and orange, only repeat that.
+A dot marks the target; a rising logit has ▲ and a bar to the left, a falling one ▼ and a bar to the
+right. Blue and orange only repeat that, so nothing depends on colour.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from xentcli.display import grid
-from xentcli.display.document import Document, Fact, Step, shown
-from xentcli.display.grid import GAP, Cells, groups, labels_width, share_of
+from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
+from xentcli.display.grid import GAP, ColumnGroup, bar_fraction, column_groups, label_width
 
-# Seen alike by people who do not tell red from green; readable on black and on white.
+# Distinguishable with red-green colour blindness, and readable on black and on white.
 RISES, FALLS, QUIET, FRAME = "color(32)", "color(166)", "dim", "color(244)"
-GLYPHS = {"rises": ("▲ rises", RISES), "falls": ("▼ falls", FALLS), "stays": ("= stays", "")}
-COLOURS = dict(GLYPHS.values())
+COLOURS = {ARROWS["rises"]: RISES, ARROWS["falls"]: FALLS}
 MARK = " ●"
-TWO = 120  # columns from which on the steps stand in two
-FRAMES = 4  # columns that a panel takes
+TWO_COLUMNS = 120  # minimum width for two columns of panels
+FRAME_WIDTH = 4  # of a panel, with its padding
 LONGEST_BAR = 40
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def as_text(document: Document, width: int) -> str:
-    """Lines without colour."""
+    """The document without colour."""
     file = io.StringIO()
     console = Console(file=file, width=width, color_system=None, legacy_windows=False)
     console.print(draw(document, width), crop=False)
@@ -39,31 +37,30 @@ def as_text(document: Document, width: int) -> str:
 
 
 def draw(document: Document, width: int) -> RenderableType:
-    """Everything, in one column of panels or two."""
-    two = width >= TWO and len(document.steps) > 1
+    """The whole document, in one or two columns of panels."""
+    two = width >= TWO_COLUMNS and len(document.steps) > 1
     inner = (width - 1) // 2 if two else width
     panels = [
         _panel(step, number, document.decimals, inner)
         for number, step in enumerate(document.steps, 1)
     ]
     parts: list[RenderableType] = [_head(document, width)]
-    parts += [_two(panels, document.steps)] if two else panels
+    parts += [_side_by_side(panels, document.steps)] if two else panels
     if document.commands:
-        words = "The same by the ordinary commands"
         lines = [Text(command, overflow="fold") for command in document.commands]
-        parts.append(_framed(Group(*lines), Text(words), width))
+        parts.append(_framed(Group(*lines), Text(COMMANDS_TITLE), width))
     return Group(*parts)
 
 
 def _head(document: Document, width: int) -> RenderableType:
-    lines = [Text(document.title, style="bold"), *map(Text, document.lead)]
+    lines = [Text(document.title, style="bold"), *map(Text, document.intro)]
     if any(step.marked for step in document.steps):
         lines.append(Text(f"{MARK.strip()} marks the target", style=QUIET))
     return Panel(Group(*lines), box=box.HEAVY, border_style=RISES, width=width)
 
 
-def _two(panels: list[RenderableType], steps: tuple[Step, ...]) -> RenderableType:
-    """Side by side, about equally long."""
+def _side_by_side(panels: list[RenderableType], steps: tuple[Step, ...]) -> RenderableType:
+    """The panels in two columns of about the same height."""
     heights = [
         3 + len(step.labels) + len(step.facts) + 2 * len(step.remarks) + bool(step.formula.text)
         for step in steps
@@ -95,26 +92,25 @@ def _framed(content: RenderableType, title: Text, width: int) -> RenderableType:
 def _panel(step: Step, number: int, decimals: int, width: int) -> RenderableType:
     title = Text(f"{number} {step.title}", overflow="fold")
     parts: list[RenderableType] = []
-    if title.cell_len > width - FRAMES - 2:  # a title in the frame would be cut
+    if title.cell_len > width - FRAME_WIDTH - 2:  # the frame would truncate it
         title, full = Text(f"{number}"), Text(step.title, style="bold")
         parts.append(full)
     if step.formula.text:
         parts.append(Text(step.formula.text, style="italic"))
-    marked = _with_glyphs(replace(step, labels=step.marked_labels(MARK)))
-    inner = width - FRAMES
-    first = labels_width(marked, decimals, inner) if step.labels else 0
-    parts += [
-        _table(marked, group, first) for group in groups(marked, decimals, inner, LONGEST_BAR)
-    ]
+    marked = _with_arrows(replace(step, labels=step.marked_labels(MARK)))
+    inner = width - FRAME_WIDTH
+    first = label_width(marked, decimals, inner) if step.labels else 0
+    groups = column_groups(marked, decimals, inner, LONGEST_BAR)
+    parts += [_table(marked, group, first) for group in groups]
     parts += [_fact(fact, decimals) for fact in step.facts]
     parts += [Text(remark) for remark in step.remarks]
     return _framed(Group(*parts), title, width)
 
 
-def _with_glyphs(step: Step) -> Step:
-    """The words for directions with an arrow before them."""
+def _with_arrows(step: Step) -> Step:
+    """The step with arrows before the words for directions."""
     columns = [
-        replace(column, values=tuple(GLYPHS.get(str(v), (v,))[0] for v in column.values))
+        replace(column, values=tuple(ARROWS.get(str(v), v) for v in column.values))
         for column in step.columns
     ]
     return replace(step, columns=tuple(columns))
@@ -122,51 +118,50 @@ def _with_glyphs(step: Step) -> Step:
 
 def _fact(fact: Fact, decimals: int) -> Text:
     text = Text(f"{fact.formula.text} = ")
-    text.append(shown(fact.value, decimals), style="bold")
-    if fact.words:
-        text.append(f"  {fact.words}", style=QUIET)
+    text.append(format_number(fact.value, decimals), style="bold")
+    if fact.note:
+        text.append(f"  {fact.note}", style=QUIET)
     return text
 
 
-def _table(step: Step, group: grid.Group, first: int) -> RenderableType:
-    """The gaps are columns: what rich makes of padding differs between its versions."""
+def _table(step: Step, group: ColumnGroup, first: int) -> RenderableType:
+    """The gaps are columns of their own, because padding differs between versions of rich."""
     table = Table.grid(padding=0)
     table.add_column(width=first, overflow="fold")
-    for cells in group.columns:
-        justify: JustifyMethod = "left" if cells.words else "right"
+    for column in group.columns:
+        justify: JustifyMethod = "left" if column.is_words else "right"
         table.add_column(width=GAP)
-        table.add_column(width=cells.width, justify=justify, overflow="fold")
+        table.add_column(width=column.width, justify=justify, overflow="fold")
     if group.bar:
         table.add_column(width=GAP)
         table.add_column(width=group.length, no_wrap=True)
-    titles = [Text(cells.title, style="bold") for cells in group.columns]
-    table.add_row(*_apart([Text(step.label, style="bold"), *titles]))
-    for line, label in enumerate(step.labels):
-        style = "bold" if line in step.marked else ""
-        cells_of = [_cell(cells, line, style) for cells in group.columns]
-        table.add_row(*_apart([Text(label, style=style), *cells_of, *_bar(group, line)]))
+    titles = [Text(column.title, style="bold") for column in group.columns]
+    table.add_row(*_with_gaps([Text(step.heading, style="bold"), *titles]))
+    for row, label in enumerate(step.labels):
+        style = "bold" if row in step.marked else ""
+        cells = [_cell(column.cells[row], style) for column in group.columns]
+        table.add_row(*_with_gaps([Text(label, style=style), *cells, *_bar(group, row)]))
     return table
 
 
-def _apart(texts: list[Text]) -> list[Text]:
-    """An empty column between each two."""
+def _with_gaps(texts: list[Text]) -> list[Text]:
+    """The texts, separated by empty ones."""
     return [part for text in texts for part in (Text(), text)][1:]
 
 
-def _cell(cells: Cells, line: int, style: str) -> Text:
-    text = cells.cells[line]
+def _cell(text: str, style: str) -> Text:
     return Text(text, style=f"{style} {COLOURS.get(text, '')}".strip())
 
 
-def _bar(group: grid.Group, line: int) -> list[Text]:
+def _bar(group: ColumnGroup, row: int) -> list[Text]:
     column = group.bar
     if column is None:
         return []
-    share = share_of(column.values[line], column.reach)
-    if column.bar == "share":
-        return [Text(_eighths(share * group.length), style=RISES)]
+    part = bar_fraction(column, row)
+    if column.bar == "fraction":
+        return [Text(_eighths(part * group.length), style=RISES)]
     half = (group.length - 1) // 2
-    left, right = (_halves(max(0.0, part) * half) for part in (-share, share))
+    left, right = (_halves(max(0.0, side) * half) for side in (-part, part))
     text = Text(" " * (half - len(left)))
     text.append(_mirrored(left), style=RISES)
     text.append("│", style=FRAME)

@@ -35,7 +35,7 @@ class CrossEntropy:
     notes: tuple[Note, ...] = ()
 
 
-def scalars(options: LogitsOptions, z_loss: float = 0.0) -> Scalars:
+def scalars(options: LossOptions | LogitsOptions, z_loss: float = 0.0) -> Scalars:
     """What a kernel has to know of the options; the z-loss coefficient depends on the data too."""
     softcap = np.inf if options.softcap is None else float(options.softcap)
     smoothing = float(options.label_smoothing) if isinstance(options, LossOptions) else 0.0

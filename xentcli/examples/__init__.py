@@ -1,8 +1,8 @@
-"""The worked examples of published articles: what was printed there, reproduced.
+"""Worked examples from published articles, recomputed and compared with the printed figures.
 
-An `Example` has the inputs, and `Claim`s: the published figures, each with what it is the rounded
-value of. Comparison is by the published digits, never wider. Where an article went on computing
-with rounded numbers, the claim does the same, and says so.
+An `Example` has the inputs and the figures as published. They are compared digit by digit, with no
+tolerance beyond the printed digits. Where an article continued with rounded numbers, the comparison
+does the same and says so.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import difflib
 from importlib import import_module
 
 from xentcli.errors import OptionError, visible
-from xentcli.examples.model import Example
+from xentcli.examples.example import Example
 
-# In the order of the listing; the module that holds each.
-HOMES = {
-    "three-class": "articles",
-    "tie": "articles",
-    "four-class": "articles",
-    "cat-dog-bird": "articles",
+# The module of each example, in the order of the list.
+MODULES = {
+    "three-class": "basic",
+    "tie": "basic",
+    "four-class": "basic",
+    "cat-dog-bird": "basic",
     "perfect": "overflow",
-    "batch-mean": "articles",
-    "class-weights": "articles",
+    "batch-mean": "basic",
+    "class-weights": "basic",
     "overflow": "overflow",
     "training": "training",
     "upstream": "calculus",
@@ -31,23 +31,23 @@ HOMES = {
 
 
 def find(name: str) -> Example:
-    """The example of that name; an error names the nearest.
+    """The example of that name; an unknown name is an error that suggests the closest.
 
     >>> find("tie").logits.tolist()
     [[0.0, 0.0]]
     >>> find("three-clas")
     Traceback (most recent call last):
-    xentcli.errors.OptionError: NAME: there is no example 'three-clas' (did you mean three-class?)
+    xentcli.errors.OptionError: NAME: no example named 'three-clas' (did you mean three-class?)
     """
-    if name not in HOMES:
-        near = difflib.get_close_matches(name.lower(), HOMES, 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(HOMES)}"
-        raise OptionError("NAME", f"there is no example '{visible(name)}'", hint)
-    module = import_module(f"xentcli.examples.{HOMES[name]}")
+    if name not in MODULES:
+        close = difflib.get_close_matches(name.lower(), MODULES, 1, 0.4)
+        hint = f"did you mean {close[0]}?" if close else f"available: {', '.join(MODULES)}"
+        raise OptionError("NAME", f"no example named '{visible(name)}'", hint)
+    module = import_module(f"xentcli.examples.{MODULES[name]}")
     found: Example = module.EXAMPLES[name]
     return found
 
 
 def all_examples() -> list[Example]:
     """Every example."""
-    return [find(name) for name in HOMES]
+    return [find(name) for name in MODULES]

@@ -1,4 +1,4 @@
-"""Entropy, cross-entropy and divergence of two distributions, in nats and in bits."""
+"""Entropy, cross-entropy and KL divergence of two distributions, in nats and bits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import exact_sum
 from xentcli.display.document import Column, Formula, Step
-from xentcli.examples.model import SOURCES, Claim, Example, Worked
+from xentcli.examples.example import SOURCES, ComputedExample, Example, Published, equal_within
 
-NEAR = 1e-15
+TOLERANCE = 1e-15
 
 
 def _cross(p: Array, log_q: Array) -> float:
@@ -20,9 +20,9 @@ def _cross(p: Array, log_q: Array) -> float:
     return float(exact_sum(-p * log_q))
 
 
-def quantities(w: Worked) -> dict[str, float]:
-    """All of them, in nats; p is the target and q the softmax of the logits."""
-    d = w.derivation()
+def quantities(computed: ComputedExample) -> dict[str, float]:
+    """All quantities in nats, where p is the target and q the softmax of the logits."""
+    d = computed.derivation()
     p, q, log_q = d.q, d.p, d.log_p
     log_p = np.log(p)
     return {
@@ -35,47 +35,46 @@ def quantities(w: Worked) -> dict[str, float]:
     }
 
 
-def _is_sum(w: Worked) -> list[str]:
-    h = quantities(w)
-    distance = max(
+def _is_sum(computed: ComputedExample) -> list[str]:
+    h = quantities(computed)
+    return equal_within(
+        TOLERANCE,
         abs(h["H(p,q)"] - (h["H(p)"] + h["KL(p|q)"])),
         abs(h["H(q,p)"] - (h["H(q)"] + h["KL(q|p)"])),
     )
-    return ["equal" if distance <= NEAR else "different"]
 
 
-def _asymmetric(w: Worked) -> list[str]:
-    h = quantities(w)
+def _asymmetric(computed: ComputedExample) -> list[str]:
+    h = quantities(computed)
     return ["different" if h["H(p,q)"] != h["H(q,p)"] else "equal"]
 
 
-WORDS = {
-    "H(p)": "entropy of the truth",
+MEANINGS = {
+    "H(p)": "entropy of the target",
     "H(q)": "entropy of the prediction",
-    "H(p,q)": "cross-entropy, the loss",
-    "H(q,p)": "the other way round",
-    "KL(p|q)": "what q costs beyond p",
-    "KL(q|p)": "the other way round",
+    "H(p,q)": "cross-entropy (the loss)",
+    "H(q,p)": "the same with p and q swapped",
+    "KL(p|q)": "excess of H(p,q) over H(p)",
+    "KL(q|p)": "the same with p and q swapped",
 }
 
 
-def _table(w: Worked) -> tuple[Step, ...]:
-    h = quantities(w)
+def _steps(computed: ComputedExample) -> tuple[Step, ...]:
+    h = quantities(computed)
     columns = (
-        Column(Formula("nats", r"\text{nats}"), tuple(h.values())),
-        Column(Formula("bits", r"\text{bits}"), tuple(v / math.log(2) for v in h.values())),
-        Column(Formula("what it is", r"\text{what it is}"), tuple(WORDS.values())),
+        Column(Formula.in_words("nats"), tuple(h.values())),
+        Column(Formula.in_words("bits"), tuple(v / math.log(2) for v in h.values())),
+        Column(Formula.in_words("meaning"), tuple(MEANINGS.values())),
     )
     words = (
-        "H(p,q) = H(p) + KL(p|q). Cross-entropy is no distance: H(p,q) is not H(q,p).",
-        "The target p does not change while the logits do, so the gradients of H(p,q) and of "
-        "KL(p|q) are the same: q - p.",
+        "H(p,q) = H(p) + KL(p|q). Cross-entropy is not symmetric: H(p,q) differs from H(q,p).",
+        "H(p) does not depend on the logits, so H(p,q) and KL(p|q) have the same gradient, q - p.",
     )
     return (
         Step(
             "Information",
             Formula("H(p,q) = -Σ p·log q", r"H(p,q) = -\sum_c p_c \log q_c"),
-            label="",
+            heading="",
             labels=tuple(h),
             columns=columns,
             remarks=words,
@@ -83,22 +82,22 @@ def _table(w: Worked) -> tuple[Step, ...]:
     )
 
 
-def _data(w: Worked) -> dict[str, Any]:
-    return {"nats": quantities(w)}
+def _data(computed: ComputedExample) -> dict[str, Any]:
+    return {"nats": quantities(computed)}
 
 
 INFORMATION = Example(
     name="information",
     source=f"{SOURCES['bahumi']}; {SOURCES['sorix']}",
-    shows="H(p), H(p,q) and KL both ways, in nats and bits",
+    description="entropy, cross-entropy and KL divergence, in nats and bits",
     logits=np.array([[1.0, 2.0, 0.5]]),
     targets=np.array([[0.5, 0.25, 0.25]]),
-    claims=(
-        Claim("H(p,q), H(p) + KL(p|q)", ("equal",), _is_sum),
-        Claim("H(p,q), H(q,p)", ("different",), _asymmetric),
+    published=(
+        Published("H(p,q), H(p) + KL(p|q)", ("equal",), _is_sum),
+        Published("H(p,q), H(q,p)", ("different",), _asymmetric),
     ),
-    more=_table,
-    data=_data,
+    extra_steps=_steps,
+    extra_data=_data,
     command="xent loss {folder}/logits.csv {folder}/targets.csv",
 )
 

@@ -1,4 +1,4 @@
-"""A derivation as plain data, for JSON: every number at full precision."""
+"""A derivation as a dictionary, for JSON."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import fields
 from typing import Any
 
 from xentcli.arrays.dtypes import Array
-from xentcli.explain import Derivation
+from xentcli.explain.derivation import Derivation
 
 
-def as_data(
+def as_dict(
     d: Derivation, names: Sequence[str] = (), largest: Array | None = None
 ) -> dict[str, Any]:
-    """Names and values in the order of the steps; arrays are left as they are.
+    """All fields by name, in the order of the steps; arrays stay arrays.
 
-    `largest` are the classes asked for, largest gradient first.
+    `largest` are the classes that --top selects, largest gradient first.
     """
     data = {item.name: _plain(getattr(d, item.name)) for item in fields(d)}
     data["options"] = vars(d.options)

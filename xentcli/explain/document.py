@@ -4,44 +4,42 @@ from __future__ import annotations
 
 from xentcli.display.document import Document
 from xentcli.errors import OptionError, plural, visible
-from xentcli.explain import Derivation
-from xentcli.explain.as_dict import as_data
-from xentcli.explain.class_selection import Chosen, View
-from xentcli.explain.steps import of_ignored, of_row
+from xentcli.explain.as_dict import as_dict
+from xentcli.explain.class_selection import ClassSelection, DisplayOptions
+from xentcli.explain.derivation import Derivation
+from xentcli.explain.steps import ignored_row_steps, row_steps
 
 
-def tell(d: Derivation, view: View) -> Document:
-    """The document of a derivation; errors where the names do not fit its classes."""
-    if view.names and len(view.names) != d.classes:
-        raise OptionError(
-            "names", f"{plural(len(view.names), 'name')} given, the row has {d.classes} classes"
-        )
-    chosen = Chosen(d, view)
+def to_document(d: Derivation, display: DisplayOptions) -> Document:
+    """The document of a derivation; raises `OptionError` unless there is a name per class."""
+    if display.names and len(display.names) != d.classes:
+        count = plural(len(display.names), "name")
+        raise OptionError("names", f"{count} given, but the row has {d.classes} classes")
+    selection = ClassSelection(d, display)
     return Document(
-        title=_title(d),
-        lead=_lead(d, view),
-        steps=of_ignored(d, chosen) if d.ignored else of_row(d, chosen),
-        decimals=view.decimals,
-        data=as_data(d, view.names, chosen.order if view.top else None),
+        title=f"The gradient of row {d.row} of {d.rows}",
+        intro=_intro(d, display),
+        steps=ignored_row_steps(d, selection) if d.ignored else row_steps(d, selection),
+        decimals=display.decimals,
+        data=as_dict(d, display.names, selection.indices if display.top else None),
     )
 
 
-def _title(d: Derivation) -> str:
-    return f"The gradient of row {d.row} of {d.rows}"
-
-
-def _lead(d: Derivation, view: View) -> tuple[str, ...]:
-    name = f" ({visible(view.names[d.target])})" if view.names and d.target is not None else ""
-    target = "probabilities" if d.target is None else f"class {d.target}{name}"
+def _intro(d: Derivation, display: DisplayOptions) -> tuple[str, ...]:
+    """The number of classes, the target, and the options that are not the default."""
+    target = "probabilities"
     if d.ignored:
-        target = f"left out (--ignore-index {d.options.ignore_index})"
+        target = f"ignored (ignore_index {d.options.ignore_index})"
+    elif d.target is not None:
+        name = f" ({visible(display.names[d.target])})" if display.names else ""
+        target = f"class {d.target}{name}"
     default = type(d.options)()
     options = [
-        f"{name.replace('_', ' ')} {value}"
+        f"{name} {value}"
         for name, value in vars(d.options).items()
         if value != getattr(default, name)
     ]
-    if d.weighted:
+    if d.class_weighted:
         options.append("class weights")
-    words = f"{plural(d.classes, 'class')}; target: {target}"
-    return (words, f"With {', '.join(options)}.") if options else (words,)
+    line = f"{plural(d.classes, 'class')}; target: {target}"
+    return (line, f"Options: {', '.join(options)}.") if options else (line,)

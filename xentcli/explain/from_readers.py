@@ -1,4 +1,4 @@
-"""The derivation of one row of arrays that may be much longer than the memory."""
+"""The derivation of one row of files, without reading all logits into memory."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from xentcli.files.reader import Reader, pick
 from xentcli.options import LossOptions
 
 
-def from_readers(
+def derive_from_readers(
     logits: Reader, targets: Reader, options: LossOptions, extras: Extras, row: int
 ) -> Derivation:
-    """Read the row's logits, and of the targets what the mean divides by."""
+    """Read only this row's logits, but all class indices: the mean depends on them."""
     problem = build(logits.shape, targets, options, extras)
     rows = problem.layout.rows
     if not 0 <= row < rows:
-        allowed = f"they are counted from 0 to {rows - 1}" if rows else None
-        raise OptionError("row", f"there is no row {row}: {plural(rows, 'row')} given", allowed)
+        hint = f"rows are numbered from 0 to {rows - 1}" if rows else None
+        raise OptionError("row", f"{row} is out of range for {plural(rows, 'row')}", hint)
     x = _row(logits, problem.layout, row, "logits")
     q = _row(targets, problem.layout, row, "targets") if problem.probs else None
     return derive(problem, options, row, x, q)
 
 
 def _row(reader: Reader, layout: Layout, row: int, where: str) -> Array:
-    """The row's C numbers as float64, wherever its class axis lies."""
+    """The row's C numbers as float64, for any class axis."""
     _, classes, inner = layout.box
     outer, place = divmod(row, inner)
     numbers = pick(reader, outer * classes * inner + place, classes, inner)

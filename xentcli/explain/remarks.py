@@ -1,79 +1,69 @@
-"""What happened to the numbers of a derivation that are extreme, in words."""
+"""Remarks on extreme numbers in a derivation: overflow, underflow, NaN, and zero factors."""
 
 from __future__ import annotations
-
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xentcli.engine.notes import ProbabilityCheck
 from xentcli.errors import plural
+from xentcli.explain.derivation import Derivation, Remark
 
-if TYPE_CHECKING:
-    from xentcli.explain import Derivation
-
-LARGEST = 709.782712893384  # whose exponential is still a float64
-SMALLEST = -745.1332191019411  # the same, and not 0
-SURE = 0.99  # a probability near 1
+OVERFLOW = 709.782712893384  # exp of anything larger is inf in float64
+UNDERFLOW = -745.1332191019411  # exp of anything smaller is 0
+NEAR_ONE = 0.99
 
 
-class Remark(NamedTuple):
-    """A sentence about one step: logits, exponentials, target, loss, gradient or factors."""
-
-    step: str
-    text: str
-
-
-def with_remarks(d: Derivation) -> Derivation:
-    """The same derivation with what there is to say."""
+def remarks_on(d: Derivation) -> tuple[Remark, ...]:
+    """Everything worth a remark, in the order of the steps; empty for ordinary numbers."""
     if d.ignored:
-        text = "The row is left out: its loss is 0 and its gradient exactly 0, whatever it holds."
-        none = [] if d.factors.counted else _no_row(d)
-        return replace(d, remarks=(Remark("target", text), *none))
-    parts = (_logits(d), _exponentials(d), _target(d), _loss(d), _gradient(d), _factors(d))
-    return replace(d, remarks=tuple(remark for part in parts for remark in part))
+        text = "The row is ignored: its loss and gradient are exactly 0, whatever its logits are."
+        return (Remark("target", text), *_all_ignored(d))
+    parts = (_logits, _exponentials, _target, _loss, _gradient, _factors)
+    return tuple(remark for part in parts for remark in part(d))
 
 
-def _no_row(d: Derivation) -> list[Remark]:
-    if d.options.reduction != "mean" or d.options.normalizer is not None:
+def _all_ignored(d: Derivation) -> list[Remark]:
+    if d.factors.counted or d.options.reduction != "mean" or d.options.normalizer is not None:
         return []
     mean = {"nan": "nan", "zero": "0"}[d.options.empty_mean]
-    return [Remark("factors", f"No row is left, so the mean over all of them is {mean}.")]
+    return [Remark("factors", f"All rows are ignored, so the mean is {mean}.")]
 
 
 def _logits(d: Derivation) -> list[Remark]:
-    """The shift, and what would have happened without it."""
+    """What makes the softmax undefined, or would without subtracting the maximum."""
     name = "z" if (d.z != d.logits).any() else "x"
+    undefined = "so the softmax is undefined and every result is nan."
+    if np.isnan(d.maximum) and (d.z == -np.inf).all():
+        return [Remark("logits", f"All logits are -inf, {undefined}")]
     if np.isnan(d.maximum):
-        first = int(np.argmax(~(d.z < np.inf))) if not (d.z == -np.inf).all() else None
-        if first is None:
-            return [Remark("logits", "All logits are -inf: there is no answer, and all is nan.")]
-        return [Remark("logits", f"Class {first} is {d.z[first]:g}: no answer, so all is nan.")]
-    found = []
-    if d.maximum > LARGEST:
-        found.append(
-            f"exp({d.maximum:g}) is beyond float64 (largest: exp({LARGEST:.4g})). Without "
+        first = int(np.argmax(~(d.z < np.inf)))
+        return [Remark("logits", f"The logit of class {first} is {d.z[first]:g}, {undefined}")]
+    texts = []
+    if d.maximum > OVERFLOW:
+        texts.append(
+            f"exp({d.maximum:g}) overflows float64 (the limit is exp({OVERFLOW:.4g})). Without "
             "subtracting the maximum, p would be inf/inf = nan."
         )
-    elif d.maximum < SMALLEST:
-        found.append(
-            f"Every exp({name}) is 0 in float64. Without subtracting the maximum, p would be "
-            "0/0 = nan."
+    elif d.maximum < UNDERFLOW:
+        texts.append(
+            f"Every exp({name}) underflows to 0 in float64. Without subtracting the maximum, p "
+            "would be 0/0 = nan."
         )
-    minus = int(np.count_nonzero(d.z == -np.inf))
-    if minus:
-        found.append(f"{plural(minus, 'logit')} of -inf: probability exactly 0.")
-    return [Remark("logits", text) for text in found]
+    infinite = int(np.count_nonzero(d.z == -np.inf))
+    if infinite:
+        verb, pronoun = ("is", "its") if infinite == 1 else ("are", "their")
+        count = plural(infinite, "logit")
+        texts.append(f"{count} {verb} -inf: {pronoun} probability is exactly 0.")
+    return [Remark("logits", text) for text in texts]
 
 
 def _exponentials(d: Derivation) -> list[Remark]:
     gone = int(np.count_nonzero((d.exponentials == 0) & np.isfinite(d.shifted)))
     if not gone:
         return []
-    verb, they = ("is", "its") if gone == 1 else ("are", "their")
-    text = f"{plural(gone, 'exponential')} {verb} too small for float64 (below exp({SMALLEST:.4g}))"
-    return [Remark("exponentials", f"{text}, and {they} probability is 0.")]
+    verb, pronoun = ("underflows", "its") if gone == 1 else ("underflow", "their")
+    text = f"{plural(gone, 'exponential')} {verb} to 0 in float64 (below exp({UNDERFLOW:.4g}))"
+    return [Remark("exponentials", f"{text}, so {pronoun} probability is 0.")]
 
 
 def _target(d: Derivation) -> list[Remark]:
@@ -83,46 +73,51 @@ def _target(d: Derivation) -> list[Remark]:
     check.add(d.q[None, :])
     if not check.notes():
         return []
-    text = f"The target sums to {d.q.sum():.6g}: it is no distribution, and is used as it is."
+    text = (
+        f"The target is not a probability distribution (its entries sum to {d.q.sum():.6g}, the "
+        f"smallest is {d.q.min():.6g}); it is used as given."
+    )
     return [Remark("target", text)]
 
 
+def _is_near_one(d: Derivation) -> bool:
+    return d.target is not None and d.classes > 1 and bool(d.p[d.target] >= NEAR_ONE)
+
+
 def _loss(d: Derivation) -> list[Remark]:
-    if d.target is None or not np.isfinite(d.row_loss):
-        infinite = np.isinf(d.row_loss)
-        text = "A class that should have some probability has 0: the loss is inf."
-        return [Remark("loss", text)] if infinite else []
-    p = d.p[d.target]
-    if not p >= SURE or d.classes == 1:
+    if np.isinf(d.row_loss):
+        text = "A class with a nonzero target has probability 0, so the loss is inf."
+        return [Remark("loss", text)]
+    if not _is_near_one(d) or np.isnan(d.row_loss):
         return []
     text = (
-        "p of the target is near 1, where -log p loses digits. The loss is log1p(others/own), "
-        "from the exponentials of the other classes."
+        "p[target] is close to 1, where -log p loses digits. The loss is computed as log1p(r), "
+        "where r is the sum of the other exponentials divided by the target's."
     )
     return [Remark("loss", text)]
 
 
 def _gradient(d: Derivation) -> list[Remark]:
-    if d.target is None or not d.p[d.target] >= SURE or d.classes == 1:
+    if not _is_near_one(d):
         return []
     text = (
-        "The target's entry p - 1 is taken as minus the sum of the others, so it keeps all its "
-        "digits."
+        "The target's entry p - 1 is computed as minus the sum of the other entries, which avoids "
+        "cancellation."
     )
     return [Remark("gradient", text)]
 
 
 def _factors(d: Derivation) -> list[Remark]:
-    f, found = d.factors, []
+    f, texts = d.factors, []
     if f.upstream < 0:
-        found.append("The upstream gradient is negative: every direction is reversed.")
+        texts.append("The upstream gradient is negative, so every direction is reversed.")
     if f.row_weight == 0 or f.upstream == 0 or (f.scale == 0 and f.denominator != 0):
-        found.append("A factor is 0, and with it the gradient.")
+        texts.append("A factor is 0, so the gradient is 0.")
     if f.denominator == 0:
-        found.append("The weights of all rows sum to 0: the mean is not defined.")
+        texts.append("The row weights sum to 0, so the mean is undefined.")
     if d.z_loss != d.options.z_loss:
-        found.append(
-            f"The z-loss is divided by the sum of the row weights, not by the denominator above: "
-            f"its coefficient is {d.z_loss:.6g} instead of {d.options.z_loss:g}."
+        texts.append(
+            "The z-loss is divided by Σ v, the sum of the sample weights, and not by D: relative "
+            f"to D its coefficient is {d.z_loss:.6g} instead of {d.options.z_loss:g}."
         )
-    return [Remark("factors", text) for text in found]
+    return [Remark("factors", text) for text in texts]

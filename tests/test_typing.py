@@ -15,7 +15,7 @@ from xentcli.cli.sinks import LossConsumers, open_outputs
 from xentcli.options import LossOptions
 
 
-@command("mean", "Mean loss.", examples=[])
+@command("mean", examples=[])
 def mean(
     options: LossOptions, sources: LossInputs, writing: WritingOptions, running: RunningOptions
 ) -> None:

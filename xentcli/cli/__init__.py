@@ -12,18 +12,33 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from xentcli import __version__
-from xentcli.cli import bench, check, examples, explain, help, info, inspect, losses
+from xentcli.cli import help
 from xentcli.cli.console import wants_color, write_stderr
 from xentcli.cli.session import Session, as_flag
 from xentcli.errors import FileError, XentError, visible
 from xentcli.signals import die
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
+# Each command: the module that holds it, which is imported when it is needed, and its line in the
+# list of commands.
+COMMANDS = {
+    "grad": ("losses", "Loss and its gradient with respect to the logits."),
+    "loss": ("losses", "Loss only, without the gradient."),
+    "softmax": ("losses", "Probabilities; --log for log-probabilities."),
+    "explain": ("explain", "Derivation of one row's gradient, step by step."),
+    "examples": ("examples", "Published worked examples, recomputed and compared."),
+    "check": ("check", "Check a gradient (and loss) that another program computed."),
+    "inspect": ("inspect", "Shape, dtype, memory order and version of array files."),
+    "bench": ("bench", "Speed, compared with the memory's limit and other libraries."),
+    "info": ("info", "Versions, CPU, threads, backends, cache folder."),
+    "completion": ("info", "Shell completion script."),
+}
 EXAMPLES = (
     "xent grad logits.npy targets.npy -o grad.npy",
     "cat logits.npy | xent loss - targets.npy --label-smoothing 0.1",
@@ -35,10 +50,40 @@ class ClosedPipe(BaseException):
     """The reader of stdout is gone. Click would turn a BrokenPipeError into exit code 1."""
 
 
+class LazyCommands(dict[str, click.Command]):
+    """The commands by name; each is imported when it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__({name: click.Command(name) for name in COMMANDS})
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, line = COMMANDS[name]
+        command: click.Command = getattr(import_module(f"xentcli.cli.{module}"), name)
+        command.short_help = line
+        return command
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The command, or the default if there is none of that name."""
+        return self[name] if name in COMMANDS else default
+
+
 class Xent(click.Group):
     """The group of all commands; turns a closed pipe into `ClosedPipe`."""
 
     context_class = help.Context
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return list(self.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line for each command, without importing it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse; `--help` is printed here."""
@@ -65,28 +110,13 @@ def _pipe_watched() -> Iterator[None]:
         raise ClosedPipe from error
 
 
-@click.group(cls=Xent, context_settings=SETTINGS)
+@click.group(cls=Xent, commands=LazyCommands(), context_settings=SETTINGS)
 @click.version_option(__version__, "-V", "--version", message="xent %(version)s")
 def cli() -> None:
     """Softmax cross-entropy and its gradient, from files and pipes.
 
     Every option --some-name can also be set by the environment variable XENT_SOME_NAME.
     """
-
-
-for command in (
-    losses.grad,
-    losses.loss,
-    losses.softmax,
-    explain.explain,
-    examples.examples,
-    check.check,
-    inspect.inspect,
-    bench.bench,
-    info.info,
-    info.completion,
-):
-    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -115,7 +115,6 @@ class ExportOptions:
 
 @command(
     "bench",
-    "Speed, compared with the memory's limit and other libraries.",
     examples=[
         "xent bench",
         "xent bench --shape 4096,32768 --dtype bf16 --against torch",

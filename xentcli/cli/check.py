@@ -77,7 +77,6 @@ class CheckOptions:
 
 @command(
     "check",
-    "Check a gradient (and loss) that another program computed.",
     examples=[
         "xent grad logits.npy targets.npy | xent check logits.npy targets.npy -",
         "xent grad logits.npy targets.npy | xent check logits.npy targets.npy - --ulp 2 --json",

@@ -1,6 +1,6 @@
 """Commands from typed functions: the options of a command are the fields of its parameters.
 
-    @command("loss", "Loss only.", examples=[…])
+    @command("loss", examples=[…])
     def loss(paths: LossPaths, options: LossOptions, reading: ReadingOptions) -> None: …
 
 Each parameter of such a function is a frozen dataclass, whose fields become Click's arguments and
@@ -23,7 +23,7 @@ from xentcli.cli.session import FLAGS, SessionOptions, remember
 
 
 def command(
-    name: str, short_help: str, *, examples: Sequence[str]
+    name: str, *, examples: Sequence[str]
 ) -> Callable[[Callable[..., int | None]], Command]:
     """A command from a function that returns its exit code, or None for 0."""
 
@@ -36,7 +36,6 @@ def command(
             examples=examples,
             params=[*parameters, *map(_of_session, _declared(SessionOptions))],
             callback=_callback(function, classes),
-            short_help=short_help,
             help=inspect.getdoc(function),
         )
 

@@ -75,7 +75,6 @@ class ExampleDocument(DocumentOptions):
 
 @command(
     "examples",
-    "Published worked examples, recomputed and compared.",
     examples=[
         "xent examples",
         "xent examples three-class",

@@ -80,7 +80,6 @@ class RowOptions:
 
 @command(
     "explain",
-    "Derivation of one row's gradient, step by step.",
     examples=[
         "xent explain --logits 1,2,3 --target 0 --names cat,dog,bird",
         "xent explain logits.npy targets.npy --row 7 --label-smoothing 0.1",

@@ -17,7 +17,6 @@ SHELLS = ("bash", "zsh", "fish", "powershell")
 
 @command(
     "info",
-    "Versions, CPU, threads, backends, cache folder.",
     examples=["xent info", "xent info --json"],
 )
 def info(form: JsonOption) -> None:
@@ -46,7 +45,6 @@ class Shell:
 
 @command(
     "completion",
-    "Shell completion script.",
     examples=[
         "xent completion bash > ~/.local/share/bash-completion/completions/xent",
         "xent completion zsh > ~/.zfunc/_xent",

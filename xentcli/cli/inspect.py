@@ -32,7 +32,6 @@ class InspectOptions:
 
 @command(
     "inspect",
-    "Shape, dtype, memory order and version of array files.",
     examples=[
         "xent inspect logits.npy targets.npy",
         "xent grad logits.npy targets.npy | xent inspect - --stats",

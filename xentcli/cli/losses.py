@@ -52,7 +52,6 @@ class SoftmaxOptions:
 
 @command(
     "grad",
-    "Loss and its gradient with respect to the logits.",
     examples=[
         "xent grad logits.npy targets.npy -o grad.npy",
         "xent grad logits.npy targets.npy --label-smoothing 0.1 | xent inspect -",
@@ -98,7 +97,6 @@ def grad(
 
 @command(
     "loss",
-    "Loss only, without the gradient.",
     examples=[
         "xent loss logits.npy targets.npy",
         "xent loss logits.npy targets.npy --reduction none | sort -g | tail -3",
@@ -141,7 +139,6 @@ def loss(
 
 @command(
     "softmax",
-    "Probabilities; --log for log-probabilities.",
     examples=[
         "xent softmax logits.npy -o probabilities.npy",
         "xent softmax logits.csv --temperature 2 --decimals 4",

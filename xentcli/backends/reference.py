@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
-from xentcli.arrays.sums import exact_sum, two_sum
+from xentcli.arrays.error_free import two_product, two_sum
+from xentcli.arrays.sums import exact_sum
 from xentcli.backends import Scalars
 
 
@@ -86,23 +87,9 @@ def _quotient(high: Array, low: Array, divisor: float) -> tuple[Array, Array]:
     if divisor == 1.0:
         return high, low
     quotient = high / divisor
-    product, excess = _product(quotient, np.array(divisor))
+    product, excess = two_product(quotient, np.array(divisor))
     error = ((high - product) - excess + low) / divisor
     return quotient, np.where(np.isfinite(error), error, 0.0)
-
-
-def _product(a: Array, b: Array) -> tuple[Array, Array]:
-    """a·b as the rounded product and its error (Dekker, with Veltkamp's splitting)."""
-    a_high, a_low = _halves(a)
-    b_high, b_low = _halves(b)
-    product = a * b
-    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-
-
-def _halves(value: Array) -> tuple[Array, Array]:
-    shifted = value * 134217729.0  # 2²⁷ + 1
-    high = shifted - (shifted - value)
-    return high, value - high
 
 
 def _others(values: Array) -> Array:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.arrays.sums import two_sum
+from xentcli.arrays.error_free import two_sum
 from xentcli.check.oracles.dd_arithmetic import (
     Pair,
     add,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from xentcli.arrays.sums import RunningSum
 from xentcli.backends import Scalars
 from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
@@ -35,13 +33,6 @@ class CrossEntropy:
     notes: tuple[Note, ...] = ()
 
 
-def scalars(options: LossOptions, z_loss: float = 0.0) -> Scalars:
-    """What a kernel has to know of the options; the z-loss coefficient depends on the data too."""
-    softcap = np.inf if options.softcap is None else float(options.softcap)
-    smoothing, temperature = float(options.label_smoothing), float(options.temperature)
-    return Scalars(smoothing, temperature, softcap, float(z_loss))
-
-
 class Outcome:
     """What all rows share, and the sums over them; `backend` is the name of what computes them."""
 
@@ -49,7 +40,7 @@ class Outcome:
         self.problem, self.name = problem, backend
         self.reduction = plan(problem, options)
         self.per_row = options.reduction == "none"
-        self.scalars = scalars(options, self.reduction.z_loss)
+        self.scalars = Scalars.of(options, self.reduction.z_loss)
         self.total, self.check = RunningSum(), ProbabilityCheck()
         self.nonfinite = NonfiniteRows("loss")
 

@@ -12,10 +12,10 @@ from xentcli import backends
 from xentcli.arrays.device_view import placed
 from xentcli.arrays.dtypes import BF16, NAMES, Array, as_logits, widen
 from xentcli.arrays.layout import Layout, dense, find
+from xentcli.backends import Scalars
 from xentcli.engine.cross_entropy import Run
 from xentcli.engine.notes import NonfiniteRows, Note
 from xentcli.engine.output_buffer import Destination
-from xentcli.engine.result import scalars
 from xentcli.options import LossOptions
 
 
@@ -38,7 +38,7 @@ class Softmax:
     def __init__(self, layout: Layout, options: LossOptions, run: Run, *, log: bool) -> None:
         self.layout, self.run, self.log = layout, run, log
         self.backend = backends.get(run.backend, prod(layout.shape), run.threads, run.notify)
-        self.scalars = scalars(options)
+        self.scalars = Scalars.of(options)
         self.rows, self.entries = 0, 0
         self.nonfinite = NonfiniteRows("result")  # a row is NaN throughout or nowhere
 

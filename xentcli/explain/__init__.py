@@ -157,14 +157,9 @@ def _derived(
     )
 
 
-def _scalars(options: LossOptions) -> Scalars:
-    softcap = np.inf if options.softcap is None else float(options.softcap)
-    return Scalars(temperature=float(options.temperature), softcap=softcap)
-
-
 def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
     """From the logits to the probabilities."""
-    s = reference.softmax(x, _scalars(options))
+    s = reference.softmax(x, Scalars.of(options))
     z = s.z[0] / s.divisor
     unshifted = np.exp(z)
     return {

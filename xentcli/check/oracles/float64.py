@@ -38,10 +38,7 @@ class ByReference:
 
     @cached_property
     def _scalars(self) -> Scalars:
-        o = self.options
-        cap = np.inf if o.softcap is None else o.softcap
-        z_loss = o.z_loss * float(self.scale.ratio.high)
-        return Scalars(o.label_smoothing, o.temperature, cap, z_loss)
+        return Scalars.of(self.options, self.options.z_loss * float(self.scale.ratio.high))
 
     def __call__(self, rows: Rows) -> Exact:
         """Gradient and losses; NaN in rows that have no answer, zero in those that are ignored."""

@@ -14,6 +14,7 @@ from xentcli import backends
 from xentcli.arrays.device_view import Placed, placed
 from xentcli.arrays.dtypes import Array, as_logits, default_output, native
 from xentcli.arrays.layout import Layout, find
+from xentcli.backends import Scalars
 from xentcli.engine.device.boxes import (
     Form,
     form_of,
@@ -23,7 +24,7 @@ from xentcli.engine.device.boxes import (
 )
 from xentcli.engine.device.problem import DeviceProblem, build
 from xentcli.engine.problem import Extras
-from xentcli.engine.result import CrossEntropy, Outcome, scalars
+from xentcli.engine.result import CrossEntropy, Outcome
 from xentcli.engine.targets import as_targets, require_targets
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
@@ -162,6 +163,6 @@ def softmax(x: Placed, options: LossOptions, *, log: bool, out: Any) -> Any:
         form = form_of(layout, arrays)
         queue.wait_for(arrays)
         result, box = _result(form, destination, x, queue)
-        launch.softmax(form.box(x), scalars(options), log, box, queue.stream)
+        launch.softmax(form.box(x), Scalars.of(options), log, box, queue.stream)
         queue.finish()
     return result

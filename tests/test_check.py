@@ -23,7 +23,7 @@ from xentcli import cross_entropy
 from xentcli.check import Tolerance, assert_grad_close, check, statistics
 from xentcli.check.oracles.ulp import KINDS
 from xentcli.check.statistics import Spread
-from xentcli.engine import stream
+from xentcli.engine import rows
 from xentcli.errors import DataError, DtypeError, OptionError, ShapeError
 
 CHECK = "check", "l.npy", "t.npy", "g.npy"
@@ -423,7 +423,7 @@ def test_the_report_does_not_depend_on_the_slabs(slab, axis, rng, monkeypatch):
     grad = cross_entropy(x, t, class_axis=axis).grad
     grad[3, 2, 5] += 1e-9
     whole = check(x, t, grad, class_axis=axis, loss=1.5)
-    monkeypatch.setattr(stream, "SLAB", slab)
+    monkeypatch.setattr(rows, "SLAB", slab)
     monkeypatch.setattr("xentcli.check.judging.ENTRIES", 20)
     assert check(x, t, grad, class_axis=axis, loss=1.5).facts() == whole.facts()
 

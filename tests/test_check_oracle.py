@@ -13,6 +13,7 @@ from xentcli.check.oracles.float64 import ByReference
 from xentcli.check.oracles.rows import rows_of, scale_of
 from xentcli.check.oracles.ulp import KINDS
 from xentcli.engine.problem import Extras, build
+from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import Whole
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
@@ -75,7 +76,7 @@ def problem(data, case):
     loss_options = LossOptions(**given)
     targets = data[name]
     built = build(data["x"].shape, Whole(targets), loss_options, Extras(**beside))
-    rows = rows_of(built, data["x"], targets if built.probs else None, slice(0, N))
+    rows = rows_of(RowPiece.of_arrays(built, data["x"], targets if built.probs else None))
     listed = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in beside.items()}
     return rows, loss_options, scale_of(built, loss_options), (targets, {**given, **listed})
 
@@ -132,7 +133,7 @@ def test_terms_that_cancel_are_done_again_in_double_double():
         q = np.array([[float(v / sum(e)) for v in e]])
     options = LossOptions(reduction="none")
     built = build(x.shape, Whole(q), options, Extras())
-    rows = rows_of(built, x, q, slice(0, 1))
+    rows = rows_of(RowPiece.of_arrays(built, x, q))
     mine = ByReference(options, scale_of(built, options))(rows)
     _, exact = exactly(x, q, reduction="none")
     assert mine.grad.high.any()
@@ -170,7 +171,7 @@ def test_finite_differences_that_would_not_end_are_refused(data):
 def test_rows_without_an_answer_are_nan_and_ignored_rows_zero(make):
     x = np.array([[np.nan, 1, 2], [np.inf, 0, 1], [-np.inf] * 3, [0, 1, np.nan], [0, 1, 2]])
     built = build(x.shape, Whole(np.array([0, 1, 2, -100, 1])), LossOptions(), Extras())
-    rows = rows_of(built, x, None, slice(0, 5))
+    rows = rows_of(RowPiece.of_arrays(built, x, None))
     mine = make(LossOptions(), scale_of(built, LossOptions()))(rows)
     assert np.isnan(mine.grad.high[:3]).all()
     assert (mine.grad.high[3] == 0).all()
@@ -237,7 +238,7 @@ def test_sums_of_any_length(rng):
 def test_losses_near_the_end_of_the_range():
     x = np.array([[3e305, 0.0], [1e308, -1e307], [1e308, -1e308], [1.0, 2.0]])
     built = build(x.shape, Whole(np.ones(4, "i8")), LossOptions(), Extras())
-    rows = rows_of(built, x, None, slice(0, 4))
+    rows = rows_of(RowPiece.of_arrays(built, x, None))
     with np.errstate(over="ignore"):
         mine = Compensated(LossOptions(), scale_of(built, LossOptions()))(rows)
     np.testing.assert_allclose(mine.losses.high[:3], [3e305, 1.1e308, np.inf], rtol=1e-15)
@@ -249,7 +250,7 @@ def test_finite_differences_do_not_guess_where_the_loss_is_infinite():
     options = LossOptions(label_smoothing=0.1)
     built = build(x.shape, Whole(t), options, Extras())
     mine = FiniteDifferences(options, scale_of(built, options))(
-        rows_of(built, x, None, slice(0, 2))
+        rows_of(RowPiece.of_arrays(built, x, None))
     )
     assert np.isinf(mine.doubt[0]).all()
     assert (mine.doubt[1] < 1e-9).all()

@@ -13,9 +13,8 @@ from xentcli.check.judging import How, judge
 from xentcli.check.oracles.ulp import Tolerance
 from xentcli.check.report import Report
 from xentcli.engine.problem import Extras, build
-from xentcli.engine.stream import Streams
+from xentcli.engine.rows import RowSource
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.files.reader import Held
 from xentcli.options import LossOptions
 
 __all__ = ["How", "Report", "Tolerance", "assert_grad_close", "check", "judge"]
@@ -56,14 +55,10 @@ def check(logits: Any, targets: Any, grad: Any, *, loss: Any = None, **options: 
     theirs = as_array(_array(grad), "grad")
     theirs = theirs.view(BF16) if theirs.dtype.name == "bfloat16" else theirs
     problem = build(x.shape, Whole(t), loss_options, Extras(**beside))
-    streams = Streams(
-        Held(x, "logits", "npy"),
-        Held(t, "targets", "npy") if problem.probs else None,
-        grad=Held(theirs, "grad", "npy"),
-    )
+    source = RowSource.of_arrays(x, t if problem.probs else None, theirs)
     how = How(method, Tolerance(**strictness), dtype)
     given = None if loss is None else as_logits(_array(loss), "loss")
-    return judge(problem, streams, loss_options, how, given)
+    return judge(problem, source, loss_options, how, given)
 
 
 def assert_grad_close(

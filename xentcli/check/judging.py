@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import NAMES, Array, as_logits, widen
-from xentcli.arrays.layout import Block
+from xentcli.arrays.dtypes import NAMES, Array, widen
 from xentcli.check.diagnosis import diagnose
 from xentcli.check.diagnosis.sample import Kept, Sample
 from xentcli.check.fits import require_loss, require_same
@@ -25,7 +24,7 @@ from xentcli.check.report import LossFound, Report
 from xentcli.check.statistics import Statistics
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import plan
-from xentcli.engine.stream import Piece, Streams
+from xentcli.engine.rows import RowSource, float_rows, walk
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
@@ -119,39 +118,25 @@ class Losses:
 
 
 def judge(
-    problem: Problem, streams: Streams, options: LossOptions, how: How, loss: Array | None = None
+    problem: Problem, source: RowSource, options: LossOptions, how: How, loss: Array | None = None
 ) -> Report:
-    """Read everything once, and say how far off the gradient is and, if given, the loss."""
-    assert streams.grad
-    require_same(streams.grad.shape, problem.layout)
-    kind = kind_of(streams.grad.dtype, how.dtype)
+    """Read everything once, and say how far off the gradient is and, if given, the loss.
+
+    The gradient is the `second` array of the source.
+    """
+    assert source.second
+    require_same(source.second.shape, problem.layout)
+    kind = kind_of(source.second.dtype, how.dtype)
     if loss is not None:
         require_loss(loss.shape, problem.layout, options)
     judging = Judge(problem, options, kind, how, losses=loss is not None)
-    done = 0
-    for piece in streams.pieces(problem.layout):
-        done = _piece(judging, piece, done, how)
+    for piece in walk(problem, source):
+        for part in piece.split(ENTRIES):
+            assert part.second is not None
+            judging.add(rows_of(part), float_rows(part.second, "grad"))
+            if how.progress:
+                how.progress(part.rows.stop, problem.layout.rows)
     return _report(judging, how, loss)
-
-
-def _piece(judging: Judge, piece: Piece, done: int, how: How) -> int:
-    assert piece.grad is not None
-    problem = judging.problem
-    for block in piece.layout.blocks(ENTRIES):
-        first = done + block.start
-        part = slice(first, done + block.stop)
-        q = None if piece.probs is None else _by_row(block, piece.probs, "targets")
-        rows = rows_of(problem, _by_row(block, piece.logits, "logits"), q, part)
-        judging.add(rows, _by_row(block, piece.grad, "grad"))
-        if how.progress:
-            how.progress(part.stop, problem.layout.rows)
-    return done + piece.layout.rows
-
-
-def _by_row(block: Block, box: Array, where: str) -> Array:
-    """A block's numbers as float64 rows of classes."""
-    part = block.of(as_logits(box, where)).transpose(0, 2, 1)
-    return widen(part.reshape(-1, part.shape[2]), NAMES["f64"])
 
 
 def _loss_found(judging: Judge, loss: Array) -> LossFound:

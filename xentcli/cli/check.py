@@ -92,17 +92,17 @@ def check(ctx: click.Context, /, **given: Any) -> None:
 def _judged(inputs: Inputs, given: dict[str, Any]) -> Report:
     from xentcli.check import How, Tolerance, judge
     from xentcli.engine.problem import build
-    from xentcli.engine.stream import Streams
+    from xentcli.engine.rows import RowSource
 
     options = loss_options_of(given)
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
     probs = inputs.targets if problem.probs else None
-    streams = Streams(inputs.logits, probs, grad=inputs.grad)
+    source = RowSource(inputs.logits, probs, inputs.grad)
     tolerance = Tolerance(*(given[name] for name in ("ulp", "rtol", "atol", "like_peers")))
     with Progress(not given["no_progress"], out.nbytes(inputs.logits)) as progress:
         how = How(given["method"], tolerance, given["dtype"], progress)
-        return judge(problem, streams, options, how, inputs.loss)
+        return judge(problem, source, options, how, inputs.loss)
 
 
 def _print(report: Report, as_json: bool) -> None:

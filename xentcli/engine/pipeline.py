@@ -62,7 +62,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
 
-class Overlap(Generic[T, U]):
+class Pipeline(Generic[T, U]):
     """One run from a source to a sink."""
 
     def __init__(self) -> None:

@@ -113,6 +113,11 @@ class Problem:
         return 0 if self.targets is None else int(np.count_nonzero(self.targets == IGNORED))
 
 
+def without_targets(layout: Layout) -> Problem:
+    """The problem of logits alone, of which no loss is asked."""
+    return Problem(layout, None, None, None, np.ones(()))
+
+
 def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) -> Problem:
     """Check everything that can be known before the logits are read; raise `DataError`."""
     require_targets(targets.dtype)

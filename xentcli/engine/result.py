@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
-from xentcli.backends import Scalars
 from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
-from xentcli.engine.problem import Problem
-from xentcli.engine.reduction import plan
-from xentcli.options import LossOptions
+from xentcli.engine.reduction import ReductionPlan
 
 
 @dataclass(frozen=True)
@@ -33,31 +31,56 @@ class CrossEntropy:
     notes: tuple[Note, ...] = ()
 
 
-class Outcome:
-    """What all rows share, and the sums over them; `backend` is the name of what computes them."""
+@dataclass(frozen=True)
+class RowArrays:
+    """Losses, gradient and log-sum-exps of all rows; None for what nobody kept."""
 
-    def __init__(self, problem: Problem, options: LossOptions, backend: str) -> None:
-        self.problem, self.name = problem, backend
-        self.reduction = plan(problem, options)
-        self.per_row = options.reduction == "none"
-        self.scalars = Scalars.of(options, self.reduction.z_loss)
-        self.total, self.check = RunningSum(), ProbabilityCheck()
+    losses: Any = None
+    grad: Any = None
+    lse: Any = None
+
+
+class LossTotals:
+    """The sum of the losses, and what is to be said of losses and probabilities.
+
+    >>> import numpy as np
+    >>> totals, others = LossTotals(), LossTotals()
+    >>> totals.add_losses(np.array([1.0, 2.0])), others.add_losses(np.array([0.5, np.inf]))
+    (None, None)
+    >>> totals.merge(others)
+    >>> totals.sum.value(), totals.nonfinite.notes()[0].text
+    (inf, 'the loss of 1 of 4 rows is not finite; first: row 3 is inf')
+    """
+
+    def __init__(self) -> None:
+        self.sum = RunningSum()
         self.nonfinite = NonfiniteRows("loss")
+        self.probabilities = ProbabilityCheck()
 
-    def result(self, losses: Any = None, lse: Any = None, grad: Any = None) -> CrossEntropy:
-        """What all rows together gave; the arrays where somebody kept them."""
-        notes, total = self.check.notes(), self.total.value()
-        notes += self.nonfinite.notes()
-        loss: Any = losses
-        if not self.per_row:
-            loss = self.reduction.reduce(total)
-            notes += self.reduction.notes(loss, all_finite=not notes)
+    def add_losses(self, losses: Array) -> None:
+        """The next rows' losses, float64 (n,), each with its row's weight."""
+        self.sum.add(losses)
+        self.nonfinite.add(losses)
+
+    def merge(self, other: LossTotals) -> None:
+        """Take the totals of the rows that follow."""
+        self.sum.merge(other.sum)
+        self.nonfinite.merge(other.nonfinite)
+        self.probabilities.merge(other.probabilities)
+
+    def result(self, plan: ReductionPlan, backend: str, arrays: RowArrays) -> CrossEntropy:
+        """What all rows together gave; `backend` is the name of the one that ran."""
+        notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
+        loss: Any = arrays.losses
+        if not plan.per_row:
+            loss = plan.reduce(self.sum.value())
+            notes += plan.notes(loss, all_finite=not notes)
         return CrossEntropy(
             loss=loss,
-            grad=grad,
-            lse=lse,
-            backend=self.name,
-            rows=self.problem.layout.rows,
-            ignored=self.problem.ignored,
+            grad=arrays.grad,
+            lse=arrays.lse,
+            backend=backend,
+            rows=plan.problem.layout.rows,
+            ignored=plan.problem.ignored,
             notes=tuple(notes),
         )

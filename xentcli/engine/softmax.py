@@ -16,6 +16,8 @@ from xentcli.backends import Scalars
 from xentcli.engine.cross_entropy import Run
 from xentcli.engine.notes import NonfiniteRows, Note
 from xentcli.engine.output_buffer import Destination
+from xentcli.engine.problem import without_targets
+from xentcli.engine.rows import RowPiece
 from xentcli.options import LossOptions
 
 
@@ -29,8 +31,8 @@ class Probabilities:
     notes: tuple[Note, ...]
 
 
-class Softmax:
-    """Probabilities, or their logarithms, some rows after the other.
+class SoftmaxCalculation:
+    """Probabilities, or their logarithms, piece by piece.
 
     Of the options the temperature, the softcap and the class axis matter.
     """
@@ -39,16 +41,16 @@ class Softmax:
         self.layout, self.run, self.log = layout, run, log
         self.backend = backends.get(run.backend, prod(layout.shape), run.threads, run.notify)
         self.scalars = Scalars.of(options)
-        self.rows, self.entries = 0, 0
+        self.rows, self.entries = 0, 0  # that are done; that are not finite
         self.nonfinite = NonfiniteRows("result")  # a row is NaN throughout or nowhere
 
-    def add(self, layout: Layout, x: Array, result: Destination) -> None:
-        """Compute the next rows, of which `layout` is the shape."""
-        x = layout.boxed(x)
+    def add(self, piece: RowPiece, result: Destination) -> None:
+        """Compute the next rows into `result`, which has their shape."""
         with np.errstate(all="ignore"):  # NaN and infinity are answers here
-            for block in layout.blocks(self.backend.block):
+            for block in piece.layout.blocks(self.backend.block):
                 rows = result.buffer(block)
-                self.backend.softmax(dense(block.of(x)), self.scalars, self.log, rows)
+                x = dense(block.of(piece.logits))
+                self.backend.softmax(x, self.scalars, self.log, rows)
                 values = widen(rows, NAMES["f32"]) if rows.dtype == BF16 else rows
                 is_nan = np.isnan(values[:, 0].reshape(-1))
                 self.nonfinite.add(np.where(is_nan, np.nan, 0.0))
@@ -76,7 +78,8 @@ def probabilities(
     x = as_logits(logits)
     layout = find(x.shape, None, options.class_axis)
     result = Destination(layout, x, out)
-    Softmax(layout, options, run, log=log).add(layout, result.unshared(x), result)
+    piece = RowPiece.of_arrays(without_targets(layout), result.unshared(x))
+    SoftmaxCalculation(layout, options, run, log=log).add(piece, result)
     return result.finish()
 
 

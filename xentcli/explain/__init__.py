@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.arrays.layout import Block
 from xentcli.arrays.sums import exact_sum
 from xentcli.backends import Scalars, reference
 from xentcli.engine.problem import Problem
-from xentcli.engine.reduction import Reduction, plan
+from xentcli.engine.reduction import ReductionPlan, plan
 from xentcli.explain import remarks
 from xentcli.explain.remarks import Remark
 from xentcli.options import LossOptions
@@ -131,7 +130,7 @@ def derive(
 
 
 def _derived(
-    reduction: Reduction, options: LossOptions, row: int, arrays: tuple[Array, Array | None]
+    reduction: ReductionPlan, options: LossOptions, row: int, arrays: tuple[Array, Array | None]
 ) -> Derivation:
     problem, (x, q) = reduction.problem, arrays
     ignored = problem.targets is not None and bool(problem.targets[row] < 0)
@@ -196,7 +195,9 @@ def _one_hot(target: int, classes: int) -> Array:
     return row
 
 
-def _backward(s: reference.Softmax, steps: dict[str, Any], reduction: Reduction) -> dict[str, Any]:
+def _backward(
+    s: reference.Softmax, steps: dict[str, Any], reduction: ReductionPlan
+) -> dict[str, Any]:
     """Loss and gradient of the row by itself."""
     a, z_loss = steps["masses"][None, :], float(reduction.z_loss)
     difference = reference.difference(s, a)[0] + 0.0
@@ -213,27 +214,23 @@ def _backward(s: reference.Softmax, steps: dict[str, Any], reduction: Reduction)
     }
 
 
-def _block(row: int) -> Block:
-    return Block(row, row + 1, slice(row, row + 1), slice(0, 1))
-
-
-def _factors(reduction: Reduction, row: int) -> Factors:
+def _factors(reduction: ReductionPlan, row: int) -> Factors:
     problem = reduction.problem
     upstream, weight = problem.upstream, problem.sample_weight
     return Factors(
         upstream=float(upstream if upstream.ndim == 0 else upstream[row]),
         row_weight=1.0 if weight is None else float(weight[row]),
         denominator=float(reduction.denominator),
-        scale=float(reduction.scale(_block(row))[0]),
+        scale=float(reduction.scale(slice(row, row + 1))[0]),
         counted=problem.layout.rows - problem.ignored,
     )
 
 
 def _reduced(
-    steps: dict[str, Any], reduction: Reduction, row: int, factors: Factors
+    steps: dict[str, Any], reduction: ReductionPlan, row: int, factors: Factors
 ) -> dict[str, Any]:
     """What the row becomes in the loss of all rows."""
-    loss = float(reduction.weigh(np.array([steps["row_loss"]]), _block(row))[0])
+    loss = float(reduction.weigh(np.array([steps["row_loss"]]), slice(row, row + 1))[0])
     gradient = reference.scaled(steps["row_gradient"][None, :], np.array([factors.scale]))[0]
     return {"loss": loss, "share": reduction.reduce(loss), "gradient": gradient}
 

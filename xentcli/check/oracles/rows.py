@@ -20,6 +20,7 @@ from xentcli.check.oracles.dd_arithmetic import (
 )
 from xentcli.engine.problem import CHUNK, Problem
 from xentcli.engine.reduction import plan
+from xentcli.engine.rows import RowPiece, float_rows
 from xentcli.options import LossOptions
 
 
@@ -51,23 +52,22 @@ class Rows:
         return replace(self, target=None if self.target is None else self.target[which], **parts)
 
 
-def rows_of(problem: Problem, x: Array, q: Array | None, rows: slice) -> Rows:
-    """Rows of a problem; x and q are theirs, float64 (n, C)."""
-    numbers = np.arange(rows.start, rows.stop)
-    target = None
-    if q is None:
-        assert problem.targets is not None
-        target = problem.targets[rows].astype(np.int64)
+def rows_of(piece: RowPiece) -> Rows:
+    """The rows of a piece."""
+    problem, x, target = piece.problem, float_rows(piece.logits), piece.targets
+    if piece.probs is not None:
+        q = float_rows(piece.probs, "targets")
+    else:
+        assert target is not None
         q = one_hot(target, x.shape[1])
-    upstream = problem.upstream
     return Rows(
         x=x,
         q=q,
         target=target,
         weight=problem.class_weight,
-        sample_weight=problem.sample_weights(rows),
-        upstream=np.full(len(x), upstream) if upstream.ndim == 0 else upstream[rows],
-        numbers=numbers,
+        sample_weight=problem.sample_weights(slice(None)),
+        upstream=np.broadcast_to(problem.upstream, len(x)),
+        numbers=np.arange(piece.rows.start, piece.rows.stop),
     )
 
 
@@ -105,7 +105,7 @@ class Scale(NamedTuple):
 
     def of(self, rows: Rows) -> tuple[Pair, Array]:
         """u·v / D of each row, as a number and a power of two."""
-        if self.denominator.high == 0:  # as `Reduction.scale`
+        if self.denominator.high == 0:  # as `ReductionPlan.scale`
             mass = rows.sample_weight
             if rows.target is not None:
                 mass = mass * rows.weight[rows.target]

@@ -24,7 +24,8 @@ from xentcli.engine.device.boxes import (
 )
 from xentcli.engine.device.problem import DeviceProblem, build
 from xentcli.engine.problem import Extras
-from xentcli.engine.result import CrossEntropy, Outcome
+from xentcli.engine.reduction import plan
+from xentcli.engine.result import CrossEntropy, LossTotals, RowArrays
 from xentcli.engine.targets import as_targets, require_targets
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
@@ -62,27 +63,33 @@ def _seen(values: Any, where: str) -> Any:
     return values if array is None else array
 
 
-def _rows(
-    outcome: Outcome, problem: DeviceProblem, boxes: tuple[Box, Box | None, Box | None]
-) -> Any:
-    """Losses and log-sum-exps on the device; the gradient, and the sum of the losses.
+class DeviceCalculation:
+    """The cross-entropy of a problem on a device, all rows at once, and its totals."""
 
-    The boxes are those of the logits, the probabilities and the gradient.
-    """
-    from xentcli.backends.cuda import launch
+    def __init__(self, problem: DeviceProblem, options: LossOptions) -> None:
+        self.problem, self.plan = problem, plan(problem, options)
+        self.scalars = Scalars.of(options, self.plan.z_loss)
+        self.totals = LossTotals()
 
-    queue, (x, probs, grad) = problem.queue, boxes
-    targets = probs or problem.targets
-    results = queue.room((2, problem.layout.rows))
-    scale = problem.scale(outcome.reduction.denominator)
-    weight = problem.class_weight
-    launch.rows(x, targets, weight, scale, outcome.scalars, results, grad, queue.stream)
-    if problem.sample_weight is not None:
-        queue.scaled(results[0], 1.0, problem.sample_weight, results[0])
-    outcome.total.add_sums(*queue.sums(results[0]))
-    if not math.isfinite(outcome.total.value()):
-        outcome.nonfinite.add(queue.fetch(results[0]))
-    return results
+    def rows(self, x: Box, probs: Box | None, grad: Box | None) -> Any:
+        """Losses and log-sum-exps on the device; the gradient, and the sum of the losses."""
+        from xentcli.backends.cuda import launch
+
+        problem, queue = self.problem, self.problem.queue
+        targets, weight = probs or problem.targets, problem.class_weight
+        results = queue.room((2, problem.layout.rows))
+        scale = problem.scale(self.plan.denominator)
+        launch.rows(x, targets, weight, scale, self.scalars, results, grad, queue.stream)
+        if problem.sample_weight is not None:
+            queue.scaled(results[0], 1.0, problem.sample_weight, results[0])
+        self.totals.sum.add_sums(*queue.sums(results[0]))
+        if not math.isfinite(self.totals.sum.value()):
+            self.totals.nonfinite.add(queue.fetch(results[0]))
+        return results
+
+    def result(self, losses: Any, lse: Any, grad: Any) -> CrossEntropy:
+        """What all rows together gave."""
+        return self.totals.result(self.plan, BACKEND, RowArrays(losses, grad, lse))
 
 
 def _result(form: Form, out: Placed | None, x: Placed, queue: Queue) -> tuple[Any, Box]:
@@ -124,25 +131,26 @@ def cross_entropy(
         queue = Queue(x.stream or 0)
         queue.wait_for(arrays)
         problem = build(x, seen, options, extras, queue)
-        outcome = Outcome(problem, options, BACKEND)
+        calculation = DeviceCalculation(problem, options)
         require_writable(destination, problem.layout, x, others)
-        return _computed(outcome, problem, (x, seen, destination), grad)
+        return _computed(calculation, (x, seen, destination), grad)
 
 
 def _computed(
-    outcome: Outcome, problem: DeviceProblem, arrays: tuple[Placed, Any, Placed | None], grad: bool
+    calculation: DeviceCalculation, arrays: tuple[Placed, Any, Placed | None], grad: bool
 ) -> CrossEntropy:
-    (x, targets, out), layout, queue = arrays, problem.layout, problem.queue
+    (x, targets, out), problem = arrays, calculation.problem
+    layout, queue = problem.layout, problem.queue
     if not layout.rows:
         losses, lse = (queue.room(layout.row_shape) for _ in range(2))
-        return outcome.result(losses, lse, _empty(layout, out, x, queue) if grad else None)
+        return calculation.result(losses, lse, _empty(layout, out, x, queue) if grad else None)
     walked = [x, targets if problem.probs else None, out]
     form = form_of(layout, [array for array in walked if isinstance(array, Placed)])
     result, box = _result(form, out, x, queue) if grad else (None, None)
     probs = _probabilities(targets, form, queue) if problem.probs else None
-    results = _rows(outcome, problem, (form.box(x), probs, box))
+    results = calculation.rows(form.box(x), probs, box)
     losses, lse = (results[i].reshape(layout.row_shape) for i in range(2))
-    return outcome.result(losses, lse, result)
+    return calculation.result(losses, lse, result)
 
 
 def softmax(x: Placed, options: LossOptions, *, log: bool, out: Any) -> Any:

@@ -72,7 +72,7 @@ class DeviceProblem(Problem):
         return total.value()
 
     def scale(self, denominator: float) -> Any:
-        """What the gradient of each row is multiplied by, as `Reduction.scale`."""
+        """What the gradient of each row is multiplied by, as `ReductionPlan.scale`."""
         if denominator == 0:  # seldom, and not worth a kernel
             weights = self.queue.fetch(self._row_weights(self.class_weight))
             return self.queue.send(np.where(weights == 0, 0.0, np.nan))

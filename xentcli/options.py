@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from xentcli.errors import OptionError
+
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+EmptyMean: TypeAlias = Literal["nan", "zero", "error"]
+TargetKind: TypeAlias = Literal["auto", "index", "probs"]
+Backend: TypeAlias = Literal["auto", "numpy", "cpu", "cuda"]
 
 
 def _option(default: Any, help: str, **rule: Any) -> Any:
@@ -28,10 +33,10 @@ class LossOptions:
     xentcli.errors.OptionError: label_smoothing: 2 is not allowed: a number from 0 to 1
     """
 
-    reduction: str = _option(
+    reduction: Reduction = _option(
         "mean",
         "One number for all rows (mean, sum), or one per row (none).",
-        choices=("mean", "sum", "none"),
+        choices=get_args(Reduction),
     )
     ignore_index: int = _option(-100, "Rows with this target are left out.", integer=True)
     label_smoothing: float = _option(
@@ -45,15 +50,15 @@ class LossOptions:
     normalizer: float | None = _option(
         None, "Denominator of the mean, instead of the one from the data.", above=0.0
     )
-    empty_mean: str = _option(
+    empty_mean: EmptyMean = _option(
         "nan",
         "What the mean over no rows is.",
-        choices=("nan", "zero", "error"),
+        choices=get_args(EmptyMean),
     )
-    target_kind: str = _option(
+    target_kind: TargetKind = _option(
         "auto",
         "Class indices or probabilities; auto goes by the shape.",
-        choices=("auto", "index", "probs"),
+        choices=get_args(TargetKind),
         flag="targets",
     )
     class_axis: int | None = _option(

@@ -38,7 +38,7 @@ class Softmax(NamedTuple):
     total: Array  # Σ e
     p: Array
     rest: Array  # 1 − p
-    surprise: Array  # −log p
+    neg_log_prob: Array  # −log p
     lse: Array
     slope: Array  # dz/dx
 
@@ -62,7 +62,7 @@ def softmax(x: Array, scalars: Scalars) -> Softmax:
         total,
         p=e / total,
         rest=others / total,
-        surprise=gap + (log_total + error),
+        neg_log_prob=gap + (log_total + error),
         lse=(top / divisor + log_total)[:, 0],
         slope=slope / scalars.temperature,
     )
@@ -121,7 +121,7 @@ def masses(q: Array, weight: Array, smoothing: float) -> Array:
 
 def terms(s: Softmax, a: Array) -> Array:
     """a_c·(−log p_c); a class without mass costs nothing, even at p = 0."""
-    return np.where(a == 0, 0.0, a * s.surprise)
+    return np.where(a == 0, 0.0, a * s.neg_log_prob)
 
 
 def loss(s: Softmax, a: Array, z_loss: float) -> Array:
@@ -203,7 +203,7 @@ class NumpyBackend:
         """Probabilities, or their logarithms."""
         with np.errstate(all="ignore"):
             s = softmax(_by_row(logits), scalars)
-            _put(out, 0.0 - s.surprise if log else s.p)
+            _put(out, 0.0 - s.neg_log_prob if log else s.p)
 
 
 def _by_row(box: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -13,9 +13,20 @@ from xentcli.arrays.layout import Layout
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
-OPTIONS = ("label_smoothing", "temperature", "softcap", "z_loss")
 LARGEST = 1 << 36  # bytes: a slip of the finger shall not ask for a terabyte
 PART = 1 << 22  # logits that are made, and computed exactly; a larger case repeats them
+
+
+class VariedOptions(TypedDict):
+    """The options of the loss that a case may vary."""
+
+    label_smoothing: float
+    temperature: float
+    softcap: float | None
+    z_loss: float
+
+
+OPTIONS = tuple(VariedOptions.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,15 @@ class Case:
         """Where the classes are."""
         return Layout(self.shape, self.class_axis % len(self.shape))
 
-    def loss_options(self) -> dict[str, Any]:
-        """The options that are varied, as keywords."""
-        return {name: getattr(self.options, name) for name in OPTIONS}
+    def loss_options(self) -> VariedOptions:
+        """The options that are varied, as keywords of `cross_entropy`."""
+        o = self.options
+        return VariedOptions(
+            label_smoothing=o.label_smoothing,
+            temperature=o.temperature,
+            softcap=o.softcap,
+            z_loss=o.z_loss,
+        )
 
     @property
     def nbytes(self) -> int:

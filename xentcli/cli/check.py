@@ -84,8 +84,8 @@ def check(ctx: click.Context, /, **given: Any) -> None:
         report = _judged(inputs, given)
         work.done(inputs.logits, inputs.grad)
     _print(report, given["as_json"])
-    kind = f"{report.shape} {report.kind.name}"
-    say(f"judged {kind} by {report.method} to {report.tolerance}; {work.seconds:.3f} s")
+    finfo = f"{report.shape} {report.finfo.name}"
+    say(f"judged {finfo} by {report.method} to {report.tolerance}; {work.seconds:.3f} s")
     ctx.exit(0 if report.ok else 1)
 
 

@@ -20,7 +20,7 @@ from xentcli.engine.reduction import ReductionPlan, plan
 from xentcli.engine.result import CrossEntropy, LossTotals, RowArrays
 from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.options import LossOptions
+from xentcli.options import Backend, EmptyMean, LossOptions, Reduction, TargetKind
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Run:
     `notify` is told when something takes long; `progress` how many of how many rows are done.
     """
 
-    backend: str = "auto"
+    backend: Backend = "auto"
     threads: int | None = None
     notify: Callable[[str], None] | None = None
     progress: Callable[[int, int], None] | None = None
@@ -131,18 +131,18 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     sample_weight: Any = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     temperature: float = 1.0,
     softcap: float | None = None,
     z_loss: float = 0.0,
     upstream: Any = None,
     normalizer: float | None = None,
-    empty_mean: str = "nan",
-    target_kind: str = "auto",
+    empty_mean: EmptyMean = "nan",
+    target_kind: TargetKind = "auto",
     class_axis: int | None = None,
     grad: bool = True,
     out: Any = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     threads: int | None = None,
 ) -> CrossEntropy:
     """Softmax cross-entropy loss and its gradient with respect to the logits.

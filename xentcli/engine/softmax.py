@@ -18,7 +18,7 @@ from xentcli.engine.notes import NonfiniteRows, Note
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import without_targets
 from xentcli.engine.rows import RowPiece
-from xentcli.options import LossOptions
+from xentcli.options import Backend, LossOptions
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     softcap: float | None = None,
     class_axis: int = -1,
     out: Any = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     threads: int | None = None,
 ) -> Any:
     """Probabilities of the classes.
@@ -123,7 +123,7 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     softcap: float | None = None,
     class_axis: int = -1,
     out: Any = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     threads: int | None = None,
 ) -> Any:
     """Logarithms of the probabilities of the classes, without forming the probabilities.

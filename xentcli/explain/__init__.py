@@ -172,7 +172,7 @@ def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
         "unshifted": unshifted,
         "unshifted_total": float(exact_sum(unshifted)),
         "p": s.p[0],
-        "log_p": 0.0 - s.surprise[0],
+        "log_p": 0.0 - s.neg_log_prob[0],
         "lse": float(s.lse[0]),
         "slope": s.slope[0],
     }

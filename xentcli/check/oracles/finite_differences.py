@@ -15,8 +15,8 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
 from xentcli.check.oracles.dd_arithmetic import pair
-from xentcli.check.oracles.double_double import Compensated
-from xentcli.check.oracles.rows import Exact, Rows, Scale
+from xentcli.check.oracles.double_double import DoubleDoubleOracle
+from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
@@ -29,7 +29,7 @@ BEND = 2.0**-40  # of the sixth power of the step, times what a seventh derivati
 
 
 @dataclass(frozen=True)
-class FiniteDifferences:
+class FiniteDifferenceOracle:
     """The oracle."""
 
     options: LossOptions
@@ -37,7 +37,7 @@ class FiniteDifferences:
     name = "finite differences"
 
     @classmethod
-    def of(cls, layout: Layout, options: LossOptions, scale: Scale) -> FiniteDifferences:
+    def of(cls, layout: Layout, options: LossOptions, scale: Scale) -> FiniteDifferenceOracle:
         """An error where it would not end."""
         work = 6 * layout.rows * layout.classes**2
         if work > MOST:
@@ -45,7 +45,7 @@ class FiniteDifferences:
             raise OptionError("method", what, "some rows of it, or --method exact")
         return cls(options, scale)
 
-    def __call__(self, rows: Rows) -> Exact:
+    def __call__(self, rows: FloatRows) -> OracleResult:
         """Gradient and losses, with how far off they may be."""
         o, classes = self.options, rows.x.shape[1]
         a = rows.weight * ((1 - o.label_smoothing) * rows.q + o.label_smoothing / classes)
@@ -57,15 +57,15 @@ class FiniteDifferences:
                 grad[row] = self._row(rows.x[row], a[row], step)
             scale, power = self.scale.of(rows)
             factor = np.ldexp(scale.high, power)
-            doubt = np.abs(factor) * size / (step / STEP)
+            error_bound = np.abs(factor) * size / (step / STEP)
             grad *= np.where(rows.present, factor, 0.0)[:, None]
-        exact = Compensated(o, self.scale)(rows)  # its losses are no differences
-        doubts = np.where(rows.present, doubt, 0.0)[:, None] + np.zeros_like(grad)
-        unknown = ~np.isfinite(grad) | ~np.isfinite(doubts)
-        grad, doubts = np.where(unknown, 0.0, grad), np.where(unknown, np.inf, doubts)
+        exact = DoubleDoubleOracle(o, self.scale)(rows)  # its losses are no differences
+        error_bounds = np.where(rows.present, error_bound, 0.0)[:, None] + np.zeros_like(grad)
+        unknown = ~np.isfinite(grad) | ~np.isfinite(error_bounds)
+        grad, error_bounds = np.where(unknown, 0.0, grad), np.where(unknown, np.inf, error_bounds)
         nowhere = np.isnan(exact.losses.high) & rows.present  # there is no loss to differentiate
-        grad[nowhere], doubts[nowhere] = np.nan, 0.0
-        return exact._replace(grad=pair(grad), size=np.abs(grad), doubt=doubts)
+        grad[nowhere], error_bounds[nowhere] = np.nan, 0.0
+        return exact._replace(grad=pair(grad), size=np.abs(grad), error_bound=error_bounds)
 
     def _row(self, x: Array, a: Array, step: float) -> Array:
         """∂L/∂x of one row."""

@@ -152,6 +152,18 @@ def test_the_loss_is_judged_too(name, factor, gradient, capfdbinary):
     assert first.startswith(f"{'PASS' if factor == 1 else 'FAIL'} loss: 1.0397207")
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    ("x", "t"), [([[0.0, 1.0], [0.0, -np.inf]], [0, 1]), ([[0.0, 1e308], [1.0, -1e308]], [0, 0])]
+)
+def test_an_infinite_or_a_very_large_loss_is_judged(reduction, x, t):
+    x = np.array(x)
+    right = cross_entropy(x, t, reduction=reduction)
+    assert check(x, t, right.grad, loss=right.loss, reduction=reduction).ok
+    wrong = np.full_like(np.asarray(right.loss), np.nan)
+    assert not check(x, t, right.grad, loss=wrong, reduction=reduction).ok
+
+
 def test_losses_of_rows_are_judged_with_reduction_none(gradient, capfdbinary):
     np.save("g.npy", GRADIENT * 2)
     np.save("loss.npy", LOSSES)
@@ -161,6 +173,14 @@ def test_losses_of_rows_are_judged_with_reduction_none(gradient, capfdbinary):
     result = inside(capfdbinary, *CHECK, *options)
     assert result.code == 1
     assert "FAIL loss: 1 of 2 losses off; the worst, row 1: " in result.text
+
+
+@pytest.mark.parametrize("function", [check, assert_grad_close])
+def test_a_misspelt_option_is_an_error(function):
+    with pytest.raises(TypeError, match="label_smooting"):
+        function(LOGITS, TARGETS, GRADIENT, label_smooting=0.1)
+    with pytest.raises(OptionError, match="'newton' is not known"):
+        function(LOGITS, TARGETS, GRADIENT, method="newton")
 
 
 def test_losses_that_do_not_fit_the_reduction(gradient):

@@ -93,6 +93,11 @@ class LossCalculation:
         if grad and buffer is not None:
             grad.put(block, buffer)
 
+    def merge(self, other: LossCalculation) -> None:
+        """Take the totals of the rows that follow, of the same problem."""
+        self.totals.merge(other.totals)
+        self.rows += other.rows
+
     def result(self, arrays: RowArrays | None = None) -> CrossEntropy:
         """What all rows together gave, with the arrays that somebody kept."""
         return self.totals.result(self.plan, self.backend.name, arrays or RowArrays())

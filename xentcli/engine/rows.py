@@ -10,7 +10,7 @@ bits however the rows are cut: parts of the rows may be walked elsewhere, and me
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -139,14 +139,17 @@ def in_memory(array: Any, name: str) -> Reader:
     return Held(as_array(array, name), name, "npy")
 
 
-def walk(problem: Problem, source: RowSource, entries: int | None = None) -> Iterator[RowPiece]:
+def walk(
+    problem: Problem, source: RowSource, entries: int | None = None, *, start: int = 0
+) -> Iterator[RowPiece]:
     """Read a source from its beginning to its end, in pieces of whole rows.
 
         all rows = piece 0, piece 1, …;   a result of all rows = merge of the pieces' results
 
     Shapes: the pieces' arrays are boxes (outer, C, inner), of about `entries` logits (1 Mi by
     default), and never less than one index of the axes before the class axis. Rows are numbered
-    in the C order of the logits' shape without the class axis.
+    in the C order of the logits' shape without the class axis, from `start` on: the problem and
+    the source may be those of some rows of a larger whole.
 
     Units: those of the arrays. `float_rows` makes float64 rows of them.
 
@@ -170,23 +173,22 @@ def walk(problem: Problem, source: RowSource, entries: int | None = None) -> Ite
     buffers = [PieceBuffers() for _ in range(ALIVE + 1)]  # a writer may hold back the last piece
     for number, first in enumerate(range(0, outer if problem.layout.rows else 0, step)):
         layout = Layout((min(step, outer - first), classes, inner), 1)
-        yield _read(source, problem, first * inner, layout, buffers[number % len(buffers)])
+        part = problem.part(slice(first * inner, first * inner + layout.rows), layout)
+        piece = _read(source, part, buffers[number % len(buffers)])
+        yield replace(piece, start=start + first * inner)
     for reader in source.readers:
         reader.finish()
 
 
-def _read(
-    source: RowSource, problem: Problem, start: int, layout: Layout, buffers: PieceBuffers
-) -> RowPiece:
-    """The next rows."""
-    part = problem.part(slice(start, start + layout.rows), layout)
-    probs = second = None
+def _read(source: RowSource, problem: Problem, buffers: PieceBuffers) -> RowPiece:
+    """The next rows of a source, of which `problem` is that of these rows alone."""
+    layout, probs, second = problem.layout, None, None
     buffers.logits, logits = _filled(source.logits, buffers.logits, layout)
     if source.probs:
         buffers.probs, probs = _filled(source.probs, buffers.probs, layout)
     if source.second:
         buffers.second, second = _filled(source.second, buffers.second, layout)
-    return RowPiece(start, part, as_logits(logits), probs, second, buffers)
+    return RowPiece(0, problem, as_logits(logits), probs, second, buffers)
 
 
 def _filled(reader: Reader, room: Array | None, layout: Layout) -> tuple[Array | None, Array]:

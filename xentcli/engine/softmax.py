@@ -60,6 +60,12 @@ class SoftmaxCalculation:
                 if self.run.progress:
                     self.run.progress(self.rows, self.layout.rows)
 
+    def merge(self, other: SoftmaxCalculation) -> None:
+        """Take what was counted in the rows that follow, of the same logits."""
+        self.nonfinite.merge(other.nonfinite)
+        self.rows += other.rows
+        self.entries += other.entries
+
     def result(self, array: Array | None = None) -> Probabilities:
         """What all rows together gave; the array where somebody kept it."""
         notes = tuple(self.nonfinite.notes())

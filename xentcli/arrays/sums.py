@@ -1,4 +1,4 @@
-"""Sums without rounding errors, which therefore do not depend on how the numbers arrived.
+"""Sums without rounding errors, which do not depend on how the numbers arrive.
 
 `RunningSum` adds a long sequence that comes in pieces; parts of it may be added elsewhere and
 merged. `exact_sum` adds along the last axis in twice the working precision.
@@ -72,7 +72,7 @@ class RunningSum:
             self._waiting[-1] = values.copy()  # the caller may change it
 
     def add_sums(self, highs: Array, lows: Array) -> None:
-        """Take sums of numbers that were added elsewhere, and what each of them has lost."""
+        """Take sums that were computed elsewhere, and the rounding error of each."""
         self.add(highs)
         self.add(lows[np.isfinite(highs)])
 

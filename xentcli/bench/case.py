@@ -77,7 +77,7 @@ class Case:
         return self.nbytes * (1 + self.probs + self.gradient)
 
     def part(self) -> Case:
-        """The case along axis 0 as far as its data are made."""
+        """The part of the case for which data are generated, along axis 0."""
         if self.class_axis % len(self.shape) == 0:
             return self
         rest = int(np.prod(self.shape[1:], dtype=float))
@@ -108,7 +108,7 @@ class Case:
 class Data:
     """Arrays for a case: normal logits of width 4, one row in eight nearly certain of its target.
 
-    float16 and bfloat16 gradients are in the logits' kind, as in training. NumPy's arrays, or
+    float16 and bfloat16 gradients are in the logits' dtype, as in training. NumPy's arrays, or
     arrays in device memory.
     """
 
@@ -147,7 +147,7 @@ class Data:
         return Data(logits, targets, self.weight)
 
     def counts(self, case: Case) -> Array:
-        """How often each row of the part comes."""
+        """How often each row of the part occurs in the whole."""
         own = case.part().layout
         whole, more = divmod(case.layout.rows, own.rows)
         return (whole + (np.arange(own.rows) < more)).reshape(own.row_shape)

@@ -1,4 +1,4 @@
-"""What the answer to a case is, and how far an answer is from it."""
+"""The exact answer to a case, and how far another one is from it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Exact:
         return cls(float(everything.loss), rows, np.asarray(some.grad))
 
     def errors(self, case: Case, loss: float, grad: Any) -> tuple[float, float | None]:
-        """In units in the last place: of float32 for the loss of halves, else of the logits."""
+        """ULP of loss and gradient; for float16 and bfloat16 the loss is in ULP of float32."""
         finfo = FLOATS["f64" if case.dtype == "f64" else "f32"]
         loss_ulp = abs(loss - self.loss) / float(finfo.unit(np.array(self.loss)))
         if grad is None:
@@ -61,7 +61,7 @@ class Exact:
         return loss_ulp, float(np.max(np.abs(given - self.grad) / unit))
 
     def is_wrong(self, case: Case, loss: float, grad: Any) -> bool:
-        """Whether an answer is another one, and not an inexact one."""
+        """Whether an answer is wrong, and not merely inexact."""
         rough = 0.05 if case.dtype in ("f16", "bf16") else 1e-3
         if not abs(loss - self.loss) <= rough * max(1.0, abs(self.loss)):
             return True

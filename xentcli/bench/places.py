@@ -46,15 +46,15 @@ class HostPlace:
     machine: Machine
 
     def whole(self, case: Case, part: Data) -> Data:
-        """The part again and again."""
+        """The part, repeated."""
         return part.whole(case)
 
     def limits(self, nbytes: int) -> Limits:
-        """With as many threads."""
+        """Measured with the threads of the place."""
         return HostLimits(nbytes, self.machine[1])
 
     def peer(self, name: str) -> Peer:
-        """`CannotError` for those that want a device."""
+        """`CannotError` for peers that need a device."""
         if name not in PEERS:
             raise CannotError("computes on a device only")
         return PEERS[name]
@@ -83,11 +83,11 @@ class DevicePlace:
         return Data(repeated(part.logits, first), targets, weight)
 
     def limits(self, nbytes: int) -> Limits:
-        """In buffers of their own."""
+        """Measured in separate buffers."""
         return DeviceLimits(nbytes)
 
     def peer(self, name: str) -> Peer:
-        """`CannotError` for those that compute in the host's memory."""
+        """`CannotError` for peers that compute in host memory."""
         if name not in DEVICE_PEERS:
             raise CannotError("is timed in the host's memory only")
         return DEVICE_PEERS[name]

@@ -10,7 +10,7 @@ from xentcli.options import LossOptions
 
 
 def require_same(given: Shape, layout: Layout) -> None:
-    """A gradient has the shape of the logits; another layout of as many numbers is named."""
+    """An error unless a gradient has the shape of the logits; another layout is recognised."""
     if given != layout.shape:
         what = f"shape {given}, but the logits have {layout.shape}"
         raise ShapeError("grad", *_other_layout(given, layout, what))

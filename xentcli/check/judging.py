@@ -70,7 +70,7 @@ class Judge:
         self.losses = ExactLosses(plan(problem, spec.options), spec) if losses else None
 
     def add(self, rows: FloatRows, candidate: Array) -> None:
-        """The next rows, and their gradient that is to be judged."""
+        """The next rows, and the gradient given for them."""
         exact = self.oracle(rows)
         found = errors(candidate, exact.grad, exact.size, exact.error_bound, self.spec.finfo)
         off = (found.absolute > 0) & ~(found.absolute <= self._allowed(rows, exact, found))
@@ -106,7 +106,7 @@ class ExactLosses:
         self._sum = RunningSum()
 
     def add(self, losses: Pair) -> None:
-        """Those of the next rows."""
+        """The losses of the next rows."""
         if self._plan.per_row:
             self._each.append(losses.high)
         else:
@@ -159,7 +159,7 @@ def judge(
 
 
 def _loss_verdict(judging: Judge, loss: Array) -> LossVerdict:
-    """The loss in units of float32 at least, as only its sum is wider than the gradient."""
+    """The verdict on the loss, in ULP of float32 at least: it is wider than the gradient."""
     assert judging.losses
     own, finfo = float_info_of(loss.dtype), judging.spec.finfo
     if own.name == "float64":

@@ -1,4 +1,4 @@
-"""What was found, as data, as JSON and as lines."""
+"""The report of a check: as data, as JSON and as lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NONFINITE_WORDS = {
 
 
 class Finding(NamedTuple):
-    """A mistake that would explain the gradient: a name, what it is, and what speaks for it."""
+    """A mistake that would explain the gradient: its name, a description, and the evidence."""
 
     name: str
     words: str
@@ -128,7 +128,7 @@ class Report:
         return f"{self.method} may be off by {short(limit)} ULP, and miss errors up to that"
 
     def diagnosis(self) -> list[str]:
-        """What would explain it; that nothing does, where something is off."""
+        """What would explain the errors, or that nothing does."""
         if self.ok or not self.statistics.off:
             return []
         return [str(finding) for finding in self.findings] or [NOT_KNOWN]
@@ -169,7 +169,7 @@ class Report:
         return {name: spread.facts() for name, spread in self.statistics.spreads.items()}
 
     def places(self) -> dict[str, Any]:
-        """Where entries are, of the places that there are."""
+        """The groups of entries that are not empty, by name."""
         tail = self.statistics.tail
         names = {"last columns": f"last {plural(tail, 'column')}"}
         found = self.statistics.places.items()

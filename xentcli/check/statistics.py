@@ -23,7 +23,7 @@ CONFIDENT = 2.0**-8  # 1 − p of a nearly certain class
 
 
 class ErrorHistogram:
-    """The largest of many numbers ≥ 0, and below what most of them are.
+    """The largest of many numbers ≥ 0, and bounds that most of them stay below.
 
     >>> histogram = ErrorHistogram()
     >>> histogram.add(np.array([0.0, 1.0, 1.0, 8.0]))

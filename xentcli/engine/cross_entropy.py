@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli import backends
-from xentcli.arrays.device_view import placed, require_host
+from xentcli.arrays.device_view import device_array, require_host
 from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.layout import Block, dense
 from xentcli.backends import Scalars
@@ -27,7 +27,7 @@ from xentcli.options import Backend, EmptyMean, LossOptions, Reduction, TargetKi
 class Run:
     """How to compute, as opposed to what.
 
-    `notify` is told when something takes long; `progress` how many of how many rows are done.
+    `notify` is called when something takes long; `progress` with the rows done and their number.
     """
 
     backend: Backend = "auto"
@@ -37,16 +37,16 @@ class Run:
 
 
 class RowLosses(NamedTuple):
-    """Of some rows the losses, each with its row's weight, and the log-sum-exps, float64 (n,)."""
+    """The losses of some rows, times their row weights, and the log-sum-exps, float64 (n,)."""
 
     losses: Array
     lse: Array
 
 
 class LossCalculation:
-    """The cross-entropy of a problem, piece by piece: what the rows share, and the totals.
+    """The cross-entropy of a problem, piece by piece, and its totals.
 
-    The bits depend neither on how the rows are cut nor on who computes which of them.
+    The bits depend neither on how the rows are cut nor on where each part is computed.
     """
 
     def __init__(self, problem: Problem, options: LossOptions, run: Run) -> None:
@@ -77,7 +77,7 @@ class LossCalculation:
         results: Array,
         grad: Destination | None,
     ) -> None:
-        """One block of a piece: what a kernel is called for."""
+        """Call the backend for one block of a piece."""
         weight, scale = self.plan.problem.class_weight, plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
@@ -99,7 +99,7 @@ class LossCalculation:
         self.rows += other.rows
 
     def result(self, arrays: RowArrays | None = None) -> CrossEntropy:
-        """What all rows together gave, with the arrays that somebody kept."""
+        """The result over all rows, with the arrays that were kept."""
         return self.totals.result(self.plan, self.backend.name, arrays or RowArrays())
 
 
@@ -174,8 +174,8 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     are used where they are, and so are probabilities and `out`; smaller arrays may be on either
     side. `grad` is then `out` itself or a new array on the device, and losses per row and `lse`
     are there too. It runs on the stream of the logits (of PyTorch: the current one), waits for
-    those of the other arrays, and is done on return. A note on probabilities that are no
-    distribution is left out there: it would take another look at all of them. With logits on
+    those of the other arrays, and is done on return. The note on probabilities that do not sum
+    to 1 is left out there: it would take another pass over all of them. With logits on
     the host, all other arrays have to be there.
 
     Errors: `DataError` (a ValueError) where arrays do not fit, or a target is no class;
@@ -204,7 +204,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
         class_axis=class_axis,
     )
     extras = Extras(weight, sample_weight, upstream)
-    if (there := placed(logits, "logits")) is not None:
+    if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
         device.require(backend, threads)

@@ -1,4 +1,4 @@
-"""What a user should be told about a result that is right and may surprise all the same."""
+"""Notes on results that are right and may be surprising all the same."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ProbabilityCheck:
     """Looks for probabilities that are negative or do not sum to 1; keeps the worst row.
 
     >>> check = ProbabilityCheck()
-    >>> check.add(np.array([[[0.5], [0.5]], [[0.75], [0.75]]]))
+    >>> check.add(np.array([[0.5, 0.5], [0.75, 0.75]]))
     >>> check.notes()[0].text
-    '1 of 2 rows is no distribution; the worst: row 1 sums to 1.5'
+    '1 of 2 rows is not a probability distribution; the worst: row 1 sums to 1.5'
     """
 
     def __init__(self) -> None:
@@ -35,11 +35,12 @@ class ProbabilityCheck:
         self.worst = (0.0, 0, "")  # its error, its number, and what is wrong with it
 
     def add(self, q: Array) -> None:
-        """Look at the next rows, a box (outer, C, inner). float32 is precise enough for this.
+        """Look at the next rows, (n, C) or a box (outer, C, inner). float32 is precise enough.
 
         First at all of them at once, which is what most blocks need: the smallest of each row
         took 90 ms for 2²⁴ entries of 64 classes, the smallest of all takes 2.
         """
+        q = q[..., None] if q.ndim == 2 else q
         # Four printed digits are enough to pass, and so is what a half type can hold.
         tolerance = 1e-2 if q.dtype in HALVES else 1e-3
         values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
@@ -49,7 +50,7 @@ class ProbabilityCheck:
         self.rows += q.shape[0] * q.shape[2]
 
     def _find(self, rows: Array, tolerance: float) -> None:
-        """What is wrong with rows (n, C): their sums do not depend on how they were cut."""
+        """Find the wrong rows (n, C), by sums whose bits do not depend on how the rows are cut."""
         sums, smallest = _sums(np.ascontiguousarray(rows)), rows.min(axis=1)
         error = np.maximum(np.abs(sums - 1), np.where(smallest < 0, 1 - smallest, 0.0))
         error[np.isnan(error)] = np.inf
@@ -78,17 +79,17 @@ class ProbabilityCheck:
         _, row, what = self.worst
         verb = "is" if self.wrong == 1 else "are"
         text = (
-            f"{self.wrong} of {plural(self.rows, 'row')} {verb} no distribution; "
-            f"the worst: row {row} {what}"
+            f"{self.wrong} of {plural(self.rows, 'row')} {verb} not a probability "
+            f"distribution; the worst: row {row} {what}"
         )
         return [Note("targets", text, strict=True)]
 
 
 def _all_right(box: Array, tolerance: float) -> bool:
-    """Whether there is nothing to find in a box; false of NaN.
+    """Whether all rows of a box are clearly right; false if there is a NaN.
 
-    These sums are off by less than a quarter of the tolerance, and the rest is looked at again:
-    what is found must not depend on how the rows were cut.
+    These sums are off by less than a quarter of the tolerance. What is not clear is looked at
+    again by rows, so that the result does not depend on how the rows are cut.
     """
     sums = _sums(box)
     if not sums.size:
@@ -150,7 +151,7 @@ class NonfiniteRows:
 
 
 class NonfiniteEntries:
-    """Looks for numbers of an array that are NaN or infinite; the array comes piece by piece.
+    """Counts the numbers of an array that are NaN or infinite; keeps the first.
 
     >>> entries = NonfiniteEntries((2, 2))
     >>> entries.add(np.array([1.0, 2.0])), entries.add(np.array([3.0, np.nan]))
@@ -181,7 +182,7 @@ it is written as it is)
         self.done += other.done
 
     def require_none(self) -> None:
-        """An error where there was one."""
+        """Raise `StrictError` if there was one."""
         if self.count:
             place = ", ".join(str(int(i)) for i in np.unravel_index(self.first, self.shape))
             verb = "is" if self.count == 1 else "are"

@@ -1,4 +1,4 @@
-"""From losses per row to the reduced loss, and the factor this puts on each row's gradient.
+"""Reduction of the losses, and the factor that it puts on each row's gradient.
 
 | reduction | index targets                 | probability targets |
 |-----------|-------------------------------|---------------------|
@@ -42,7 +42,7 @@ class ReductionPlan:
         return replace(self, problem=problem)
 
     def scale(self, rows: slice) -> Array:
-        """What the gradient of each of some rows is multiplied by: u_i·v_i / D.
+        """The factors of the gradients of some rows: u_i·v_i / D.
 
         One number where it is the same for all rows.
         """
@@ -53,7 +53,7 @@ class ReductionPlan:
         return self.weigh(scale / self.denominator, rows)
 
     def weigh(self, values: Array, rows: slice) -> Array:
-        """One number for each of some rows, times the row's weight."""
+        """One value for each of some rows, times the row's weight."""
         weight = self.problem.sample_weight
         return values if weight is None else values * weight[rows]
 
@@ -64,7 +64,7 @@ class ReductionPlan:
         return total / self.denominator if self.denominator else math.nan
 
     def notes(self, loss: float, *, all_finite: bool) -> list[Note]:
-        """Why the reduced loss is not a number although each row's is."""
+        """Why the reduced loss is not finite although the loss of each row is."""
         if self.when_empty is not None:
             text = f"no row is left, so the mean is {self.when_empty:g} (--empty-mean)"
             return [Note("targets", text, strict=math.isnan(self.when_empty))]

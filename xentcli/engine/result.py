@@ -1,4 +1,4 @@
-"""What the rows of a problem give together, wherever each of them was computed."""
+"""The result of a cross-entropy, and the totals over rows that it is made of."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class RowArrays:
-    """Losses, gradient and log-sum-exps of all rows; None for what nobody kept."""
+    """Losses, gradient and log-sum-exps of all rows; None for what was not kept."""
 
     losses: Any = None
     grad: Any = None
@@ -41,7 +41,7 @@ class RowArrays:
 
 
 class LossTotals:
-    """The sum of the losses, and what is to be said of losses and probabilities.
+    """The sum of the losses, and the notes on losses and probabilities.
 
     >>> import numpy as np
     >>> totals, others = LossTotals(), LossTotals()
@@ -58,7 +58,7 @@ class LossTotals:
         self.probabilities = ProbabilityCheck()
 
     def add_losses(self, losses: Array) -> None:
-        """The next rows' losses, float64 (n,), each with its row's weight."""
+        """The next rows' losses times their row weights, float64 (n,)."""
         self.sum.add(losses)
         self.nonfinite.add(losses)
 
@@ -69,7 +69,7 @@ class LossTotals:
         self.probabilities.merge(other.probabilities)
 
     def result(self, plan: ReductionPlan, backend: str, arrays: RowArrays) -> CrossEntropy:
-        """What all rows together gave; `backend` is the name of the one that ran."""
+        """The result over all rows; `backend` is the name of the one that ran."""
         notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
         loss: Any = arrays.losses
         if not plan.per_row:

@@ -121,7 +121,7 @@ class RowSource:
 
     @property
     def readers(self) -> list[Reader]:
-        """Those that there are."""
+        """Those that are given."""
         return [reader for reader in (self.logits, self.probs, self.second) if reader]
 
     def step(self, item: int, entries: int) -> int:
@@ -181,7 +181,7 @@ def walk(
 
 
 def _read(source: RowSource, problem: Problem, buffers: PieceBuffers) -> RowPiece:
-    """The next rows of a source, of which `problem` is that of these rows alone."""
+    """The next rows of a source; `problem` is that of these rows alone."""
     layout, probs, second = problem.layout, None, None
     buffers.logits, logits = _filled(source.logits, buffers.logits, layout)
     if source.probs:
@@ -192,7 +192,7 @@ def _read(source: RowSource, problem: Problem, buffers: PieceBuffers) -> RowPiec
 
 
 def _filled(reader: Reader, room: Array | None, layout: Layout) -> tuple[Array | None, Array]:
-    """The next numbers as a box, and the memory that they may have been read into."""
+    """The next numbers as a box, and the buffer that they may have been read into."""
     count = prod(layout.shape)
     room = reader.room(count) if room is None else room
     return room, reader.read(count, room).reshape(layout.shape)

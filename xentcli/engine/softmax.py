@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xentcli import backends
-from xentcli.arrays.device_view import placed
+from xentcli.arrays.device_view import device_array
 from xentcli.arrays.dtypes import BF16, NAMES, Array, as_logits, widen
 from xentcli.arrays.layout import Layout, dense, find
 from xentcli.backends import Scalars
@@ -67,7 +67,7 @@ class SoftmaxCalculation:
         self.entries += other.entries
 
     def result(self, array: Array | None = None) -> Probabilities:
-        """What all rows together gave; the array where somebody kept it."""
+        """The result over all rows; the array if it was kept."""
         notes = tuple(self.nonfinite.notes())
         return Probabilities(array, self.backend.name, self.entries, notes)
 
@@ -75,8 +75,8 @@ class SoftmaxCalculation:
 def probabilities(
     logits: Any, options: LossOptions, run: Run, *, log: bool, out: Any = None
 ) -> Any:
-    """The same of an array in memory, the host's or a device's."""
-    if (there := placed(logits, "logits")) is not None:
+    """Softmax or log-softmax of an array in memory, on the host or on a device."""
+    if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
         device.require(run.backend, run.threads)

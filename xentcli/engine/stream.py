@@ -28,14 +28,14 @@ from xentcli.options import LossOptions
 
 
 class ChunkConsumer(Protocol):
-    """What takes results: a writer, or something before it."""
+    """Takes results piece by piece: a writer, or a buffer."""
 
     def write(self, values: Array) -> None:
         """The next numbers, flat."""
 
 
 class PieceResult(NamedTuple):
-    """What a piece gave: numbers like its logits, flat, and one loss per row."""
+    """The result of a piece: its gradient or probabilities, flat, and one loss per row."""
 
     array: Any
     losses: Any
@@ -59,7 +59,7 @@ class Streams(RowSource):
 
 
 def _destination(piece: RowPiece, dtype: np.dtype[Any]) -> Destination:
-    """Where the result of a piece is written: over the logits where they have the same dtype."""
+    """Where the result of a piece is written: over the logits if the dtypes are the same."""
     x = piece.logits
     if x.dtype == dtype and x.flags.writeable:
         return Destination(piece.layout, x, x)
@@ -88,7 +88,7 @@ def _flow(
 def cross_entropy(
     problem: Problem, streams: Streams, options: LossOptions, run: Run
 ) -> CrossEntropy:
-    """The loss, and its gradient where somebody takes it."""
+    """The loss, and its gradient if `streams.out` is given."""
     calculation, dtype = LossCalculation(problem, options, run), streams.result_dtype
 
     def compute(piece: RowPiece) -> PieceResult:

@@ -80,7 +80,7 @@ def _target(d: Derivation) -> list[Remark]:
     if d.target is not None:
         return []
     check = ProbabilityCheck()
-    check.add(d.q[None, :, None])
+    check.add(d.q[None, :])
     if not check.notes():
         return []
     text = f"The target sums to {d.q.sum():.6g}: it is no distribution, and is used as it is."

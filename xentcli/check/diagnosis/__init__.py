@@ -45,7 +45,7 @@ def diagnose(
     problem: Problem,
     spec: GradientSpec,
 ) -> tuple[Finding, ...]:
-    """What would explain that a gradient is off; nothing where nothing does."""
+    """The mistakes that would explain a gradient that is off, if any."""
     sampled = sample.all()
     if not statistics.off or sampled is None:
         return ()
@@ -103,7 +103,7 @@ def _roughly(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
 
 
 def _usable(sampled: SampledRows) -> Array:
-    """Rows of numbers only; a logit may be −∞."""
+    """Which rows are finite; a logit may be −∞."""
     usable: Array = np.isfinite(np.stack([sampled.candidate, sampled.exact])).all(axis=(0, 2))
     return usable & (sampled.rows.x < np.inf).all(axis=1)
 
@@ -124,7 +124,7 @@ def _case(
 
 
 def _matches(case: HypothesisCase, rows: Array) -> list[Match]:
-    """The mistakes that explain some rows: those with a reason, else a constant without one."""
+    """The mistakes that explain some rows; else a constant factor without a known reason."""
     found = [match for match in _tried(case, rows) if match]
     named = [match for match in found if match.factor.name != CONSTANT]
     if any(match.right for match in found) or not named:
@@ -134,7 +134,7 @@ def _matches(case: HypothesisCase, rows: Array) -> list[Match]:
 
 
 def _different(matches: list[Match]) -> list[Match]:
-    """One for each name; two mistakes at once only where one does not do."""
+    """One for each name; combinations of two only if no single mistake explains the rows."""
     simple = [match for match in matches if not (match.factor.name and match.name != "right")]
     seen = {match.finding(0).name: match for match in reversed(simple or matches)}
     return list(reversed(seen.values()))[:MOST]

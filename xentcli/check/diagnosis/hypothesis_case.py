@@ -57,7 +57,7 @@ class HypothesisCase:
 
     @property
     def z_loss(self) -> float:
-        """λ, in the units that the reduction wants it in."""
+        """λ, scaled as the reduction needs it."""
         return self.options.z_loss * float(self.scale.ratio.high)
 
     @cached_property
@@ -134,13 +134,13 @@ class HypothesisCase:
         return replace(self, rows=replace(self.rows, x=x))
 
     def neighbour(self, step: int) -> Array:
-        """The place of the row that many rows further on, −1 where it is not here."""
+        """The position of the row `step` rows later, −1 where it was not sampled."""
         numbers = self.rows.numbers
         places = np.minimum(np.searchsorted(numbers, numbers + step), len(numbers) - 1)
         return np.where(numbers[places] == numbers + step, places, -1)
 
     def shifted(self, values: Array, step: int) -> Array:
-        """Each row's neighbour's values, NaN where that is not here."""
+        """The values of the row `step` rows later, NaN where it was not sampled."""
         places = self.neighbour(step)
         moved = values[places].astype(np.float64)
         moved[places < 0] = np.nan

@@ -1,4 +1,4 @@
-"""Whether a mistake explains a gradient: the constant that it takes, and by how much it misses."""
+"""Whether a mistake explains a gradient: by which constant factor, and how closely."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUGH = {"float16": 64.0, "bfloat16": 16.0}  # epsilons
 
 
 class Match(NamedTuple):
-    """A mistake that explains the gradient, and by how many ULP it misses."""
+    """A mistake that explains the gradient, and the ULP that are left."""
 
     name: str
     words: str
@@ -50,7 +50,7 @@ class Match(NamedTuple):
 
 
 def _undone(factor: float) -> str:
-    """How to get from the wrong numbers to the right ones."""
+    """How the wrong numbers become the right ones."""
     if factor == 1:
         return ""
     if factor == -1:
@@ -61,13 +61,13 @@ def _undone(factor: float) -> str:
 
 
 def is_right(case: HypothesisCase) -> bool:
-    """Whether a gradient is the right one but for the rounding of plain arithmetic."""
+    """Whether a gradient is right up to the rounding of naive arithmetic."""
     grad, size = case.make()
     return bool((_shares(case, Hypothesis(grad, size), case.candidate) <= rounding(case)).all())
 
 
 class Trial(NamedTuple):
-    """What a mistake would lead to, what is there, and what is right, of the same rows."""
+    """The gradient that a mistake leads to, the candidate, and the exact one, of the same rows."""
 
     hypothesis: Hypothesis
     candidate: Array
@@ -75,7 +75,7 @@ class Trial(NamedTuple):
 
 
 def fitting(case: HypothesisCase, mistake: Mistake, trial: Trial) -> Match | None:
-    """The mistake as a match, with the constant that it takes; None if it does not explain it."""
+    """The mistake as a match, with its constant factor; None if it does not explain the rows."""
     known: Array = np.isfinite(np.stack([trial.hypothesis.grad, trial.candidate])).all(axis=(0, 2))
     if not known.any() or 4 * np.count_nonzero(known) < len(known):
         return None
@@ -96,14 +96,14 @@ def fitting(case: HypothesisCase, mistake: Mistake, trial: Trial) -> Match | Non
 
 
 def _share(mistake: Mistake, entries: int) -> float:
-    """Which share of the entries has to agree; of many, a few need not where it is not all."""
+    """The share of the entries that has to agree: all, or all but a few of many."""
     if mistake.share == 1 or entries < MANY:
         return 1.0
     return min(mistake.share, 1 - 3 / entries)
 
 
 def same(case: HypothesisCase, hypothesis: Hypothesis, exact: Array) -> bool:
-    """Whether a mistake changes nothing that could be seen here."""
+    """Whether a mistake would change nothing that can be seen on these rows."""
     known = np.isfinite(hypothesis.grad)
     seen = 2 * rounding(case) * case.finfo.epsilon * hypothesis.size
     moved = np.abs(hypothesis.grad - exact) > seen
@@ -121,7 +121,7 @@ def _shares(case: HypothesisCase, hypothesis: Hypothesis, candidate: Array) -> A
 def _factor(
     case: HypothesisCase, mistake: Mistake, hypothesis: Hypothesis, candidate: Array
 ) -> Factor | None:
-    """The constant that somebody's gradient is larger by, if it is one that has a reason."""
+    """The constant that the candidate is larger by, if there is a reason for it."""
     grad, size = hypothesis
     clear = np.abs(grad) > CLEAR * rounding(case) * case.finfo.epsilon * size
     if np.count_nonzero(clear) < FEWEST or not candidate.any():
@@ -138,7 +138,7 @@ def _factor(
 
 
 def rounding(case: HypothesisCase) -> float:
-    """How many epsilons of its terms plain arithmetic may be off by.
+    """How many epsilons of its terms naive arithmetic may be off by.
 
     A gradient of halves was computed in float32 and rounded once, unless it is only stored in
     more than it was computed in.
@@ -151,7 +151,7 @@ def rounding(case: HypothesisCase) -> float:
 
 
 def _reason(constant: float, case: HypothesisCase) -> Factor | None:
-    """The known constant that is meant, with its sign."""
+    """The known factor that a constant is, with its sign."""
     for factor in factors(case):
         if abs(abs(constant) / abs(factor.value) - 1) > _rough(case.finfo):
             continue
@@ -173,5 +173,5 @@ def _without_reason(constant: float, finfo: FloatInfo) -> Factor | None:
 
 
 def _rough(finfo: FloatInfo) -> float:
-    """How exactly a constant can be told."""
+    """How precisely a constant is known."""
     return max(1e-4, finfo.epsilon)

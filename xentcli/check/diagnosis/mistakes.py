@@ -1,7 +1,7 @@
-"""Mistakes that are made in gradients of the cross-entropy, as data.
+"""Known mistakes in gradients of the cross-entropy, as data.
 
 Each has a name, words, and a function that makes the gradient that it would lead to; None where
-it would change nothing. Those of single options are in `mistakes_of_options`.
+it would change nothing. Those of single options are in `option_mistakes`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Make = Callable[[HypothesisCase], Hypothesis | None]
 
 
 class Mistake(NamedTuple):
-    """What may have been done, and what comes of it; of which share of the entries."""
+    """A mistake, the gradient it leads to, and the share of the entries that has to agree."""
 
     name: str
     words: str
@@ -27,10 +27,10 @@ class Mistake(NamedTuple):
 
 
 class Mistakes(list[Mistake]):
-    """A list that functions are put into where they are defined."""
+    """A list that functions are added to by a decorator."""
 
     def named(self, name: str, words: str) -> Callable[[Make], Make]:
-        """Put the function that follows into the list."""
+        """Add the decorated function to the list."""
 
         def add(make: Make) -> Make:
             self.append(Mistake(name, words, make))
@@ -129,6 +129,6 @@ def _memory_order(case: HypothesisCase) -> Hypothesis | None:
 
 
 def transposed(case: HypothesisCase) -> Iterator[tuple[Array, Hypothesis]]:
-    """A square gradient read the other way, and what it should be."""
+    """A square gradient transposed, and what it should be."""
     if case.columns is not None:
         yield case.columns, case.make()

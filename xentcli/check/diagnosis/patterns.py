@@ -1,4 +1,4 @@
-"""Mistakes that show by where they are: ignored rows, overflow, and what nobody wrote."""
+"""Mistakes that show by where they are: ignored rows, overflow, entries never written."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class _WorstRow:
 
 
 class Sample:
-    """Takes all rows as they go by, and keeps some."""
+    """Takes all rows one after the other, and keeps some."""
 
     def __init__(self, layout: Layout) -> None:
         rows, classes = layout.rows, layout.classes
@@ -94,7 +94,7 @@ class Sample:
         return joined.some(np.argsort(joined.rows.numbers, kind="stable"))
 
     def transposed(self, numbers: Array) -> Array | None:
-        """Of a square gradient the columns with the numbers of the rows that are asked for."""
+        """Of a square gradient the columns with the same numbers as the given rows."""
         if self.layout.rows != self.layout.classes or len(self.layout.shape) != 2:
             return None
         everything = self.all()

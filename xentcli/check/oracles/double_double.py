@@ -83,7 +83,7 @@ class DoubleDoubleOracle:
         return scatter(inner, rows, usable)
 
     def _top(self, x: Array) -> Array:
-        """The largest z of each row, or what makes it useless."""
+        """The largest z of each row; not finite where the row has no answer."""
         top = x.max(axis=1, initial=-np.inf)
         if self.options.softcap is None:
             return np.asarray(top / self.options.temperature)

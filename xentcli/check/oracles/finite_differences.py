@@ -1,4 +1,4 @@
-"""A second opinion that knows no gradient: differences of the loss, computed as it is defined.
+"""The gradient from differences of the loss: an oracle that uses no formula of the gradient.
 
     ∂L/∂x_c ≈ (45·(L₊₁ − L₋₁) − 9·(L₊₂ − L₋₂) + (L₊₃ − L₋₃)) / 60h,   L_k = L(x + k·h·e_c)
 
@@ -38,7 +38,7 @@ class FiniteDifferenceOracle:
 
     @classmethod
     def of(cls, layout: Layout, options: LossOptions, scale: Scale) -> FiniteDifferenceOracle:
-        """An error where it would not end."""
+        """The oracle; an error where it would take more than a day."""
         work = 6 * layout.rows * layout.classes**2
         if work > MOST:
             what = f"finite-diff needs {work:.1e} exponentials for logits of shape {layout.shape}"
@@ -96,7 +96,7 @@ class FiniteDifferenceOracle:
         return self.options.z_loss * float(self.scale.ratio.high)
 
     def _size(self, x: Array, a: Array) -> Array:
-        """An error of the differences, where a step is STEP."""
+        """A bound of the differences' error, for the step STEP."""
         z = np.abs(self._z(x))
         largest = np.where(np.isfinite(z), z, 0.0).max(axis=1, initial=0.0)
         mass = np.abs(a).sum(axis=1) + self._z_loss * (largest + x.shape[1])
@@ -107,7 +107,7 @@ class FiniteDifferenceOracle:
 
 
 def _moved(x: Array, places: Array, step: float) -> Array:
-    """The row as often as there are places, each time with one logit moved."""
+    """Copies of the row, one for each place, each with that logit moved."""
     rows = np.repeat(x[None], len(places), axis=0)
     rows[np.arange(len(places)), places] += step
     return rows

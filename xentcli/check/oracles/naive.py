@@ -58,7 +58,7 @@ class _NaiveSoftmax(NamedTuple):
 
 
 def _softmax(x: Array, options: LossOptions, dtype: Any) -> _NaiveSoftmax:
-    """The usual way."""
+    """The softmax as it is usually written."""
     t = dtype.type(options.temperature)
     z, bent = x.astype(dtype) / t, np.zeros((), dtype)
     if options.softcap is not None:
@@ -77,7 +77,7 @@ def _softmax(x: Array, options: LossOptions, dtype: Any) -> _NaiveSoftmax:
 
 
 def allowed(rows: NaiveGradient, exact: Array, finfo: FloatInfo) -> Array:
-    """Twice the row's largest error of the plain gradient, in shares of the terms.
+    """Twice the row's largest error of the naive gradient, relative to the terms.
 
     Twice, because another order of adding is no mistake; two epsilons at least, because a row may
     be lucky. Target entries, which a subtraction makes, are apart from the others. A half is

@@ -30,11 +30,11 @@ class FloatInfo:
 
     @property
     def epsilon(self) -> float:
-        """The distance of 1 to the next number."""
+        """The distance from 1 to the next number."""
         return 2.0**-self.digits
 
     def unit(self, size: Array) -> Array:
-        """One unit in the last place at numbers of this size.
+        """One unit in the last place of numbers of this size.
 
         >>> float(FLOATS["f32"].unit(np.array(1.5))) == 2.0**-23
         True
@@ -64,12 +64,12 @@ def float_info_of(dtype: np.dtype[Any], name: JudgedDtype = "auto") -> FloatInfo
     raise DtypeError(
         "grad",
         f"dtype {name_of(dtype)} cannot be compared: a gradient holds floats",
-        "say --dtype bf16 for two bytes without a name" if dtype == np.dtype("V2") else None,
+        "say --dtype bf16 if it holds bfloat16" if dtype == np.dtype("V2") else None,
     )
 
 
 class Errors(NamedTuple):
-    """How far numbers are from the exact ones; infinite where one of both is no number."""
+    """How far numbers are from the exact ones; infinite where one of them is not finite."""
 
     absolute: Array
     relative: Array
@@ -97,7 +97,7 @@ def errors(
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far off an entry may be: by the largest of what is asked for."""
+    """How far off an entry may be: the largest of the tolerances that are given."""
 
     ulp: float | None = None
     rtol: float | None = None
@@ -116,7 +116,7 @@ class Tolerance:
         return self if asked or self.like_peers else Tolerance(ulp=finfo.ulp)
 
     def allowed(self, found: Errors, exact: Array) -> Array:
-        """The largest error that is let pass, of each number."""
+        """The largest error that is accepted, of each number."""
         allowed = np.zeros_like(found.absolute)
         if self.ulp is not None:
             allowed = np.maximum(allowed, self.ulp * found.unit)
@@ -125,7 +125,7 @@ class Tolerance:
         return allowed if self.atol is None else np.maximum(allowed, self.atol)
 
     def words(self, finfo: FloatInfo) -> str:
-        """What is allowed, for people.
+        """The tolerance in words.
 
         >>> Tolerance().of(FLOATS["f32"]).words(FLOATS["f32"])
         '128 ULP of float32'

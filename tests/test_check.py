@@ -1,5 +1,6 @@
 """`xent check`: verdict, figures, what cannot be compared, and where the numbers come from."""
 
+import inspect
 import json
 import re
 
@@ -173,6 +174,19 @@ def test_losses_of_rows_are_judged_with_reduction_none(gradient, capfdbinary):
     result = inside(capfdbinary, *CHECK, *options)
     assert result.code == 1
     assert "FAIL loss: 1 of 2 losses off; the worst, row 1: " in result.text
+
+
+def test_check_and_assertion_have_the_options_of_the_loss_and_of_strictness():
+    judged, asserted = (inspect.signature(f).parameters for f in (check, assert_grad_close))
+    assert judged == asserted
+    ours = inspect.signature(cross_entropy).parameters
+    own = {"grad", "loss", "ulp", "rtol", "atol", "like_peers", "method", "dtype"}
+    assert judged.keys() - own == ours.keys() - {"grad", "out", "backend", "threads"}
+    for name in judged.keys() - own:
+        assert judged[name].default == ours[name].default
+        assert judged[name].annotation == ours[name].annotation
+    strict = Tolerance()
+    assert {name: judged[name].default for name in vars(strict)} == vars(strict)
 
 
 @pytest.mark.parametrize("function", [check, assert_grad_close])

@@ -144,31 +144,7 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
 
     Source: as `check`.
     """
-    report = check(
-        logits,
-        targets,
-        grad,
-        loss=loss,
-        weight=weight,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-        temperature=temperature,
-        softcap=softcap,
-        z_loss=z_loss,
-        upstream=upstream,
-        normalizer=normalizer,
-        empty_mean=empty_mean,
-        target_kind=target_kind,
-        class_axis=class_axis,
-        ulp=ulp,
-        rtol=rtol,
-        atol=atol,
-        like_peers=like_peers,
-        method=method,
-        dtype=dtype,
-    )
+    report = check(**locals())  # the same parameters, each under its own name
     if not report.ok:
         raise AssertionError("\n".join(report.lines()))
 

@@ -1,5 +1,6 @@
 """`xent check`: verdict, figures, what cannot be compared, and where the numbers come from."""
 
+import inspect
 import json
 import re
 
@@ -21,9 +22,9 @@ from cli import (
 
 from xentcli import cross_entropy
 from xentcli.check import Tolerance, assert_grad_close, check, statistics
-from xentcli.check.oracles.ulp import KINDS
-from xentcli.check.statistics import Spread
-from xentcli.engine import stream
+from xentcli.check.oracles.ulp import FLOATS
+from xentcli.check.statistics import ErrorHistogram
+from xentcli.engine import rows
 from xentcli.errors import DataError, DtypeError, OptionError, ShapeError
 
 CHECK = "check", "l.npy", "t.npy", "g.npy"
@@ -49,7 +50,7 @@ def wrong_by(ulp, dtype="f8"):
 def test_a_right_gradient_ends_with_0(gradient):
     result = run(*CHECK)
     assert result.code == 0, result.err
-    assert result.text.startswith("gradient right: all of 6 entries within 128 ULP of float64\n")
+    assert result.text.startswith("PASS gradient: all 6 entries within 128 ULP of float64\n")
     assert re.fullmatch(
         r"xent: judged \(2, 3\) float64 by double-double to 128 ULP of float64; \d+\.\d+ s\n",
         result.err,
@@ -64,7 +65,7 @@ def test_a_wrong_gradient_ends_with_1(gradient):
     lines = result.text.splitlines()
     assert (
         lines[0]
-        == "gradient wrong: 6 of 6 entries, in 2 of 2 rows, off by more than 128 ULP of float64"
+        == "FAIL gradient: 6 of 6 entries, in 2 of 2 rows, off by more than 128 ULP of float64"
     )
     assert lines[1].startswith("diagnosis: it is not divided by the batch: matches within 1")
     assert lines[1].endswith(" ULP if divided by 2 in 2 rows")
@@ -149,7 +150,19 @@ def test_the_loss_is_judged_too(name, factor, gradient, capfdbinary):
     result = inside(capfdbinary, *CHECK, "--loss", name, "-q")
     assert result.code == (factor != 1)
     first = result.text.splitlines()[factor == 1]
-    assert first.startswith(f"loss {'right' if factor == 1 else 'wrong'}: 1.0397207")
+    assert first.startswith(f"{'PASS' if factor == 1 else 'FAIL'} loss: 1.0397207")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    ("x", "t"), [([[0.0, 1.0], [0.0, -np.inf]], [0, 1]), ([[0.0, 1e308], [1.0, -1e308]], [0, 0])]
+)
+def test_an_infinite_or_a_very_large_loss_is_judged(reduction, x, t):
+    x = np.array(x)
+    right = cross_entropy(x, t, reduction=reduction)
+    assert check(x, t, right.grad, loss=right.loss, reduction=reduction).ok
+    wrong = np.full_like(np.asarray(right.loss), np.nan)
+    assert not check(x, t, right.grad, loss=wrong, reduction=reduction).ok
 
 
 def test_losses_of_rows_are_judged_with_reduction_none(gradient, capfdbinary):
@@ -160,7 +173,28 @@ def test_losses_of_rows_are_judged_with_reduction_none(gradient, capfdbinary):
     np.save("loss.npy", np.add(LOSSES, [0, 1e-8]))
     result = inside(capfdbinary, *CHECK, *options)
     assert result.code == 1
-    assert "loss wrong: 1 of 2 losses off; the worst, row 1: " in result.text
+    assert "FAIL loss: 1 of 2 losses off; the worst, row 1: " in result.text
+
+
+def test_check_and_assertion_have_the_options_of_the_loss_and_of_strictness():
+    judged, asserted = (inspect.signature(f).parameters for f in (check, assert_grad_close))
+    assert judged == asserted
+    ours = inspect.signature(cross_entropy).parameters
+    own = {"grad", "loss", "ulp", "rtol", "atol", "like_peers", "method", "dtype"}
+    assert judged.keys() - own == ours.keys() - {"grad", "out", "backend", "threads"}
+    for name in judged.keys() - own:
+        assert judged[name].default == ours[name].default
+        assert judged[name].annotation == ours[name].annotation
+    strict = Tolerance()
+    assert {name: judged[name].default for name in vars(strict)} == vars(strict)
+
+
+@pytest.mark.parametrize("function", [check, assert_grad_close])
+def test_a_misspelt_option_is_an_error(function):
+    with pytest.raises(TypeError, match="label_smooting"):
+        function(LOGITS, TARGETS, GRADIENT, label_smooting=0.1)
+    with pytest.raises(OptionError, match="'newton' is not known"):
+        function(LOGITS, TARGETS, GRADIENT, method="newton")
 
 
 def test_losses_that_do_not_fit_the_reduction(gradient):
@@ -248,7 +282,7 @@ def test_nan_that_is_missing_is_counted():
     right = cross_entropy(x, [0, 1]).grad
     assert check(x, [0, 1], right).ok
     report = check(x, [0, 1], np.nan_to_num(right))
-    assert report.odd() == "2 NaN missing"
+    assert report.nonfinite() == "2 NaN missing"
     assert not report.ok
 
 
@@ -307,21 +341,21 @@ def test_no_number_is_cut_on_a_terminal(columns, dtype, gradient):
 
 
 def test_the_terminal_is_coloured_and_a_pipe_is_not(gradient):
-    assert "\x1b[1;32mgradient right" in at_terminal(*CHECK).text
+    assert "\x1b[1;32mPASS gradient" in at_terminal(*CHECK).text
     assert "\x1b" not in run(*CHECK).text
 
 
 def test_percentiles_are_upper_edges():
-    spread = Spread()
+    histogram = ErrorHistogram()
     values = np.random.default_rng(0).lognormal(0, 5, 10000)
     for part in np.split(values, 10):
-        spread.add(part)
+        histogram.add(part)
     for name, share in statistics.SHARES.items():
         exact = np.quantile(values, share, method="inverted_cdf")
-        assert exact <= spread.facts()[name] <= exact * 1.1
-    assert spread.largest == values.max()
-    spread.add(np.array([np.inf]))
-    assert spread.facts()["max"] == np.inf
+        assert exact <= histogram.facts()[name] <= exact * 1.1
+    assert histogram.largest == values.max()
+    histogram.add(np.array([np.inf]))
+    assert histogram.facts()["max"] == np.inf
 
 
 # What cannot be compared.
@@ -423,7 +457,7 @@ def test_the_report_does_not_depend_on_the_slabs(slab, axis, rng, monkeypatch):
     grad = cross_entropy(x, t, class_axis=axis).grad
     grad[3, 2, 5] += 1e-9
     whole = check(x, t, grad, class_axis=axis, loss=1.5)
-    monkeypatch.setattr(stream, "SLAB", slab)
+    monkeypatch.setattr(rows, "SLAB", slab)
     monkeypatch.setattr("xentcli.check.judging.ENTRIES", 20)
     assert check(x, t, grad, class_axis=axis, loss=1.5).facts() == whole.facts()
 
@@ -472,7 +506,9 @@ def test_finite_differences_agree(gradient, capfdbinary):
     result = inside(capfdbinary, *CHECK, "--method", "finite-diff")
     assert result.code == 0
     assert "by finite differences" in result.err
-    assert re.search(r"method: finite differences may be off by \S+ ULP themselves", result.text)
+    assert re.search(
+        r"method: finite differences may be off by \S+ ULP, and miss errors up to that", result.text
+    )
     np.save("g.npy", GRADIENT * (1 + 1e-8))
     assert inside(capfdbinary, *CHECK, "--method", "finite-diff").code == 1
 
@@ -486,7 +522,7 @@ def test_the_assertion_passes_and_fails():
         assert_grad_close(LOGITS, TARGETS, -GRADIENT)
     assert str(error.value).splitlines() == check(LOGITS, TARGETS, -GRADIENT).lines()
     assert "diagnosis: the sign is wrong: matches within 1" in str(error.value)
-    with pytest.raises(AssertionError, match="loss wrong"):
+    with pytest.raises(AssertionError, match="FAIL loss"):
         assert_grad_close(LOGITS, TARGETS, GRADIENT, loss=1.0)
 
 
@@ -511,7 +547,7 @@ def test_the_assertion_takes_tensors():
 
 
 def test_the_tolerance_of_a_kind_is_replaced_by_any_that_is_asked_for():
-    kind = KINDS["f32"]
+    kind = FLOATS["f32"]
     assert Tolerance().of(kind).ulp == 128
     assert Tolerance(atol=1e-3).of(kind).ulp is None
     assert Tolerance(like_peers=True).of(kind).ulp is None

@@ -7,12 +7,13 @@ from helpers import DIGITS, exactly
 
 from xentcli.check.oracles import dd_arithmetic, double_double
 from xentcli.check.oracles.dd_arithmetic import Pair, pair
-from xentcli.check.oracles.double_double import Compensated
-from xentcli.check.oracles.finite_differences import FiniteDifferences
-from xentcli.check.oracles.float64 import ByReference
-from xentcli.check.oracles.rows import rows_of, scale_of
-from xentcli.check.oracles.ulp import KINDS
+from xentcli.check.oracles.double_double import DoubleDoubleOracle
+from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle
+from xentcli.check.oracles.float64 import ReferenceOracle
+from xentcli.check.oracles.rows import FloatRows, scale_of
+from xentcli.check.oracles.ulp import FLOATS
 from xentcli.engine.problem import Extras, build
+from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import Whole
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
@@ -75,7 +76,7 @@ def problem(data, case):
     loss_options = LossOptions(**given)
     targets = data[name]
     built = build(data["x"].shape, Whole(targets), loss_options, Extras(**beside))
-    rows = rows_of(built, data["x"], targets if built.probs else None, slice(0, N))
+    rows = FloatRows.of(RowPiece.of_arrays(built, data["x"], targets if built.probs else None))
     listed = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in beside.items()}
     return rows, loss_options, scale_of(built, loss_options), (targets, {**given, **listed})
 
@@ -93,12 +94,12 @@ def error(exact, mine, kind):
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-@pytest.mark.parametrize(("kind", "make"), [("f64", Compensated), ("f32", ByReference)])
+@pytest.mark.parametrize(("kind", "make"), [("f64", DoubleDoubleOracle), ("f32", ReferenceOracle)])
 def test_the_oracles_own_error_is_below_half_a_unit(kind, make, case, data):
     rows, options, scale, (targets, given) = problem(data, case)
     losses, exact = exactly(data["x"], targets, **given)
     mine = make(options, scale)(rows)
-    assert error(exact, mine, KINDS[kind]) < HALF
+    assert error(exact, mine, FLOATS[kind]) < HALF
     if options.reduction == "none":
         kept = rows.present
         own = [float(value) for value in np.array(losses)[kept]]
@@ -110,8 +111,8 @@ def test_the_compensated_oracle_has_twice_the_digits(case, data):
     data["x"][1:3] /= 100  # what is subnormal has fewer
     rows, options, scale, (targets, given) = problem(data, case)
     _, exact = exactly(data["x"], targets, **given)
-    mine = Compensated(options, scale)(rows)
-    assert error(exact, mine, KINDS["f64"]) < 1e-13
+    mine = DoubleDoubleOracle(options, scale)(rows)
+    assert error(exact, mine, FLOATS["f64"]) < 1e-13
 
 
 def test_the_error_of_the_oracle_can_be_seen(data, monkeypatch):
@@ -122,7 +123,7 @@ def test_the_error_of_the_oracle_can_be_seen(data, monkeypatch):
     rows, options, scale, (targets, given) = problem(data, "plain")
     _, exact = exactly(data["x"], targets, **given)
     with np.errstate(all="ignore"):
-        assert error(exact, Compensated(options, scale)(rows), KINDS["f64"]) > HALF
+        assert error(exact, DoubleDoubleOracle(options, scale)(rows), FLOATS["f64"]) > HALF
 
 
 def test_terms_that_cancel_are_done_again_in_double_double():
@@ -132,8 +133,8 @@ def test_terms_that_cancel_are_done_again_in_double_double():
         q = np.array([[float(v / sum(e)) for v in e]])
     options = LossOptions(reduction="none")
     built = build(x.shape, Whole(q), options, Extras())
-    rows = rows_of(built, x, q, slice(0, 1))
-    mine = ByReference(options, scale_of(built, options))(rows)
+    rows = FloatRows.of(RowPiece.of_arrays(built, x, q))
+    mine = ReferenceOracle(options, scale_of(built, options))(rows)
     _, exact = exactly(x, q, reduction="none")
     assert mine.grad.high.any()
     for c in range(3):
@@ -145,32 +146,32 @@ def test_finite_differences_know_how_far_off_they_are(case, data):
     data["x"][1:6] = np.random.default_rng(3).standard_normal((5, C)) * 3
     data["x"][6] += 3e4
     rows, options, scale, _ = problem(data, case)
-    exact = Compensated(options, scale)(rows)
-    mine = FiniteDifferences(options, scale)(rows)
+    exact = DoubleDoubleOracle(options, scale)(rows)
+    mine = FiniteDifferenceOracle(options, scale)(rows)
     missed = np.abs(mine.grad.high - exact.grad.high)
-    assert (missed <= mine.doubt).all()
-    assert mine.doubt[:6].max() < 1e-9 * np.abs(exact.grad.high).max() + 1e-10
+    assert (missed <= mine.error_bound).all()
+    assert mine.error_bound[:6].max() < 1e-9 * np.abs(exact.grad.high).max() + 1e-10
     np.testing.assert_allclose(mine.losses.high, exact.losses.high, rtol=1e-12)
 
 
 def test_finite_differences_see_a_wrong_formula(data):
     rows, options, scale, _ = problem(data, "smoothing")
-    wrong = Compensated(LossOptions(label_smoothing=0.2), scale)(rows)
-    mine = FiniteDifferences(options, scale)(rows)
-    assert (np.abs(mine.grad.high - wrong.grad.high) > mine.doubt).any()
+    wrong = DoubleDoubleOracle(LossOptions(label_smoothing=0.2), scale)(rows)
+    mine = FiniteDifferenceOracle(options, scale)(rows)
+    assert (np.abs(mine.grad.high - wrong.grad.high) > mine.error_bound).any()
 
 
 def test_finite_differences_that_would_not_end_are_refused(data):
     built = build((1 << 20, 50257), Whole(np.zeros(1 << 20, "i8")), LossOptions(), Extras())
     with pytest.raises(OptionError, match=r"1.6e\+16 exponentials"):
-        FiniteDifferences.of(built.layout, LossOptions(), scale_of(built, LossOptions()))
+        FiniteDifferenceOracle.of(built.layout, LossOptions(), scale_of(built, LossOptions()))
 
 
-@pytest.mark.parametrize("make", [Compensated, ByReference])
+@pytest.mark.parametrize("make", [DoubleDoubleOracle, ReferenceOracle])
 def test_rows_without_an_answer_are_nan_and_ignored_rows_zero(make):
     x = np.array([[np.nan, 1, 2], [np.inf, 0, 1], [-np.inf] * 3, [0, 1, np.nan], [0, 1, 2]])
     built = build(x.shape, Whole(np.array([0, 1, 2, -100, 1])), LossOptions(), Extras())
-    rows = rows_of(built, x, None, slice(0, 5))
+    rows = FloatRows.of(RowPiece.of_arrays(built, x, None))
     mine = make(LossOptions(), scale_of(built, LossOptions()))(rows)
     assert np.isnan(mine.grad.high[:3]).all()
     assert (mine.grad.high[3] == 0).all()
@@ -237,9 +238,9 @@ def test_sums_of_any_length(rng):
 def test_losses_near_the_end_of_the_range():
     x = np.array([[3e305, 0.0], [1e308, -1e307], [1e308, -1e308], [1.0, 2.0]])
     built = build(x.shape, Whole(np.ones(4, "i8")), LossOptions(), Extras())
-    rows = rows_of(built, x, None, slice(0, 4))
+    rows = FloatRows.of(RowPiece.of_arrays(built, x, None))
     with np.errstate(over="ignore"):
-        mine = Compensated(LossOptions(), scale_of(built, LossOptions()))(rows)
+        mine = DoubleDoubleOracle(LossOptions(), scale_of(built, LossOptions()))(rows)
     np.testing.assert_allclose(mine.losses.high[:3], [3e305, 1.1e308, np.inf], rtol=1e-15)
     assert mine.losses.high[3] == pytest.approx(np.log1p(np.exp(-1)))
 
@@ -248,8 +249,8 @@ def test_finite_differences_do_not_guess_where_the_loss_is_infinite():
     x, t = np.array([[0.0, -np.inf, 1.0], [1.0, 2.0, 3.0]]), np.array([0, 1])
     options = LossOptions(label_smoothing=0.1)
     built = build(x.shape, Whole(t), options, Extras())
-    mine = FiniteDifferences(options, scale_of(built, options))(
-        rows_of(built, x, None, slice(0, 2))
+    mine = FiniteDifferenceOracle(options, scale_of(built, options))(
+        FloatRows.of(RowPiece.of_arrays(built, x, None))
     )
-    assert np.isinf(mine.doubt[0]).all()
-    assert (mine.doubt[1] < 1e-9).all()
+    assert np.isinf(mine.error_bound[0]).all()
+    assert (mine.error_bound[1] < 1e-9).all()

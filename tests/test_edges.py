@@ -281,7 +281,9 @@ def test_probabilities_that_are_no_distribution_get_a_note(backend):
     q = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.5], [1.5, -0.5, 0.0]])
     r = cross_entropy(np.eye(3), q, backend=backend)
     assert r.notes[0].strict
-    assert r.notes[0].text.startswith("2 of 3 rows are no distribution; the worst: row 2 has")
+    assert r.notes[0].text.startswith(
+        "2 of 3 rows are not a probability distribution; the worst: row 2 has"
+    )
 
 
 @pytest.mark.parametrize(
@@ -300,7 +302,7 @@ def test_one_row_of_many_that_is_no_distribution_is_found(wrong, what, classes):
     assert cross_entropy(np.zeros(q.shape), q).notes == ()
     q[70, :2] = wrong
     note = cross_entropy(np.zeros(q.shape), q).notes[0].text
-    assert note == f"1 of 100 rows is no distribution; the worst: row 70 {what}"
+    assert note == f"1 of 100 rows is not a probability distribution; the worst: row 70 {what}"
 
 
 def test_probabilities_with_an_ignore_index_are_an_error():

@@ -32,6 +32,7 @@ from xentcli import DataError, OptionError, cross_entropy
 from xentcli.arrays.sums import RunningSum
 from xentcli.backends.cache import prepare
 from xentcli.backends.machine import describe
+from xentcli.files.text import table as text_table
 
 UNSIGNED = ["u1", "u2", "u4", "u8"]
 
@@ -465,7 +466,7 @@ def test_an_output_that_was_begun_leaves_no_word_when_its_input_ends(format, fil
 @pytest.fixture
 def short(monkeypatch):
     """Only very few numbers of a table are held."""
-    monkeypatch.setattr("xentcli.files.text.table.AHEAD", 2)
+    monkeypatch.setattr(text_table, "AHEAD", 2)
 
 
 @pytest.mark.parametrize("classes", [4, 5])

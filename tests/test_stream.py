@@ -18,12 +18,13 @@ from cli import XENT, assert_error, bash, contents, environment, from_npy, insid
 from helpers import assert_same_bits
 
 from xentcli import cross_entropy, softmax
-from xentcli.engine import stream
-from xentcli.engine.pipeline import ALIVE, Overlap
+from xentcli.engine import rows
+from xentcli.engine.pipeline import ALIVE, Pipeline
 from xentcli.errors import FileError
 from xentcli.files import npy as npy_format
 from xentcli.files import reader
 from xentcli.files.source import open_source
+from xentcli.files.text import table as text_table
 
 N, C = 37, 11
 SLABS = [7 * C, 30 * C] if SIMULATED else [1, 7 * C, 30 * C]
@@ -77,7 +78,7 @@ def command(case, logits="x.npy"):
 @pytest.mark.parametrize("slab", SLABS)
 @pytest.mark.parametrize("case", OPTIONS)
 def test_the_bits_do_not_depend_on_the_slabs(case, slab, backend, job, capfdbinary, monkeypatch):
-    monkeypatch.setattr(stream, "SLAB", slab)
+    monkeypatch.setattr(rows, "SLAB", slab)
     extra = ["--backend", backend, "-o", "g.npy", "--loss-out", "l.npy"]
     assert inside(capfdbinary, *command(case), *extra).code == 0
     wanted = expected(case, backend)
@@ -105,7 +106,7 @@ def test_a_large_file_in_fortran_order_is_gathered_row_by_row(
 ):
     monkeypatch.setattr(reader, "SAFE", 0)
     monkeypatch.setattr(reader.FortranReader, "best", 1)
-    monkeypatch.setattr(stream, "SLAB", slab)
+    monkeypatch.setattr(rows, "SLAB", slab)
     x = rng.standard_normal(axes)
     axis = axes.index(C)
     t = rng.integers(0, C, axes[:axis] + axes[axis + 1 :])
@@ -119,7 +120,7 @@ def test_a_large_file_in_fortran_order_is_gathered_row_by_row(
 def test_a_class_axis_in_the_middle_streams_by_its_outer_items(
     slab, files, rng, capfdbinary, monkeypatch
 ):
-    monkeypatch.setattr(stream, "SLAB", slab)
+    monkeypatch.setattr(rows, "SLAB", slab)
     x, t = rng.standard_normal((5, C, 6)), rng.integers(0, C, (5, 6))
     np.save("x.npy", x)
     np.save("t.npy", t)
@@ -131,7 +132,7 @@ def test_a_class_axis_in_the_middle_streams_by_its_outer_items(
 @pytest.mark.parametrize("log", [[], ["--log"]])
 def test_softmax_streams(dtype, log, job, capfdbinary, monkeypatch):
     whole = inside(capfdbinary, "softmax", "x.npy", "--dtype", dtype, *log, "-q")
-    monkeypatch.setattr(stream, "SLAB", 3 * C)
+    monkeypatch.setattr(rows, "SLAB", 3 * C)
     pieces = inside(capfdbinary, "softmax", "x.npy", "--dtype", dtype, *log, "-q")
     assert whole.code == 0
     assert pieces == whole
@@ -140,7 +141,7 @@ def test_softmax_streams(dtype, log, job, capfdbinary, monkeypatch):
 @pytest.mark.parametrize("format", ["npz", "csv", "tsv", "json"])
 def test_every_format_is_written_piece_by_piece(format, job, capfdbinary, monkeypatch):
     whole = inside(capfdbinary, *command("plain"), "-f", format)
-    monkeypatch.setattr(stream, "SLAB", 1)
+    monkeypatch.setattr(rows, "SLAB", 1)
     pieces = inside(capfdbinary, *command("plain"), "-f", format)
     assert whole.code == 0
     assert pieces == whole
@@ -170,7 +171,7 @@ def test_nothing_leaves_a_short_job_that_fails_at_its_end(job, capfdbinary):
 
 
 def test_under_strict_the_first_entry_of_all_pieces_is_named(files, capfdbinary, monkeypatch):
-    monkeypatch.setattr(stream, "SLAB", 1)
+    monkeypatch.setattr(rows, "SLAB", 1)
     x = np.zeros((9, 2))
     x[6] = np.nan
     np.save("x.npy", x)
@@ -310,7 +311,7 @@ def test_an_input_that_is_removed_while_it_is_read_was_read(job):
 
 def test_pieces_keep_their_order():
     written = []
-    Overlap().run(iter(range(100)), lambda piece: piece * 2, written.append)
+    Pipeline().run(iter(range(100)), lambda piece: piece * 2, written.append)
     assert written == list(range(0, 200, 2))
 
 
@@ -327,7 +328,7 @@ def test_few_pieces_exist_at_the_same_time():
         time.sleep(0.0005)
         written.append(piece)
 
-    Overlap().run(source(), lambda piece: piece, write)
+    Pipeline().run(source(), lambda piece: piece, write)
     assert max(ahead) < ALIVE
 
 
@@ -349,17 +350,17 @@ def test_a_failure_in_any_thread_is_raised_and_ends_the_others():
             parts = [lambda piece: piece] * 3
             parts[which] = failing(at)
             with pytest.raises(OSError, match="this one"):
-                Overlap().run(map(parts[0], range(100)), parts[1], parts[2])
+                Pipeline().run(map(parts[0], range(100)), parts[1], parts[2])
     wait_for(lambda: threading.active_count() == before)
 
 
 @pytest.fixture
 def table(job, monkeypatch):
     """The job as text; only very few numbers are held."""
-    monkeypatch.setattr("xentcli.files.text.table.AHEAD", C)
+    monkeypatch.setattr(text_table, "AHEAD", C)
     for name in "xtqv":
         np.savetxt(f"{name}.csv", np.load(f"{name}.npy"), delimiter=",", fmt="%.9g")
-    monkeypatch.setattr(stream, "SLAB", 3 * C)
+    monkeypatch.setattr(rows, "SLAB", 3 * C)
     return job
 
 

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from test_fuzz_npy import by_numpy
 
 from xentcli import DataError, OptionError, cross_entropy
-from xentcli.engine import stream
+from xentcli.engine import rows
 from xentcli.files import reader, source
 from xentcli.files.text import lines, table, text
 
 PIECES = {
-    (stream, "SLAB"): (1, 40),
+    (rows, "SLAB"): (1, 40),
     (reader, "CHUNK"): (1, 20),
     (reader, "SAFE"): (0, 200),
     (reader.FortranReader, "best"): (1, 20),
@@ -293,7 +293,7 @@ def check(job):
         assert result.code == wanted(job)[0], f"{result.code}, not {wanted(job)[0]}: {result.err}"
     if result.code or not job.output:
         assert after == before, "files have changed"
-    if result.code and job.pieces[stream, "SLAB"] > job.arrays[0].size:
+    if result.code and job.pieces[rows, "SLAB"] > job.arrays[0].size:
         assert result.out == b"", f"{result.out[:100]}"
     if result.code == 0 and job.output:
         assert result.out == b""
@@ -318,7 +318,7 @@ GOOD = Job(
     "g.out",
     "npy",
     True,
-    {(stream, "SLAB"): 40},
+    {(rows, "SLAB"): 40},
 )
 RIGHT = npy(cross_entropy(np.eye(3), np.arange(3)).grad)
 FILES = {**GOOD.files, "g.out": b"old"}

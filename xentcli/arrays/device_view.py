@@ -1,7 +1,7 @@
-"""Arrays that are on a device: what they say of themselves. Their numbers are not read here.
+"""Arrays on a device: their shape, dtype and memory. Their numbers are not read here.
 
-PyTorch, CuPy, JAX and Numba describe an array by `__cuda_array_interface__`. A bfloat16 array is
-there two nameless bytes, `<V2`; its own `dtype` says what they are.
+PyTorch, CuPy, JAX and Numba describe an array by `__cuda_array_interface__`, where a bfloat16
+array has the dtype `<V2`; its own `dtype` attribute tells that it is bfloat16.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from xentcli.errors import DataError, DtypeError, ShapeError
 
 CUDA = 2  # DLPack's number for it
 LEGACY = 1  # how the interface calls the default stream, whose handle is 0
-HINT = "make it contiguous first: tensor.contiguous(), or what your library has"
+HINT = "make it contiguous first: tensor.contiguous(), or the like in your library"
 
 
 @dataclass(frozen=True)
-class Placed:
+class DeviceArray:
     """An array in device memory. `strides` are bytes; `owner` keeps the memory alive.
 
-    `stream` is the one that the producer works on, 0 for the default one and None where nobody
-    says it; `device` its number, or None.
+    `stream` is the one that the producer works on, 0 for the default one and None where it is
+    unknown; `device` its number, or None.
     """
 
     where: str
@@ -48,7 +48,7 @@ class Placed:
 
     @property
     def span(self) -> int:
-        """Elements from the first to the last, those between them included."""
+        """The number of elements from the first to the last in memory, gaps included."""
         if 0 in self.shape:
             return 0
         steps = zip(self.shape, self.strides, strict=True)
@@ -67,7 +67,7 @@ class Placed:
         return tuple((step or 0) // self.dtype.itemsize for step in steps)
 
     @property
-    def is_folded(self) -> bool:
+    def overlaps_itself(self) -> bool:
         """Whether two entries may be the same memory."""
         covered = 0
         steps = zip(self.strides, self.shape, strict=True)
@@ -77,22 +77,22 @@ class Placed:
             covered += (n - 1) * stride
         return False
 
-    def shares_memory(self, other: Placed) -> bool:
+    def shares_memory(self, other: DeviceArray) -> bool:
         """Whether one element of both is the same memory."""
-        return np.shares_memory(_ghost(self), _ghost(other))
+        return np.shares_memory(_unread(self), _unread(other))
 
-    def is_same(self, other: Placed) -> bool:
+    def is_same(self, other: DeviceArray) -> bool:
         """Whether all elements of both are the same memory, each at the same place."""
-        mine, theirs = (
+        one, two = (
             (array.pointer, array.shape, array.strides, array.dtype) for array in (self, other)
         )
-        return mine == theirs
+        return one == two
 
 
-class _Ghost:
-    """What NumPy needs to know of an array, of which it never reads a number."""
+class _UnreadMemory:
+    """Memory that NumPy compares with other memory, and never reads."""
 
-    def __init__(self, array: Placed) -> None:
+    def __init__(self, array: DeviceArray) -> None:
         self.__array_interface__ = {
             "version": 3,
             "shape": array.shape,
@@ -102,12 +102,12 @@ class _Ghost:
         }
 
 
-def _ghost(array: Placed) -> Array:
-    return np.asarray(_Ghost(array))
+def _unread(array: DeviceArray) -> Array:
+    return np.asarray(_UnreadMemory(array))
 
 
 def _step(axes: list[tuple[int, int]]) -> int | None:
-    """The stride of some axes, each of some length and stride, seen as one; or None."""
+    """The stride of adjacent axes (length, stride) as one axis; None if they cannot be merged."""
     axes = [(n, stride) for n, stride in axes if n != 1]
     for (_, before), (n, stride) in pairwise(axes):
         if before != n * stride:
@@ -115,8 +115,8 @@ def _step(axes: list[tuple[int, int]]) -> int | None:
     return axes[-1][1] if axes else 0
 
 
-def placed(values: Any, where: str) -> Placed | None:
-    """What an array on a device says of itself; None of everything that is on the host."""
+def device_array(values: Any, where: str) -> DeviceArray | None:
+    """The description of an array on a device; None for everything on the host."""
     if isinstance(values, np.ndarray):
         return None
     try:
@@ -131,9 +131,9 @@ def placed(values: Any, where: str) -> Placed | None:
 
 
 def require_host(**arrays: Any) -> None:
-    """An error for what is on a device where the logits are on the host."""
+    """An error for arrays on a device where the logits are on the host."""
     for where, values in arrays.items():
-        if placed(values, where) is not None:
+        if device_array(values, where) is not None:
             what = "the array is on a device, and the logits are on the host"
             raise DataError(where, what, "bring the logits to the device, or the array to the host")
 
@@ -146,7 +146,7 @@ def _undescribed(where: str, error: Exception, values: Any = None) -> DataError:
     return DataError(where, f"the array is on a device and does not say where: {reason}")
 
 
-def _described(values: Any, where: str, interface: dict[str, Any]) -> Placed:
+def _described(values: Any, where: str, interface: dict[str, Any]) -> DeviceArray:
     if interface.get("mask") is not None:
         raise DataError(where, "arrays with a mask cannot be used")
     shape = tuple(int(n) for n in interface["shape"])
@@ -159,7 +159,7 @@ def _described(values: Any, where: str, interface: dict[str, Any]) -> Placed:
         raise ShapeError(where, f"strides of {tuple(strides)} bytes cannot be used", HINT)
     if pointer % dtype.itemsize:
         raise ShapeError(where, f"its numbers do not begin at multiples of {dtype.itemsize}", HINT)
-    return Placed(
+    return DeviceArray(
         where=where,
         owner=values,
         pointer=int(pointer),
@@ -183,7 +183,7 @@ def _dtype(values: Any, where: str, typestr: str) -> np.dtype[Any]:
 
 
 def _stream(values: Any, interface: dict[str, Any]) -> int | None:
-    """PyTorch leaves it out of the interface, and means its current stream."""
+    """The producer's stream: PyTorch leaves it out of the interface, and means its current one."""
     stream = interface.get("stream")
     torch: Any = sys.modules.get("torch")
     tensor: Any = getattr(torch, "Tensor", ())
@@ -195,7 +195,7 @@ def _stream(values: Any, interface: dict[str, Any]) -> int | None:
 
 
 def _device(values: Any) -> int | None:
-    """Numba's arrays know it under another name."""
+    """The device's number; arrays of Numba keep it elsewhere."""
     kind, number = _dlpack_device(values)
     if kind is not None:
         return number

@@ -1,8 +1,8 @@
-"""The floating-point kinds of logits and gradients, and the way between them and the kernels.
+"""The float dtypes of logits and gradients, and the way between them and the kernels.
 
 Kernels compute on float32 or float64. float16 and bfloat16 are widened on the way in, which is
-exact, and rounded once on the way out. NumPy has no bfloat16, and an .npy file holds one as two
-nameless bytes; inside xent such an array has the dtype `BF16`, which says what it is.
+exact, and rounded once on the way out. NumPy has no bfloat16, and an .npy file holds one as dtype
+V2, two raw bytes; inside xent such an array has the dtype `BF16`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def name_of(dtype: np.dtype[Any]) -> str:
-    """What a dtype is called in messages.
+    """The name of a dtype in messages.
 
     >>> name_of(BF16), name_of(np.dtype(">f4")), name_of(np.dtype("V2"))
     ('bfloat16', 'float32', 'V2')
@@ -43,15 +43,15 @@ def name_of(dtype: np.dtype[Any]) -> str:
 
 
 def as_array(values: Any, where: str) -> Array:
-    """What numpy.asarray makes of it; nested lists of unequal length are no array."""
+    """numpy.asarray, with an error for what is not an array, such as lists of unequal length."""
     try:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ShapeError(where, f"this is no array: {error}") from error
+        raise ShapeError(where, f"not an array: {error}") from error
 
 
 def as_logits(values: Any, where: str = "logits") -> Array:
-    """An array of logits in one of the four kinds, in any byte order; integers become float64.
+    """An array of logits in one of the four dtypes, in any byte order; integers become float64.
 
     A view where possible: an array of ml_dtypes.bfloat16 is seen as `BF16`.
     """
@@ -67,17 +67,17 @@ def as_logits(values: Any, where: str = "logits") -> Array:
 
 def _hint(dtype: np.dtype[Any]) -> str:
     if dtype == np.dtype("V2"):
-        return "two bytes without a name may be bfloat16: say --dtype bf16, or view them as such"
+        return "dtype V2 may hold bfloat16: say --dtype bf16, or view it as such"
     return "float16, bfloat16, float32, float64 and integers can be"
 
 
 def reals(values: Any, where: str) -> Array:
-    """Numbers that stand beside the logits (weights, probabilities) as float64."""
+    """Weights, upstream gradients and the like as float64."""
     return widen(as_logits(values, where), NAMES["f64"])
 
 
 def bits(array: Array) -> Array:
-    """A view in which Numba knows the numbers: uint16 for float16, int16 for bfloat16."""
+    """A view with a dtype that Numba has: uint16 for float16, int16 for bfloat16."""
     if array.dtype == BF16:
         return array.view(np.int16)
     return array.view(np.uint16) if array.dtype == np.float16 else array
@@ -90,7 +90,7 @@ def compute_dtype(logits: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def default_output(logits: np.dtype[Any]) -> np.dtype[Any]:
-    """The gradient's dtype where nobody says otherwise: the logits', float32 for the halves."""
+    """The gradient's dtype by default: the logits', or float32 for float16 and bfloat16."""
     return NAMES["f32"] if native(logits) in HALVES else native(logits)
 
 

@@ -1,7 +1,7 @@
-"""Sums that do not lose digits and do not depend on how the numbers arrived.
+"""Sums without rounding errors, which do not depend on how the numbers arrive.
 
-`exact_sum` adds along the last axis in twice the working precision; `RunningSum` does the same
-for a long sequence that comes in blocks, with the same bits for any cut into blocks.
+`RunningSum` adds a long sequence that comes in pieces; parts of it may be added elsewhere and
+merged. `exact_sum` adds along the last axis in twice the working precision.
 """
 
 from __future__ import annotations
@@ -11,16 +11,12 @@ import math
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
+from xentcli.arrays.error_free import two_sum
 
-CHUNK = 32  # blocks at a time, which stay in the cache
-BLOCK = 1024  # rows added before they are merged: a constant, because the bits depend on it
-
-
-def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """The rounded sum of two numbers and the error of that rounding (Knuth)."""
-    total = a + b
-    shadow = total - a
-    return total, (a - (total - shadow)) + (b - shadow)
+CHUNK = 1 << 15  # numbers at a time, which stay in the cache; sums of 2¹⁵·2⁴⁷ fit into int64
+KEPT = 47  # bits, from the largest number's first on, that are summed at a time
+UNIT = 1074  # every finite float64 is a whole number of 2⁻¹⁰⁷⁴
+HUGE = 2.0**900  # larger numbers are scaled down, so that what is added to them is finite
 
 
 def exact_sum(values: Array) -> Array:
@@ -29,11 +25,6 @@ def exact_sum(values: Array) -> Array:
     >>> exact_sum(np.array([1e16, 1.0, -1e16])).item()
     1.0
     """
-    high, low = _pairwise(values)
-    return np.where(np.isfinite(high), high + low, high)
-
-
-def _pairwise(values: Array) -> tuple[Array, Array]:
     high, low = values, np.zeros_like(values)
     with np.errstate(invalid="ignore", over="ignore"):
         while high.shape[-1] > 1:
@@ -44,74 +35,128 @@ def _pairwise(values: Array) -> tuple[Array, Array]:
             high = np.concatenate([total, high[..., rest]], axis=-1) if odd else total
             low = np.concatenate([error, low[..., rest]], axis=-1) if odd else error
     if high.shape[-1] == 0:
-        return np.zeros(values.shape[:-1]), np.zeros(values.shape[:-1])
-    return high[..., 0], low[..., 0]
-
-
-def _split(blocks: Array, upper: Array) -> tuple[Array, Array]:
-    """The sum of each row, and what that lost: every number is cut at a bit above which the
-    sum of so many is exact (Rump's extraction), and the lower parts are added up apart.
-
-    `upper` is room for as many numbers: with fresh memory for each chunk 4 million losses took
-    16 ms, against 7.5.
-    """
-    with np.errstate(invalid="ignore", over="ignore"):
-        largest = np.maximum(blocks.max(axis=-1, initial=0.0), -blocks.min(axis=-1, initial=0.0))
-        cut = np.ldexp(1.0, np.frexp(largest)[1] + BLOCK.bit_length())[:, None]
-        np.add(blocks, cut, out=upper)
-        upper -= cut
-        high = upper.sum(axis=-1)
-        np.subtract(blocks, upper, out=upper)
-        low = upper.sum(axis=-1)
-        beyond = ~np.isfinite(cut[:, 0])  # each row for itself: the bits depend on no other row
-        if beyond.any():
-            high[beyond], low[beyond] = _pairwise(blocks[beyond])
-        return high, low
+        return np.zeros(values.shape[:-1])
+    return np.where(np.isfinite(high[..., 0]), high[..., 0] + low[..., 0], high[..., 0])
 
 
 class RunningSum:
-    """The sum of a sequence that comes in blocks of any size.
+    """The sum of float64 numbers that come in pieces, rounded once at the end.
 
-    >>> total = RunningSum()
-    >>> total.add(np.array([0.1, 0.2])), total.add(np.array([0.3]))
+    It is kept as a whole number of 2⁻¹⁰⁷⁴, so its bits depend neither on how the numbers are cut
+    into pieces nor on the order in which partial sums are merged. Infinities and NaN give what
+    adding them gives.
+
+    >>> total, other = RunningSum(), RunningSum()
+    >>> total.add(np.array([0.1, 1e16])), other.add(np.array([0.2, 0.3, -1e16]))
     (None, None)
+    >>> total.merge(other)
     >>> total.value()
     0.6
     """
 
     def __init__(self) -> None:
-        self._waiting = np.empty(0)
-        self._high = 0.0
-        self._low = 0.0
+        self._units = 0
+        self._nonfinite = 0.0  # the sum of the numbers that are not finite
+        self._waiting: list[Array] = []  # short pieces, which are added together
+        self._count = 0  # of the numbers that wait
 
     def add(self, values: Array) -> None:
-        """Take the next values of the sequence, float64."""
-        if len(self._waiting):
-            values = np.concatenate([self._waiting, values])
-        whole = len(values) - len(values) % BLOCK
-        self._merge(values[:whole].reshape(-1, BLOCK))
-        self._waiting = values[whole:].copy()
+        """Take the next numbers, float64 (n,)."""
+        if not len(values):
+            return
+        self._waiting.append(values)
+        self._count += len(values)
+        if self._count >= CHUNK:
+            self._add_waiting()
+        else:
+            self._waiting[-1] = values.copy()  # the caller may change it
 
     def add_sums(self, highs: Array, lows: Array) -> None:
-        """Take the next blocks of the sequence, summed: their sums, and what each has lost."""
-        self._merge_some(highs, lows)
+        """Take sums that were computed elsewhere, and the rounding error of each."""
+        self.add(highs)
+        self.add(lows[np.isfinite(highs)])
+
+    def merge(self, other: RunningSum) -> None:
+        """Take everything that another sum has taken."""
+        other._add_waiting()
+        self._units += other._units
+        self._nonfinite += other._nonfinite
 
     def value(self) -> float:
         """The sum of everything so far."""
-        rest = RunningSum()
-        rest._high, rest._low = self._high, self._low
-        rest._merge(self._waiting[None, :])
-        return rest._high + rest._low if math.isfinite(rest._high) else rest._high
+        return self.high_low()[0]
 
-    def _merge(self, blocks: Array) -> None:
-        room = np.empty((min(len(blocks), CHUNK), blocks.shape[-1]))
-        for begin in range(0, len(blocks), CHUNK):
-            part = blocks[begin : begin + CHUNK]
-            self._merge_some(*_split(part, room[: len(part)]))
+    def high_low(self) -> tuple[float, float]:
+        """The sum as a float64, and what its rounding leaves out, rounded too."""
+        self._add_waiting()
+        if self._nonfinite != 0:
+            return self._nonfinite, 0.0
+        high = _rounded(self._units)
+        if math.isinf(high):
+            return high, 0.0
+        return high, _rounded(self._units - _in_units(high))
 
-    def _merge_some(self, highs: Array, lows: Array) -> None:
-        for high, low in zip(highs.tolist(), lows.tolist(), strict=True):
-            total = self._high + high
-            shadow = total - self._high
-            self._low += (self._high - (total - shadow)) + (high - shadow) + low
-            self._high = total
+    def _add_waiting(self) -> None:
+        waiting, self._waiting, self._count = self._waiting, [], 0
+        if not waiting:
+            return
+        values = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        room = np.empty((2, min(len(values), CHUNK)))
+        for begin in range(0, len(values), CHUNK):
+            self._add_chunk(values[begin : begin + CHUNK], room)
+
+    def _add_chunk(self, values: Array, room: Array) -> None:
+        most, least = float(values.max()), float(values.min())
+        if not (math.isfinite(most) and math.isfinite(least)):
+            finite = np.isfinite(values)
+            with np.errstate(invalid="ignore"):
+                self._nonfinite += float(values[~finite].sum())
+            values = values[finite]
+            most, least = values.max(initial=0.0), values.min(initial=0.0)
+        self._units += _sum_in_units(values, max(most, -least), room)
+
+
+def _sum_in_units(values: Array, largest: float, room: Array) -> int:
+    """The exact sum of finite numbers, as a whole number of 2⁻¹⁰⁷⁴.
+
+    Adding 1.5·2ᵏ to every number rounds them all to multiples of 2ᵏ⁻⁵², which the bits of the
+    results, all between 2ᵏ and 2ᵏ⁺¹, count as integers do; the rest is done again. Losses of
+    which the largest is 2⁴² times the smallest need it twice. `room` is for as many numbers:
+    with fresh memory for each chunk 4 million losses take twice the time.
+    """
+    if largest > HUGE:
+        huge = np.abs(values) > HUGE
+        scaled = _sum_in_units(values[huge] * 2.0**-200, largest * 2.0**-200, room)
+        return (scaled << 200) + _sum_in_units(values[~huge], HUGE, room)
+    upper, lower = room[:, : len(values)]
+    exponent, units = math.frexp(largest)[1], 0
+    while True:
+        power = max(exponent + 52 - KEPT, 52 - UNIT)
+        shift = math.ldexp(1.5, power)
+        np.add(values, shift, out=upper)
+        counted = int(upper.view(np.int64).sum()) - len(values) * _bits(shift)
+        counted = (counted + 2**63) % 2**64 - 2**63  # the sum of the bits runs over
+        units += counted << (power - 52 + UNIT)
+        upper -= shift
+        np.subtract(values, upper, out=lower)
+        if not lower.any():
+            return units
+        values, exponent = lower, power - 52
+
+
+def _bits(value: float) -> int:
+    return int(np.float64(value).view(np.int64))
+
+
+def _in_units(value: float) -> int:
+    """A float64 as a whole number of 2⁻¹⁰⁷⁴."""
+    numerator, denominator = value.as_integer_ratio()
+    return numerator * ((1 << UNIT) // denominator)
+
+
+def _rounded(units: int) -> float:
+    """A whole number of 2⁻¹⁰⁷⁴ as a float64; infinity beyond its range."""
+    try:
+        return units / (1 << UNIT)
+    except OverflowError:
+        return math.inf if units > 0 else -math.inf

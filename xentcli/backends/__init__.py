@@ -19,11 +19,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from xentcli.arrays.dtypes import Array
 from xentcli.backends import devices
+from xentcli.backends.scalars import Scalars
 from xentcli.errors import OptionError, UnavailableError, visible
+
+__all__ = ["NAMES", "Backend", "Scalars", "get", "require_threads"]
 
 NAMES = ("numpy", "cpu", "cuda")
 
@@ -40,15 +43,6 @@ AUTO_LIMIT = 4_000_000
 # more by the device. The link alone, 4 bytes each way at 25 or 50 GB/s, lets 6 or 12 billion
 # logits pass in a second: two cores compute 3 billion and copy no more than as many into that
 # memory and out. And a process takes about a second to start with a device.
-
-
-class Scalars(NamedTuple):
-    """The numbers that a kernel needs beside its arrays. A softcap of inf is none."""
-
-    label_smoothing: float = 0.0
-    temperature: float = 1.0
-    softcap: float = float("inf")
-    z_loss: float = 0.0
 
 
 class Backend(Protocol):

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
-from xentcli.arrays.sums import exact_sum, two_sum
+from xentcli.arrays.error_free import two_product, two_sum
+from xentcli.arrays.sums import exact_sum
 from xentcli.backends import Scalars
 
 
@@ -37,7 +38,7 @@ class Softmax(NamedTuple):
     total: Array  # Σ e
     p: Array
     rest: Array  # 1 − p
-    surprise: Array  # −log p
+    neg_log_prob: Array  # −log p
     lse: Array
     slope: Array  # dz/dx
 
@@ -61,7 +62,7 @@ def softmax(x: Array, scalars: Scalars) -> Softmax:
         total,
         p=e / total,
         rest=others / total,
-        surprise=gap + (log_total + error),
+        neg_log_prob=gap + (log_total + error),
         lse=(top / divisor + log_total)[:, 0],
         slope=slope / scalars.temperature,
     )
@@ -86,23 +87,9 @@ def _quotient(high: Array, low: Array, divisor: float) -> tuple[Array, Array]:
     if divisor == 1.0:
         return high, low
     quotient = high / divisor
-    product, excess = _product(quotient, np.array(divisor))
+    product, excess = two_product(quotient, np.array(divisor))
     error = ((high - product) - excess + low) / divisor
     return quotient, np.where(np.isfinite(error), error, 0.0)
-
-
-def _product(a: Array, b: Array) -> tuple[Array, Array]:
-    """a·b as the rounded product and its error (Dekker, with Veltkamp's splitting)."""
-    a_high, a_low = _halves(a)
-    b_high, b_low = _halves(b)
-    product = a * b
-    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-
-
-def _halves(value: Array) -> tuple[Array, Array]:
-    shifted = value * 134217729.0  # 2²⁷ + 1
-    high = shifted - (shifted - value)
-    return high, value - high
 
 
 def _others(values: Array) -> Array:
@@ -134,7 +121,7 @@ def masses(q: Array, weight: Array, smoothing: float) -> Array:
 
 def terms(s: Softmax, a: Array) -> Array:
     """a_c·(−log p_c); a class without mass costs nothing, even at p = 0."""
-    return np.where(a == 0, 0.0, a * s.surprise)
+    return np.where(a == 0, 0.0, a * s.neg_log_prob)
 
 
 def loss(s: Softmax, a: Array, z_loss: float) -> Array:
@@ -216,7 +203,7 @@ class NumpyBackend:
         """Probabilities, or their logarithms."""
         with np.errstate(all="ignore"):
             s = softmax(_by_row(logits), scalars)
-            _put(out, 0.0 - s.surprise if log else s.p)
+            _put(out, 0.0 - s.neg_log_prob if log else s.p)
 
 
 def _by_row(box: Array) -> Array:

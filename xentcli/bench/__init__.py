@@ -1,4 +1,4 @@
-"""Speed beside the machine's limit and beside others, each answer checked before it is timed.
+"""Speed compared with the machine's limit and other libraries; every answer is checked first.
 
 All contestants and the limits take turns in every round, so that a machine that others use too
 slows all of them alike. What is reported are medians, the share of the time that moving the same
@@ -90,7 +90,7 @@ class Contestant:
 
 @dataclass
 class Result:
-    """A case, what took part, and the seconds of the limits."""
+    """A case, its contestants, and the seconds of the limits."""
 
     case: Case
     contestants: list[Contestant]
@@ -135,7 +135,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who takes part, and how often."""
+    """Which peers are timed, and for how many rounds."""
 
     against: tuple[str, ...] = tuple(PEERS)
     warmup: int = 1
@@ -151,8 +151,8 @@ class Plan:
             raise OptionError("against", f"{unknown[0]!r} is not known", f"one of {known}")
 
 
-def measure(case: Case, plan: Plan, tell: Callable[[str], None]) -> Result:
-    """Check, warm up and time everybody; `tell` hears what is going on."""
+def measure(case: Case, plan: Plan, notify: Callable[[str], None]) -> Result:
+    """Check, warm up and time every contestant; `notify` is called with what is going on."""
     place = place_of(plan.machine)
     part = Data.make(case, plan.seed)
     exact = Exact.of(case, part)
@@ -160,13 +160,13 @@ def measure(case: Case, plan: Plan, tell: Callable[[str], None]) -> Result:
     timed: dict[str, Callable[[], object]] = dict(limits.functions())
     contestants = []
     for name in ("xent", *plan.against):
-        tell(f"{name}: first run and check")
+        notify(f"{name}: first run and check")
         one = Contestant(name)
         contestants.append(one)
         run = _prepared(one, case, data, place, exact)
         if run is not None:
             timed[name] = run
-    seconds = _rounds({name: place.awaited(run) for name, run in timed.items()}, plan, tell)
+    seconds = _rounds({name: place.awaited(run) for name, run in timed.items()}, plan, notify)
     for one in contestants:
         one.seconds = seconds.get(one.name, [])
     found = {name: seconds[name] for name in limits.functions()}
@@ -176,7 +176,7 @@ def measure(case: Case, plan: Plan, tell: Callable[[str], None]) -> Result:
 def _prepared(
     one: Contestant, case: Case, data: Data, place: Place, exact: Exact
 ) -> Callable[[], Answer] | None:
-    """Let a contestant answer once, and compare."""
+    """Compute once with a contestant, and compare the answer."""
     try:
         contestant = ours if one.name == "xent" else place.peer(one.name)
         run = contestant(case, data, place.machine)
@@ -195,11 +195,11 @@ def _prepared(
 
 
 def _rounds(
-    timed: dict[str, Callable[[], object]], plan: Plan, tell: Callable[[str], None]
+    timed: dict[str, Callable[[], object]], plan: Plan, notify: Callable[[str], None]
 ) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for round_ in range(plan.warmup + plan.runs):
-        tell(f"round {round_ + 1} of {plan.warmup + plan.runs}")
+        notify(f"round {round_ + 1} of {plan.warmup + plan.runs}")
         for name, run in timed.items():
             start = time.perf_counter()
             run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -13,9 +13,20 @@ from xentcli.arrays.layout import Layout
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
-OPTIONS = ("label_smoothing", "temperature", "softcap", "z_loss")
 LARGEST = 1 << 36  # bytes: a slip of the finger shall not ask for a terabyte
 PART = 1 << 22  # logits that are made, and computed exactly; a larger case repeats them
+
+
+class VariedOptions(TypedDict):
+    """The options of the loss that a case may vary."""
+
+    label_smoothing: float
+    temperature: float
+    softcap: float | None
+    z_loss: float
+
+
+OPTIONS = tuple(VariedOptions.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,15 @@ class Case:
         """Where the classes are."""
         return Layout(self.shape, self.class_axis % len(self.shape))
 
-    def loss_options(self) -> dict[str, Any]:
-        """The options that are varied, as keywords."""
-        return {name: getattr(self.options, name) for name in OPTIONS}
+    def loss_options(self) -> VariedOptions:
+        """The options that are varied, as keywords of `cross_entropy`."""
+        o = self.options
+        return VariedOptions(
+            label_smoothing=o.label_smoothing,
+            temperature=o.temperature,
+            softcap=o.softcap,
+            z_loss=o.z_loss,
+        )
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +77,7 @@ class Case:
         return self.nbytes * (1 + self.probs + self.gradient)
 
     def part(self) -> Case:
-        """The case along axis 0 as far as its data are made."""
+        """The part of the case for which data are generated, along axis 0."""
         if self.class_axis % len(self.shape) == 0:
             return self
         rest = int(np.prod(self.shape[1:], dtype=float))
@@ -91,7 +108,7 @@ class Case:
 class Data:
     """Arrays for a case: normal logits of width 4, one row in eight nearly certain of its target.
 
-    float16 and bfloat16 gradients are in the logits' kind, as in training. NumPy's arrays, or
+    float16 and bfloat16 gradients are in the logits' dtype, as in training. NumPy's arrays, or
     arrays in device memory.
     """
 
@@ -130,7 +147,7 @@ class Data:
         return Data(logits, targets, self.weight)
 
     def counts(self, case: Case) -> Array:
-        """How often each row of the part comes."""
+        """How often each row of the part occurs in the whole."""
         own = case.part().layout
         whole, more = divmod(case.layout.rows, own.rows)
         return (whole + (np.arange(own.rows) < more)).reshape(own.row_shape)

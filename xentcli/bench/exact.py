@@ -1,4 +1,4 @@
-"""What the answer to a case is, and how far an answer is from it."""
+"""The exact answer to a case, and how far another one is from it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, widen
 from xentcli.bench.case import Case, Data, rows_of
+from xentcli.check.oracles.ulp import FLOATS
 from xentcli.engine.cross_entropy import cross_entropy
 
-# Bits of the mantissa, exponent of the smallest number.
-FORMATS = {
-    "float16": (10, -24),
-    "bfloat16": (7, -133),
-    "float32": (23, -149),
-    "float64": (52, -1074),
-}
+FLOATS_BY_NAME = {finfo.name: finfo for finfo in FLOATS.values()}
 ROWS = 64  # that are compared with the reference
 
 
@@ -56,26 +51,26 @@ class Exact:
         return cls(float(everything.loss), rows, np.asarray(some.grad))
 
     def errors(self, case: Case, loss: float, grad: Any) -> tuple[float, float | None]:
-        """In units in the last place: of float32 for the loss of halves, else of the logits."""
-        kind = "f8" if case.dtype == "f64" else "f4"
-        loss_ulp = abs(loss - self.loss) / float(np.spacing(np.array(self.loss, kind)))
+        """ULP of loss and gradient; for float16 and bfloat16 the loss is in ULP of float32."""
+        finfo = FLOATS["f64" if case.dtype == "f64" else "f32"]
+        loss_ulp = abs(loss - self.loss) / float(finfo.unit(np.array(self.loss)))
         if grad is None:
             return loss_ulp, None
-        theirs = self._theirs(case, grad)
-        ulp = _spacing(self.grad, name_of_grad(grad))
-        return loss_ulp, float(np.max(np.abs(theirs - self.grad) / ulp))
+        given = self._compared(case, grad)
+        unit = FLOATS_BY_NAME[name_of_grad(grad)].unit(self.grad)
+        return loss_ulp, float(np.max(np.abs(given - self.grad) / unit))
 
     def is_wrong(self, case: Case, loss: float, grad: Any) -> bool:
-        """Whether an answer is another one, and not an inexact one."""
+        """Whether an answer is wrong, and not merely inexact."""
         rough = 0.05 if case.dtype in ("f16", "bf16") else 1e-3
         if not abs(loss - self.loss) <= rough * max(1.0, abs(self.loss)):
             return True
         if grad is None:
             return False
-        worst = float(np.max(np.abs(self._theirs(case, grad) - self.grad)))
+        worst = float(np.max(np.abs(self._compared(case, grad) - self.grad)))
         return not worst <= rough * float(np.max(np.abs(self.grad)))
 
-    def _theirs(self, case: Case, grad: Any) -> Array:
+    def _compared(self, case: Case, grad: Any) -> Array:
         if case.layout.box[2] == 1 and not isinstance(grad, np.ndarray):
             # from a device only what is compared
             lines = grad.reshape(case.layout.rows, case.layout.classes)
@@ -98,15 +93,8 @@ def as_numpy(grad: Any) -> Array:
 
 
 def name_of_grad(grad: Any) -> str:
-    """The kind of an array, also of PyTorch's bfloat16."""
+    """The name of an array's dtype, also of PyTorch's bfloat16."""
     name = str(getattr(grad, "dtype", "")).removeprefix("torch.")
     if "bfloat16" in name:
         return "bfloat16"
-    return name if name in FORMATS else name_of(as_numpy(grad).dtype)
-
-
-def _spacing(values: Array, name: str) -> Array:
-    """One unit in the last place of numbers of that kind."""
-    digits, smallest = FORMATS[name]
-    exponents = np.frexp(values)[1] - 1.0
-    return np.exp2(np.maximum(exponents - digits, smallest))
+    return name if name in FLOATS_BY_NAME else name_of(as_numpy(grad).dtype)

@@ -1,4 +1,4 @@
-"""What a machine can do with as many bytes: copy, read, read and write back."""
+"""How fast the machine moves as many bytes: copy, read, read and write back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Limits(Protocol):
 
 
 class HostLimits:
-    """The copy goes past the caches."""
+    """Limits in host memory; the copy bypasses the caches."""
 
     def __init__(self, nbytes: int, threads: int | None) -> None:
         from xentcli.backends.cpu.bandwidth import MemoryKernels
@@ -39,7 +39,7 @@ class HostLimits:
 
 
 class DeviceLimits:
-    """The copy is the driver's, from device memory to device memory."""
+    """Limits in device memory; the copy is the driver's."""
 
     def __init__(self, nbytes: int) -> None:
         from xentcli.backends.cuda import bandwidth, bench_arrays

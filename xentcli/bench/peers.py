@@ -1,7 +1,7 @@
-"""Who else computes the same: each prepares the data in its own form, and then only computes.
+"""Other implementations: each prepares the data in its own form, and then only computes.
 
-A contestant is called with a case and its data, and returns a function that computes once and
-gives (loss, gradient), or raises `CannotError` with the reason. None of them is needed.
+A peer is called with a case and its data, and returns a function that computes once and gives
+(loss, gradient), or raises `CannotError` with the reason. None of them has to be installed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 from xentcli.arrays.dtypes import BF16, NAMES, widen
 from xentcli.bench.case import OPTIONS, Case, Data
 from xentcli.engine.cross_entropy import cross_entropy
+from xentcli.options import Backend
 
 Answer = tuple[float, Any]
-Contestant = Callable[[Case, Data, "Machine"], Callable[[], Answer]]
-Machine = tuple[str, int | None]  # our backend, and how many threads each may use
+Peer = Callable[[Case, Data, "Machine"], Callable[[], Answer]]
+Machine = tuple[Backend, int | None]  # our backend, and how many threads each may use
 
 
 class CannotError(Exception):
-    """What a contestant has no means for."""
+    """What a peer cannot compute."""
 
 
 def ours(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
@@ -270,7 +271,7 @@ def _processors() -> int:
     return threads()
 
 
-PEERS: dict[str, Contestant] = {
+PEERS: dict[str, Peer] = {
     "torch": torch_eager,
     "torch-compile": torch_compiled,
     "jax": jax_jit,
@@ -278,7 +279,7 @@ PEERS: dict[str, Contestant] = {
     "scipy": scipy_softmax,
     "sklearn": sklearn_half,
 }
-DEVICE_PEERS: dict[str, Contestant] = {
+DEVICE_PEERS: dict[str, Peer] = {
     "torch": torch_eager,
     "torch-compile": torch_compiled,
     "liger": liger,

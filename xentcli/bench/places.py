@@ -9,13 +9,13 @@ from typing import Any, Protocol
 from xentcli import backends
 from xentcli.bench.case import Case, Data
 from xentcli.bench.limits import DeviceLimits, HostLimits, Limits
-from xentcli.bench.peers import DEVICE_PEERS, PEERS, CannotError, Contestant, Machine
+from xentcli.bench.peers import DEVICE_PEERS, PEERS, CannotError, Machine, Peer
 
 Timed = Callable[[], object]
 
 
 class Place(Protocol):
-    """What `measure` has to know of it."""
+    """What `measure` needs of it."""
 
     @property
     def machine(self) -> Machine:
@@ -25,46 +25,46 @@ class Place(Protocol):
         """The arrays of a case from its part."""
 
     def limits(self, nbytes: int) -> Limits:
-        """What can be moved here."""
+        """How fast memory can be moved here."""
 
-    def peer(self, name: str) -> Contestant:
-        """Who else computes here."""
+    def peer(self, name: str) -> Peer:
+        """Another implementation that computes here."""
 
     def awaited(self, run: Timed) -> Timed:
-        """The same, and back only when everything is done."""
+        """The same, but it returns only when everything is done."""
 
 
 def place_of(machine: Machine) -> Place:
     """The place of a backend; `UnavailableError` where there is no device."""
-    return Device(machine) if machine[0] == "cuda" else Host(machine)
+    return DevicePlace(machine) if machine[0] == "cuda" else HostPlace(machine)
 
 
 @dataclass(frozen=True)
-class Host:
+class HostPlace:
     """NumPy's arrays."""
 
     machine: Machine
 
     def whole(self, case: Case, part: Data) -> Data:
-        """The part again and again."""
+        """The part, repeated."""
         return part.whole(case)
 
     def limits(self, nbytes: int) -> Limits:
-        """With as many threads."""
+        """Measured with the threads of the place."""
         return HostLimits(nbytes, self.machine[1])
 
-    def peer(self, name: str) -> Contestant:
-        """`CannotError` for those that want a device."""
+    def peer(self, name: str) -> Peer:
+        """`CannotError` for peers that need a device."""
         if name not in PEERS:
             raise CannotError("computes on a device only")
         return PEERS[name]
 
     def awaited(self, run: Timed) -> Timed:
-        """Functions of the host come back when they are done."""
+        """Functions of the host return when they are done."""
         return run
 
 
-class Device:
+class DevicePlace:
     """Arrays in the current device's memory; nothing is moved while the time runs."""
 
     def __init__(self, machine: Machine) -> None:
@@ -83,17 +83,17 @@ class Device:
         return Data(repeated(part.logits, first), targets, weight)
 
     def limits(self, nbytes: int) -> Limits:
-        """In buffers of their own."""
+        """Measured in separate buffers."""
         return DeviceLimits(nbytes)
 
-    def peer(self, name: str) -> Contestant:
-        """`CannotError` for those that compute in the host's memory."""
+    def peer(self, name: str) -> Peer:
+        """`CannotError` for peers that compute in host memory."""
         if name not in DEVICE_PEERS:
             raise CannotError("is timed in the host's memory only")
         return DEVICE_PEERS[name]
 
     def awaited(self, run: Timed) -> Timed:
-        """A launch comes back at once: wait for the device."""
+        """A launch returns at once: wait for the device."""
 
         def both() -> Any:
             answer = run()

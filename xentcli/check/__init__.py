@@ -1,7 +1,7 @@
-"""Is this gradient right? The judge of what somebody else computed, for pytest and Python.
+"""Is this gradient right? The judge of a gradient computed elsewhere, for pytest and Python.
 
 `xent check` is the same for files. It compares with an oracle of twice the precision, says where
-the error sits, and tries what a wrong gradient would be right for.
+the errors are, and tries which known mistake would explain them.
 """
 
 from __future__ import annotations
@@ -9,37 +9,69 @@ from __future__ import annotations
 from typing import Any
 
 from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
-from xentcli.check.judging import How, judge
-from xentcli.check.oracles.ulp import Tolerance
+from xentcli.check.judging import JudgeOptions, Method, judge
+from xentcli.check.oracles.ulp import JudgedDtype, Tolerance
 from xentcli.check.report import Report
 from xentcli.engine.problem import Extras, build
-from xentcli.engine.stream import Streams
+from xentcli.engine.rows import RowSource
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.files.reader import Held
-from xentcli.options import LossOptions
+from xentcli.options import EmptyMean, LossOptions, Reduction, TargetKind
 
-__all__ = ["How", "Report", "Tolerance", "assert_grad_close", "check", "judge"]
+__all__ = [
+    "How",
+    "JudgeOptions",
+    "Report",
+    "Tolerance",
+    "assert_grad_close",
+    "check",
+    "judge",
+]
 
-BESIDE = ("weight", "sample_weight", "upstream")
-STRICTNESS = ("ulp", "rtol", "atol", "like_peers")
+How = JudgeOptions  # its name in 0.1
 
 
-def check(logits: Any, targets: Any, grad: Any, *, loss: Any = None, **options: Any) -> Report:
+def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and the tolerances)
+    logits: Any,
+    targets: Any,
+    grad: Any,
+    *,
+    loss: Any = None,
+    weight: Any = None,
+    sample_weight: Any = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    upstream: Any = None,
+    normalizer: float | None = None,
+    empty_mean: EmptyMean = "nan",
+    target_kind: TargetKind = "auto",
+    class_axis: int | None = None,
+    ulp: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    like_peers: bool = False,
+    method: Method = "exact",
+    dtype: JudgedDtype = "auto",
+) -> Report:
     """Judge a gradient of the cross-entropy, and its loss if given; the report of `xent check`.
 
         error_c = |grad_c − dL/dlogits_c| ≤ max(ulp·(one unit in the last place), rtol·|…|, atol)
 
     Options: those of `cross_entropy` (weight, label_smoothing, reduction, …); ulp, rtol, atol,
-    like_peers; method "exact" or "finite-diff"; dtype "f16", "bf16", "f32" or "f64" to judge in
-    units of that kind.
+    and like_peers, which accepts twice the error of a naive implementation in the same dtype;
+    method "exact", or "finite-diff" to compare with differences of the loss; dtype "f16", "bf16",
+    "f32" or "f64" to judge in its ULP.
 
     Shapes: as in `cross_entropy`; grad the shape of the logits; loss one number, or one per row
     with reduction "none". Arrays of PyTorch and JAX are taken as they are.
 
-    Units: ulp counts units in the last place of the gradient's own kind, at the size of the
+    Units: ulp counts units in the last place of the gradient's own dtype, at the size of the
     terms that an entry is the difference of.
 
-    Errors: `DataError` where shapes or kinds cannot be compared, `OptionError` for an option.
+    Errors: `DataError` where shapes or dtypes cannot be compared, `OptionError` for an option.
 
     >>> import numpy as np
     >>> check(np.array([[1.0, 2.0]]), [0], np.array([[-0.75, 0.75]])).ok
@@ -48,32 +80,55 @@ def check(logits: Any, targets: Any, grad: Any, *, loss: Any = None, **options: 
     Source: p − y as in Goodfellow, Bengio, Courville, Deep Learning (2016), section 6.2.2;
     double-double arithmetic after Dekker, Numerische Mathematik 18 (1971).
     """
-    strictness = {name: options.pop(name) for name in STRICTNESS if name in options}
-    method, dtype = options.pop("method", "exact"), options.pop("dtype", "auto")
-    beside = {name: _array(options.pop(name, None)) for name in BESIDE}
-    loss_options = LossOptions(**options)
-    x, t = as_logits(_array(logits)), as_targets(_array(targets))
-    theirs = as_array(_array(grad), "grad")
-    theirs = theirs.view(BF16) if theirs.dtype.name == "bfloat16" else theirs
-    problem = build(x.shape, Whole(t), loss_options, Extras(**beside))
-    streams = Streams(
-        Held(x, "logits", "npy"),
-        Held(t, "targets", "npy") if problem.probs else None,
-        grad=Held(theirs, "grad", "npy"),
+    options = LossOptions(
+        reduction=reduction,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        softcap=softcap,
+        z_loss=z_loss,
+        normalizer=normalizer,
+        empty_mean=empty_mean,
+        target_kind=target_kind,
+        class_axis=class_axis,
     )
-    how = How(method, Tolerance(**strictness), dtype)
+    extras = Extras(_array(weight), _array(sample_weight), _array(upstream))
+    how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers), dtype)
     given = None if loss is None else as_logits(_array(loss), "loss")
-    return judge(problem, streams, loss_options, how, given)
+    return _judged((logits, targets, grad), options, extras, how, given)
 
 
-def assert_grad_close(
-    logits: Any, targets: Any, grad: Any, *, loss: Any = None, **options: Any
+def assert_grad_close(  # noqa: PLR0913 (those of check)
+    logits: Any,
+    targets: Any,
+    grad: Any,
+    *,
+    loss: Any = None,
+    weight: Any = None,
+    sample_weight: Any = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    upstream: Any = None,
+    normalizer: float | None = None,
+    empty_mean: EmptyMean = "nan",
+    target_kind: TargetKind = "auto",
+    class_axis: int | None = None,
+    ulp: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    like_peers: bool = False,
+    method: Method = "exact",
+    dtype: JudgedDtype = "auto",
 ) -> None:
     """Fail, with the report of `xent check` as the message, where a gradient is off.
 
         |grad_c − dL/dlogits_c| ≤ max(ulp·(one unit in the last place), rtol·|dL/dlogits_c|, atol)
 
-    Options are those of `check`.
+    Options: those of `check`.
 
     Shapes: as `check`.
 
@@ -85,13 +140,29 @@ def assert_grad_close(
     >>> assert_grad_close(np.array([[1.0, 1.0]]), [0], np.array([[-0.5, 0.5]]))
     >>> assert_grad_close(np.array([[1.0, 1.0]]), [0], np.array([[0.5, -0.5]]))
     Traceback (most recent call last):
-    AssertionError: gradient wrong: 2 of 2 entries, in 1 of 1 row, ...
+    AssertionError: FAIL gradient: 2 of 2 entries, in 1 of 1 rows, ...
 
     Source: as `check`.
     """
-    report = check(logits, targets, grad, loss=loss, **options)
+    report = check(**locals())  # the same parameters, each under its own name
     if not report.ok:
         raise AssertionError("\n".join(report.lines()))
+
+
+def _judged(
+    arrays: tuple[Any, Any, Any],
+    options: LossOptions,
+    extras: Extras,
+    how: JudgeOptions,
+    loss: Array | None,
+) -> Report:
+    """The report on arrays of any library: logits, targets and gradient."""
+    logits, targets, grad = (_array(values) for values in arrays)
+    x, t, candidate = as_logits(logits), as_targets(targets), as_array(grad, "grad")
+    candidate = candidate.view(BF16) if candidate.dtype.name == "bfloat16" else candidate
+    problem = build(x.shape, Whole(t), options, extras)
+    source = RowSource.of_arrays(x, t if problem.probs else None, candidate)
+    return judge(problem, source, options, how, loss)
 
 
 def _array(values: Any) -> Any:

@@ -10,7 +10,7 @@ from xentcli.options import LossOptions
 
 
 def require_same(given: Shape, layout: Layout) -> None:
-    """A gradient has the shape of the logits; another layout of as many numbers is named."""
+    """An error unless a gradient has the shape of the logits; another layout is recognised."""
     if given != layout.shape:
         what = f"shape {given}, but the logits have {layout.shape}"
         raise ShapeError("grad", *_other_layout(given, layout, what))
@@ -25,8 +25,8 @@ def _other_layout(given: Shape, layout: Layout, what: str) -> tuple[str, str | N
         hint = f"in Python: numpy.save('grad.npy', grad.transpose{axes})"
         return f"{what}: its axes are in another order", hint
     if _size(given) == _size(shape):
-        kind = "it is flattened" if len(given) < len(shape) else "it has other axes"
-        return f"{what}: {kind}", f"in Python: numpy.save('grad.npy', grad.reshape{shape})"
+        finfo = "it is flattened" if len(given) < len(shape) else "it has other axes"
+        return f"{what}: {finfo}", f"in Python: numpy.save('grad.npy', grad.reshape{shape})"
     if given == layout.row_shape:
         return f"{what}: that is one number per row", "a gradient has one for each class too"
     return what, None

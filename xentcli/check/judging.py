@@ -5,41 +5,49 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from xentcli.arrays.dtypes import NAMES, Array, as_logits, widen
-from xentcli.arrays.layout import Block
+from xentcli.arrays.dtypes import NAMES, Array, widen
+from xentcli.arrays.sums import RunningSum
 from xentcli.check.diagnosis import diagnose
-from xentcli.check.diagnosis.sample import Kept, Sample
+from xentcli.check.diagnosis.sample import Sample, SampledRows
 from xentcli.check.fits import require_loss, require_same
-from xentcli.check.oracles.dd_arithmetic import Pair, add, divide, pair, total
-from xentcli.check.oracles.double_double import Compensated
-from xentcli.check.oracles.finite_differences import FiniteDifferences
-from xentcli.check.oracles.float64 import ByReference
-from xentcli.check.oracles.naive import allowed, plain
-from xentcli.check.oracles.rows import Exact, Rows, Scale, rows_of, scale_of
-from xentcli.check.oracles.ulp import KINDS, Errors, Kind, Tolerance, errors, kind_of
-from xentcli.check.report import LossFound, Report
-from xentcli.check.statistics import Statistics
+from xentcli.check.oracles.dd_arithmetic import Pair, divide, normal, pair, scaled
+from xentcli.check.oracles.double_double import DoubleDoubleOracle
+from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle
+from xentcli.check.oracles.float64 import ReferenceOracle
+from xentcli.check.oracles.naive import allowed, naive_gradient
+from xentcli.check.oracles.rows import FloatRows, GradientSpec, OracleResult, scale_of
+from xentcli.check.oracles.ulp import (
+    FLOATS,
+    Errors,
+    JudgedDtype,
+    Tolerance,
+    errors,
+    float_info_of,
+)
+from xentcli.check.report import LossVerdict, Report
+from xentcli.check.statistics import ErrorStatistics
 from xentcli.engine.problem import Problem
-from xentcli.engine.reduction import plan
-from xentcli.engine.stream import Piece, Streams
+from xentcli.engine.reduction import ReductionPlan, plan
+from xentcli.engine.rows import RowSource, float_rows, walk
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
 ENTRIES = 1 << 14  # at a time: two dozen arrays of so many float64 stay in the cache
-METHODS = ("exact", "finite-diff")
+Method: TypeAlias = Literal["exact", "finite-diff"]
+METHODS = get_args(Method)
 
 
 @dataclass(frozen=True)
-class How:
-    """How to judge: by which oracle, how strictly, in units of which kind of float."""
+class JudgeOptions:
+    """How to judge: against which oracle, how strictly, and in units of which dtype."""
 
-    method: str = "exact"
+    method: Method = "exact"
     tolerance: Tolerance = field(default_factory=Tolerance)
-    dtype: str = "auto"
+    dtype: JudgedDtype = "auto"
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
@@ -49,141 +57,132 @@ class How:
 
 
 class Judge:
-    """Compares a gradient with the exact one, some rows after the other."""
+    """Compares a gradient with the exact one, piece by piece."""
 
     def __init__(
-        self, problem: Problem, options: LossOptions, kind: Kind, how: How, *, losses: bool
+        self, problem: Problem, spec: GradientSpec, how: JudgeOptions, *, losses: bool
     ) -> None:
-        self.problem, self.options, self.kind = problem, options, kind
-        self.scale = scale_of(problem, options)
-        self.tolerance = how.tolerance.of(kind)
-        self.oracle = _oracle(problem, options, self.scale, (kind, how.method))
-        self.statistics = Statistics(problem.layout.classes)
+        self.problem, self.spec = problem, spec
+        self.tolerance = how.tolerance.of(spec.finfo)
+        self.oracle = _oracle(problem, spec, how.method)
+        self.statistics = ErrorStatistics(problem.layout.classes)
         self.sample = Sample(problem.layout)
-        self.losses = Losses(problem, options, self.scale) if losses else None
+        self.losses = ExactLosses(plan(problem, spec.options), spec) if losses else None
 
-    def add(self, rows: Rows, theirs: Array) -> None:
-        """The next rows, and what somebody says of them."""
+    def add(self, rows: FloatRows, candidate: Array) -> None:
+        """The next rows, and the gradient given for them."""
         exact = self.oracle(rows)
-        found = errors(theirs, exact.grad, exact.size, exact.doubt, self.kind)
+        found = errors(candidate, exact.grad, exact.size, exact.error_bound, self.spec.finfo)
         off = (found.absolute > 0) & ~(found.absolute <= self._allowed(rows, exact, found))
-        self.statistics.add(rows, theirs, exact, found, off)
-        self.sample.add(Kept(rows, theirs, exact.grad.high, exact.size, off), found.ulp)
+        self.statistics.add(rows, candidate, exact, found, off)
+        self.sample.add(SampledRows(rows, candidate, exact.grad.high, exact.size, off), found.ulp)
         if self.losses:
             self.losses.add(exact.losses)
 
-    def _allowed(self, rows: Rows, exact: Exact, found: Errors) -> Array:
+    def _allowed(self, rows: FloatRows, exact: OracleResult, found: Errors) -> Array:
         given = self.tolerance.allowed(found, exact.grad.high)
         if not self.tolerance.like_peers:
             return given
         with np.errstate(all="ignore"):
-            peers = plain(rows, self.options, self.scale, self.kind)
-            return np.maximum(given, allowed(peers, exact.grad.high, self.kind))
+            naive = naive_gradient(rows, self.spec)
+            return np.maximum(given, allowed(naive, exact.grad.high, self.spec.finfo))
 
 
 def _oracle(
-    problem: Problem, options: LossOptions, scale: Scale, how: tuple[Kind, str]
-) -> Callable[[Rows], Exact]:
-    kind, method = how
+    problem: Problem, spec: GradientSpec, method: Method
+) -> Callable[[FloatRows], OracleResult]:
+    options, scale, finfo = spec
     if method == "finite-diff":
-        return FiniteDifferences.of(problem.layout, options, scale)
-    return (Compensated if kind.name == "float64" else ByReference)(options, scale)
+        return FiniteDifferenceOracle.of(problem.layout, options, scale)
+    return (DoubleDoubleOracle if finfo.name == "float64" else ReferenceOracle)(options, scale)
 
 
-class Losses:
+class ExactLosses:
     """The exact losses: their sum, or all of them where each is wanted."""
 
-    def __init__(self, problem: Problem, options: LossOptions, scale: Scale) -> None:
-        self._each: list[Array] | None = [] if options.reduction == "none" else None
-        self._total = pair(0.0)
-        self._plan, self._scale = plan(problem, options), scale
+    def __init__(self, reduction: ReductionPlan, spec: GradientSpec) -> None:
+        self._plan, self._denominator = reduction, spec.scale.denominator
+        self._each: list[Array] = []
+        self._sum = RunningSum()
 
     def add(self, losses: Pair) -> None:
-        """Those of the next rows."""
-        if self._each is not None:
+        """The losses of the next rows."""
+        if self._plan.per_row:
             self._each.append(losses.high)
-        with np.errstate(all="ignore"):
-            self._total = add(self._total, total(losses))
+        else:
+            self._sum.add_sums(losses.high, losses.low)
+
+    def merge(self, other: ExactLosses) -> None:
+        """Take the losses of the rows that follow."""
+        self._each += other._each
+        self._sum.merge(other._sum)
 
     def value(self) -> Array:
         """One number, or one per row, rounded to float64."""
-        if self._each is not None:
+        if self._plan.per_row:
             return np.concatenate([np.empty(0), *self._each])
         if self._plan.when_empty is not None:
             return np.array(self._plan.when_empty)
+        high, low = (np.array(part) for part in self._sum.high_low())
+        if not np.isfinite(high):
+            return high
         with np.errstate(all="ignore"):
-            high = self._total.high
-            if not np.isfinite(high):
-                return high
-            return divide(self._total, self._scale.denominator).high
+            (total, up), (below, down) = normal(Pair(high, low)), normal(self._denominator)
+            return scaled(divide(total, below), up - down).high
 
 
 def judge(
-    problem: Problem, streams: Streams, options: LossOptions, how: How, loss: Array | None = None
+    problem: Problem,
+    source: RowSource,
+    options: LossOptions,
+    how: JudgeOptions,
+    loss: Array | None = None,
 ) -> Report:
-    """Read everything once, and say how far off the gradient is and, if given, the loss."""
-    assert streams.grad
-    require_same(streams.grad.shape, problem.layout)
-    kind = kind_of(streams.grad.dtype, how.dtype)
+    """Read everything once, and say how far off the gradient is and, if given, the loss.
+
+    The gradient is the `second` array of the source.
+    """
+    assert source.second
+    require_same(source.second.shape, problem.layout)
+    finfo = float_info_of(source.second.dtype, how.dtype)
     if loss is not None:
         require_loss(loss.shape, problem.layout, options)
-    judging = Judge(problem, options, kind, how, losses=loss is not None)
-    done = 0
-    for piece in streams.pieces(problem.layout):
-        done = _piece(judging, piece, done, how)
+    spec = GradientSpec(options, scale_of(problem, options), finfo)
+    judging = Judge(problem, spec, how, losses=loss is not None)
+    for piece in walk(problem, source):
+        for part in piece.split(ENTRIES):
+            assert part.second is not None
+            judging.add(FloatRows.of(part), float_rows(part.second, "grad"))
+            if how.progress:
+                how.progress(part.rows.stop, problem.layout.rows)
     return _report(judging, how, loss)
 
 
-def _piece(judging: Judge, piece: Piece, done: int, how: How) -> int:
-    assert piece.grad is not None
-    problem = judging.problem
-    for block in piece.layout.blocks(ENTRIES):
-        first = done + block.start
-        part = slice(first, done + block.stop)
-        q = None if piece.probs is None else _by_row(block, piece.probs, "targets")
-        rows = rows_of(problem, _by_row(block, piece.logits, "logits"), q, part)
-        judging.add(rows, _by_row(block, piece.grad, "grad"))
-        if how.progress:
-            how.progress(part.stop, problem.layout.rows)
-    return done + piece.layout.rows
-
-
-def _by_row(block: Block, box: Array, where: str) -> Array:
-    """A block's numbers as float64 rows of classes."""
-    part = block.of(as_logits(box, where)).transpose(0, 2, 1)
-    return widen(part.reshape(-1, part.shape[2]), NAMES["f64"])
-
-
-def _loss_found(judging: Judge, loss: Array) -> LossFound:
-    """The loss in units of float32 at least, as only its sum is wider than the gradient."""
+def _loss_verdict(judging: Judge, loss: Array) -> LossVerdict:
+    """The verdict on the loss, in ULP of float32 at least: it is wider than the gradient."""
     assert judging.losses
-    own, kind = kind_of(loss.dtype), judging.kind
+    own, finfo = float_info_of(loss.dtype), judging.spec.finfo
     if own.name == "float64":
-        own = kind if kind.name in ("float32", "float64") else KINDS["f32"]
+        own = finfo if finfo.name in ("float32", "float64") else FLOATS["f32"]
     exact, given = pair(judging.losses.value().reshape(-1)), widen(loss, NAMES["f64"]).reshape(-1)
     found = errors(given, exact, exact.high, np.zeros(len(given)), own)
     tolerance = judging.tolerance
     if tolerance.like_peers:
         tolerance = Tolerance(ulp=max(own.ulp, 128.0))
     off = (found.absolute > 0) & ~(found.absolute <= tolerance.allowed(found, exact.high))
-    return LossFound.of(given, exact.high, found, (off, own.name))
+    return LossVerdict.of((given, exact.high), found, off, own.name)
 
 
-def _report(judging: Judge, how: How, loss: Array | None) -> Report:
-    layout: Any = judging.problem.layout
+def _report(judging: Judge, how: JudgeOptions, loss: Array | None) -> Report:
+    layout, finfo = judging.problem.layout, judging.spec.finfo
     return Report(
         shape=layout.shape,
         class_axis=layout.class_axis,
-        kind=judging.kind,
-        tolerance=judging.tolerance.words(judging.kind),
+        finfo=finfo,
+        tolerance=judging.tolerance.words(finfo),
         method=getattr(judging.oracle, "name", how.method),
         ignored=judging.problem.ignored,
         statistics=judging.statistics,
-        loss=None if loss is None or not prod(loss.shape) else _loss_found(judging, loss),
-        findings=diagnose(
-            judging.sample,
-            judging.statistics,
-            judging.problem,
-            (judging.options, judging.scale, judging.kind),
-        ),
+        loss=None if loss is None or not prod(loss.shape) else _loss_verdict(judging, loss),
+        findings=diagnose(judging.sample, judging.statistics, judging.problem, judging.spec),
     )

@@ -1,4 +1,4 @@
-"""What was found, as data, as JSON and as lines."""
+"""The report of a check: as data, as JSON and as lines."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout, Shape
-from xentcli.check.oracles.ulp import Errors, Kind
-from xentcli.check.statistics import Bad, Statistics
+from xentcli.check.oracles.ulp import Errors, FloatInfo
+from xentcli.check.statistics import ErrorStatistics, WorstEntry
 from xentcli.errors import plural
 
-NOT_KNOWN = "none of the mistakes that are known here explains it"
-SHARP = 0.51  # ULP
-ODD_WORDS = {
-    "nan_extra": "NaN that should not be there",
+NOT_KNOWN = "no known mistake explains it"
+SHARP = 0.51  # ULP: an oracle that is off by more is said to be
+NONFINITE_WORDS = {
+    "nan_extra": "unexpected NaN",
     "nan_missing": "NaN missing",
-    "inf_extra": "infinities that should not be there",
+    "inf_extra": "unexpected infinities",
     "inf_missing": "infinities missing",
 }
 
 
 class Finding(NamedTuple):
-    """A mistake that would explain the gradient: a name, what it is, and what speaks for it."""
+    """A mistake that would explain the gradient: its name, a description, and the evidence."""
 
     name: str
     words: str
@@ -34,8 +34,8 @@ class Finding(NamedTuple):
         return f"{self.words}: {self.evidence}"
 
 
-class LossFound(NamedTuple):
-    """The loss, or the worst of one per row."""
+class LossVerdict(NamedTuple):
+    """The loss, or the worst of one per row; `kind` is the dtype whose ULP are counted."""
 
     given: float
     exact: float
@@ -46,22 +46,21 @@ class LossFound(NamedTuple):
     row: int
 
     @classmethod
-    def of(cls, given: Array, exact: Array, found: Errors, kind: tuple[Array, str]) -> LossFound:
-        """From as many losses as there are."""
-        off, name = kind
+    def of(cls, losses: tuple[Array, Array], found: Errors, off: Array, kind: str) -> LossVerdict:
+        """From as many losses as there are, given and exact, and which of them are off."""
         row = int(np.argmax(found.ulp))
-        ulp = float(found.ulp[row])
+        given, exact = (float(values[row]) for values in losses)
         count = int(np.count_nonzero(off))
-        return cls(float(given[row]), float(exact[row]), ulp, name, len(given), count, row)
+        return cls(given, exact, float(found.ulp[row]), kind, len(off), count, row)
 
     def words(self) -> str:
         """In one line."""
         which = ""
         if self.losses > 1:
-            which = f"{self.off} of {self.losses} losses off; the worst, row {self.row}: "
+            which = f"{self.off:,} of {self.losses:,} losses off; the worst, row {self.row}: "
         given, exact = (number(value, self.kind) for value in (self.given, self.exact))
-        verdict, ulp = "wrong" if self.off else "right", short(self.ulp)
-        return f"loss {verdict}: {which}{given} given, {exact} exact, {ulp} ULP of {self.kind}"
+        error = f"{short(self.ulp)} ULP of {self.kind}"
+        return f"{_pass(not self.off)} loss: {which}{given} given, {exact} exact, {error}"
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,12 @@ class Report:
 
     shape: Shape
     class_axis: int
-    kind: Kind
+    finfo: FloatInfo
     tolerance: str
     method: str
     ignored: int
-    statistics: Statistics
-    loss: LossFound | None
+    statistics: ErrorStatistics
+    loss: LossVerdict | None
     findings: tuple[Finding, ...]
 
     @property
@@ -88,46 +87,48 @@ class Report:
         """The gradient in one sentence."""
         s, rows = self.statistics, Layout(self.shape, self.class_axis).rows
         if not s.off:
-            entries = plural(s.entries, "entry").replace("entrys", "entries")
-            return f"gradient right: all of {entries} within {self.tolerance}"
-        many = f"{s.off} of {s.entries} entries, in {s.rows_off} of {plural(rows, 'row')},"
-        return f"gradient wrong: {many} off by more than {self.tolerance}"
+            entries = f"{s.entries:,} {'entry' if s.entries == 1 else 'entries'}"
+            return f"{_pass(True)} gradient: all {entries} within {self.tolerance}"
+        many = f"{s.off:,} of {s.entries:,} entries, in {s.rows_off:,} of {rows:,} rows"
+        return f"{_pass(False)} gradient: {many}, off by more than {self.tolerance}"
 
     def verdicts(self) -> list[tuple[str, bool]]:
-        """On gradient and loss, and whether that is right; what is wrong first."""
+        """On gradient and loss, and whether each passes; what fails comes first."""
         verdicts = [(self.verdict, not self.statistics.off)]
         if self.loss:
             verdicts.append((self.loss.words(), not self.loss.off))
         return sorted(verdicts, key=lambda verdict: verdict[1])
 
-    def place(self, bad: Bad) -> str:
+    def place(self, entry: WorstEntry) -> str:
         """Where an entry is, its row as an index where there are several axes of rows."""
         row_shape = Layout(self.shape, self.class_axis).row_shape
-        index = np.unravel_index(bad.row, row_shape) if row_shape else (bad.row,)
+        index = np.unravel_index(entry.row, row_shape) if row_shape else (entry.row,)
         return ",".join(str(int(i)) for i in index)
 
     def where(self) -> str:
-        """The rows and columns between which all that is off lies."""
+        """The rows and columns between which all entries lie that are off."""
         s = self.statistics
         if not s.off:
             return ""
         parts = zip(("rows", "columns"), (s.off_rows, s.off_columns), strict=True)
         return ", ".join(f"{name} {first} to {last}" for name, (first, last) in parts)
 
-    def odd(self) -> str:
-        """NaN and infinity, in words."""
-        found = asdict(self.statistics.odd)
-        return ", ".join(f"{count} {ODD_WORDS[name]}" for name, count in found.items() if count)
+    def nonfinite(self) -> str:
+        """NaN and infinities, in words."""
+        found = asdict(self.statistics.nonfinite)
+        return ", ".join(
+            f"{count:,} {NONFINITE_WORDS[name]}" for name, count in found.items() if count
+        )
 
-    def blind(self) -> str:
-        """That the method does not see small errors, where it does not."""
-        blind = self.statistics.blind
-        if blind < SHARP:
+    def oracle_limit(self) -> str:
+        """How small an error the method cannot see, where that matters."""
+        limit = self.statistics.oracle_ulp
+        if limit < SHARP:
             return ""
-        return f"{self.method} may be off by {short(blind)} ULP themselves, and hide as much"
+        return f"{self.method} may be off by {short(limit)} ULP, and miss errors up to that"
 
     def diagnosis(self) -> list[str]:
-        """What would explain it; that nothing does, where something is off."""
+        """What would explain the errors, or that nothing does."""
         if self.ok or not self.statistics.off:
             return []
         return [str(finding) for finding in self.findings] or [NOT_KNOWN]
@@ -142,25 +143,25 @@ class Report:
                 f"{name}: {place.entries}, {place.off} off, max {short(place.max_ulp)} ULP"
             )
         lines += [f"off: {self.where()}"] if self.where() else []
-        lines += [f"not finite: {self.odd()}"] if self.odd() else []
-        lines += [f"method: {self.blind()}"] if self.blind() else []
-        for row, column, theirs, exact, ulp in self.worst():
+        lines += [f"not finite: {self.nonfinite()}"] if self.nonfinite() else []
+        lines += [f"method: {self.oracle_limit()}"] if self.oracle_limit() else []
+        for row, column, given, exact, ulp in self.worst():
             place = f"row {row}, class {column}"
-            lines.append(f"worst: {place}: {theirs} given, {exact} exact, {ulp} ULP")
+            lines.append(f"worst: {place}: {given} given, {exact} exact, {ulp} ULP")
         return lines
 
     def worst(self) -> list[list[str]]:
-        """Row, class, theirs, exact, and ULP of the entries that are off most."""
-        name = self.kind.name
+        """Row, class, given, exact, and ULP of the entries with the largest errors."""
+        name = self.finfo.name
         return [
             [
-                self.place(bad),
-                str(bad.column),
-                number(bad.theirs, name),
-                number(bad.exact, name),
-                short(bad.ulp),
+                self.place(entry),
+                str(entry.column),
+                number(entry.candidate, name),
+                number(entry.exact, name),
+                short(entry.ulp),
             ]
-            for bad in self.statistics.worst
+            for entry in self.statistics.worst
         ]
 
     def spreads(self) -> dict[str, dict[str, float]]:
@@ -168,7 +169,7 @@ class Report:
         return {name: spread.facts() for name, spread in self.statistics.spreads.items()}
 
     def places(self) -> dict[str, Any]:
-        """Where entries are, of the places that there are."""
+        """The groups of entries that are not empty, by name."""
         tail = self.statistics.tail
         names = {"last columns": f"last {plural(tail, 'column')}"}
         found = self.statistics.places.items()
@@ -179,15 +180,14 @@ class Report:
         from xentcli.files.json import plain
 
         s = self.statistics
-        worst = [{**_plain(bad._asdict(), plain), "index": self.place(bad)} for bad in s.worst]
         return {
             "ok": self.ok,
             "verdict": self.verdict,
             "tolerance": self.tolerance,
             "method": self.method,
-            "method_ulp": plain(s.blind),
+            "method_ulp": plain(s.oracle_ulp),
             "shape": list(self.shape),
-            "dtype": self.kind.name,
+            "dtype": self.finfo.name,
             "ignored": self.ignored,
             "entries": s.entries,
             "off": s.off,
@@ -196,11 +196,21 @@ class Report:
             "places": {name: _plain(asdict(place), plain) for name, place in self.places().items()},
             "off_rows": s.off_rows or None,
             "off_columns": s.off_columns or None,
-            "not_finite": asdict(s.odd),
-            "worst": worst,
+            "not_finite": asdict(s.nonfinite),
+            "worst": [self._worst_fact(entry, plain) for entry in s.worst],
             "loss": _plain(self.loss._asdict(), plain) if self.loss else None,
             "diagnosis": [finding._asdict() for finding in self.findings],
         }
+
+    def _worst_fact(self, entry: WorstEntry, plain: Any) -> dict[str, Any]:
+        values = {"theirs": entry.candidate, "exact": entry.exact}
+        place = {"row": entry.row, "column": entry.column}
+        facts = _plain({"ulp": entry.ulp, **place, **values}, plain)
+        return {**facts, "index": self.place(entry)}
+
+
+def _pass(ok: bool) -> str:
+    return "PASS" if ok else "FAIL"
 
 
 def _plain(facts: dict[str, Any], plain: Any) -> dict[str, Any]:
@@ -220,7 +230,7 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def number(value: float, kind: str) -> str:
-    """A number with all its digits, and none that its kind does not have."""
-    digits = {"float64": 17, "float32": 9}.get(kind, 6)
+def number(value: float, dtype: str) -> str:
+    """A number with all the digits that its dtype has, and no more."""
+    digits = {"float64": 17, "float32": 9}.get(dtype, 6)
     return f"{value:.{digits}g}"

@@ -1,14 +1,18 @@
-"""Errors of any number of entries in constant memory: largest, percentiles, places, the worst."""
+"""Errors of any number of entries in constant memory: largest, percentiles, places, the worst.
+
+All of these have `merge`: the statistics of two parts of the rows become those of both, with the
+bits that one walk over all of them gives.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.check.oracles.rows import Exact, Rows
+from xentcli.check.oracles.rows import FloatRows, OracleResult
 from xentcli.check.oracles.ulp import Errors
 
 STEPS = 8  # bins for each power of two: a percentile is at most 9 % too large
@@ -18,12 +22,12 @@ WORST = 5
 CONFIDENT = 2.0**-8  # 1 − p of a nearly certain class
 
 
-class Spread:
-    """The largest of many numbers ≥ 0, and below what most of them are.
+class ErrorHistogram:
+    """The largest of many numbers ≥ 0, and bounds that most of them stay below.
 
-    >>> spread = Spread()
-    >>> spread.add(np.array([0.0, 1.0, 1.0, 8.0]))
-    >>> spread.largest, spread.below(0.5)
+    >>> histogram = ErrorHistogram()
+    >>> histogram.add(np.array([0.0, 1.0, 1.0, 8.0]))
+    >>> histogram.largest, histogram.below(0.5)
     (8.0, 1.0)
     """
 
@@ -41,6 +45,11 @@ class Spread:
         places = np.clip(places, 0, len(self._bins) - 1).astype(np.int64)
         self._bins += np.bincount(places.reshape(-1), minlength=len(self._bins))
 
+    def merge(self, other: ErrorHistogram) -> None:
+        """Take the numbers of another histogram."""
+        self.largest = max(self.largest, other.largest)
+        self._bins += other._bins
+
     def below(self, share: float) -> float:
         """The upper edge of the bin that this share of the numbers ends in."""
         total = np.cumsum(self._bins)
@@ -54,13 +63,13 @@ class Spread:
         return min(self.largest, float(2.0 ** (place / STEPS + LOWEST)))
 
     def facts(self) -> dict[str, float]:
-        """All of it."""
+        """The largest number and the percentiles, by name."""
         return {"max": self.largest, **{name: self.below(p) for name, p in SHARES.items()}}
 
 
 @dataclass
-class Place:
-    """Entries of one sort: how many, how many are off, and the largest error."""
+class EntryGroup:
+    """Entries that have something in common: how many, how many are off, the largest error."""
 
     entries: int = 0
     off: int = 0
@@ -72,42 +81,64 @@ class Place:
         self.off += int(np.count_nonzero(off & mask))
         self.max_ulp = max(self.max_ulp, float(ulp[mask].max(initial=0.0)))
 
+    def merge(self, other: EntryGroup) -> None:
+        """Take the entries of another group of the same name."""
+        self.entries += other.entries
+        self.off += other.off
+        self.max_ulp = max(self.max_ulp, other.max_ulp)
 
-class Bad(NamedTuple):
-    """One entry that stands out."""
+
+class WorstEntry(NamedTuple):
+    """One of the entries with the largest errors."""
 
     ulp: float
     row: int
     column: int
-    theirs: float
+    candidate: float
     exact: float
 
 
 @dataclass
-class Odd:
-    """Numbers that are none: NaN and infinity where they should not be, and where they miss."""
+class NonfiniteCounts:
+    """NaN and infinities where there should be none, and where they are missing."""
 
     nan_extra: int = 0
     nan_missing: int = 0
     inf_extra: int = 0
     inf_missing: int = 0
 
+    def add(self, candidate: Array, exact: Array, found: Errors) -> None:
+        """The next entries."""
+        if np.isfinite(candidate).all() and np.isfinite(exact).all():
+            return
+        nan, wanted = np.isnan(candidate), np.isnan(exact)
+        self.nan_extra += int(np.count_nonzero(nan & ~wanted))
+        self.nan_missing += int(np.count_nonzero(wanted & ~nan))
+        wrong = (found.absolute > 0) & ~nan & ~wanted
+        self.inf_extra += int(np.count_nonzero(np.isinf(candidate) & wrong))
+        self.inf_missing += int(np.count_nonzero(np.isinf(exact) & wrong))
+
+    def merge(self, other: NonfiniteCounts) -> None:
+        """Take the counts of other entries."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+
 
 @dataclass
-class Statistics:
-    """Everything that is counted while rows go by."""
+class ErrorStatistics:
+    """Everything that is counted while rows go by. Rows have their numbers in the whole."""
 
     classes: int
     entries: int = 0
     off: int = 0
     rows_off: int = 0
-    blind: float = 0.0  # how far off the oracle may be itself, in ULP
-    spreads: dict[str, Spread] = field(
-        default_factory=lambda: {name: Spread() for name in ("ulp", "relative", "absolute")}
+    oracle_ulp: float = 0.0  # how far off the oracle may be itself
+    spreads: dict[str, ErrorHistogram] = field(
+        default_factory=lambda: {name: ErrorHistogram() for name in ("ulp", "relative", "absolute")}
     )
-    places: dict[str, Place] = field(default_factory=dict)
-    odd: Odd = field(default_factory=Odd)
-    worst: list[Bad] = field(default_factory=list)
+    places: dict[str, EntryGroup] = field(default_factory=dict)
+    nonfinite: NonfiniteCounts = field(default_factory=NonfiniteCounts)
+    worst: list[WorstEntry] = field(default_factory=list)
     off_rows: list[int] = field(default_factory=list)  # the first and the last
     off_columns: list[int] = field(default_factory=list)
 
@@ -116,26 +147,44 @@ class Statistics:
         """How many columns count as the last ones."""
         return min(16, max(1, self.classes // 8))
 
-    def add(self, rows: Rows, theirs: Array, exact: Exact, found: Errors, off: Array) -> None:
-        """The next rows."""
+    def add(
+        self, rows: FloatRows, candidate: Array, exact: OracleResult, found: Errors, off: Array
+    ) -> None:
+        """The next rows: what was given for them, what is right, and which entries are off."""
         self.entries += off.size
         with np.errstate(over="ignore"):
-            self.blind = max(self.blind, float((exact.doubt / found.unit).max(initial=0.0)))
-        for name, spread in self.spreads.items():
-            spread.add(getattr(found, name))
+            largest = float((exact.error_bound / found.unit).max(initial=0.0))
+        self.oracle_ulp = max(self.oracle_ulp, largest)
+        for name, histogram in self.spreads.items():
+            histogram.add(getattr(found, name))
         for name, mask in self._masks(rows, exact).items():
-            self.places.setdefault(name, Place()).add(mask, found.ulp, off)
-        self._count_odd(theirs, exact.grad.high, found)
+            self.places.setdefault(name, EntryGroup()).add(mask, found.ulp, off)
+        self.nonfinite.add(candidate, exact.grad.high, found)
         if off.any():
             self._count_off(rows.numbers, off)
-        self._keep_worst(rows.numbers, theirs, exact.grad.high, found)
+        self._keep_worst(rows.numbers, candidate, exact.grad.high, found)
 
-    def _masks(self, rows: Rows, exact: Exact) -> dict[str, Array]:
+    def merge(self, other: ErrorStatistics) -> None:
+        """Take the statistics of other rows of the same problem."""
+        self.entries += other.entries
+        self.off += other.off
+        self.rows_off += other.rows_off
+        self.oracle_ulp = max(self.oracle_ulp, other.oracle_ulp)
+        for name, histogram in other.spreads.items():
+            self.spreads[name].merge(histogram)
+        for name, group in other.places.items():
+            self.places.setdefault(name, EntryGroup()).merge(group)
+        self.nonfinite.merge(other.nonfinite)
+        self._sort_worst(other.worst)
+        _widen(self.off_rows, other.off_rows)
+        _widen(self.off_columns, other.off_columns)
+
+    def _masks(self, rows: FloatRows, exact: OracleResult) -> dict[str, Array]:
         shape = rows.x.shape
         present = rows.present[:, None]
         at = np.argmax(rows.q, axis=1) if rows.target is None else rows.target
         target = (np.arange(shape[1]) == at[:, None]) & present
-        confident = (exact.uncertain < CONFIDENT)[:, None] & present
+        confident = (exact.uncertainty < CONFIDENT)[:, None] & present
         last = np.arange(shape[1]) >= shape[1] - self.tail
         return {
             "target entries": target,
@@ -146,34 +195,41 @@ class Statistics:
             "last columns": np.broadcast_to(last, shape),
         }
 
-    def _count_odd(self, theirs: Array, exact: Array, found: Errors) -> None:
-        if np.isfinite(theirs).all() and np.isfinite(exact).all():
-            return
-        nan, wanted = np.isnan(theirs), np.isnan(exact)
-        self.odd.nan_extra += int(np.count_nonzero(nan & ~wanted))
-        self.odd.nan_missing += int(np.count_nonzero(wanted & ~nan))
-        wrong = (found.absolute > 0) & ~nan & ~wanted
-        self.odd.inf_extra += int(np.count_nonzero(np.isinf(theirs) & wrong))
-        self.odd.inf_missing += int(np.count_nonzero(np.isinf(exact) & wrong))
-
     def _count_off(self, numbers: Array, off: Array) -> None:
         self.off += int(np.count_nonzero(off))
         rows, columns = off.any(axis=1), off.any(axis=0)
         self.rows_off += int(np.count_nonzero(rows))
-        found = (self.off_rows, numbers[rows]), (self.off_columns, np.flatnonzero(columns))
-        for kept, new in found:
-            ends = [*kept, int(new.min()), int(new.max())]
-            kept[:] = [min(ends), max(ends)]
+        _widen(self.off_rows, numbers[rows][[0, -1]].tolist())
+        _widen(self.off_columns, np.flatnonzero(columns)[[0, -1]].tolist())
 
-    def _keep_worst(self, numbers: Array, theirs: Array, exact: Array, found: Errors) -> None:
+    def _keep_worst(self, numbers: Array, candidate: Array, exact: Array, found: Errors) -> None:
         ulp = found.ulp.reshape(-1)
-        count = min(WORST, ulp.size)
         least = self.worst[-1].ulp if len(self.worst) == WORST else 0.0
-        if not count or ulp.max() <= least:
+        if not ulp.size or ulp.max() <= least:
             return
-        for flat in np.argpartition(-ulp, count - 1)[:count].tolist():
-            row, column = divmod(flat, theirs.shape[1])
-            bad = (int(numbers[row]), column, float(theirs[row, column]), float(exact[row, column]))
-            self.worst.append(Bad(float(ulp[flat]), *bad))
-        self.worst.sort(key=lambda bad: (-bad.ulp, bad.row, bad.column))
-        self.worst[:] = [bad for bad in self.worst if bad.ulp > 0][:WORST]
+        new = []
+        for flat in _largest(ulp, WORST):
+            row, column = divmod(flat, candidate.shape[1])
+            pair = float(candidate[row, column]), float(exact[row, column])
+            new.append(WorstEntry(float(ulp[flat]), int(numbers[row]), column, *pair))
+        self._sort_worst(new)
+
+    def _sort_worst(self, new: list[WorstEntry]) -> None:
+        both = sorted([*self.worst, *new], key=lambda one: (-one.ulp, one.row, one.column))
+        self.worst[:] = [one for one in both if one.ulp > 0][:WORST]
+
+
+def _largest(values: Array, count: int) -> list[int]:
+    """The places of the largest numbers; of equal ones the first, however the rows are cut."""
+    count = min(count, values.size)
+    limit = np.partition(values, values.size - count)[values.size - count]
+    above = np.flatnonzero(values > limit)
+    equal = np.flatnonzero(values == limit)[: count - above.size]
+    found: list[int] = [*above.tolist(), *equal.tolist()]
+    return found
+
+
+def _widen(ends: list[int], new: list[int]) -> None:
+    """Move the first and the last of some numbers, if there are any, to include others."""
+    if new:
+        ends[:] = [min([*ends, *new]), max([*ends, *new])]

@@ -107,7 +107,7 @@ def check(
         report = _checked(inputs, how, options, bar)
         work.done(inputs.logits, inputs.grad)
     _print(report, form.as_json)
-    what = f"{report.shape} {report.kind.name}"
+    what = f"{report.shape} {report.finfo.name}"
     inform(f"judged {what} by {report.method} to {report.tolerance}; {work.seconds:.3f} s")
     return 0 if report.ok else 1
 
@@ -125,16 +125,16 @@ def _checked(
 ) -> Report:
     from xentcli.check import How, Tolerance, judge
     from xentcli.engine.problem import build
-    from xentcli.engine.stream import Streams
+    from xentcli.engine.rows import RowSource
 
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
     probs = inputs.targets if problem.probs else None
-    streams = Streams(inputs.logits, probs, grad=inputs.grad)
+    source = RowSource(inputs.logits, probs, inputs.grad)
     tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers)
     with Progress(not bar.no_progress, out.nbytes(inputs.logits)) as progress:
         judging = How(how.method, tolerance, how.dtype, progress)
-        return judge(problem, streams, options, judging, inputs.loss)
+        return judge(problem, source, options, judging, inputs.loss)
 
 
 def _print(report: Report, as_json: bool) -> None:

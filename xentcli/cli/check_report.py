@@ -29,7 +29,7 @@ def check_report(report: Report, width: int) -> RenderableType:
     parts += [_spreads(report), _places(report, width)]
     if report.where():
         parts.append(Text(f"All that is off lies in {report.where()}."))
-    for text in filter(None, (report.odd(), report.blind())):
+    for text in filter(None, (report.nonfinite(), report.oracle_limit())):
         parts.append(Text(text))
     return Group(*parts, *_worst(report, width))
 
@@ -70,10 +70,10 @@ def _worst(report: Report, width: int) -> list[RenderableType]:
         return []
     if _width([titles, *rows]) > width:
         lines = []
-        for row, column, theirs, exact, ulp in rows:
+        for row, column, given, exact, ulp in rows:
             lines += [
                 f"row {row}, class {column}: {ulp} ULP",
-                f"  {theirs} given",
+                f"  {given} given",
                 f"  {exact} exact",
             ]
         return [Text("worst", style="bold"), *map(Text, lines)]

@@ -3,90 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xentcli import backends
-from xentcli.arrays.device_view import placed, require_host
+from xentcli.arrays.device_view import device_array, require_host
 from xentcli.arrays.dtypes import Array, as_logits
-from xentcli.arrays.layout import Block, Layout, dense
+from xentcli.arrays.layout import Block, dense
+from xentcli.backends import Scalars
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import Extras, Problem, build
-from xentcli.engine.reduction import Reduction
-from xentcli.engine.result import CrossEntropy, Outcome
+from xentcli.engine.reduction import ReductionPlan, plan
+from xentcli.engine.result import CrossEntropy, LossTotals, RowArrays
+from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.options import LossOptions
+from xentcli.options import Backend, EmptyMean, LossOptions, Reduction, TargetKind
 
 
 @dataclass(frozen=True)
 class Run:
     """How to compute, as opposed to what.
 
-    `notify` is told when something takes long; `progress` how many of how many rows are done.
+    `notify` is called when something takes long; `progress` with the rows done and their number.
     """
 
-    backend: str = "auto"
+    backend: Backend = "auto"
     threads: int | None = None
     notify: Callable[[str], None] | None = None
     progress: Callable[[int, int], None] | None = None
 
 
-class Calculation(Outcome):
-    """The cross-entropy of a problem, some rows after the other: what they share, and the sums.
+class RowLosses(NamedTuple):
+    """The losses of some rows, times their row weights, and the log-sum-exps, float64 (n,)."""
 
-    The bits do not depend on how the rows are cut.
+    losses: Array
+    lse: Array
+
+
+class LossCalculation:
+    """The cross-entropy of a problem, piece by piece, and its totals.
+
+    The bits depend neither on how the rows are cut nor on where each part is computed.
     """
 
     def __init__(self, problem: Problem, options: LossOptions, run: Run) -> None:
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
-        super().__init__(problem, options, self.backend.name)
-        self.run, self.rows = run, 0
+        self.plan = plan(problem, options)
+        self.scalars = Scalars.of(options, self.plan.z_loss)
+        self.totals, self.run, self.rows = LossTotals(), run, 0
 
-    def add(self, layout: Layout, x: Array, q: Array | None, grad: Destination | None) -> Array:
-        """Compute the next rows, of which `layout` is the shape; losses and log-sum-exps."""
-        rows = slice(self.rows, self.rows + layout.rows)
-        whole = layout.shape == self.problem.layout.shape
-        problem = self.problem if whole else self.problem.part(rows, layout)
-        reduction = replace(self.reduction, problem=problem)
-        x, q = layout.boxed(x), None if q is None else layout.boxed(q)
-        results = np.empty((2, layout.rows))
+    def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
+        """Compute the next rows; `grad`, of their shape, takes the gradient."""
+        plan, results = self.plan.of(piece.problem), np.empty((2, piece.layout.rows))
         with np.errstate(all="ignore"):  # NaN and infinity are answers here
-            for block in layout.blocks(self.backend.block):
+            for block in piece.layout.blocks(self.backend.block):
                 out = results[:, block.rows]
-                self._do(block, reduction, (x, q, out), grad)
-                self.total.add(out[0])
-                self.nonfinite.add(out[0])
+                self._compute(block, piece, plan, out, grad)
+                self.totals.add_losses(out[0])
                 self.rows += block.stop - block.start
                 if self.run.progress:
-                    self.run.progress(self.rows, self.problem.layout.rows)
-        return results
+                    self.run.progress(self.rows, self.plan.problem.layout.rows)
+        return RowLosses(*results)
 
-    def _do(
+    def _compute(
         self,
         block: Block,
-        reduction: Reduction,
-        arrays: tuple[Array, Array | None, Array],
+        piece: RowPiece,
+        plan: ReductionPlan,
+        results: Array,
         grad: Destination | None,
     ) -> None:
-        x, q, results = arrays
-        weight, scale = self.problem.class_weight, reduction.scale(block)
-        indices = reduction.problem.targets
+        """Call the backend for one block of a piece."""
+        weight, scale = self.plan.problem.class_weight, plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
-        if q is not None:
-            targets = dense(as_logits(block.of(q), "targets"))
-            self.check.add(targets)
+        if piece.probs is not None:
+            targets = dense(as_logits(block.of(piece.probs), "targets"))
+            self.totals.probabilities.add(targets)
         else:
-            assert indices is not None
-            targets = np.asarray(indices[block.rows], np.int64)
-        self.backend.rows(dense(block.of(x)), targets, weight, scale, self.scalars, results, buffer)
-        if reduction.problem.sample_weight is not None:
-            results[0] = reduction.weigh(results[0], block)
+            assert piece.problem.targets is not None
+            targets = np.asarray(piece.problem.targets[block.rows], np.int64)
+        x = dense(block.of(piece.logits))
+        self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
+        if plan.problem.sample_weight is not None:
+            results[0] = plan.weigh(results[0], block.rows)
         if grad and buffer is not None:
             grad.put(block, buffer)
+
+    def merge(self, other: LossCalculation) -> None:
+        """Take the totals of the rows that follow, of the same problem."""
+        self.totals.merge(other.totals)
+        self.rows += other.rows
+
+    def result(self, arrays: RowArrays | None = None) -> CrossEntropy:
+        """The result over all rows, with the arrays that were kept."""
+        return self.totals.result(self.plan, self.backend.name, arrays or RowArrays())
 
 
 def compute(
@@ -98,7 +112,7 @@ def compute(
     grad: bool = True,
     out: Any = None,
 ) -> CrossEntropy:
-    """Loss and, with `grad`, its gradient, of logits and probabilities in memory.
+    """Loss and, with `grad`, its gradient, of logits and probabilities in memory: of one piece.
 
     `out` is the caller's buffer for the gradient.
     """
@@ -108,9 +122,10 @@ def compute(
         destination = Destination(layout, x, out)
         problem, x = problem.mapped(destination.unshared), destination.unshared(x)
         q = None if q is None else destination.unshared(q)
-    calculation = Calculation(problem, options, run)
-    losses, lse = calculation.add(layout, x, q, destination).reshape(2, *layout.row_shape)
-    return calculation.result(losses, lse, destination.finish() if destination else None)
+    calculation = LossCalculation(problem, options, run)
+    each = calculation.add(RowPiece.of_arrays(problem, x, q), destination)
+    losses, lse = (array.reshape(layout.row_shape) for array in each)
+    return calculation.result(RowArrays(losses, destination and destination.finish(), lse))
 
 
 def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and part of the contract)
@@ -121,18 +136,18 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     sample_weight: Any = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     temperature: float = 1.0,
     softcap: float | None = None,
     z_loss: float = 0.0,
     upstream: Any = None,
     normalizer: float | None = None,
-    empty_mean: str = "nan",
-    target_kind: str = "auto",
+    empty_mean: EmptyMean = "nan",
+    target_kind: TargetKind = "auto",
     class_axis: int | None = None,
     grad: bool = True,
     out: Any = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     threads: int | None = None,
 ) -> CrossEntropy:
     """Softmax cross-entropy loss and its gradient with respect to the logits.
@@ -159,8 +174,8 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     are used where they are, and so are probabilities and `out`; smaller arrays may be on either
     side. `grad` is then `out` itself or a new array on the device, and losses per row and `lse`
     are there too. It runs on the stream of the logits (of PyTorch: the current one), waits for
-    those of the other arrays, and is done on return. A note on probabilities that are no
-    distribution is left out there: it would take another look at all of them. With logits on
+    those of the other arrays, and is done on return. The note on probabilities that do not sum
+    to 1 is left out there: it would take another pass over all of them. With logits on
     the host, all other arrays have to be there.
 
     Errors: `DataError` (a ValueError) where arrays do not fit, or a target is no class;
@@ -189,7 +204,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
         class_axis=class_axis,
     )
     extras = Extras(weight, sample_weight, upstream)
-    if (there := placed(logits, "logits")) is not None:
+    if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
         device.require(backend, threads)

@@ -12,7 +12,7 @@ from xentcli.errors import DataError, DtypeError, ShapeError
 
 
 class Destination:
-    """A buffer of the logits' shape, in any kind of float and any memory order.
+    """A buffer of the logits' shape, in any float dtype and any memory order.
 
     Kernels write straight into it where its memory is dense; else into a block of their own,
     which `put` then copies.

@@ -24,7 +24,7 @@ class ClosedError(Exception):
 
 
 class Channel(Generic[T]):
-    """Hands pieces from one thread to another; one may wait in between."""
+    """A queue of one place between two threads."""
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
@@ -32,7 +32,7 @@ class Channel(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> None:
-        """Hand on a piece as soon as there is room."""
+        """Hand over an item, after waiting for a free place."""
         with self._changed:
             while self._items and not self._closed:
                 self._changed.wait()
@@ -54,7 +54,7 @@ class Channel(Generic[T]):
             yield item
 
     def close(self, *, drop: bool = False) -> None:
-        """Nothing comes any more; `drop` also what waits."""
+        """End the channel; `drop` also discards what waits in it."""
         with self._changed:
             self._closed = True
             if drop:
@@ -62,7 +62,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
 
-class Overlap(Generic[T, U]):
+class Pipeline(Generic[T, U]):
     """One run from a source to a sink."""
 
     def __init__(self) -> None:

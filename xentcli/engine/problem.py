@@ -13,7 +13,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array, reals
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
-from xentcli.engine.targets import IGNORED, Values, as_indices, kind_of, require_targets
+from xentcli.engine.targets import IGNORED, Values, as_indices, require_targets, target_kind_of
 from xentcli.errors import DataError, ShapeError, plural
 from xentcli.options import LossOptions
 
@@ -31,7 +31,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Problem:
-    """Targets and what scales the rows, in the one form that everything below expects.
+    """Targets, weights and upstream gradients, checked and in one form.
 
     Logits and probabilities are not here: they may come piece by piece.
 
@@ -75,7 +75,7 @@ class Problem:
 
     @cached_property
     def class_weight(self) -> Array:
-        """w, one per class: ones are made when somebody needs them."""
+        """w, one per class: ones are made only when they are needed."""
         return np.ones(self.layout.classes) if self.weight is None else self.weight
 
     def sample_weights(self, rows: slice) -> Array:
@@ -85,7 +85,7 @@ class Problem:
         return np.ones(len(range(*rows.indices(self.layout.rows))))
 
     def row_weight(self, rows: slice) -> Array:
-        """What a row counts in the mean: v_i·w_{y_i}, or v_i for probabilities; any if ignored."""
+        """The weight of rows in the mean: v_i·w_{y_i}, or v_i for probabilities; any if ignored."""
         weights = self.sample_weights(rows)
         if self.targets is None or self.weight is None:
             return weights
@@ -113,11 +113,16 @@ class Problem:
         return 0 if self.targets is None else int(np.count_nonzero(self.targets == IGNORED))
 
 
+def without_targets(layout: Layout) -> Problem:
+    """The problem of logits alone, for what computes no loss."""
+    return Problem(layout, None, None, None, np.ones(()))
+
+
 def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) -> Problem:
     """Check everything that can be known before the logits are read; raise `DataError`."""
     require_targets(targets.dtype)
     layout = find(logits, targets.shape, options.class_axis)
-    probs = kind_of(targets.shape, layout, options) == "probs"
+    probs = target_kind_of(targets.shape, layout, options) == "probs"
     per_row = layout.rows, layout.row_shape
     weight = None
     if extras.weight is not None:
@@ -146,7 +151,7 @@ def upstream(values: Any, options: LossOptions, per_row: tuple[int, Shape]) -> A
 
 
 def require_per_row(shape: Shape, options: LossOptions) -> None:
-    """An error where several upstream gradients meet a reduction to one number."""
+    """An error for several upstream gradients where the reduction gives one number."""
     if options.reduction != "none":
         raise ShapeError(
             "upstream",

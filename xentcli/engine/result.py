@@ -1,18 +1,14 @@
-"""What the rows of a problem give together, wherever each of them was computed."""
+"""The result of a cross-entropy, and the totals over rows that it is made of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
-from xentcli.backends import Scalars
 from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
-from xentcli.engine.problem import Problem
-from xentcli.engine.reduction import plan
-from xentcli.options import LogitsOptions, LossOptions
+from xentcli.engine.reduction import ReductionPlan
 
 
 @dataclass(frozen=True)
@@ -35,39 +31,56 @@ class CrossEntropy:
     notes: tuple[Note, ...] = ()
 
 
-def scalars(options: LossOptions | LogitsOptions, z_loss: float = 0.0) -> Scalars:
-    """What a kernel has to know of the options; the z-loss coefficient depends on the data too."""
-    softcap = np.inf if options.softcap is None else float(options.softcap)
-    smoothing = float(options.label_smoothing) if isinstance(options, LossOptions) else 0.0
-    temperature = float(options.temperature)
-    return Scalars(smoothing, temperature, softcap, float(z_loss))
+@dataclass(frozen=True)
+class RowArrays:
+    """Losses, gradient and log-sum-exps of all rows; None for what was not kept."""
+
+    losses: Any = None
+    grad: Any = None
+    lse: Any = None
 
 
-class Outcome:
-    """What all rows share, and the sums over them; `backend` is the name of what computes them."""
+class LossTotals:
+    """The sum of the losses, and the notes on losses and probabilities.
 
-    def __init__(self, problem: Problem, options: LossOptions, backend: str) -> None:
-        self.problem, self.name = problem, backend
-        self.reduction = plan(problem, options)
-        self.per_row = options.reduction == "none"
-        self.scalars = scalars(options, self.reduction.z_loss)
-        self.total, self.check = RunningSum(), ProbabilityCheck()
+    >>> import numpy as np
+    >>> totals, others = LossTotals(), LossTotals()
+    >>> totals.add_losses(np.array([1.0, 2.0])), others.add_losses(np.array([0.5, np.inf]))
+    (None, None)
+    >>> totals.merge(others)
+    >>> totals.sum.value(), totals.nonfinite.notes()[0].text
+    (inf, 'the loss of 1 of 4 rows is not finite; first: row 3 is inf')
+    """
+
+    def __init__(self) -> None:
+        self.sum = RunningSum()
         self.nonfinite = NonfiniteRows("loss")
+        self.probabilities = ProbabilityCheck()
 
-    def result(self, losses: Any = None, lse: Any = None, grad: Any = None) -> CrossEntropy:
-        """What all rows together gave; the arrays where somebody kept them."""
-        notes, total = self.check.notes(), self.total.value()
-        notes += self.nonfinite.notes()
-        loss: Any = losses
-        if not self.per_row:
-            loss = self.reduction.reduce(total)
-            notes += self.reduction.notes(loss, all_finite=not notes)
+    def add_losses(self, losses: Array) -> None:
+        """The next rows' losses times their row weights, float64 (n,)."""
+        self.sum.add(losses)
+        self.nonfinite.add(losses)
+
+    def merge(self, other: LossTotals) -> None:
+        """Take the totals of the rows that follow."""
+        self.sum.merge(other.sum)
+        self.nonfinite.merge(other.nonfinite)
+        self.probabilities.merge(other.probabilities)
+
+    def result(self, plan: ReductionPlan, backend: str, arrays: RowArrays) -> CrossEntropy:
+        """The result over all rows; `backend` is the name of the one that ran."""
+        notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
+        loss: Any = arrays.losses
+        if not plan.per_row:
+            loss = plan.reduce(self.sum.value())
+            notes += plan.notes(loss, all_finite=not notes)
         return CrossEntropy(
             loss=loss,
-            grad=grad,
-            lse=lse,
-            backend=self.name,
-            rows=self.problem.layout.rows,
-            ignored=self.problem.ignored,
+            grad=arrays.grad,
+            lse=arrays.lse,
+            backend=backend,
+            rows=plan.problem.layout.rows,
+            ignored=plan.problem.ignored,
             notes=tuple(notes),
         )

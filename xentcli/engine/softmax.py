@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from xentcli import backends
-from xentcli.arrays.device_view import placed
+from xentcli.arrays.device_view import device_array
 from xentcli.arrays.dtypes import BF16, NAMES, Array, as_logits, widen
 from xentcli.arrays.layout import Layout, dense, find
+from xentcli.backends import Scalars
 from xentcli.engine.cross_entropy import Run
 from xentcli.engine.notes import NonfiniteRows, Note
 from xentcli.engine.output_buffer import Destination
-from xentcli.engine.result import scalars
-from xentcli.options import LogitsOptions
+from xentcli.engine.problem import without_targets
+from xentcli.engine.rows import RowPiece
+from xentcli.options import Backend, LogitsOptions
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Probabilities:
     notes: tuple[Note, ...]
 
 
-class Softmax:
-    """Probabilities, or their logarithms, some rows after the other.
+class SoftmaxCalculation:
+    """Probabilities, or their logarithms, piece by piece.
 
     Of the options the temperature, the softcap and the class axis matter.
     """
@@ -38,17 +40,17 @@ class Softmax:
     def __init__(self, layout: Layout, options: LogitsOptions, run: Run, *, log: bool) -> None:
         self.layout, self.run, self.log = layout, run, log
         self.backend = backends.get(run.backend, prod(layout.shape), run.threads, run.notify)
-        self.scalars = scalars(options)
-        self.rows, self.entries = 0, 0
+        self.scalars = Scalars.of(options)
+        self.rows, self.entries = 0, 0  # that are done; that are not finite
         self.nonfinite = NonfiniteRows("result")  # a row is NaN throughout or nowhere
 
-    def add(self, layout: Layout, x: Array, result: Destination) -> None:
-        """Compute the next rows, of which `layout` is the shape."""
-        x = layout.boxed(x)
+    def add(self, piece: RowPiece, result: Destination) -> None:
+        """Compute the next rows into `result`, which has their shape."""
         with np.errstate(all="ignore"):  # NaN and infinity are answers here
-            for block in layout.blocks(self.backend.block):
+            for block in piece.layout.blocks(self.backend.block):
                 rows = result.buffer(block)
-                self.backend.softmax(dense(block.of(x)), self.scalars, self.log, rows)
+                x = dense(block.of(piece.logits))
+                self.backend.softmax(x, self.scalars, self.log, rows)
                 values = widen(rows, NAMES["f32"]) if rows.dtype == BF16 else rows
                 is_nan = np.isnan(values[:, 0].reshape(-1))
                 self.nonfinite.add(np.where(is_nan, np.nan, 0.0))
@@ -58,8 +60,14 @@ class Softmax:
                 if self.run.progress:
                     self.run.progress(self.rows, self.layout.rows)
 
+    def merge(self, other: SoftmaxCalculation) -> None:
+        """Take what was counted in the rows that follow, of the same logits."""
+        self.nonfinite.merge(other.nonfinite)
+        self.rows += other.rows
+        self.entries += other.entries
+
     def result(self, array: Array | None = None) -> Probabilities:
-        """What all rows together gave; the array where somebody kept it."""
+        """The result over all rows; the array if it was kept."""
         notes = tuple(self.nonfinite.notes())
         return Probabilities(array, self.backend.name, self.entries, notes)
 
@@ -67,8 +75,8 @@ class Softmax:
 def probabilities(
     logits: Any, options: LogitsOptions, run: Run, *, log: bool, out: Any = None
 ) -> Any:
-    """The same of an array in memory, the host's or a device's."""
-    if (there := placed(logits, "logits")) is not None:
+    """Softmax or log-softmax of an array in memory, on the host or on a device."""
+    if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
         device.require(run.backend, run.threads)
@@ -76,7 +84,8 @@ def probabilities(
     x = as_logits(logits)
     layout = find(x.shape, None, options.class_axis)
     result = Destination(layout, x, out)
-    Softmax(layout, options, run, log=log).add(layout, result.unshared(x), result)
+    piece = RowPiece.of_arrays(without_targets(layout), result.unshared(x))
+    SoftmaxCalculation(layout, options, run, log=log).add(piece, result)
     return result.finish()
 
 
@@ -87,7 +96,7 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     softcap: float | None = None,
     class_axis: int = -1,
     out: Any = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     threads: int | None = None,
 ) -> Any:
     """Probabilities of the classes.
@@ -120,7 +129,7 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     softcap: float | None = None,
     class_axis: int = -1,
     out: Any = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     threads: int | None = None,
 ) -> Any:
     """Logarithms of the probabilities of the classes, without forming the probabilities.

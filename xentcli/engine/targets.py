@@ -21,7 +21,7 @@ IGNORED = -1
 
 
 class Values(Protocol):
-    """An array that may be too long for the memory: what it is, and its numbers piece by piece."""
+    """An array that may be too long for the memory: shape, dtype, and its numbers in pieces."""
 
     @property
     def shape(self) -> Shape:
@@ -64,7 +64,7 @@ def as_targets(values: Any) -> Array:
 
 
 def require_targets(dtype: np.dtype[Any]) -> None:
-    """An error for what can be neither class indices nor probabilities."""
+    """An error for a dtype of neither class indices nor probabilities."""
     if dtype.kind in "iuf" or dtype.name == "bfloat16" or dtype == BF16:
         return
     raise DtypeError(
@@ -74,8 +74,8 @@ def require_targets(dtype: np.dtype[Any]) -> None:
     )
 
 
-def kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
-    """`index` or `probs`: by the targets' shape, unless the options say it."""
+def target_kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
+    """`index` or `probs`: by the targets' shape, unless an option decides."""
     same = shape == layout.shape
     kind = options.target_kind
     if kind == "auto":
@@ -99,7 +99,7 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     never in memory all at once.
     """
     require_row_shaped(targets.shape, layout)
-    check = _Check(layout, ignore_index)
+    check = _TargetCheck(layout, ignore_index)
     narrow = np.min_scalar_type(-layout.classes)
     indices = None
     for chunk in targets.chunks():
@@ -109,12 +109,12 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
         if check.rows > len(indices):  # grows with what is there, not with what is announced
             indices.resize(min(layout.rows, 2 * check.rows), refcheck=False)
         indices[check.rows - len(found) : check.rows] = found
-    check.complain()
+    check.raise_if_invalid()
     return np.empty(0, np.int64) if indices is None else indices
 
 
-class _Wrong:
-    """Values of one kind that are no targets: how many there are, and the first."""
+class _InvalidTargets:
+    """Invalid targets of one sort: how many there are, and the first."""
 
     def __init__(self) -> None:
         self.count, self.row, self.value = 0, 0, None
@@ -130,13 +130,13 @@ class _Wrong:
         return f"{self.count} of {plural(rows, 'target')} {verb}"
 
 
-class _Check:
-    """Turns values into class indices, and remembers what is none."""
+class _TargetCheck:
+    """Turns values into class indices, and remembers what is not one."""
 
     def __init__(self, layout: Layout, ignore_index: int) -> None:
         self.classes, self.ignore_index = layout.classes, ignore_index
         self.rows = 0
-        self.broken, self.outside = _Wrong(), _Wrong()
+        self.broken, self.outside = _InvalidTargets(), _InvalidTargets()
 
     def indices(self, values: Array) -> Array:
         """The next values; int64, any number where a value is wrong."""
@@ -157,16 +157,16 @@ class _Check:
         indices[ignored] = IGNORED
         return indices
 
-    def complain(self) -> None:
-        """An error for what was wrong."""
+    def raise_if_invalid(self) -> None:
+        """An error for what was invalid."""
         if self.broken.count:
             what = f"{self.broken.words(self.rows)} not a whole number"
             first = f"row {self.broken.row} is {self.broken.value!r}"
             raise TargetError("targets", f"{what}; first: {first}")
         if self.outside.count:
-            self._complain_outside(self.outside.value)
+            self._raise_outside(self.outside.value)
 
-    def _complain_outside(self, value: Any) -> None:
+    def _raise_outside(self, value: Any) -> None:
         value = int(value) if abs(value) < 2**64 else value  # 1e300, not its 300 digits
         hint = None
         if value < 0:
@@ -178,7 +178,7 @@ class _Check:
 
 
 def require_row_shaped(given: Shape, layout: Layout) -> None:
-    """An error for a shape that class indices of such logits cannot have."""
+    """An error for a shape that does not fit class indices of these logits."""
     shape = layout.row_shape
     allowed: tuple[Shape, ...] = (shape,)
     if len(shape) <= 1:

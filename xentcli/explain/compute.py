@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.arrays.layout import Block
 from xentcli.arrays.sums import exact_sum
-from xentcli.backends import reference
+from xentcli.backends import Scalars, reference
 from xentcli.engine.problem import Problem
-from xentcli.engine.reduction import Reduction, plan
-from xentcli.engine.result import scalars
+from xentcli.engine.reduction import ReductionPlan, plan
 from xentcli.explain.derivation import Checks, Derivation, Factors
 from xentcli.explain.remarks import remarks_on
 from xentcli.options import LossOptions
@@ -55,7 +53,7 @@ def derive(
 
 
 def _derived(
-    reduction: Reduction, options: LossOptions, row: int, arrays: tuple[Array, Array | None]
+    reduction: ReductionPlan, options: LossOptions, row: int, arrays: tuple[Array, Array | None]
 ) -> Derivation:
     problem, (x, q) = reduction.problem, arrays
     ignored = problem.targets is not None and bool(problem.targets[row] < 0)
@@ -63,9 +61,8 @@ def _derived(
     steps = _forward(x[None, :].astype(np.float64), options)
     steps |= _target(problem, options, target, q)
     steps |= _backward(steps.pop("softmax"), steps, reduction)
-    block = Block(row, row + 1, slice(row, row + 1), slice(0, 1))
-    factors = _factors(reduction, block)
-    loss = float(reduction.weigh(np.array([steps["row_loss"]]), block)[0])
+    factors = _factors(reduction, row)
+    loss = float(reduction.weigh(np.array([steps["row_loss"]]), slice(row, row + 1))[0])
     gradient = reference.scaled(steps["row_gradient"][None, :], np.array([factors.scale]))[0]
     steps |= {"loss": loss, "share": reduction.reduce(loss), "gradient": gradient}
     if ignored:  # set to 0, because 0 times a NaN logit is NaN
@@ -86,7 +83,7 @@ def _derived(
 
 def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
     """From the logits to the probabilities."""
-    s = reference.softmax(x, scalars(options))
+    s = reference.softmax(x, Scalars.of(options))
     z = s.z[0] / s.divisor
     unshifted = np.exp(z)
     return {
@@ -100,7 +97,7 @@ def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
         "unshifted": unshifted,
         "unshifted_total": float(exact_sum(unshifted)),
         "p": s.p[0],
-        "log_p": 0.0 - s.surprise[0],
+        "log_p": 0.0 - s.neg_log_prob[0],
         "lse": float(s.lse[0]),
         "slope": s.slope[0],
     }
@@ -119,7 +116,9 @@ def _target(
     return {"q": q, "weight": problem.class_weight, "masses": a[0], "mass": mass}
 
 
-def _backward(s: reference.Softmax, steps: dict[str, Any], reduction: Reduction) -> dict[str, Any]:
+def _backward(
+    s: reference.Softmax, steps: dict[str, Any], reduction: ReductionPlan
+) -> dict[str, Any]:
     """Loss and gradient of the row, before the reduction."""
     a, z_loss = steps["masses"][None, :], float(reduction.z_loss)
     difference = reference.difference(s, a)[0] + 0.0
@@ -136,14 +135,14 @@ def _backward(s: reference.Softmax, steps: dict[str, Any], reduction: Reduction)
     }
 
 
-def _factors(reduction: Reduction, block: Block) -> Factors:
-    problem, row = reduction.problem, block.start
+def _factors(reduction: ReductionPlan, row: int) -> Factors:
+    problem = reduction.problem
     upstream, weight = problem.upstream, problem.sample_weight
     return Factors(
         upstream=float(upstream if upstream.ndim == 0 else upstream[row]),
         row_weight=1.0 if weight is None else float(weight[row]),
         denominator=float(reduction.denominator),
-        scale=float(reduction.scale(block)[0]),
+        scale=float(reduction.scale(slice(row, row + 1))[0]),
         counted=problem.layout.rows - problem.ignored,
     )
 

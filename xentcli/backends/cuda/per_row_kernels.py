@@ -15,7 +15,7 @@ from xentcli.backends.cuda.reductions import WARP
 
 THREADS = 256
 GRID = 1024  # blocks; each thread takes rows until none is left
-BLOCK = 1024  # rows whose losses one warp adds up, as `xentcli.arrays.sums` does
+BLOCK = 1024  # rows whose losses one warp adds up
 
 
 def over_rows(kernel, rows, stream):

@@ -1,6 +1,6 @@
-"""What a wrong gradient would be right for: every known mistake is tried on some rows.
+"""What may have gone wrong in a gradient: every known mistake is tried on some rows.
 
-A mistake explains a gradient when all entries of the rows agree to the rounding of plain
+A mistake explains a gradient when all entries of the rows agree to the rounding of naive
 arithmetic. Two that cannot be told apart on these data are both named; what agrees with the
 right gradient is no mistake.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.check.diagnosis import mistakes, option_mistakes
-from xentcli.check.diagnosis.hypothesis_case import Candidate, Case
+from xentcli.check.diagnosis.hypothesis_case import Hypothesis, HypothesisCase
 from xentcli.check.diagnosis.matching import (
     CONSTANT,
     RIGHT,
@@ -27,103 +27,104 @@ from xentcli.check.diagnosis.matching import (
 )
 from xentcli.check.diagnosis.mistakes import Mistake, transposed
 from xentcli.check.diagnosis.patterns import ignored_rows, overflow, unwritten, zeros
-from xentcli.check.diagnosis.precision import cancelled, lesser, rounded
-from xentcli.check.diagnosis.sample import Kept, Sample
-from xentcli.check.oracles.rows import Scale
-from xentcli.check.oracles.ulp import Kind
+from xentcli.check.diagnosis.precision import cancelled, lower_precision, rounded
+from xentcli.check.diagnosis.sample import Sample, SampledRows
+from xentcli.check.oracles.rows import GradientSpec
 from xentcli.check.report import Finding
-from xentcli.check.statistics import Statistics
+from xentcli.check.statistics import ErrorStatistics
 from xentcli.engine.problem import Problem
-from xentcli.options import LossOptions
 
-TRANSPOSED = Mistake("transposed", "it is transposed", Case.make)
+TRANSPOSED = Mistake("transposed", "it is transposed", HypothesisCase.make)
 KNOWN = (*mistakes.MISTAKES, *option_mistakes.MISTAKES)
 MOST = 3  # mistakes that are named where they cannot be told apart
 
 
 def diagnose(
-    sample: Sample, statistics: Statistics, problem: Problem, how: tuple[LossOptions, Scale, Kind]
+    sample: Sample,
+    statistics: ErrorStatistics,
+    problem: Problem,
+    spec: GradientSpec,
 ) -> tuple[Finding, ...]:
-    """What would explain that a gradient is off; nothing where nothing does."""
-    kept = sample.all()
-    if not statistics.off or kept is None:
+    """The mistakes that would explain a gradient that is off, if any."""
+    sampled = sample.all()
+    if not statistics.off or sampled is None:
         return ()
     with np.errstate(all="ignore"):
-        ignored = ignored_rows(kept, how, problem)
-        rest = kept.some(np.flatnonzero(kept.rows.present))
+        ignored = ignored_rows(sampled, spec, problem)
+        rest = sampled.some(np.flatnonzero(sampled.rows.present))
         if not rest.off.any():
             return tuple(ignored)
-        return (*ignored, *_of_present(sample, statistics, problem, (rest, how)))
+        return (*ignored, *_of_present(sample, statistics, problem, (rest, spec)))
 
 
 def _of_present(
     sample: Sample,
-    statistics: Statistics,
+    statistics: ErrorStatistics,
     problem: Problem,
-    data: tuple[Kept, tuple[LossOptions, Scale, Kind]],
+    data: tuple[SampledRows, GradientSpec],
 ) -> list[Finding]:
-    kept, how = data
-    early = overflow(kept, how)
+    sampled, spec = data
+    early = overflow(sampled, spec)
     if early:
         return early
-    finite = kept.some(np.flatnonzero(_usable(kept)))
-    if not len(finite.theirs):
+    finite = sampled.some(np.flatnonzero(_usable(sampled)))
+    if not len(finite.candidate):
         return []
-    case = _case(sample, problem, finite, how)
+    case = _case(sample, problem, finite, spec)
     if is_right(case):
-        whole = len(finite.theirs) == len(kept.theirs)
+        whole = len(finite.candidate) == len(sampled.candidate)
         return cancelled(case, finite, statistics) if whole else []
     return _explained(case, finite) or unwritten(finite, statistics)
 
 
-def _explained(case: Case, kept: Kept) -> list[Finding]:
-    """What explains all rows, or those that are off; else the same with less precision."""
-    if zeros(kept):
-        return zeros(kept)
-    for rows in (np.arange(len(kept.theirs)), np.flatnonzero(kept.off.any(axis=1))):
+def _explained(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
+    """What explains all rows, or those that are off; else the same at lower precision."""
+    if zeros(sampled):
+        return zeros(sampled)
+    for rows in (np.arange(len(sampled.candidate)), np.flatnonzero(sampled.off.any(axis=1))):
         found = _matches(case, rows)
         if found:
             return [match.finding(len(rows)) for match in found]
-    return _roughly(case, kept)
+    return _roughly(case, sampled)
 
 
-def _roughly(case: Case, kept: Kept) -> list[Finding]:
-    """The same with less precision: of a kind that the numbers are of, or half precision."""
-    less, rows = lesser(case), np.arange(len(kept.theirs))
-    kind = less.kind if less else case.kind
-    if less is None and kind.name not in ROUGH:
+def _roughly(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
+    """The same at lower precision: of a dtype that the numbers fit into, or half precision."""
+    lower, rows = lower_precision(case), np.arange(len(sampled.candidate))
+    finfo = lower.finfo if lower else case.finfo
+    if lower is None and finfo.name not in ROUGH:
         return []
-    rough = replace(case, kind=kind, rough=True)
-    known = [less.finding] if less else []
+    rough = replace(case, finfo=finfo, rough=True)
+    known = [lower.finding] if lower else []
     if is_right(rough):
-        return known or [rounded(rough, kept)]
+        return known or [rounded(rough, sampled)]
     found = [match.finding(len(rows)) for match in _matches(rough, rows)]
     return [*known, *found] if found else []
 
 
-def _usable(kept: Kept) -> Array:
-    """Rows of numbers only; a logit may be −∞."""
-    usable: Array = np.isfinite(np.stack([kept.theirs, kept.exact])).all(axis=(0, 2))
-    return usable & (kept.rows.x < np.inf).all(axis=1)
+def _usable(sampled: SampledRows) -> Array:
+    """Which rows are finite; a logit may be −∞."""
+    usable: Array = np.isfinite(np.stack([sampled.candidate, sampled.exact])).all(axis=(0, 2))
+    return usable & (sampled.rows.x < np.inf).all(axis=1)
 
 
 def _case(
-    sample: Sample, problem: Problem, kept: Kept, how: tuple[LossOptions, Scale, Kind]
-) -> Case:
+    sample: Sample, problem: Problem, sampled: SampledRows, spec: GradientSpec
+) -> HypothesisCase:
     layout = problem.layout
-    return Case(
-        kept.rows,
-        kept.theirs,
-        *how,
+    return HypothesisCase(
+        sampled.rows,
+        sampled.candidate,
+        *spec,
         layout,
         present=layout.rows - problem.ignored,
-        columns=sample.transposed(kept.rows.numbers),
+        columns=sample.transposed(sampled.rows.numbers),
         whole=sample.whole,
     )
 
 
-def _matches(case: Case, rows: Array) -> list[Match]:
-    """The mistakes that explain some rows: those with a reason, else a constant without one."""
+def _matches(case: HypothesisCase, rows: Array) -> list[Match]:
+    """The mistakes that explain some rows; else a constant factor without a known reason."""
     found = [match for match in _tried(case, rows) if match]
     named = [match for match in found if match.factor.name != CONSTANT]
     if any(match.right for match in found) or not named:
@@ -133,24 +134,24 @@ def _matches(case: Case, rows: Array) -> list[Match]:
 
 
 def _different(matches: list[Match]) -> list[Match]:
-    """One for each name; two mistakes at once only where one does not do."""
+    """One for each name; combinations of two only if no single mistake explains the rows."""
     simple = [match for match in matches if not (match.factor.name and match.name != "right")]
     seen = {match.finding(0).name: match for match in reversed(simple or matches)}
     return list(reversed(seen.values()))[:MOST]
 
 
-def _tried(case: Case, rows: Array) -> Iterator[Match | None]:
+def _tried(case: HypothesisCase, rows: Array) -> Iterator[Match | None]:
     exact = case.make().grad[rows]
     for mistake in KNOWN:
-        if case.rough and case.kind.name != "float32" and mistake is not RIGHT:
+        if case.rough and case.finfo.name != "float32" and mistake is not RIGHT:
             continue  # so little precision cannot tell mistakes apart
-        candidate = mistake.make(case)
-        if candidate is None:
+        hypothesis = mistake.make(case)
+        if hypothesis is None:
             continue
-        some = Candidate(*(part[rows] for part in candidate))
+        some = Hypothesis(*(part[rows] for part in hypothesis))
         if mistake is not RIGHT and same(case, some, exact):
             continue
-        yield fitting(case, mistake, Trial(some, case.theirs[rows], exact))
-    for theirs, candidate in transposed(case):
-        some = Candidate(*(part[rows] for part in candidate))
-        yield fitting(case, TRANSPOSED, Trial(some, theirs[rows], np.full_like(exact, np.inf)))
+        yield fitting(case, mistake, Trial(some, case.candidate[rows], exact))
+    for candidate, hypothesis in transposed(case):
+        some = Hypothesis(*(part[rows] for part in hypothesis))
+        yield fitting(case, TRANSPOSED, Trial(some, candidate[rows], np.full_like(exact, np.inf)))

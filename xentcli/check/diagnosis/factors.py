@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xentcli.check.diagnosis.hypothesis_case import Case
+from xentcli.check.diagnosis.hypothesis_case import HypothesisCase
 
 
 class Factor(NamedTuple):
@@ -15,7 +15,7 @@ class Factor(NamedTuple):
     words: str
 
 
-def factors(case: Case) -> list[Factor]:
+def factors(case: HypothesisCase) -> list[Factor]:
     """The constants that have a reason here; 1 is the first."""
     words = "it is divided by the number of classes too"
     found = [Factor(1.0, "", ""), Factor(1 / case.classes, "by-classes", words)]
@@ -34,7 +34,7 @@ def factors(case: Case) -> list[Factor]:
     return [one for i, one in enumerate(found) if i == 0 or abs(one.value - 1) > 1e-9]
 
 
-def _divisors(case: Case) -> list[Factor]:
+def _divisors(case: HypothesisCase) -> list[Factor]:
     """Other denominators than the right one."""
     d, rows, present = case.denominator, case.layout.rows, case.present
     reduction = case.options.reduction

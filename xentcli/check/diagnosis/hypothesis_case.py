@@ -1,24 +1,24 @@
-"""Some rows with everything that a gradient is made of, for trying how it may have been made."""
+"""Some rows with everything that a gradient is made of, to try how it may have been made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
-from xentcli.check.oracles.rows import Rows, Scale
-from xentcli.check.oracles.ulp import Kind
+from xentcli.check.oracles.rows import FloatRows, Scale
+from xentcli.check.oracles.ulp import FloatInfo
 from xentcli.options import LossOptions
 
 
-class Candidate(NamedTuple):
-    """A gradient that somebody may have computed, and the size of the terms it was made of.
+class Hypothesis(NamedTuple):
+    """The gradient that a mistake leads to, and the size of the terms that it is made of.
 
-    NaN where it cannot be told.
+    NaN where it is not known.
     """
 
     grad: Array
@@ -26,19 +26,19 @@ class Candidate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Case:
+class HypothesisCase:
     """Rows that count, the options, and what their gradients were divided by.
 
-    `present` is how many rows count in the whole; `theirs` is the gradient that is looked into,
-    and `columns` the same of a square one read the other way. `whole`: these are all rows.
-    `rough`: the kind is less than that of the numbers, and each step was rounded to it.
+    `present` is how many rows count in the whole; `candidate` is the gradient to be explained,
+    and `columns` the same rows of it transposed, where it is square. `whole`: these are all rows.
+    `rough`: `finfo` has less precision than the numbers, and each step was rounded to it.
     """
 
-    rows: Rows
-    theirs: Array
+    rows: FloatRows
+    candidate: Array
     options: LossOptions
     scale: Scale
-    kind: Kind
+    finfo: FloatInfo
     layout: Layout
     present: int
     columns: Array | None
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def z_loss(self) -> float:
-        """λ, in the units that the reduction wants it in."""
+        """λ, scaled as the reduction needs it."""
         return self.options.z_loss * float(self.scale.ratio.high)
 
     @cached_property
@@ -109,30 +109,38 @@ class Case:
         """Σ w·q: the target's weight, (n, 1)."""
         return np.asarray((self.rows.weight * self.rows.q).sum(axis=1, keepdims=True))
 
-    def make(self, **other: Any) -> Candidate:
-        """The gradient, made with something else than it should: p, a, mass, slope, z_loss, or
-        factor."""
-        p, a = other.get("p", self.p), other.get("a", self.a)
-        mass = other.get("mass", a.sum(axis=1, keepdims=True))
-        slope = other.get("slope", self.slope)
-        z_term = 2 * other.get("z_loss", self.z_loss) * other.get("lse", self.lse) * p
-        factor = other.get("factor", self.factor)[:, None]
+    def make(
+        self,
+        *,
+        p: Array | None = None,
+        a: Array | None = None,
+        mass: Array | None = None,
+        slope: Array | None = None,
+        z_loss: float | None = None,
+        factor: Array | None = None,
+    ) -> Hypothesis:
+        """The gradient, with p, a, mass Σ a, slope, z_loss or factor replaced."""
+        p, a = self.p if p is None else p, self.a if a is None else a
+        mass = a.sum(axis=1, keepdims=True) if mass is None else mass
+        slope = self.slope if slope is None else slope
+        factor = (self.factor if factor is None else factor)[:, None]
+        z_term = 2 * (self.z_loss if z_loss is None else z_loss) * self.lse * p
         grad = (mass * p - a + z_term) * factor * slope
         size = (np.abs(mass) * p + np.abs(a) + np.abs(z_term)) * np.abs(factor)
-        return Candidate(grad, size * self.bend)
+        return Hypothesis(grad, size * self.bend)
 
-    def with_logits(self, x: Array) -> Case:
+    def with_logits(self, x: Array) -> HypothesisCase:
         """The same with other logits."""
         return replace(self, rows=replace(self.rows, x=x))
 
     def neighbour(self, step: int) -> Array:
-        """The place of the row that many rows further on, −1 where it is not here."""
+        """The position of the row `step` rows later, −1 where it was not sampled."""
         numbers = self.rows.numbers
         places = np.minimum(np.searchsorted(numbers, numbers + step), len(numbers) - 1)
         return np.where(numbers[places] == numbers + step, places, -1)
 
     def shifted(self, values: Array, step: int) -> Array:
-        """Each row's neighbour's values, NaN where that is not here."""
+        """The values of the row `step` rows later, NaN where it was not sampled."""
         places = self.neighbour(step)
         moved = values[places].astype(np.float64)
         moved[places < 0] = np.nan

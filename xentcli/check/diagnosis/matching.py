@@ -1,4 +1,4 @@
-"""Whether a mistake explains a gradient: the constant that it takes, and by how much it misses."""
+"""Whether a mistake explains a gradient: by which constant factor, and how closely."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.check.diagnosis import mistakes
 from xentcli.check.diagnosis.factors import Factor, factors
-from xentcli.check.diagnosis.hypothesis_case import Candidate, Case
+from xentcli.check.diagnosis.hypothesis_case import Hypothesis, HypothesisCase
 from xentcli.check.diagnosis.mistakes import Mistake
-from xentcli.check.oracles.ulp import Kind
+from xentcli.check.oracles.ulp import FloatInfo
 from xentcli.check.report import Finding, short
 
 RIGHT = mistakes.MISTAKES[0]
@@ -23,7 +23,7 @@ ROUGH = {"float16": 64.0, "bfloat16": 16.0}  # epsilons
 
 
 class Match(NamedTuple):
-    """A mistake that explains the gradient, and by how many ULP it misses."""
+    """A mistake that explains the gradient, and the ULP that are left."""
 
     name: str
     words: str
@@ -50,7 +50,7 @@ class Match(NamedTuple):
 
 
 def _undone(factor: float) -> str:
-    """How to get from the wrong numbers to the right ones."""
+    """How the wrong numbers become the right ones."""
     if factor == 1:
         return ""
     if factor == -1:
@@ -60,34 +60,34 @@ def _undone(factor: float) -> str:
     return f"{sign} divided by {size:.7g}" if size >= 1 else f"{sign} multiplied by {1 / size:.7g}"
 
 
-def is_right(case: Case) -> bool:
-    """Whether a gradient is the right one but for the rounding of plain arithmetic."""
+def is_right(case: HypothesisCase) -> bool:
+    """Whether a gradient is right up to the rounding of naive arithmetic."""
     grad, size = case.make()
-    return bool((_shares(case, Candidate(grad, size), case.theirs) <= rounding(case)).all())
+    return bool((_shares(case, Hypothesis(grad, size), case.candidate) <= rounding(case)).all())
 
 
 class Trial(NamedTuple):
-    """What a mistake would lead to, what is there, and what is right, of the same rows."""
+    """The gradient that a mistake leads to, the candidate, and the exact one, of the same rows."""
 
-    candidate: Candidate
-    theirs: Array
+    hypothesis: Hypothesis
+    candidate: Array
     exact: Array
 
 
-def fitting(case: Case, mistake: Mistake, trial: Trial) -> Match | None:
-    """The mistake as a match, with the constant that it takes; None if it does not explain it."""
-    known: Array = np.isfinite(np.stack([trial.candidate.grad, trial.theirs])).all(axis=(0, 2))
+def fitting(case: HypothesisCase, mistake: Mistake, trial: Trial) -> Match | None:
+    """The mistake as a match, with its constant factor; None if it does not explain the rows."""
+    known: Array = np.isfinite(np.stack([trial.hypothesis.grad, trial.candidate])).all(axis=(0, 2))
     if not known.any() or 4 * np.count_nonzero(known) < len(known):
         return None
-    grad, size = (part[known] for part in trial.candidate)
-    theirs = trial.theirs[known]
-    factor = _factor(case, mistake, Candidate(grad, size), theirs)
+    grad, size = (part[known] for part in trial.hypothesis)
+    candidate = trial.candidate[known]
+    factor = _factor(case, mistake, Hypothesis(grad, size), candidate)
     if factor is None:
         return None
-    scaled = Candidate(factor.value * grad, np.abs(factor.value) * size)
+    scaled = Hypothesis(factor.value * grad, np.abs(factor.value) * size)
     if mistake is not RIGHT and same(case, scaled, trial.exact[known]):
         return None  # two mistakes that undo each other
-    shares = _shares(case, scaled, theirs)
+    shares = _shares(case, scaled, candidate)
     most = float(np.quantile(shares, _share(mistake, shares.size), method="higher"))
     if not most <= rounding(case):
         return None
@@ -96,62 +96,64 @@ def fitting(case: Case, mistake: Mistake, trial: Trial) -> Match | None:
 
 
 def _share(mistake: Mistake, entries: int) -> float:
-    """Which share of the entries has to agree; of many, a few need not where it is not all."""
+    """The share of the entries that has to agree: all, or all but a few of many."""
     if mistake.share == 1 or entries < MANY:
         return 1.0
     return min(mistake.share, 1 - 3 / entries)
 
 
-def same(case: Case, candidate: Candidate, exact: Array) -> bool:
-    """Whether a mistake changes nothing that could be seen here."""
-    known = np.isfinite(candidate.grad)
-    seen = 2 * rounding(case) * case.kind.epsilon * candidate.size
-    moved = np.abs(candidate.grad - exact) > seen
+def same(case: HypothesisCase, hypothesis: Hypothesis, exact: Array) -> bool:
+    """Whether a mistake would change nothing that can be seen on these rows."""
+    known = np.isfinite(hypothesis.grad)
+    seen = 2 * rounding(case) * case.finfo.epsilon * hypothesis.size
+    moved = np.abs(hypothesis.grad - exact) > seen
     return not (moved & known).any()
 
 
-def _shares(case: Case, candidate: Candidate, theirs: Array) -> Array:
+def _shares(case: HypothesisCase, hypothesis: Hypothesis, candidate: Array) -> Array:
     """How many epsilons of its terms each entry is off by."""
     # Any number may be off by the smallest, or by some of them if each step was rounded.
-    least = 2.0**case.kind.smallest * (ROUGH.get(case.kind.name, 1.0) if case.rough else 1.0)
-    missed = np.abs(theirs - candidate.grad) - least
-    return np.where(missed > 0, missed / (case.kind.epsilon * candidate.size), 0.0)
+    least = 2.0**case.finfo.smallest * (ROUGH.get(case.finfo.name, 1.0) if case.rough else 1.0)
+    missed = np.abs(candidate - hypothesis.grad) - least
+    return np.where(missed > 0, missed / (case.finfo.epsilon * hypothesis.size), 0.0)
 
 
-def _factor(case: Case, mistake: Mistake, candidate: Candidate, theirs: Array) -> Factor | None:
-    """The constant that somebody's gradient is larger by, if it is one that has a reason."""
-    grad, size = candidate
-    clear = np.abs(grad) > CLEAR * rounding(case) * case.kind.epsilon * size
-    if np.count_nonzero(clear) < FEWEST or not theirs.any():
+def _factor(
+    case: HypothesisCase, mistake: Mistake, hypothesis: Hypothesis, candidate: Array
+) -> Factor | None:
+    """The constant that the candidate is larger by, if there is a reason for it."""
+    grad, size = hypothesis
+    clear = np.abs(grad) > CLEAR * rounding(case) * case.finfo.epsilon * size
+    if np.count_nonzero(clear) < FEWEST or not candidate.any():
         return None
     # In shares of the terms: what cancels, or is subnormal, says little of a constant.
-    normal = 2.0 ** (case.kind.smallest + case.kind.digits)
-    least = np.maximum(size, normal * np.abs(grad).max() / np.abs(theirs).max())
-    share, other = np.where(clear, grad / least, 0.0), np.where(clear, theirs / least, 0.0)
+    normal = 2.0 ** (case.finfo.smallest + case.finfo.digits)
+    least = np.maximum(size, normal * np.abs(grad).max() / np.abs(candidate).max())
+    share, other = np.where(clear, grad / least, 0.0), np.where(clear, candidate / least, 0.0)
     constant = float((other * share).sum() / (share * share).sum())
     factor = _reason(constant, case)
     if factor is None and mistake is RIGHT and np.count_nonzero(clear) > FEWEST:
-        factor = _without_reason(constant, case.kind)
+        factor = _without_reason(constant, case.finfo)
     return factor
 
 
-def rounding(case: Case) -> float:
-    """How many epsilons of its terms plain arithmetic may be off by.
+def rounding(case: HypothesisCase) -> float:
+    """How many epsilons of its terms naive arithmetic may be off by.
 
     A gradient of halves was computed in float32 and rounded once, unless it is only stored in
     more than it was computed in.
     """
-    if case.kind.name in ("float16", "bfloat16"):
-        return ROUGH[case.kind.name] if case.rough else 2.0
+    if case.finfo.name in ("float16", "bfloat16"):
+        return ROUGH[case.finfo.name] if case.rough else 2.0
     top = case.z.max(axis=1, keepdims=True)
     reach = float((top - np.where(np.isfinite(case.z), case.z, top)).max(initial=0.0))
     return 16.0 + 2.0 * min(reach, 200.0) + float(np.sqrt(case.classes))
 
 
-def _reason(constant: float, case: Case) -> Factor | None:
-    """The known constant that is meant, with its sign."""
+def _reason(constant: float, case: HypothesisCase) -> Factor | None:
+    """The known factor that a constant is, with its sign."""
     for factor in factors(case):
-        if abs(abs(constant) / abs(factor.value) - 1) > _rough(case.kind):
+        if abs(abs(constant) / abs(factor.value) - 1) > _rough(case.finfo):
             continue
         if constant * factor.value > 0:
             return factor
@@ -161,15 +163,15 @@ def _reason(constant: float, case: Case) -> Factor | None:
     return None
 
 
-def _without_reason(constant: float, kind: Kind) -> Factor | None:
+def _without_reason(constant: float, finfo: FloatInfo) -> Factor | None:
     power = round(float(np.log2(abs(constant)))) if constant else 0
-    if constant > 0 and abs(power) > 1 and abs(constant / 2.0**power - 1) < _rough(kind):
+    if constant > 0 and abs(power) > 1 and abs(constant / 2.0**power - 1) < _rough(finfo):
         words = f"it is multiplied by 2^{power}, as a loss scale does"
         return Factor(2.0**power, "loss-scale", words)
     words = "it is the right gradient times a constant, for which no reason is known"
     return Factor(constant, CONSTANT, words)
 
 
-def _rough(kind: Kind) -> float:
-    """How exactly a constant can be told."""
-    return max(1e-4, kind.epsilon)
+def _rough(finfo: FloatInfo) -> float:
+    """How precisely a constant is known."""
+    return max(1e-4, finfo.epsilon)

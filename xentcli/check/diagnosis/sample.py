@@ -13,36 +13,36 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
-from xentcli.check.oracles.rows import Rows
+from xentcli.check.oracles.rows import FloatRows
 
 ENTRIES = 1 << 18  # 2 MiB for each array of float64
 GROUP = 4
 WORST = 8
 
 
-class Kept(NamedTuple):
-    """Rows, what somebody says of them, what is right, the size of the terms, and what is off."""
+class SampledRows(NamedTuple):
+    """Rows, the gradient given for them, the exact one, the size of its terms, and what is off."""
 
-    rows: Rows
-    theirs: Array
+    rows: FloatRows
+    candidate: Array
     exact: Array
     size: Array
     off: Array
 
-    def some(self, which: Array) -> Kept:
+    def some(self, which: Array) -> SampledRows:
         """The rows of a mask, or of a list of places."""
         rows, *arrays = self
-        return Kept(rows.some(which), *(array[which] for array in arrays))
+        return SampledRows(rows.some(which), *(array[which] for array in arrays))
 
 
 @dataclass
-class _Worst:
+class _WorstRow:
     ulp: float
-    kept: Kept
+    sampled: SampledRows
 
 
 class Sample:
-    """Takes all rows as they go by, and keeps some."""
+    """Takes all rows one after the other, and keeps some."""
 
     def __init__(self, layout: Layout) -> None:
         rows, classes = layout.rows, layout.classes
@@ -51,54 +51,55 @@ class Sample:
         self.whole = rows <= room
         self._wanted = np.arange(rows) if self.whole else _groups(rows, room)
         self._room = max(GROUP, room // GROUP)
-        self._parts: list[Kept] = []
-        self._worst: list[_Worst] = []
+        self._parts: list[SampledRows] = []
+        self._worst: list[_WorstRow] = []
         self._columns: list[Array] = []
 
-    def add(self, kept: Kept, ulp: Array) -> None:
+    def add(self, sampled: SampledRows, ulp: Array) -> None:
         """The next rows, and how far off each entry is."""
-        numbers = kept.rows.numbers
+        numbers = sampled.rows.numbers
         first, last = np.searchsorted(self._wanted, [numbers[0], numbers[-1] + 1])
         wanted = np.zeros(len(numbers), bool)
         wanted[self._wanted[first:last] - numbers[0]] = True
         if not self.whole:
-            self._add_off(kept, ulp, wanted)
+            self._add_off(sampled, ulp, wanted)
             if self.layout.rows == self.layout.classes:
-                self._columns.append(kept.theirs[:, self._wanted])
+                self._columns.append(sampled.candidate[:, self._wanted])
         if wanted.any():
-            self._parts.append(kept.some(np.flatnonzero(wanted)))
+            self._parts.append(sampled.some(np.flatnonzero(wanted)))
 
-    def _add_off(self, kept: Kept, ulp: Array, wanted: Array) -> None:
+    def _add_off(self, sampled: SampledRows, ulp: Array, wanted: Array) -> None:
         """The first rows that are off, as long as there is room, and the worst ones."""
-        off = np.flatnonzero(kept.off.any(axis=1) & ~wanted)
+        off = np.flatnonzero(sampled.off.any(axis=1) & ~wanted)
         taken, rest = off[: self._room], off[self._room :]
         wanted[taken] = True
         self._room -= len(taken)
-        for row in rest[np.argsort(-ulp[rest].max(axis=1, initial=0.0))[:WORST]]:
+        order = np.argsort(-ulp[rest].max(axis=1, initial=0.0), kind="stable")
+        for row in rest[order[:WORST]]:
             largest = float(ulp[row].max())
             if len(self._worst) < WORST or largest > self._worst[-1].ulp:
-                self._worst.append(_Worst(largest, kept.some(np.array([row]))))
+                self._worst.append(_WorstRow(largest, sampled.some(np.array([row]))))
                 self._worst.sort(key=lambda worst: -worst.ulp)
                 del self._worst[WORST:]
 
-    def all(self) -> Kept | None:
+    def all(self) -> SampledRows | None:
         """What was kept, in order."""
-        parts = [*self._parts, *(worst.kept for worst in self._worst)]
+        parts = [*self._parts, *(worst.sampled for worst in self._worst)]
         if not parts:
             return None
-        joined = Kept(
+        joined = SampledRows(
             _joined([part.rows for part in parts]),
             *(np.concatenate(arrays) for arrays in zip(*(part[1:] for part in parts), strict=True)),
         )
         return joined.some(np.argsort(joined.rows.numbers, kind="stable"))
 
     def transposed(self, numbers: Array) -> Array | None:
-        """Of a square gradient the columns with the numbers of the rows that are asked for."""
+        """Of a square gradient the columns with the same numbers as the given rows."""
         if self.layout.rows != self.layout.classes or len(self.layout.shape) != 2:
             return None
         everything = self.all()
         if self.whole and everything is not None:
-            return np.asarray(everything.theirs[:, numbers].T)
+            return np.asarray(everything.candidate[:, numbers].T)
         columns = np.full((len(numbers), self.layout.rows), np.nan)
         places = np.searchsorted(self._wanted, numbers)
         places = np.minimum(places, len(self._wanted) - 1)
@@ -113,7 +114,7 @@ def _groups(rows: int, room: int) -> Array:
     return np.unique(starts[:, None] + np.arange(GROUP))
 
 
-def _joined(parts: list[Rows]) -> Rows:
+def _joined(parts: list[FloatRows]) -> FloatRows:
     names = ("x", "q", "sample_weight", "upstream", "numbers")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     targets = [part.target for part in parts if part.target is not None]

@@ -1,8 +1,8 @@
 """Double-double arithmetic: a number as the sum of two float64, about 106 bits.
 
 The high part is the number rounded to float64, the low part what that left out. The algorithms
-are Dekker's (1971) and Knuth's; none needs a fused multiply-add, which NumPy does not have.
-Numbers whose square would overflow do not come here: callers keep powers of two apart.
+are Dekker's (1971) and Knuth's. Numbers whose square would overflow do not come here: callers
+keep powers of two apart.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.arrays.sums import two_sum
+from xentcli.arrays.error_free import two_product, two_sum
 
-SPLITTER = 134217729.0  # 2²⁷ + 1
 HALVINGS = 8  # of the argument of exp, which is then below 2⁻⁹
 LN2 = Fraction("0.69314718055994530941723212145817656807550013436025525412068000949339362196969")
 LOWEST = -4000.0  # exp of less is 0 in any scale that float64 has
@@ -55,17 +54,8 @@ def _fast(high: Array, low: Array) -> Pair:
 
 
 def product(a: Array, b: Array) -> Pair:
-    """a·b of two float64, exactly.
-
-    >>> high, low = product(np.array(1 + 2.0**-30), np.array(1 + 2.0**-30))
-    >>> high.item() == 1 + 2.0**-29, low.item() == 2.0**-60
-    (True, True)
-    """
-    a_high, b_high = a * SPLITTER, b * SPLITTER
-    a_high, b_high = a_high - (a_high - a), b_high - (b_high - b)
-    a_low, b_low, high = a - a_high, b - b_high, a * b
-    low = ((a_high * b_high - high) + a_high * b_low + a_low * b_high) + a_low * b_low
-    return Pair(high, low)
+    """a·b of two float64, exactly."""
+    return Pair(*two_product(a, b))
 
 
 def add(a: Pair, b: Pair) -> Pair:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.arrays.sums import two_sum
+from xentcli.arrays.error_free import two_sum
 from xentcli.check.oracles.dd_arithmetic import (
     Pair,
     add,
@@ -35,10 +35,10 @@ from xentcli.check.oracles.dd_arithmetic import (
     subtract,
     total,
 )
-from xentcli.check.oracles.rows import Exact, Rows, Scale, spread
+from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale, scatter
 from xentcli.options import LossOptions
 
-DOUBT = 2.0**-95  # of the terms: some hundred roundings to 106 bits
+ERROR_BOUND = 2.0**-95  # of the terms: some hundred roundings to 106 bits
 SMALL, LARGE = 2.0**-800, 2.0**900
 HUGE = 2.0**1000
 SATURATED = 4000.0  # where tanh is 1 to any precision
@@ -54,42 +54,42 @@ class _Logits(NamedTuple):
     masked: Array
 
 
-class _Softmax(NamedTuple):
+class _PairSoftmax(NamedTuple):
     """p and 1 − p as numbers and powers of two, −log p and log-sum-exp as they are."""
 
     p: Pair
     p_power: Array
     rest: Pair
     rest_power: Array
-    surprise: Pair
+    neg_log_prob: Pair
     lse: Pair
     others: Pair  # the sum of all terms but the largest, one per row, and its power of two
     second: Array
 
 
 @dataclass(frozen=True)
-class Compensated:
+class DoubleDoubleOracle:
     """The double-double oracle of a problem."""
 
     options: LossOptions
     scale: Scale
     name = "double-double"
 
-    def __call__(self, rows: Rows) -> Exact:
+    def __call__(self, rows: FloatRows) -> OracleResult:
         """Gradient and losses; NaN in rows that have no answer, zero in those that are ignored."""
         with np.errstate(all="ignore"):
             usable = rows.present & np.isfinite(self._top(rows.x))
             inner = self._usable(rows.some(usable))
-        return spread(inner, rows, usable)
+        return scatter(inner, rows, usable)
 
     def _top(self, x: Array) -> Array:
-        """The largest z of each row, or what makes it useless."""
+        """The largest z of each row; not finite where the row has no answer."""
         top = x.max(axis=1, initial=-np.inf)
         if self.options.softcap is None:
             return np.asarray(top / self.options.temperature)
         return np.where(np.isnan(top), top, 0.0)
 
-    def _usable(self, rows: Rows) -> Exact:
+    def _usable(self, rows: FloatRows) -> OracleResult:
         logits = self._logits(rows.x)
         s = _softmax(logits)
         a, a_power = masses(rows, self.options)
@@ -105,8 +105,8 @@ class Compensated:
         endless = np.isinf(losses.high)
         losses = scaled(multiply(losses, v), v_power + a_power + loss_power)
         losses = choose(endless, pair(np.inf * rows.sample_weight), losses)
-        uncertain = scaled(s.rest, s.rest_power).high.min(axis=1, initial=1.0)
-        return Exact(grad, size, size * DOUBT, losses, uncertain)
+        uncertainty = scaled(s.rest, s.rest_power).high.min(axis=1, initial=1.0)
+        return OracleResult(grad, size, size * ERROR_BOUND, losses, uncertainty)
 
     def _z_loss(self, weight: Array) -> Pair | None:
         """λ in the units that the masses are in."""
@@ -196,7 +196,7 @@ def _signed(a: Pair, like: Pair) -> Pair:
     return choose(like.high < 0, -a, a)
 
 
-def _softmax(logits: _Logits) -> _Softmax:
+def _softmax(logits: _Logits) -> _PairSoftmax:
     """The largest term is 1 exactly; the others are summed in the scale of the second largest."""
     e, power = exp(logits.below)
     e = choose(logits.masked, pair(0.0), e)
@@ -209,13 +209,13 @@ def _softmax(logits: _Logits) -> _Softmax:
     p = divide(e, s)
     rest = subtract(pair(1.0), scaled(p, power))
     log_s = log1p(scaled(others, second))
-    surprise = subtract(log_s, logits.below)
-    return _Softmax(
+    neg_log_prob = subtract(log_s, logits.below)
+    return _PairSoftmax(
         p=p,
         p_power=power,
         rest=choose(is_top, divide(others, s), rest),
         rest_power=np.where(is_top, second, 0).astype(np.int32),
-        surprise=choose(logits.masked, pair(np.inf), surprise),
+        neg_log_prob=choose(logits.masked, pair(np.inf), neg_log_prob),
         lse=add(logits.top, log_s).at(..., 0),
         others=others.at(..., 0),
         second=second[:, 0],
@@ -227,7 +227,7 @@ def _unit(weight: Array) -> Array:
     return np.asarray(np.frexp(np.abs(weight).max(initial=0.0))[1])
 
 
-def masses(rows: Rows, options: LossOptions) -> tuple[Pair, Array]:
+def masses(rows: FloatRows, options: LossOptions) -> tuple[Pair, Array]:
     """a_c, and the power of two that all of them are to be multiplied by."""
     classes, power = rows.x.shape[1], _unit(rows.weight)
     kept = Pair(*two_sum(np.array(1.0), np.array(-options.label_smoothing)))
@@ -244,7 +244,7 @@ def _others(a: Pair) -> Pair:
     return choose(is_largest, without, subtract(total(a).at(..., None), a))
 
 
-def _gradient(s: _Softmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array, Array]:
+def _gradient(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array, Array]:
     """∂L/∂z and the size of its terms, both to be multiplied by 2^power."""
     plus = multiply(s.p, _others(a))
     if z_loss is not None:
@@ -265,13 +265,13 @@ def _gradient(s: _Softmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array, A
     return subtract(scaled(plus, up), scaled(minus, down)), size, power
 
 
-def _losses(s: _Softmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array]:
+def _losses(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array]:
     """The loss of each row as a number and a power of two."""
-    size = np.where(np.isfinite(s.surprise.high), np.abs(s.surprise.high), 0.0).max(axis=1)
+    size = np.where(np.isfinite(s.neg_log_prob.high), np.abs(s.neg_log_prob.high), 0.0).max(axis=1)
     down = np.where(size > LARGE, 100, 0)
-    terms = multiply(a, scaled(s.surprise, -down[:, None]))
+    terms = multiply(a, scaled(s.neg_log_prob, -down[:, None]))
     losses = total(choose(a.high == 0, pair(0.0), terms))
-    endless = (np.isinf(s.surprise.high) & (a.high != 0)).any(axis=1)
+    endless = (np.isinf(s.neg_log_prob.high) & (a.high != 0)).any(axis=1)
     if z_loss is not None:
         squared = scaled(multiply(multiply(s.lse, s.lse), z_loss), -down)
         losses = add(losses, squared)

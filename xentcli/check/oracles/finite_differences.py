@@ -1,4 +1,4 @@
-"""A second opinion that knows no gradient: differences of the loss, computed as it is defined.
+"""The gradient from differences of the loss: an oracle that uses no formula of the gradient.
 
     ∂L/∂x_c ≈ (45·(L₊₁ − L₋₁) − 9·(L₊₂ − L₋₂) + (L₊₃ − L₋₃)) / 60h,   L_k = L(x + k·h·e_c)
 
@@ -15,8 +15,8 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
 from xentcli.check.oracles.dd_arithmetic import pair
-from xentcli.check.oracles.double_double import Compensated
-from xentcli.check.oracles.rows import Exact, Rows, Scale
+from xentcli.check.oracles.double_double import DoubleDoubleOracle
+from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
@@ -29,7 +29,7 @@ BEND = 2.0**-40  # of the sixth power of the step, times what a seventh derivati
 
 
 @dataclass(frozen=True)
-class FiniteDifferences:
+class FiniteDifferenceOracle:
     """The oracle."""
 
     options: LossOptions
@@ -37,15 +37,15 @@ class FiniteDifferences:
     name = "finite differences"
 
     @classmethod
-    def of(cls, layout: Layout, options: LossOptions, scale: Scale) -> FiniteDifferences:
-        """An error where it would not end."""
+    def of(cls, layout: Layout, options: LossOptions, scale: Scale) -> FiniteDifferenceOracle:
+        """The oracle; an error where it would take more than a day."""
         work = 6 * layout.rows * layout.classes**2
         if work > MOST:
             what = f"finite-diff needs {work:.1e} exponentials for logits of shape {layout.shape}"
             raise OptionError("method", what, "some rows of it, or --method exact")
         return cls(options, scale)
 
-    def __call__(self, rows: Rows) -> Exact:
+    def __call__(self, rows: FloatRows) -> OracleResult:
         """Gradient and losses, with how far off they may be."""
         o, classes = self.options, rows.x.shape[1]
         a = rows.weight * ((1 - o.label_smoothing) * rows.q + o.label_smoothing / classes)
@@ -57,15 +57,15 @@ class FiniteDifferences:
                 grad[row] = self._row(rows.x[row], a[row], step)
             scale, power = self.scale.of(rows)
             factor = np.ldexp(scale.high, power)
-            doubt = np.abs(factor) * size / (step / STEP)
+            error_bound = np.abs(factor) * size / (step / STEP)
             grad *= np.where(rows.present, factor, 0.0)[:, None]
-        exact = Compensated(o, self.scale)(rows)  # its losses are no differences
-        doubts = np.where(rows.present, doubt, 0.0)[:, None] + np.zeros_like(grad)
-        unknown = ~np.isfinite(grad) | ~np.isfinite(doubts)
-        grad, doubts = np.where(unknown, 0.0, grad), np.where(unknown, np.inf, doubts)
+        exact = DoubleDoubleOracle(o, self.scale)(rows)  # its losses are no differences
+        error_bounds = np.where(rows.present, error_bound, 0.0)[:, None] + np.zeros_like(grad)
+        unknown = ~np.isfinite(grad) | ~np.isfinite(error_bounds)
+        grad, error_bounds = np.where(unknown, 0.0, grad), np.where(unknown, np.inf, error_bounds)
         nowhere = np.isnan(exact.losses.high) & rows.present  # there is no loss to differentiate
-        grad[nowhere], doubts[nowhere] = np.nan, 0.0
-        return exact._replace(grad=pair(grad), size=np.abs(grad), doubt=doubts)
+        grad[nowhere], error_bounds[nowhere] = np.nan, 0.0
+        return exact._replace(grad=pair(grad), size=np.abs(grad), error_bound=error_bounds)
 
     def _row(self, x: Array, a: Array, step: float) -> Array:
         """∂L/∂x of one row."""
@@ -96,7 +96,7 @@ class FiniteDifferences:
         return self.options.z_loss * float(self.scale.ratio.high)
 
     def _size(self, x: Array, a: Array) -> Array:
-        """An error of the differences, where a step is STEP."""
+        """A bound of the differences' error, for the step STEP."""
         z = np.abs(self._z(x))
         largest = np.where(np.isfinite(z), z, 0.0).max(axis=1, initial=0.0)
         mass = np.abs(a).sum(axis=1) + self._z_loss * (largest + x.shape[1])
@@ -107,7 +107,7 @@ class FiniteDifferences:
 
 
 def _moved(x: Array, places: Array, step: float) -> Array:
-    """The row as often as there are places, each time with one logit moved."""
+    """Copies of the row, one for each place, each with that logit moved."""
     rows = np.repeat(x[None], len(places), axis=0)
     rows[np.arange(len(places)), places] += step
     return rows

@@ -1,4 +1,4 @@
-"""The float64 reference as an oracle of float32 and smaller kinds.
+"""The float64 reference as an oracle of float32 and smaller dtypes.
 
 Its error, some 2⁻⁵⁰ of the terms, is nothing in units of float32, except where the terms nearly
 cancel: such rows are done again with twice the digits.
@@ -14,8 +14,8 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.backends import Scalars, reference
 from xentcli.check.oracles.dd_arithmetic import Pair, pair
-from xentcli.check.oracles.double_double import Compensated
-from xentcli.check.oracles.rows import Exact, Rows, Scale, spread
+from xentcli.check.oracles.double_double import DoubleDoubleOracle
+from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale, scatter
 from xentcli.options import LossOptions
 
 # An entry this much smaller than its terms has an error up to 2⁻³¹ of itself, 2⁻⁷ ULP of float32.
@@ -25,7 +25,7 @@ LARGE = 2.0**200  # beyond, what float64 lets underflow could matter
 
 
 @dataclass(frozen=True)
-class ByReference:
+class ReferenceOracle:
     """The reference backend's own steps, with the rows that need more digits done again."""
 
     options: LossOptions
@@ -33,40 +33,40 @@ class ByReference:
     name = "float64 reference"
 
     @cached_property
-    def _careful(self) -> Compensated:
-        return Compensated(self.options, self.scale)
+    def _careful(self) -> DoubleDoubleOracle:
+        return DoubleDoubleOracle(self.options, self.scale)
 
     @cached_property
     def _scalars(self) -> Scalars:
-        o = self.options
-        cap = np.inf if o.softcap is None else o.softcap
-        z_loss = o.z_loss * float(self.scale.ratio.high)
-        return Scalars(o.label_smoothing, o.temperature, cap, z_loss)
+        return Scalars.of(self.options, self.options.z_loss * float(self.scale.ratio.high))
 
-    def __call__(self, rows: Rows) -> Exact:
+    def __call__(self, rows: FloatRows) -> OracleResult:
         """Gradient and losses; NaN in rows that have no answer, zero in those that are ignored."""
-        if self._extreme(rows):
+        if self._extreme(rows.weight):
             return self._careful(rows)
         present = rows.present
         with np.errstate(all="ignore"):
             inner = self._present(rows.some(present))
-            exact = spread(inner, rows, present)
+            exact = scatter(inner, rows, present)
             cancels = np.abs(exact.grad.high) < CANCELS * exact.size
-        again = np.flatnonzero(cancels.any(axis=1))
+        again = np.flatnonzero(cancels.any(axis=1) | self._large_factors(rows))
         if len(again):
             better = self._careful(rows.some(again))
             for old, new in zip(_arrays(exact), _arrays(better), strict=True):
                 old[again] = new
         return exact
 
-    def _extreme(self, rows: Rows) -> bool:
-        scale, power = self.scale.of(rows)
-        factors = np.concatenate([np.ldexp(scale.high, power), rows.weight])
-        largest = np.abs(factors[np.isfinite(factors)]).max(initial=0.0)
-        cap = self.options.softcap or 0.0
-        return bool(cap > LARGE_CAP or largest > LARGE)
+    def _extreme(self, weight: Array) -> bool:
+        """Whether the cap or a class weight is too large for any row."""
+        return (self.options.softcap or 0.0) > LARGE_CAP or bool((np.abs(weight) > LARGE).any())
 
-    def _present(self, rows: Rows) -> Exact:
+    def _large_factors(self, rows: FloatRows) -> Array:
+        """Which rows have a factor that is too large: each by itself, however rows are cut."""
+        scale, power = self.scale.of(rows)
+        factor = np.abs(np.ldexp(scale.high, power))
+        return np.asarray((factor > LARGE) & np.isfinite(factor))
+
+    def _present(self, rows: FloatRows) -> OracleResult:
         scalars = self._scalars
         a = reference.masses(rows.q, rows.weight, scalars.label_smoothing)
         s = reference.softmax(rows.x, scalars)
@@ -77,9 +77,9 @@ class ByReference:
         size = np.abs(grad)
         if rows.target is None or scalars.label_smoothing or scalars.z_loss:
             size = self._terms(s, a) * s.slope * np.abs(factor)
-        uncertain = s.rest.min(axis=1, initial=1.0)
-        return Exact(
-            pair(grad), size, np.zeros_like(size), pair(losses * rows.sample_weight), uncertain
+        uncertainty = s.rest.min(axis=1, initial=1.0)
+        return OracleResult(
+            pair(grad), size, np.zeros_like(size), pair(losses * rows.sample_weight), uncertainty
         )
 
     def _terms(self, s: reference.Softmax, a: Array) -> Array:
@@ -90,7 +90,7 @@ class ByReference:
         return np.asarray(np.abs(plus) + np.abs(minus) + np.abs(pull))
 
 
-def _arrays(exact: Exact) -> list[Array]:
+def _arrays(exact: OracleResult) -> list[Array]:
     flat: list[Array] = []
     for part in exact:
         flat.extend(part if isinstance(part, Pair) else [part])

@@ -1,4 +1,4 @@
-"""What everybody writes: p − y in the precision of the data. The measure of `--like-peers`."""
+"""The naive implementation, p − y in the precision of the data: the measure of `like_peers`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, widen
-from xentcli.check.oracles.rows import Rows, Scale
-from xentcli.check.oracles.ulp import KINDS, Kind
+from xentcli.check.oracles.rows import FloatRows, GradientSpec
+from xentcli.check.oracles.ulp import FLOATS, FloatInfo
 from xentcli.options import LossOptions
 
 FLOOR = 2.0  # epsilons: weight, scale, quotient and difference are rounded by half of one each
 FLUSHED = 16.0  # smallest numbers: exp is not exact down there
 
 
-class Plain(NamedTuple):
+class NaiveGradient(NamedTuple):
     """A gradient, the size of the rounding that goes into it, and where it is a difference.
 
     p is as exact as the exponent that it is made of: exp(log p) as PyTorch has it is off by as
@@ -27,9 +27,10 @@ class Plain(NamedTuple):
     subtracted: Array
 
 
-def plain(rows: Rows, options: LossOptions, scale: Scale, kind: Kind) -> Plain:
-    """The gradient of rows in the kind's arithmetic; in float32 for the halves."""
-    dtype = NAMES["f64"] if kind.name == "float64" else NAMES["f32"]
+def naive_gradient(rows: FloatRows, spec: GradientSpec) -> NaiveGradient:
+    """The gradient of rows in the arithmetic of its dtype; in float32 for float16 and bfloat16."""
+    options, scale, finfo = spec
+    dtype = NAMES["f64"] if finfo.name == "float64" else NAMES["f32"]
     classes = rows.x.shape[1]
     q, w = rows.q.astype(dtype), rows.weight.astype(dtype)
     a = w * (dtype.type(1 - options.label_smoothing) * q)
@@ -43,10 +44,10 @@ def plain(rows: Rows, options: LossOptions, scale: Scale, kind: Kind) -> Plain:
     exponent = s.p * (1 + s.exponent / 2)
     size = (exponent * (np.abs(mass) + np.abs(z_loss)) + np.abs(a)) * s.bend * np.abs(factor)
     grad[~rows.present], size[~rows.present] = 0.0, 0.0
-    return Plain(widen(grad, NAMES["f64"]), widen(size, NAMES["f64"]), a != 0)
+    return NaiveGradient(widen(grad, NAMES["f64"]), widen(size, NAMES["f64"]), a != 0)
 
 
-class _Softmax(NamedTuple):
+class _NaiveSoftmax(NamedTuple):
     """p, log-sum-exp, dz/dx, and the sizes of what the exponent of p and dz/dx are made of."""
 
     p: Array
@@ -56,8 +57,8 @@ class _Softmax(NamedTuple):
     bend: Array
 
 
-def _softmax(x: Array, options: LossOptions, dtype: Any) -> _Softmax:
-    """The usual way."""
+def _softmax(x: Array, options: LossOptions, dtype: Any) -> _NaiveSoftmax:
+    """The softmax as it is usually written."""
     t = dtype.type(options.temperature)
     z, bent = x.astype(dtype) / t, np.zeros((), dtype)
     if options.softcap is not None:
@@ -72,21 +73,21 @@ def _softmax(x: Array, options: LossOptions, dtype: Any) -> _Softmax:
         exponent = exponent + np.abs(z) + np.abs(top)
     squared = bent * bent + np.zeros_like(z)
     exponent = np.where(e > 0, exponent, 0)
-    return _Softmax(e / s, lse, (1 - squared) / t, exponent, (1 + squared) / t)
+    return _NaiveSoftmax(e / s, lse, (1 - squared) / t, exponent, (1 + squared) / t)
 
 
-def allowed(rows: Plain, exact: Array, kind: Kind) -> Array:
-    """Twice the row's largest error of the plain gradient, in shares of the terms.
+def allowed(rows: NaiveGradient, exact: Array, finfo: FloatInfo) -> Array:
+    """Twice the row's largest error of the naive gradient, relative to the terms.
 
     Twice, because another order of adding is no mistake; two epsilons at least, because a row may
     be lucky. Target entries, which a subtraction makes, are apart from the others. A half is
     rounded once, to a unit.
     """
-    work = KINDS["f64" if kind.name == "float64" else "f32"]
+    work = FLOATS["f64" if finfo.name == "float64" else "f32"]
     share = np.where(rows.size > 0, np.abs(rows.grad - exact) / rows.size, 0.0)
     share = np.where(np.isfinite(share), share, 0.0)
-    result = np.full_like(share, FLUSHED * 2.0**kind.smallest)
+    result = np.full_like(share, FLUSHED * 2.0**finfo.smallest)
     for group in (rows.subtracted, ~rows.subtracted):
         worst = np.where(group, share, 0.0).max(axis=1, keepdims=True, initial=FLOOR * work.epsilon)
         result += np.where(group, 2 * worst * rows.size, 0.0)
-    return result if kind is work else np.asarray(result + kind.unit(np.abs(exact)))
+    return result if finfo is work else np.asarray(result + finfo.unit(np.abs(exact)))

@@ -18,17 +18,19 @@ from xentcli.check.oracles.dd_arithmetic import (
     scaled,
     total,
 )
+from xentcli.check.oracles.ulp import FloatInfo
 from xentcli.engine.problem import CHUNK, Problem
 from xentcli.engine.reduction import plan
+from xentcli.engine.rows import RowPiece, float_rows
 from xentcli.options import LossOptions
 
 
 @dataclass(frozen=True)
-class Rows:
+class FloatRows:
     """Rows as float64: x logits and q target mass (n, C); everything else one per row or class.
 
     `target` is the class of an index target, −1 where the row is ignored, and None for
-    probabilities. `numbers` are the rows' places in the whole.
+    probabilities. `numbers` are the rows' numbers in the whole.
     """
 
     x: Array
@@ -39,36 +41,35 @@ class Rows:
     upstream: Array
     numbers: Array
 
+    @classmethod
+    def of(cls, piece: RowPiece) -> FloatRows:
+        """The rows of a piece."""
+        problem, x, target = piece.problem, float_rows(piece.logits), piece.targets
+        if piece.probs is not None:
+            q = float_rows(piece.probs, "targets")
+        else:
+            assert target is not None
+            q = one_hot(target, x.shape[1])
+        return cls(
+            x=x,
+            q=q,
+            target=target,
+            weight=problem.class_weight,
+            sample_weight=problem.sample_weights(slice(None)),
+            upstream=np.broadcast_to(problem.upstream, len(x)),
+            numbers=np.arange(piece.rows.start, piece.rows.stop),
+        )
+
     @property
     def present(self) -> Array:
         """Which rows count."""
         return np.full(len(self.x), True) if self.target is None else self.target >= 0
 
-    def some(self, which: Array) -> Rows:
+    def some(self, which: Array) -> FloatRows:
         """The rows of a mask, or of a list of places."""
         names = ("x", "q", "sample_weight", "upstream", "numbers")
         parts = {name: getattr(self, name)[which] for name in names}
         return replace(self, target=None if self.target is None else self.target[which], **parts)
-
-
-def rows_of(problem: Problem, x: Array, q: Array | None, rows: slice) -> Rows:
-    """Rows of a problem; x and q are theirs, float64 (n, C)."""
-    numbers = np.arange(rows.start, rows.stop)
-    target = None
-    if q is None:
-        assert problem.targets is not None
-        target = problem.targets[rows].astype(np.int64)
-        q = one_hot(target, x.shape[1])
-    upstream = problem.upstream
-    return Rows(
-        x=x,
-        q=q,
-        target=target,
-        weight=problem.class_weight,
-        sample_weight=problem.sample_weights(rows),
-        upstream=np.full(len(x), upstream) if upstream.ndim == 0 else upstream[rows],
-        numbers=numbers,
-    )
 
 
 def one_hot(target: Array, classes: int) -> Array:
@@ -79,19 +80,19 @@ def one_hot(target: Array, classes: int) -> Array:
     return q
 
 
-class Exact(NamedTuple):
+class OracleResult(NamedTuple):
     """What an oracle says of some rows.
 
     `grad` and `losses` (of each row, before the reduction) are sums of two float64; `size` is
-    that of the terms that an entry is the difference of, `doubt` how far off the oracle may be
-    itself; `uncertain` is 1 − p of each row's likeliest class.
+    that of the terms that an entry is the difference of, `error_bound` how far off the oracle
+    may be itself; `uncertainty` is 1 − p of each row's likeliest class.
     """
 
     grad: Pair
     size: Array
-    doubt: Array
+    error_bound: Array
     losses: Pair
-    uncertain: Array
+    uncertainty: Array
 
 
 class Scale(NamedTuple):
@@ -103,9 +104,9 @@ class Scale(NamedTuple):
     denominator: Pair
     ratio: Pair
 
-    def of(self, rows: Rows) -> tuple[Pair, Array]:
+    def of(self, rows: FloatRows) -> tuple[Pair, Array]:
         """u·v / D of each row, as a number and a power of two."""
-        if self.denominator.high == 0:  # as `Reduction.scale`
+        if self.denominator.high == 0:  # as `ReductionPlan.scale`
             mass = rows.sample_weight
             if rows.target is not None:
                 mass = mass * rows.weight[rows.target]
@@ -114,6 +115,14 @@ class Scale(NamedTuple):
         v, more = normal(pair(rows.sample_weight))
         below, down = normal(self.denominator)
         return divide(product(u.high, v.high), below), up + more - down
+
+
+class GradientSpec(NamedTuple):
+    """What a gradient should be: of which loss, with which factors, in which dtype."""
+
+    options: LossOptions
+    scale: Scale
+    finfo: FloatInfo
 
 
 def scale_of(problem: Problem, options: LossOptions) -> Scale:
@@ -144,8 +153,8 @@ def _sums(problem: Problem) -> tuple[Pair, Pair]:
     return weighted, plain
 
 
-def spread(inner: Exact, rows: Rows, usable: Array) -> Exact:
-    """Usable rows among the others: NaN where there is no answer, zero where it is ignored."""
+def scatter(inner: OracleResult, rows: FloatRows, usable: Array) -> OracleResult:
+    """The results of usable rows among all: NaN where there is no answer, zero where ignored."""
     nothing = np.where(rows.present, np.nan, 0.0)
 
     def wide(values: Array, fill: Array) -> Array:
@@ -155,10 +164,10 @@ def spread(inner: Exact, rows: Rows, usable: Array) -> Exact:
         return whole
 
     zero = np.zeros(len(nothing))
-    return Exact(
+    return OracleResult(
         Pair(wide(inner.grad.high, nothing), wide(inner.grad.low, zero)),
         wide(inner.size, zero),
-        wide(inner.doubt, zero),
+        wide(inner.error_bound, zero),
         Pair(wide(inner.losses.high, nothing), wide(inner.losses.low, zero)),
-        wide(inner.uncertain, np.ones(len(nothing))),
+        wide(inner.uncertainty, np.ones(len(nothing))),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,14 +11,15 @@ from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, narrow, native, w
 from xentcli.check.oracles.dd_arithmetic import Pair
 from xentcli.errors import DtypeError, OptionError
 
+JudgedDtype: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]
+
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of float: its name, the bits after its first, and the power of two of its smallest.
+class FloatInfo:
+    """A float dtype: its name, the bits after its first, and the power of two of its smallest.
 
-    `ulp` is how far off it may be where nobody says otherwise: what the rounding of plain
-    arithmetic in the same kind costs on ordinary logits, for the halves what one rounding of a
-    float32 costs.
+    `ulp` is the default tolerance: what the rounding of naive arithmetic in the same dtype costs
+    on ordinary logits, for float16 and bfloat16 what one rounding of a float32 costs.
     """
 
     name: str
@@ -29,13 +30,13 @@ class Kind:
 
     @property
     def epsilon(self) -> float:
-        """The distance of 1 to the next number."""
+        """The distance from 1 to the next number."""
         return 2.0**-self.digits
 
     def unit(self, size: Array) -> Array:
-        """One unit in the last place at numbers of this size.
+        """One unit in the last place of numbers of this size.
 
-        >>> float(KINDS["f32"].unit(np.array(1.5))) == 2.0**-23
+        >>> float(FLOATS["f32"].unit(np.array(1.5))) == 2.0**-23
         True
         """
         exponent = np.where(size == 0, self.smallest, np.frexp(size)[1] - 1 - self.digits)
@@ -43,32 +44,32 @@ class Kind:
         return np.ldexp(1.0, np.maximum(exponent, self.smallest).astype(np.int32))
 
 
-KINDS = {
-    "f16": Kind("float16", NAMES["f16"], 10, -24, 1.0),
-    "bf16": Kind("bfloat16", BF16, 7, -133, 1.0),
-    "f32": Kind("float32", NAMES["f32"], 23, -149, 128.0),
-    "f64": Kind("float64", NAMES["f64"], 52, -1074, 128.0),
+FLOATS = {
+    "f16": FloatInfo("float16", NAMES["f16"], 10, -24, 1.0),
+    "bf16": FloatInfo("bfloat16", BF16, 7, -133, 1.0),
+    "f32": FloatInfo("float32", NAMES["f32"], 23, -149, 128.0),
+    "f64": FloatInfo("float64", NAMES["f64"], 52, -1074, 128.0),
 }
 
 
-def kind_of(dtype: np.dtype[Any], name: str = "auto") -> Kind:
-    """The kind to judge in: the one asked for, else the array's own."""
-    if name not in ("auto", *KINDS):
-        raise OptionError("dtype", f"{name!r} is not known: auto, {', '.join(KINDS)}")
+def float_info_of(dtype: np.dtype[Any], name: JudgedDtype = "auto") -> FloatInfo:
+    """The dtype to judge in: the one asked for, else the array's own."""
+    if name not in ("auto", *FLOATS):
+        raise OptionError("dtype", f"{name!r} is not known: auto, {', '.join(FLOATS)}")
     if name != "auto":
-        return KINDS[name]
-    for kind in KINDS.values():
-        if native(dtype) == kind.dtype:
-            return kind
+        return FLOATS[name]
+    for finfo in FLOATS.values():
+        if native(dtype) == finfo.dtype:
+            return finfo
     raise DtypeError(
         "grad",
         f"dtype {name_of(dtype)} cannot be compared: a gradient holds floats",
-        "say --dtype bf16 for two bytes without a name" if dtype == np.dtype("V2") else None,
+        "say --dtype bf16 if it holds bfloat16" if dtype == np.dtype("V2") else None,
     )
 
 
 class Errors(NamedTuple):
-    """How far numbers are from the exact ones; infinite where one of both is no number."""
+    """How far numbers are from the exact ones; infinite where one of them is not finite."""
 
     absolute: Array
     relative: Array
@@ -76,16 +77,19 @@ class Errors(NamedTuple):
     unit: Array
 
 
-def errors(theirs: Array, exact: Pair, size: Array, doubt: Array, kind: Kind) -> Errors:
-    """Errors of float64 values that came from numbers of a kind."""
+def errors(
+    candidate: Array, exact: Pair, size: Array, error_bound: Array, finfo: FloatInfo
+) -> Errors:
+    """Errors of float64 values that came from numbers of some dtype."""
     with np.errstate(all="ignore"):
-        rounded = widen(narrow(exact.high, kind.dtype), NAMES["f64"])
-        same = (theirs == rounded) & np.isinf(theirs) | np.isnan(theirs) & np.isnan(rounded)
-        difference = np.abs((theirs - exact.high) - exact.low)
-        absolute = np.where(np.isinf(doubt), 0.0, np.maximum(difference - doubt, 0.0))
+        rounded = widen(narrow(exact.high, finfo.dtype), NAMES["f64"])
+        same = np.isnan(candidate) & np.isnan(rounded)
+        same |= (candidate == rounded) & np.isinf(candidate)
+        difference = np.abs((candidate - exact.high) - exact.low)
+        absolute = np.where(np.isinf(error_bound), 0.0, np.maximum(difference - error_bound, 0.0))
         absolute = np.where(np.isnan(absolute), np.inf, absolute)
         absolute = np.where(same, 0.0, absolute)
-        unit = kind.unit(np.maximum(size, np.abs(exact.high)))
+        unit = finfo.unit(np.maximum(size, np.abs(exact.high)))
         relative = np.where(absolute == 0, 0.0, absolute / np.abs(exact.high))
         relative = np.where(np.isnan(relative), np.inf, relative)
         return Errors(absolute, relative, absolute / unit, unit)
@@ -93,7 +97,7 @@ def errors(theirs: Array, exact: Pair, size: Array, doubt: Array, kind: Kind) ->
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far off an entry may be: by the largest of what is asked for."""
+    """How far off an entry may be: the largest of the tolerances that are given."""
 
     ulp: float | None = None
     rtol: float | None = None
@@ -106,13 +110,13 @@ class Tolerance:
             if value is not None and not value >= 0:
                 raise OptionError(name, f"{value!r} is not allowed: a number, at least 0")
 
-    def of(self, kind: Kind) -> Tolerance:
-        """The same with the kind's own where nothing is asked for."""
+    def of(self, finfo: FloatInfo) -> Tolerance:
+        """The same with the default of the dtype where nothing is asked for."""
         asked = (self.ulp, self.rtol, self.atol) != (None, None, None)
-        return self if asked or self.like_peers else Tolerance(ulp=kind.ulp)
+        return self if asked or self.like_peers else Tolerance(ulp=finfo.ulp)
 
     def allowed(self, found: Errors, exact: Array) -> Array:
-        """The largest error that is let pass, of each number."""
+        """The largest error that is accepted, of each number."""
         allowed = np.zeros_like(found.absolute)
         if self.ulp is not None:
             allowed = np.maximum(allowed, self.ulp * found.unit)
@@ -120,17 +124,17 @@ class Tolerance:
             allowed = np.maximum(allowed, self.rtol * np.abs(exact))
         return allowed if self.atol is None else np.maximum(allowed, self.atol)
 
-    def words(self, kind: Kind) -> str:
-        """What is allowed, for people.
+    def words(self, finfo: FloatInfo) -> str:
+        """The tolerance in words.
 
-        >>> Tolerance().of(KINDS["f32"]).words(KINDS["f32"])
+        >>> Tolerance().of(FLOATS["f32"]).words(FLOATS["f32"])
         '128 ULP of float32'
-        >>> Tolerance(rtol=1e-3, atol=1e-6).words(KINDS["f16"])
-        '0.001 of the number or 1e-06'
+        >>> Tolerance(rtol=1e-3, atol=1e-6).words(FLOATS["f16"])
+        'a relative error of 0.001 or an absolute error of 1e-06'
         """
-        parts = [] if self.ulp is None else [f"{self.ulp:g} ULP of {kind.name}"]
-        parts += [] if self.rtol is None else [f"{self.rtol:g} of the number"]
-        parts += [] if self.atol is None else [f"{self.atol:g}"]
+        parts = [] if self.ulp is None else [f"{self.ulp:g} ULP of {finfo.name}"]
+        parts += [] if self.rtol is None else [f"a relative error of {self.rtol:g}"]
+        parts += [] if self.atol is None else [f"an absolute error of {self.atol:g}"]
         if self.like_peers:
-            parts.append(f"twice what plain {kind.name} arithmetic is off by")
+            parts.append(f"twice the error of a naive {finfo.name} implementation")
         return " or ".join(parts)

@@ -1,4 +1,4 @@
-"""Cross-entropy and softmax of arrays that are on a device: they are used where they are.
+"""Cross-entropy and softmax of arrays on a device, without copies to the host.
 
 Logits, probabilities and gradient are never copied. Everything runs on the stream of the logits,
 after what other streams do to the arrays, and is done when the function returns.
@@ -11,19 +11,21 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from xentcli import backends
-from xentcli.arrays.device_view import Placed, placed
+from xentcli.arrays.device_view import DeviceArray, device_array
 from xentcli.arrays.dtypes import Array, as_logits, default_output, native
 from xentcli.arrays.layout import Layout, find
+from xentcli.backends import Scalars
 from xentcli.engine.device.boxes import (
-    Form,
-    form_of,
+    AxisGrouping,
+    grouping_of,
     require_floats,
     require_one_device,
     require_writable,
 )
 from xentcli.engine.device.problem import DeviceProblem, build
 from xentcli.engine.problem import Extras
-from xentcli.engine.result import CrossEntropy, Outcome, scalars
+from xentcli.engine.reduction import plan
+from xentcli.engine.result import CrossEntropy, LossTotals, RowArrays
 from xentcli.engine.targets import as_targets, require_targets
 from xentcli.errors import OptionError
 from xentcli.options import LogitsOptions, LossOptions
@@ -55,103 +57,112 @@ def _require_numba() -> None:
     backends.get(BACKEND, 0)
 
 
-def _seen(values: Any, where: str) -> Any:
-    """What an array on a device says of itself; everything else as it is."""
-    array = placed(values, where)
+def _described(values: Any, where: str) -> Any:
+    """The description of an array on a device; everything else as it is."""
+    array = device_array(values, where)
     return values if array is None else array
 
 
-def _rows(
-    outcome: Outcome, problem: DeviceProblem, boxes: tuple[Box, Box | None, Box | None]
-) -> Any:
-    """Losses and log-sum-exps on the device; the gradient, and the sum of the losses.
+class DeviceCalculation:
+    """The cross-entropy of a problem on a device, all rows at once, and its totals."""
 
-    The boxes are those of the logits, the probabilities and the gradient.
-    """
-    from xentcli.backends.cuda import launch
+    def __init__(self, problem: DeviceProblem, options: LossOptions) -> None:
+        self.problem, self.plan = problem, plan(problem, options)
+        self.scalars = Scalars.of(options, self.plan.z_loss)
+        self.totals = LossTotals()
 
-    queue, (x, probs, grad) = problem.queue, boxes
-    targets = probs or problem.targets
-    results = queue.room((2, problem.layout.rows))
-    scale = problem.scale(outcome.reduction.denominator)
-    weight = problem.class_weight
-    launch.rows(x, targets, weight, scale, outcome.scalars, results, grad, queue.stream)
-    if problem.sample_weight is not None:
-        queue.scaled(results[0], 1.0, problem.sample_weight, results[0])
-    outcome.total.add_sums(*queue.sums(results[0]))
-    if not math.isfinite(outcome.total.value()):
-        outcome.nonfinite.add(queue.fetch(results[0]))
-    return results
+    def rows(self, x: Box, probs: Box | None, grad: Box | None) -> Any:
+        """Losses and log-sum-exps on the device; the gradient, and the sum of the losses."""
+        from xentcli.backends.cuda import launch
+
+        problem, queue = self.problem, self.problem.queue
+        targets, weight = probs or problem.targets, problem.class_weight
+        results = queue.room((2, problem.layout.rows))
+        scale = problem.scale(self.plan.denominator)
+        launch.rows(x, targets, weight, scale, self.scalars, results, grad, queue.stream)
+        if problem.sample_weight is not None:
+            queue.scaled(results[0], 1.0, problem.sample_weight, results[0])
+        self.totals.sum.add_sums(*queue.sums(results[0]))
+        if not math.isfinite(self.totals.sum.value()):
+            self.totals.nonfinite.add(queue.fetch(results[0]))
+        return results
+
+    def result(self, losses: Any, lse: Any, grad: Any) -> CrossEntropy:
+        """The result over all rows."""
+        return self.totals.result(self.plan, BACKEND, RowArrays(losses, grad, lse))
 
 
-def _result(form: Form, out: Placed | None, x: Placed, queue: Queue) -> tuple[Any, Box]:
-    """Where numbers like the logits are written: the caller's array or a new one, and its box."""
+def _result(
+    grouping: AxisGrouping, out: DeviceArray | None, x: DeviceArray, queue: Queue
+) -> tuple[Any, Box]:
+    """The array that the result is written to, the caller's or a new one, and its box."""
     if out is None:
-        return form.new(default_output(x.dtype), queue)
-    return out.owner, form.box(out)
+        return grouping.new(default_output(x.dtype), queue)
+    return out.owner, grouping.box(out)
 
 
-def _probabilities(targets: Any, form: Form, queue: Queue) -> Box:
-    if isinstance(targets, Placed):
-        return form.box(targets)
-    array: Array = as_logits(targets, "targets").transpose(form.order)
-    return queue.send_box(array.astype(native(array.dtype), copy=False), form.shape)
+def _probabilities(targets: Any, grouping: AxisGrouping, queue: Queue) -> Box:
+    if isinstance(targets, DeviceArray):
+        return grouping.box(targets)
+    array: Array = as_logits(targets, "targets").transpose(grouping.order)
+    return queue.send_box(array.astype(native(array.dtype), copy=False), grouping.shape)
 
 
-def _empty(layout: Layout, out: Placed | None, x: Placed, queue: Queue) -> Any:
+def _empty(layout: Layout, out: DeviceArray | None, x: DeviceArray, queue: Queue) -> Any:
     """The result where there are no rows."""
     return out.owner if out else queue.room(layout.shape, default_output(x.dtype))
 
 
 def cross_entropy(
-    x: Placed, targets: Any, options: LossOptions, extras: Extras, *, grad: bool, out: Any
+    x: DeviceArray, targets: Any, options: LossOptions, extras: Extras, *, grad: bool, out: Any
 ) -> CrossEntropy:
-    """As `loss.cross_entropy`, of logits on a device; the other arrays are on it or on the host."""
+    """`engine.cross_entropy` for logits on a device; the other arrays are on it or on the host."""
     from xentcli.backends.cuda.errors import told
     from xentcli.backends.cuda.stream import Queue, on_device
 
     require_floats(x)
-    seen = _seen(targets, "targets")
-    seen = seen if isinstance(seen, Placed) else as_targets(seen)
-    require_targets(seen.dtype)
+    described = _described(targets, "targets")
+    described = described if isinstance(described, DeviceArray) else as_targets(described)
+    require_targets(described.dtype)
     names = "weight", "sample_weight", "upstream"
-    extras = Extras(*(_seen(getattr(extras, name), name) for name in names))
-    destination = _seen(out, "out") if grad else None
-    others = seen, extras.weight, extras.sample_weight, extras.upstream
+    extras = Extras(*(_described(getattr(extras, name), name) for name in names))
+    destination = _described(out, "out") if grad else None
+    others = described, extras.weight, extras.sample_weight, extras.upstream
     arrays = require_one_device(x, (*others, destination))
     with told(), on_device(x.device):
         queue = Queue(x.stream or 0)
         queue.wait_for(arrays)
-        problem = build(x, seen, options, extras, queue)
-        outcome = Outcome(problem, options, BACKEND)
+        problem = build(x, described, options, extras, queue)
+        calculation = DeviceCalculation(problem, options)
         require_writable(destination, problem.layout, x, others)
-        return _computed(outcome, problem, (x, seen, destination), grad)
+        return _computed(calculation, (x, described, destination), grad)
 
 
 def _computed(
-    outcome: Outcome, problem: DeviceProblem, arrays: tuple[Placed, Any, Placed | None], grad: bool
+    calculation: DeviceCalculation, arrays: tuple[DeviceArray, Any, DeviceArray | None], grad: bool
 ) -> CrossEntropy:
-    (x, targets, out), layout, queue = arrays, problem.layout, problem.queue
+    (x, targets, out), problem = arrays, calculation.problem
+    layout, queue = problem.layout, problem.queue
     if not layout.rows:
         losses, lse = (queue.room(layout.row_shape) for _ in range(2))
-        return outcome.result(losses, lse, _empty(layout, out, x, queue) if grad else None)
+        return calculation.result(losses, lse, _empty(layout, out, x, queue) if grad else None)
     walked = [x, targets if problem.probs else None, out]
-    form = form_of(layout, [array for array in walked if isinstance(array, Placed)])
-    result, box = _result(form, out, x, queue) if grad else (None, None)
-    probs = _probabilities(targets, form, queue) if problem.probs else None
-    results = _rows(outcome, problem, (form.box(x), probs, box))
+    grouping = grouping_of(layout, [array for array in walked if isinstance(array, DeviceArray)])
+    result, box = _result(grouping, out, x, queue) if grad else (None, None)
+    probs = _probabilities(targets, grouping, queue) if problem.probs else None
+    results = calculation.rows(grouping.box(x), probs, box)
     losses, lse = (results[i].reshape(layout.row_shape) for i in range(2))
-    return outcome.result(losses, lse, result)
+    return calculation.result(losses, lse, result)
 
 
-def softmax(x: Placed, options: LogitsOptions, *, log: bool, out: Any) -> Any:
+def softmax(x: DeviceArray, options: LogitsOptions, *, log: bool, out: Any) -> Any:
     """Probabilities, or their logarithms, of logits on a device."""
     from xentcli.backends.cuda import launch
     from xentcli.backends.cuda.errors import told
     from xentcli.backends.cuda.stream import Queue, on_device
 
     require_floats(x)
-    destination = _seen(out, "out")
+    destination = _described(out, "out")
     arrays = require_one_device(x, (destination,))
     layout = find(x.shape, None, options.class_axis)
     require_writable(destination, layout, x, ())
@@ -159,9 +170,9 @@ def softmax(x: Placed, options: LogitsOptions, *, log: bool, out: Any) -> Any:
         queue = Queue(x.stream or 0)
         if not layout.rows:
             return _empty(layout, destination, x, queue)
-        form = form_of(layout, arrays)
+        grouping = grouping_of(layout, arrays)
         queue.wait_for(arrays)
-        result, box = _result(form, destination, x, queue)
-        launch.softmax(form.box(x), scalars(options), log, box, queue.stream)
+        result, box = _result(grouping, destination, x, queue)
+        launch.softmax(grouping.box(x), Scalars.of(options), log, box, queue.stream)
         queue.finish()
     return result

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from xentcli.arrays.device_view import HINT, Placed
+from xentcli.arrays.device_view import HINT, DeviceArray
 from xentcli.arrays.dtypes import NAMES, name_of
 from xentcli.arrays.layout import Layout
 from xentcli.errors import DataError, DtypeError, ShapeError
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Form:
-    """A way to see arrays of the logits' shape as a box: which of their axes become which of it.
+class AxisGrouping:
+    """How the axes of arrays of the logits' shape are grouped into those of a box.
 
     Rows have the same numbers in all of them.
     """
@@ -38,13 +38,13 @@ class Form:
         """The axes, outermost first."""
         return [axis for group in self.groups for axis in group]
 
-    def steps(self, array: Placed) -> tuple[int, ...] | None:
+    def steps(self, array: DeviceArray) -> tuple[int, ...] | None:
         """The strides of the box; None where kernels cannot follow them."""
         steps, (_, classes, inner) = array.folded(self.groups), self.shape
         fits = steps and (steps[2] == 1 if inner > 1 else steps[1] == 1 or classes == 1)
         return steps if fits else None
 
-    def box(self, array: Placed) -> Box:
+    def box(self, array: DeviceArray) -> Box:
         """The array as the kernels see it."""
         from xentcli.backends.cuda.stream import placed_box
 
@@ -53,7 +53,7 @@ class Form:
         return placed_box(array, self.shape, steps)
 
     def new(self, dtype: Any, queue: Queue) -> tuple[Any, Box]:
-        """Memory for an array that lies as the others do, and its box."""
+        """Memory for an array with the layout of the others, and its box."""
         from xentcli.backends.cuda.box import boxed
         from xentcli.backends.cuda.stream import viewed
 
@@ -65,42 +65,42 @@ class Form:
         return viewed(memory, shape, tuple(strides)), boxed(memory, self.shape)
 
 
-def form_of(layout: Layout, arrays: list[Placed]) -> Form:
-    """How to see all the arrays; an error where there is no one way to do it.
+def grouping_of(layout: Layout, arrays: list[DeviceArray]) -> AxisGrouping:
+    """The grouping that fits all arrays; an error where there is none.
 
     Rows that lie one after the other, whatever PyTorch's transpose(1, 2) says; the shape as it
     is; or classes that lie one after the other, as in Fortran order.
     """
     class_axis, axes = layout.class_axis, range(len(layout.shape))
     others = [axis for axis in axes if axis != class_axis]
-    forms = [
-        Form(layout, (others, (class_axis,), ())),
-        Form(layout, (axes[:class_axis], (class_axis,), axes[class_axis + 1 :])),
-        Form(layout, ((), (class_axis,), others)),
+    groupings = [
+        AxisGrouping(layout, (others, (class_axis,), ())),
+        AxisGrouping(layout, (axes[:class_axis], (class_axis,), axes[class_axis + 1 :])),
+        AxisGrouping(layout, ((), (class_axis,), others)),
     ]
     for array in arrays:
         require_floats(array)
-        left = [form for form in forms if form.steps(array)]
+        left = [grouping for grouping in groupings if grouping.steps(array)]
         if not left:
             what = f"strides of {array.strides} bytes with the classes on axis {class_axis}"
             why = "" if array is arrays[0] else f" beside those of {arrays[0].where}"
             raise ShapeError(array.where, f"{what} cannot be used{why}", HINT)
-        forms = left
-    return forms[0]
+        groupings = left
+    return groupings[0]
 
 
-def require_floats(array: Placed) -> None:
-    """An error for numbers that no kernel takes: on a device nothing is converted."""
+def require_floats(array: DeviceArray) -> None:
+    """An error for a dtype that no kernel takes: on a device nothing is converted."""
     if array.dtype not in NAMES.values():
         what = f"dtype {name_of(array.dtype)} cannot be used on a device"
         raise DtypeError(array.where, what, "float16, bfloat16, float32 and float64 can be")
 
 
-def require_writable(out: Any, layout: Layout, x: Placed, others: Iterable[Any]) -> None:
-    """An error for an `out` that cannot take the results, or would spoil what is read."""
+def require_writable(out: Any, layout: Layout, x: DeviceArray, others: Iterable[Any]) -> None:
+    """An error for an `out` that cannot take the results, or that would overwrite an input."""
     if out is None:
         return
-    if not isinstance(out, Placed):
+    if not isinstance(out, DeviceArray):
         what = f"a {type(out).__name__} cannot be written to from a device"
         raise DtypeError("out", what, "an array on the device of the logits can")
     if out.shape != layout.shape:
@@ -108,18 +108,18 @@ def require_writable(out: Any, layout: Layout, x: Placed, others: Iterable[Any])
     if out.read_only:
         raise DataError("out", "the array is read-only")
     require_floats(out)
-    if out.is_folded:
+    if out.overlaps_itself:
         raise DataError("out", "some of its entries are the same memory", HINT)
     if not out.is_same(x) and out.shares_memory(x):
         raise DataError("out", "it shares memory with the logits, and is not the logits themselves")
     for array in others:
-        if isinstance(array, Placed) and out.shares_memory(array):
+        if isinstance(array, DeviceArray) and out.shares_memory(array):
             raise DataError("out", f"it shares memory with {array.where}")
 
 
-def require_one_device(x: Placed, others: Iterable[Any]) -> list[Placed]:
+def require_one_device(x: DeviceArray, others: Iterable[Any]) -> list[DeviceArray]:
     """The arrays on a device; an error unless it is that of the logits."""
-    arrays = [array for array in others if isinstance(array, Placed)]
+    arrays = [array for array in others if isinstance(array, DeviceArray)]
     for array in arrays:
         if None not in (array.device, x.device) and array.device != x.device:
             what = f"it is on device {array.device}, and the logits are on device {x.device}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xentcli.arrays.device_view import Placed
+from xentcli.arrays.device_view import DeviceArray
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
 from xentcli.engine.problem import (
@@ -19,7 +19,7 @@ from xentcli.engine.problem import (
     upstream,
     vector,
 )
-from xentcli.engine.targets import IGNORED, Whole, as_indices, kind_of, require_row_shaped
+from xentcli.engine.targets import IGNORED, Whole, as_indices, require_row_shaped, target_kind_of
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceProblem(Problem):
-    """A problem whose arrays are on a device, `weight` and an `upstream` for all rows excepted."""
+    """A problem whose arrays are on a device, except `weight` and a scalar `upstream`."""
 
     queue: Queue
     left_out: int
@@ -72,7 +72,7 @@ class DeviceProblem(Problem):
         return total.value()
 
     def scale(self, denominator: float) -> Any:
-        """What the gradient of each row is multiplied by, as `Reduction.scale`."""
+        """What the gradient of each row is multiplied by, as `ReductionPlan.scale`."""
         if denominator == 0:  # seldom, and not worth a kernel
             weights = self.queue.fetch(self._row_weights(self.class_weight))
             return self.queue.send(np.where(weights == 0, 0.0, np.nan))
@@ -86,15 +86,15 @@ class DeviceProblem(Problem):
         return self.queue.scaled(given, denominator, factors, room)
 
 
-def _direct(array: Placed) -> bool:
-    """Whether the kernels can read such numbers; the host does the rest, which are seldom."""
+def _direct(array: DeviceArray) -> bool:
+    """Whether the kernels can read these numbers; the rare others are converted on the host."""
     readable = array.dtype.kind in "iuf" and array.dtype not in (np.float16, np.uint64)
     return readable and array.span > 0
 
 
 def _vector(values: Any, where: str, allowed: tuple[int, Shape], queue: Queue) -> Any:
-    """One finite number per row, from either side, on the device."""
-    if isinstance(values, Placed):
+    """One finite number per row, on the device, from an array on the device or the host."""
+    if isinstance(values, DeviceArray):
         require_length(values.shape, where, allowed)
         steps = values.folded([(), range(len(values.shape))])
         if steps and _direct(values):
@@ -105,11 +105,11 @@ def _vector(values: Any, where: str, allowed: tuple[int, Shape], queue: Queue) -
 
 
 def _host(values: Any, queue: Queue) -> Any:
-    return queue.fetch_placed(values) if isinstance(values, Placed) else values
+    return queue.fetch_placed(values) if isinstance(values, DeviceArray) else values
 
 
 def _upstream(values: Any, options: LossOptions, allowed: tuple[int, Shape], queue: Queue) -> Any:
-    if isinstance(values, Placed) and values.size != 1:
+    if isinstance(values, DeviceArray) and values.size != 1:
         require_per_row(values.shape, options)
         return _vector(values, "upstream", allowed, queue)
     given = upstream(_host(values, queue), options, allowed)
@@ -121,7 +121,7 @@ def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[A
 
     They are checked there; what is wrong is looked at again on the host, which says it in full.
     """
-    if isinstance(targets, Placed):
+    if isinstance(targets, DeviceArray):
         require_row_shaped(targets.shape, layout)
         like_rows = targets.shape == layout.row_shape
         first, last = (layout.class_axis if like_rows else 0), len(targets.shape)
@@ -137,11 +137,11 @@ def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[A
 
 
 def build(
-    x: Placed, targets: Any, options: LossOptions, extras: Extras, queue: Queue
+    x: DeviceArray, targets: Any, options: LossOptions, extras: Extras, queue: Queue
 ) -> DeviceProblem:
-    """As `problem.build`, of arrays on either side."""
+    """`engine.problem.build` for arrays on the device or the host."""
     layout = find(x.shape, targets.shape, options.class_axis)
-    probs = kind_of(targets.shape, layout, options) == "probs"
+    probs = target_kind_of(targets.shape, layout, options) == "probs"
     per_row = layout.rows, layout.row_shape
     weight = sample_weight = indices = None
     ignored = 0

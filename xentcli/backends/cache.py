@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from xentcli import __version__
+from xentcli.backends import Scalars
 
 
 def root() -> Path:
@@ -32,10 +33,21 @@ def root() -> Path:
     return (Path(base) if base else Path("~").expanduser() / ".cache") / "xentcli"
 
 
+def sources() -> list[Path]:
+    """The files whose text decides what the kernels of the CPU are: all that is compiled.
+
+    Beside the folder these are the constants and sums that both backends share, and the fields of
+    `Scalars`, whose order is compiled in.
+    """
+    here = Path(__file__).parent
+    scalars = Path(str(sys.modules[Scalars.__module__].__file__))
+    return sorted({*here.joinpath("cpu").rglob("*.py"), here / "elementary.py", scalars})
+
+
 def folder() -> Path:
     """The folder for exactly these kernels; nothing is created."""
     digest = hashlib.sha256()
-    for path in sorted((Path(__file__).parent / "cpu").rglob("*.py")):
+    for path in sources():
         digest.update(path.read_bytes())
     return root() / f"{__version__}-{digest.hexdigest()[:16]}"
 

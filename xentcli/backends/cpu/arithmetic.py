@@ -8,20 +8,29 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from llvmlite import ir
 from numba import njit
 
+from xentcli.backends import elementary
 from xentcli.backends.cpu.simd import (
+    LANES,
+    Vector,
     absolute,
+    call,
     constant,
     equal,
     exponent,
     fma,
+    intrinsic,
     larger,
     less,
     lesser,
+    llvm,
     power_of_two,
     select,
+    suffix,
 )
+from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, ROUND
 
 # NumPy's rules for division by zero; never fastmath: NaN and infinity have a meaning here, and
 # reassociation would undo the error terms. What is never called from Python needs no wrappers
@@ -35,17 +44,32 @@ RULES: dict[str, Any] = {
 compiled = njit(**RULES, forceinline=True)
 called = njit(**RULES)
 
-ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
-LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
-LN2_LOW = 1.90821492927058770002e-10
+add = compiled(elementary.add)
+difference = compiled(elementary.difference)
 
 
-@compiled
-def add(high, low, value):
-    """Add to a sum that carries its rounding error (Knuth)."""
-    total = high + value
-    shadow = total - high
-    return total, low + ((high - (total - shadow)) + (value - shadow))
+def polynomial(coefficients: tuple[float, ...]) -> Any:
+    """A polynomial for compiled code, at one number or at 16; the highest power comes first."""
+
+    @intrinsic
+    def value_at(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            first, *others = [
+                ir.Constant(llvm(x), [one] * LANES if isinstance(x, Vector) else one)
+                for one in coefficients
+            ]
+            value = first
+            for coefficient in others:
+                terms = [value, values[0], coefficient]
+                value = call(builder, f"llvm.fma.{suffix(x)}", llvm(x), terms)
+            return value
+
+        return x(x), generate
+
+    return value_at
+
+
+log1p_series = polynomial(elementary.LOG1P)
 
 
 @compiled
@@ -62,14 +86,6 @@ def add_others(sums, e, one):
     # Nothing is negative: the larger one is known without Knuth's three further steps.
     low = low + (lesser(high, other) - (total - larger(high, other)))
     return ones + select(is_one, one, nothing), total, low
-
-
-@compiled
-def difference(a, b):
-    """a − b as a rounded number and the error of that (Knuth)."""
-    high = a - b
-    shadow = high - a
-    return high, (a - (high - shadow)) - (b + shadow)
 
 
 @compiled
@@ -98,13 +114,6 @@ def log1p(x):
     inverse = 1.0 / ((2.0 + f) * u)  # one division for two quotients, of which both are small
     s = f * u * inverse
     z = s * s
-    r = constant(x, 1.479819860511658591e-01)
-    r = fma(r, z, constant(x, 1.531383769920937332e-01))
-    r = fma(r, z, constant(x, 1.818357216161805012e-01))
-    r = fma(r, z, constant(x, 2.222219843214978396e-01))
-    r = fma(r, z, constant(x, 2.857142874366239149e-01))
-    r = fma(r, z, constant(x, 3.999999999940941908e-01))
-    r = fma(r, z, constant(x, 6.666666666666735130e-01))
     half = f * f * 0.5
-    rest = s * fma(r, z, half) + (k * LN2_LOW + error * (2.0 + f) * inverse)
+    rest = s * fma(log1p_series(z), z, half) + (k * LN2_LOW + error * (2.0 + f) * inverse)
     return k * LN2_HIGH - ((half - rest) - f)

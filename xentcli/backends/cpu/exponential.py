@@ -9,7 +9,8 @@ where 256-bit registers are in use. Everything takes one number or 16.
 
 from __future__ import annotations
 
-from xentcli.backends.cpu.arithmetic import LN2_HIGH, LN2_LOW, ROUND, compiled, difference
+from xentcli.backends import elementary
+from xentcli.backends.cpu.arithmetic import compiled, difference, polynomial
 from xentcli.backends.cpu.simd import (
     absolute,
     constant,
@@ -21,14 +22,11 @@ from xentcli.backends.cpu.simd import (
     select,
     smaller,
 )
-
-FARTHEST = 746.0  # beyond, exp(−gap) is 0 as a float64
-PER_LN2 = 1.4426950408889634
+from xentcli.backends.elementary import FARTHEST, LN2_HIGH, LN2_LOW, PER_LN2, ROUND
 
 # The same for float32.
 SINGLE_FARTHEST = -120.0
 SINGLE_ROUND = 12582912.0
-SINGLE_PER_LN2 = 1.4426950408889634
 SINGLE_LN2_HIGH = 0.693145751953125
 SINGLE_LN2_LOW = 1.42860677e-06
 
@@ -37,6 +35,9 @@ SINGLE_LN2_LOW = 1.42860677e-06
 BOOST = 100
 SINGLE_BOOST = 48
 BOOSTED_FARTHEST = 776.0
+
+series = polynomial(elementary.EXP)
+single_series = polynomial(elementary.EXP_SINGLE)
 
 
 @compiled
@@ -54,21 +55,6 @@ def reduced(gap, error):
     low = fma(n, constant(gap, LN2_LOW), error)
     r = high - low
     return r, (high - r) - low, biased
-
-
-@compiled
-def series(r):
-    """t of r."""
-    t = constant(r, 2.4970346612558245e-08)
-    t = fma(t, r, constant(r, 2.7629653634202374e-07))
-    t = fma(t, r, constant(r, 2.7557689580954227e-06))
-    t = fma(t, r, constant(r, 2.480149521752667e-05))
-    t = fma(t, r, constant(r, 0.00019841269378535748))
-    t = fma(t, r, constant(r, 0.0013888888941000317))
-    t = fma(t, r, constant(r, 0.00833333333356072))
-    t = fma(t, r, constant(r, 0.04166666666654339))
-    t = fma(t, r, constant(r, 0.16666666666666294))
-    return fma(t, r, constant(r, 0.5000000000000009))
 
 
 @compiled
@@ -131,7 +117,7 @@ def boosted(parts):
 def begun_single(x, top):
     """The first part of exp(x − top)·2⁴⁸ of float32 x ≤ top."""
     gap, error = difference(x, top)
-    biased = fma(gap, constant(gap, SINGLE_PER_LN2), constant(gap, SINGLE_ROUND))
+    biased = fma(gap, constant(gap, PER_LN2), constant(gap, SINGLE_ROUND))
     n = biased - constant(gap, SINGLE_ROUND)
     high = fma(n, constant(gap, -SINGLE_LN2_HIGH), gap)  # exact
     low = fma(n, constant(gap, -SINGLE_LN2_LOW), error)
@@ -142,12 +128,7 @@ def begun_single(x, top):
 def continued_single(parts):
     """The second part."""
     gap, high, low, r, power = parts
-    t = constant(gap, 0.0013780283443455664)
-    t = fma(t, r, constant(gap, 0.00836903769562092))
-    t = fma(t, r, constant(gap, 0.0416691049164819))
-    t = fma(t, r, constant(gap, 0.1666651768658146))
-    t = fma(t, r, constant(gap, 0.4999998988166617))
-    curved = fma(r * r, t, low)
+    curved = fma(r * r, single_series(r), low)
     return gap, high, curved, high + curved, power
 
 

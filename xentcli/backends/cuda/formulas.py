@@ -17,14 +17,22 @@ from typing import Any, NamedTuple
 
 from numba import cuda
 
-from xentcli.backends.cuda.primitives import fma, fraction_and_power, times, times_power
-from xentcli.backends.cuda.simulator_primitives import ROUND
+from xentcli.backends import elementary
+from xentcli.backends.cuda.primitives import (
+    fma,
+    fraction_and_power,
+    polynomial,
+    times,
+    times_power,
+)
+from xentcli.backends.elementary import FARTHEST, LN2_HIGH, LN2_LOW, PER_LN2, ROUND
 
 device = cuda.jit(device=True)
 
-FARTHEST = 746.0  # beyond, exp(−gap) is 0 as a float64
-LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
-LN2_LOW = 1.90821492927058770002e-10
+added = device(elementary.add)
+difference = device(elementary.difference)
+exp_series = polynomial(elementary.EXP)
+log1p_series = polynomial(elementary.LOG1P)
 
 
 class Sums(NamedTuple):
@@ -97,9 +105,7 @@ def slope(x, call):
 @device
 def below(peak, score, by):
     """(peak − score) / by as a rounded number and its error (Knuth); no error of infinity."""
-    high = peak - score
-    shadow = high - peak
-    low = (peak - (high - shadow)) - (score + shadow)
+    high, low = difference(peak, score)
     if by != 1.0:
         quotient = high / by
         low = (fma(quotient, -by, high) + low) / by
@@ -128,20 +134,12 @@ def exponential_in_two(peak, score, call):
         return gap, 0.0
     if not gap < FARTHEST:
         return 0.0, 0.0
-    biased = fma(gap, -1.4426950408889634, ROUND + 100.0)
+    biased = fma(gap, -PER_LN2, ROUND + 100.0)
     n = biased - (ROUND + 100.0)
     high = fma(n, -LN2_HIGH, -gap)
     low = fma(n, LN2_LOW, error)
     r = high - low
-    t = fma(r, 2.4970346612558245e-08, 2.7629653634202374e-07)
-    t = fma(t, r, 2.7557689580954227e-06)
-    t = fma(t, r, 2.480149521752667e-05)
-    t = fma(t, r, 0.00019841269378535748)
-    t = fma(t, r, 0.0013888888941000317)
-    t = fma(t, r, 0.00833333333356072)
-    t = fma(t, r, 0.04166666666654339)
-    t = fma(t, r, 0.16666666666666294)
-    t = fma(t, r, 0.5000000000000009)
+    t = exp_series(r)
     s = r + fma(r * r, t, (high - r) - low)
     e = 1.0 + s
     lost = times(s - (e - 1.0), times_power(1.0, biased))
@@ -165,23 +163,10 @@ def log1p(x):
     f = fraction - 1.0
     s = f / (2.0 + f)
     z = s * s
-    r = fma(z, 1.479819860511658591e-01, 1.531383769920937332e-01)
-    r = fma(r, z, 1.818357216161805012e-01)
-    r = fma(r, z, 2.222219843214978396e-01)
-    r = fma(r, z, 2.857142874366239149e-01)
-    r = fma(r, z, 3.999999999940941908e-01)
-    r = fma(r, z, 6.666666666666735130e-01)
+    r = log1p_series(z)
     half = f * f * 0.5
     rest = fma(s, fma(r, z, half), fma(k, LN2_LOW, error / u))
     return fma(k, LN2_HIGH, f - (half - rest))
-
-
-@device
-def added(high, low, value):
-    """Add to a sum that carries its rounding error (Knuth)."""
-    total = high + value
-    shadow = total - high
-    return total, low + ((high - (total - shadow)) + (value - shadow))
 
 
 @device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xentcli.backends.cuda.simulator_primitives import ROUND
+from xentcli.backends.elementary import EXP_FOR_FLOAT32, PER_LN2, ROUND
 
 BOOST = 48  # exponentials are kept in float32 times this power of two: the smallest are normal
 UNBOOSTED = 2.0**-BOOST
@@ -14,15 +14,15 @@ class Powers(NamedTuple):
     """The constants of `single`. As arguments of a kernel they are operands of its instructions;
     as literals each took an instruction of its own, a fifth of all in the inner loop."""
 
-    per_ln2: float = 1.4426950408889634
+    per_ln2: float = PER_LN2
     round: float = ROUND + BOOST  # so that n comes out boosted
     ln2: float = 0.6931471805599453
-    c6: float = 0.001384365101867992
-    c5: float = 0.008374155954367846
-    c4: float = 0.041668002119414696
-    c3: float = 0.16666431252836963
-    c2: float = 0.4999999420844264
-    c1: float = 1.0000000321680262
+    c6: float = EXP_FOR_FLOAT32[0]
+    c5: float = EXP_FOR_FLOAT32[1]
+    c4: float = EXP_FOR_FLOAT32[2]
+    c3: float = EXP_FOR_FLOAT32[3]
+    c2: float = EXP_FOR_FLOAT32[4]
+    c1: float = EXP_FOR_FLOAT32[5]
 
 
 class Call(NamedTuple):

@@ -257,6 +257,23 @@ def fma(a, b, c):
     return cuda.fma(a, b, c)
 
 
+def polynomial(coefficients: tuple[float, ...]) -> Any:
+    """A polynomial of a float64 for compiled code; the highest power comes first."""
+
+    @intrinsic
+    def value_at(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            first, *others = [ir.Constant(_DOUBLE, one) for one in coefficients]
+            value = first
+            for coefficient in others:
+                value = builder.fma(value, values[0], coefficient)
+            return value
+
+        return types.float64(types.float64), generate
+
+    return value_at
+
+
 if SIMULATED:
     from xentcli.backends.cuda import simulator, simulator_primitives
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
+from xentcli.backends.elementary import ROUND
 
 
 def get(array, index):
@@ -88,6 +88,18 @@ def fma(a, b, c):
     return kind(wide(a) * wide(b) + wide(c))
 
 
+def polynomial(coefficients):
+    """A function that computes a polynomial; the highest power comes first."""
+
+    def value_at(x):
+        value = coefficients[0]
+        for coefficient in coefficients[1:]:
+            value = fma(value, x, coefficient)
+        return value
+
+    return value_at
+
+
 ALL = {
     function.__name__: function
     for function in (
@@ -96,6 +108,7 @@ ALL = {
         get,
         larger,
         load4,
+        polynomial,
         put,
         size_of,
         smaller,

@@ -147,7 +147,8 @@ def test_an_edited_file_renews_the_cache_exactly_where_it_makes_machine_code(tmp
 
 def imported_from_elsewhere(tree):
     """The names that a file takes from files of the package that the cache does not know."""
-    known = {path.relative_to(PACKAGE.parent).with_suffix("").as_posix() for path in cache.sources()}
+    paths = [path.relative_to(PACKAGE.parent).with_suffix("") for path in cache.sources()]
+    known = {path.as_posix() for path in paths}
     known |= {name.removesuffix("/__init__") for name in known}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("xentcli"):

@@ -7,7 +7,7 @@
 | uint16              | float16  | float32     |
 | int16               | bfloat16 | float32     |
 
-Each has a twin in Python, in `twins`, for Numba's simulator.
+On Numba's simulator each is a Python function instead, from `simulator`.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def polynomial(coefficients: tuple[float, ...]) -> Any:
 
 
 if SIMULATED:
-    from xentcli.backends.cuda import simulator, simulator_primitives
+    from xentcli.backends.cuda import simulator
 
-    simulator.mend()
-    globals().update(simulator_primitives.ALL)
+    simulator.patch_numba()
+    globals().update(simulator.STAND_INS)

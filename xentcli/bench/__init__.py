@@ -5,56 +5,7 @@ slows all of them alike. What is reported are medians, the share of the time tha
 bytes takes, and the largest error in units in the last place over some rows. With `cuda` all of
 it is in the memory of a device, and a time ends when the device has done everything.
 
-Variants of the CPU kernels that were tried, loss and gradient, float32, N·C = 2²⁷, 2 cores with
-AVX-512, a streaming copy of the same bytes 29 ms; medians of one hour, ±10 %. Failures are here
-too, so that nobody has to try them again:
-
-| variant                                                           | C = 1,000 | C = 32,768 |
-|-------------------------------------------------------------------|-----------|------------|
-| one row after the other, all lanes float64 (from 2²⁴)             |    144 ms |     136 ms |
-| 16 lanes of float32, difference with its error, two-word factor   |     89 ms |      86 ms |
-| the same, next row prefetched while this one is computed          |     66 ms |      68 ms |
-| three rows in flight in one loop, ends of rows as a line of their |           |            |
-| own that overlaps what was streamed                               |     83 ms |      53 ms |
-| the same, ends of rows with a mask                                |     56 ms |      54 ms |
-| the same, maximum in one instruction, no clamp: a third fewer     |           |            |
-| instructions, no less time                                        |     61 ms |      52 ms |
-| four or eight vectors of each row at a time                       |   no gain |    no gain |
-| prefetch into the second cache only, or 16 KiB ahead              |   no gain |    no gain |
-| without the exponentials, only their reading and writing          |     40 ms |      42 ms |
-
-Of these the last but three was taken, with six instructions more for a sum and an exponential
-that keep all their digits. Rows of 2 to 64 classes took 200 ns each one by one; 16 of them at a
-time 540 ns (C = 2) through stores of single numbers and 250 ns through gathers. Calls of the C
-library's exp, log1p and tanh take 150 to 220 ns each, Numba's arrays in place of pointers in the
-loops 4 ns a logit.
-
-Then, in ns for 16 logits on one core (4.1 GHz, Zen 5), float32, loss and gradient:
-
-| variant                                                              | before | after    |
-|----------------------------------------------------------------------|--------|----------|
-| C = 32,768: each step begins one exponential, continues and ends two |        |          |
-| others (`kernels.flow`), loss only                                   |    5.8 |      4.7 |
-| the same, loss and gradient                                          |    5.9 |      5.4 |
-| the same, float64, and sums by the larger and the smaller one        |   13.1 |     11.1 |
-| the same in C, loss only, in the cache                               |   4.65 |     3.65 |
-| in C: two or four vectors interleaved                                |   4.65 |  no gain |
-| in C: additions as multiplications by 1 with addition                |   3.55 |  no gain |
-| in C: four steps in place of three                                   |   3.35 |     3.28 |
-| in C: a branch where an e is 1, in place of masks                    |   3.35 |     3.20 |
-| in C: the maximum rounded, so that the difference's error is simpler;|        |          |
-| not taken: a shift of all logits would change bits                   |   3.60 |     3.35 |
-| in C: sums without what rounding took of each e; not taken: the loss |        |          |
-| could be off by 0.85 ULP                                             |   4.65 |     3.70 |
-| C = 100: the target's entry written with its neighbours              |     47 |       18 |
-| C = 64: 16 rows turned round in registers                            |     50 |       23 |
-| C = 64 in rows of their own: costs as much from C = 80 on            |     23 |       25 |
-| C = 2: picked by comparing, not by gathers                           |     86 |  no gain |
-| C = 2: 16 rows put together in memory, then stored                   |     86 |  no gain |
-| C = 2: logits and targets asked for ahead, loss only                 |     54 |       41 |
-
-All in all, 2²⁴ logits with gradient on two quiet cores: C = 64 27.6 to 14.9 ms, C = 10 43.0 to
-21.9 ms, C = 2 70.5 to 59.3 ms.
+Which variants of the kernels were tried is in `.github/TUNING.md`.
 """
 
 from __future__ import annotations

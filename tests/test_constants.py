@@ -20,12 +20,12 @@ def test_constants_of_both_backends_are_those_that_the_script_makes(name):
 
 
 def test_constants_of_one_backend_are_those_that_the_script_makes():
-    powers = launch_params.Powers()
-    assert MADE["SINGLE_ROUND"] == exponential.SINGLE_ROUND
-    assert MADE["SINGLE_LN2_HIGH"] == exponential.SINGLE_LN2_HIGH
-    assert MADE["SINGLE_LN2_LOW"] == np.float32(exponential.SINGLE_LN2_LOW)
+    powers = launch_params.ExpConstants()
+    assert MADE["SINGLE_ROUND"] == exponential.F32_ROUND
+    assert MADE["SINGLE_LN2_HIGH"] == exponential.F32_LN2_HIGH
+    assert MADE["SINGLE_LN2_LOW"] == np.float32(exponential.F32_LN2_LOW)
     assert (powers.per_ln2, powers.ln2) == (MADE["PER_LN2"], MADE["LN2"])
-    assert powers.round == MADE["ROUND"] + launch_params.BOOST
+    assert powers.round == MADE["ROUND"] + launch_params.SCALE_BITS
     assert powers[3:] == elementary.EXP_FOR_FLOAT32[:-1]
     assert elementary.EXP_FOR_FLOAT32[-1] == 1.0  # `single` adds it as a literal
 
@@ -64,9 +64,9 @@ def test_the_coefficients_are_those_of_remezs_algorithm_but_for_the_last_digits(
 def test_what_is_set_to_zero_is_zero():
     """Beyond these gaps an exponential is less than half of the smallest number, or no longer
     counts beside 1; up to them its power of two is a normal number."""
-    assert mp.exp(-elementary.FARTHEST) < mp.mpf(2) ** -1075
-    assert mp.exp(-exponential.BOOSTED_FARTHEST) < mp.mpf(2) ** -1075
-    assert exponential.BOOSTED_FARTHEST / math.log(2) < 1022 + exponential.BOOST
-    assert mp.exp(exponential.SINGLE_FARTHEST) < mp.mpf(2) ** -150
-    assert -exponential.SINGLE_FARTHEST / math.log(2) < 126 + exponential.SINGLE_BOOST
-    assert mp.exp(-exp_pass.FAREST) < mp.mpf(2) ** -150
+    assert mp.exp(-elementary.MAX_GAP) < mp.mpf(2) ** -1075
+    assert mp.exp(-exponential.MAX_SCALED_GAP) < mp.mpf(2) ** -1075
+    assert exponential.MAX_SCALED_GAP / math.log(2) < 1022 + exponential.SCALE_BITS
+    assert mp.exp(exponential.F32_MIN_DIFFERENCE) < mp.mpf(2) ** -150
+    assert -exponential.F32_MIN_DIFFERENCE / math.log(2) < 126 + exponential.F32_SCALE_BITS
+    assert mp.exp(-exp_pass.MAX_GAP) < mp.mpf(2) ** -150

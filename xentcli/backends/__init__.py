@@ -109,7 +109,7 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
             warnings.simplefilter("ignore")  # of settings that Numba then replaces
             from xentcli.backends.cpu import backend
 
-            if not backend.is_switched_off():
+            if not backend.is_jit_disabled():
                 return backend.CpuBackend(threads, notify)
     except (ValueError, RuntimeError) as error:  # Numba's variables hold something impossible
         reason = " ".join(str(error).split())  # Numba's has several lines

@@ -16,7 +16,7 @@ ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in 
 LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
 LN2_LOW = 1.90821492927058770002e-10  # ln 2 − LN2_HIGH
 PER_LN2 = 1.4426950408889634  # 1 / ln 2
-FARTHEST = 746.0  # exp(−746) is 0 as a float64
+MAX_GAP = 746.0  # exp(−746) is 0 as a float64
 
 # t(r) = (eʳ − 1 − r) / r² for |r| ≤ ln 2 / 2, in float64.
 EXP = (

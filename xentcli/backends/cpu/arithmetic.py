@@ -1,6 +1,6 @@
-"""Formulas of one number or of 16: sums and differences with their errors, log1p.
+"""Arithmetic on numbers and on vectors of 16: sums and differences with their errors, log1p.
 
-Each is written once, for a number and for a vector of them.
+Each formula is written once, for both.
 """
 
 from __future__ import annotations
@@ -16,52 +16,52 @@ from xentcli.backends.cpu.simd import (
     LANES,
     Vector,
     absolute,
-    call,
+    call_intrinsic,
     constant,
     equal,
     exponent,
     fma,
     intrinsic,
-    larger,
     less,
-    lesser,
-    llvm,
+    llvm_type,
     power_of_two,
     select,
-    suffix,
+    select_max,
+    select_min,
+    type_suffix,
 )
 from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, ROUND
 
-# NumPy's rules for division by zero; never fastmath: NaN and infinity have a meaning here, and
-# reassociation would undo the error terms. What is never called from Python needs no wrappers
-# for that, which take a sixth of the time to compile.
-RULES: dict[str, Any] = {
+# Division by zero as in NumPy. Never fastmath: NaN and infinity have a meaning here, and
+# reassociation would undo the error terms. Functions that are never called from Python need no
+# wrappers, which take a sixth of the compile time.
+JIT_OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "nogil": True,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
-compiled = njit(**RULES, forceinline=True)
-called = njit(**RULES)
+inline_jit = njit(**JIT_OPTIONS, forceinline=True)
+jit = njit(**JIT_OPTIONS)
 
-add = compiled(elementary.add)
-difference = compiled(elementary.difference)
+add = inline_jit(elementary.add)
+difference = inline_jit(elementary.difference)
 
 
 def polynomial(coefficients: tuple[float, ...]) -> Any:
-    """A polynomial for compiled code, at one number or at 16; the highest power comes first."""
+    """A compiled function that evaluates a polynomial by Horner's rule, highest power first."""
 
     @intrinsic
     def value_at(typing: Any, x: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             first, *others = [
-                ir.Constant(llvm(x), [one] * LANES if isinstance(x, Vector) else one)
+                ir.Constant(llvm_type(x), [one] * LANES if isinstance(x, Vector) else one)
                 for one in coefficients
             ]
             value = first
             for coefficient in others:
                 terms = [value, values[0], coefficient]
-                value = call(builder, f"llvm.fma.{suffix(x)}", llvm(x), terms)
+                value = call_intrinsic(builder, f"llvm.fma.{type_suffix(x)}", llvm_type(x), terms)
             return value
 
         return x(x), generate
@@ -72,26 +72,26 @@ def polynomial(coefficients: tuple[float, ...]) -> Any:
 log1p_series = polynomial(elementary.LOG1P)
 
 
-@compiled
-def add_others(sums, e, one):
-    """Add an exponential to the sum of those below 1, with its error, or to that of the ones.
+@inline_jit
+def add_exponential(sums, e, one):
+    """Add an exponential to the sum of those below 1, with its error, or to the sum of the ones.
 
-    Apart because the largest is 1: beside it the sum of the others would be all rounding error,
-    and that is added up plainly.
+    The largest exponential is 1. In one sum with it the others would be nothing but rounding
+    error, which is accumulated without an error term of its own.
     """
     ones, high, low = sums
-    is_one, nothing = equal(e, one), constant(e, 0.0)
-    other = select(is_one, nothing, e)
+    is_one, zero = equal(e, one), constant(e, 0.0)
+    other = select(is_one, zero, e)
     total = high + other
-    # Nothing is negative: the larger one is known without Knuth's three further steps.
-    low = low + (lesser(high, other) - (total - larger(high, other)))
-    return ones + select(is_one, one, nothing), total, low
+    # No term is negative, so a maximum replaces three steps of Knuth's sum.
+    low = low + (select_min(high, other) - (total - select_max(high, other)))
+    return ones + select(is_one, one, zero), total, low
 
 
-@compiled
-def below(peak, score, divisor):
-    """(peak − score) / divisor as a rounded number and its error; no error where it is inf."""
-    high, low = difference(peak, score)
+@inline_jit
+def scaled_gap(peak, z, divisor):
+    """(peak − z) / divisor as a rounded number and its error; the error of inf is 0."""
+    high, low = difference(peak, z)
     if divisor != 1.0:
         quotient = high / divisor
         low = (fma(quotient, constant(high, -divisor), high) + low) / divisor
@@ -100,7 +100,7 @@ def below(peak, score, divisor):
     return high, select(finite, low, constant(low, 0.0))
 
 
-@compiled
+@inline_jit
 def log1p(x):
     """log(1 + x) for 0 ≤ x < 2⁵⁰⁰, within 1 ULP.
 

@@ -61,12 +61,12 @@ def _bfloat16(value):
 
 
 def load4(array, index):
-    """Four neighbours as numbers."""
+    """Four consecutive elements as numbers."""
     return tuple(get(array, index + i) for i in range(4))
 
 
 def store4(array, index, numbers):
-    """Write four neighbours."""
+    """Write four consecutive elements."""
     for i, number in enumerate(numbers):
         put(array, index + i, number)
 
@@ -112,7 +112,7 @@ def fma(a, b, c):
 
 
 def polynomial(coefficients):
-    """A function that computes a polynomial; the highest power comes first."""
+    """A function that evaluates a polynomial, highest power first."""
 
     def value_at(x):
         value = coefficients[0]

@@ -1,11 +1,11 @@
-"""Speed beside the machine's limit and beside others, each answer checked before it is timed.
+"""Speed, next to the machine's limit and other libraries; each answer is checked before timing.
 
-All contestants and the limits take turns in every round, so that a machine that others use too
-slows all of them alike. What is reported are medians, the share of the time that moving the same
-bytes takes, and the largest error in units in the last place over some rows. With `cuda` all of
-it is in the memory of a device, and a time ends when the device has done everything.
+In every round all contestants and the limits run in turn, so that other load on the machine slows
+all of them alike. Reported are medians, the ratio to the time that moving the same bytes takes, and
+the largest error in units in the last memory over some rows. With `cuda` all arrays are in device
+memory, and a time includes waiting for the device.
 
-Which variants of the kernels were tried is in `.github/TUNING.md`.
+The variants of the kernels that were tried are in `.github/TUNING.md`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xentcli.bench.case import Case, Data
-from xentcli.bench.exact import Exact
+from xentcli.bench.exact import ExactResult
 from xentcli.bench.peers import DEVICE_PEERS, PEERS, Answer, CannotError, Machine, ours
-from xentcli.bench.places import Place, place_of
+from xentcli.bench.places import Memory, memory_of
 from xentcli.errors import OptionError
 
 
 @dataclass
 class Contestant:
-    """One line of the table: the seconds of every round, or why there are none."""
+    """One line of the table: the seconds of each round, or why it was not timed."""
 
     name: str
     seconds: list[float] = field(default_factory=list)
@@ -40,8 +40,8 @@ class Contestant:
 
 
 @dataclass
-class Result:
-    """A case, what took part, and the seconds of the limits."""
+class BenchResult:
+    """A case, its contestants, and the seconds of the limits."""
 
     case: Case
     contestants: list[Contestant]
@@ -49,7 +49,7 @@ class Result:
     limit_bytes: int
 
     def limit(self) -> float:
-        """Seconds that moving the bytes of this case takes at the rate that was measured."""
+        """Seconds for moving the bytes of this case, at the measured rates."""
         of = {name: statistics.median(seconds) for name, seconds in self.limits.items()}
         name = "in place" if self.case.in_place else "copy" if self.case.gradient else "read"
         both = 2 if self.case.gradient else 1
@@ -64,7 +64,7 @@ class Result:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """Plain data, for tables and files; None where there is no number."""
+        """The table as dicts; None where there is no number."""
         mine = self.contestants[0]
         return [self._row(one, mine) for one in self.contestants]
 
@@ -86,7 +86,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who takes part, and how often."""
+    """The contestants, and the number of rounds."""
 
     against: tuple[str, ...] = tuple(PEERS)
     warmup: int = 1
@@ -102,40 +102,40 @@ class Plan:
             raise OptionError("against", f"{unknown[0]!r} is not known", f"one of {known}")
 
 
-def measure(case: Case, plan: Plan, tell: Callable[[str], None]) -> Result:
-    """Check, warm up and time everybody; `tell` hears what is going on."""
-    place = place_of(plan.machine)
+def measure(case: Case, plan: Plan, notify: Callable[[str], None]) -> BenchResult:
+    """Check, warm up and time all contestants; `notify` is called with the progress."""
+    memory = memory_of(plan.machine)
     part = Data.make(case, plan.seed)
-    exact = Exact.of(case, part)
-    data, limits = place.whole(case, part), place.limits(case.nbytes)
+    exact = ExactResult.of(case, part)
+    data, limits = memory.whole(case, part), memory.limits(case.nbytes)
     timed: dict[str, Callable[[], object]] = dict(limits.functions())
     contestants = []
     for name in ("xent", *plan.against):
-        tell(f"{name}: first run and check")
+        notify(f"{name}: first run and check")
         one = Contestant(name)
         contestants.append(one)
-        run = _prepared(one, case, data, place, exact)
+        run = _prepared(one, case, data, memory, exact)
         if run is not None:
             timed[name] = run
-    seconds = _rounds({name: place.awaited(run) for name, run in timed.items()}, plan, tell)
+    seconds = _rounds({name: memory.awaited(run) for name, run in timed.items()}, plan, notify)
     for one in contestants:
         one.seconds = seconds.get(one.name, [])
     found = {name: seconds[name] for name in limits.functions()}
-    return Result(case, contestants, found, limits.nbytes)
+    return BenchResult(case, contestants, found, limits.nbytes)
 
 
 def _prepared(
-    one: Contestant, case: Case, data: Data, place: Place, exact: Exact
+    one: Contestant, case: Case, data: Data, memory: Memory, exact: ExactResult
 ) -> Callable[[], Answer] | None:
-    """Let a contestant answer once, and compare."""
+    """Run a contestant once, and check its answer; None if it will not be timed."""
     try:
-        contestant = ours if one.name == "xent" else place.peer(one.name)
-        run = contestant(case, data, place.machine)
+        contestant = ours if one.name == "xent" else memory.peer(one.name)
+        run = contestant(case, data, memory.machine)
         loss, grad = run()
         one.loss_ulp, one.grad_ulp = exact.errors(case, loss, grad)
     except CannotError as reason:
         one.why_not = str(reason)
-    except Exception as error:  # others fail in ways of their own, and the rest goes on
+    except Exception as error:  # another library may fail in any way; the rest goes on
         if one.name == "xent":
             raise
         one.why_not = f"failed: {type(error).__name__}"
@@ -146,11 +146,11 @@ def _prepared(
 
 
 def _rounds(
-    timed: dict[str, Callable[[], object]], plan: Plan, tell: Callable[[str], None]
+    timed: dict[str, Callable[[], object]], plan: Plan, notify: Callable[[str], None]
 ) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for round_ in range(plan.warmup + plan.runs):
-        tell(f"round {round_ + 1} of {plan.warmup + plan.runs}")
+        notify(f"round {round_ + 1} of {plan.warmup + plan.runs}")
         for name, run in timed.items():
             start = time.perf_counter()
             run()

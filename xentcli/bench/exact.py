@@ -1,4 +1,4 @@
-"""What the answer to a case is, and how far an answer is from it."""
+"""The exact result of a case, and the error of an answer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FORMATS = {
     "float32": (23, -149),
     "float64": (52, -1074),
 }
-ROWS = 64  # that are compared with the reference
+ROWS = 64  # compared with the reference
 
 
 @dataclass(frozen=True)
-class Exact:
+class ExactResult:
     """The loss, and the gradient of some rows, by the reference in float64."""
 
     loss: float
@@ -30,8 +30,8 @@ class Exact:
     grad: Array
 
     @classmethod
-    def of(cls, case: Case, data: Data) -> Exact:
-        """The loss needs all rows, the gradient only its own and the denominator."""
+    def of(cls, case: Case, data: Data) -> ExactResult:
+        """The loss of all rows; the gradient of some rows, with the denominator of all."""
         options, counts = case.loss_options(), data.counts(case)
         everything = cross_entropy(
             data.logits,
@@ -56,28 +56,28 @@ class Exact:
         return cls(float(everything.loss), rows, np.asarray(some.grad))
 
     def errors(self, case: Case, loss: float, grad: Any) -> tuple[float, float | None]:
-        """In units in the last place: of float32 for the loss of halves, else of the logits."""
+        """Errors in ULP of the logits' dtype; of float32 for the losses of half types."""
         kind = "f8" if case.dtype == "f64" else "f4"
         loss_ulp = abs(loss - self.loss) / float(np.spacing(np.array(self.loss, kind)))
         if grad is None:
             return loss_ulp, None
-        theirs = self._theirs(case, grad)
+        answer = self._some_rows(case, grad)
         ulp = _spacing(self.grad, name_of_grad(grad))
-        return loss_ulp, float(np.max(np.abs(theirs - self.grad) / ulp))
+        return loss_ulp, float(np.max(np.abs(answer - self.grad) / ulp))
 
     def is_wrong(self, case: Case, loss: float, grad: Any) -> bool:
-        """Whether an answer is another one, and not an inexact one."""
+        """Whether an answer is wrong, and not merely inexact."""
         rough = 0.05 if case.dtype in ("f16", "bf16") else 1e-3
         if not abs(loss - self.loss) <= rough * max(1.0, abs(self.loss)):
             return True
         if grad is None:
             return False
-        worst = float(np.max(np.abs(self._theirs(case, grad) - self.grad)))
+        worst = float(np.max(np.abs(self._some_rows(case, grad) - self.grad)))
         return not worst <= rough * float(np.max(np.abs(self.grad)))
 
-    def _theirs(self, case: Case, grad: Any) -> Array:
+    def _some_rows(self, case: Case, grad: Any) -> Array:
         if case.layout.box[2] == 1 and not isinstance(grad, np.ndarray):
-            # from a device only what is compared
+            # copy only what is compared from a device
             lines = grad.reshape(case.layout.rows, case.layout.classes)
             return np.stack(
                 [widen(as_numpy(lines[row]), NAMES["f64"]) for row in self.rows.tolist()]
@@ -86,19 +86,19 @@ class Exact:
 
 
 def as_numpy(grad: Any) -> Array:
-    """An array of NumPy, PyTorch or JAX, in device memory or not, as NumPy's."""
+    """An array of NumPy, PyTorch or JAX, in host or device memory, as a NumPy array."""
     if hasattr(grad, "copy_to_host"):
         grad = grad.copy_to_host()
     if hasattr(grad, "detach"):
         grad = grad.detach().cpu()
         if str(grad.dtype) == "torch.bfloat16":
-            return grad.float().numpy()  # type: ignore[no-any-return] # PyTorch is not known here
+            return grad.float().numpy()  # type: ignore[no-any-return] # PyTorch's types are unknown
     array = np.asarray(grad)
     return array if array.dtype == BF16 or array.dtype.kind == "f" else array.astype(np.float32)
 
 
 def name_of_grad(grad: Any) -> str:
-    """The kind of an array, also of PyTorch's bfloat16."""
+    """The name of an array's dtype, also of PyTorch's bfloat16."""
     name = str(getattr(grad, "dtype", "")).removeprefix("torch.")
     if "bfloat16" in name:
         return "bfloat16"
@@ -106,7 +106,7 @@ def name_of_grad(grad: Any) -> str:
 
 
 def _spacing(values: Array, name: str) -> Array:
-    """One unit in the last place of numbers of that kind."""
+    """One unit in the last place, for the dtype of that name."""
     digits, smallest = FORMATS[name]
     exponents = np.frexp(values)[1] - 1.0
     return np.exp2(np.maximum(exponents - digits, smallest))

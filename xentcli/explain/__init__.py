@@ -178,7 +178,7 @@ def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
         "unshifted": unshifted,
         "unshifted_total": float(exact_sum(unshifted)),
         "p": s.p[0],
-        "log_p": 0.0 - s.surprise[0],
+        "log_p": 0.0 - s.neg_log_p[0],
         "lse": float(s.lse[0]),
         "slope": s.slope[0],
     }
@@ -201,7 +201,9 @@ def _one_hot(target: int, classes: int) -> Array:
     return row
 
 
-def _backward(s: reference.Softmax, steps: dict[str, Any], reduction: Reduction) -> dict[str, Any]:
+def _backward(
+    s: reference.SoftmaxSteps, steps: dict[str, Any], reduction: Reduction
+) -> dict[str, Any]:
     """Loss and gradient of the row by itself."""
     a, z_loss = steps["masses"][None, :], float(reduction.z_loss)
     difference = reference.difference(s, a)[0] + 0.0

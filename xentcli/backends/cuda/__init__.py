@@ -57,7 +57,7 @@ def check(driver: devices.Driver | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _LaunchRows:
     """Launches the loss and the gradient of a piece."""
 
     shape: tuple[int, int, int]
@@ -81,7 +81,7 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Softmax:
+class _LaunchSoftmax:
     """Launches the probabilities of a piece, or their logarithms."""
 
     shape: tuple[int, int, int]
@@ -130,7 +130,7 @@ class CudaBackend:
                 q = block.of(targets) if probs else targets[block.rows]
                 v = scale if len(scale) == 1 else scale[block.rows]
                 outputs = [results[:, block.rows]] + ([] if grad is None else [block.of(grad)])
-                start = _Rows(shape, probs, shared, scalars)
+                start = _LaunchRows(shape, probs, shared, scalars)
                 yield Transfer((block.of(logits), q, v), tuple(outputs), start)
 
         with exclusive_device(), self._notified():
@@ -140,7 +140,7 @@ class CudaBackend:
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
         pieces = (
-            Transfer((block.of(logits),), (block.of(out),), _Softmax(shape, scalars, log))
+            Transfer((block.of(logits),), (block.of(out),), _LaunchSoftmax(shape, scalars, log))
             for block, shape in self._split(logits)
         )
         with exclusive_device(), self._notified():

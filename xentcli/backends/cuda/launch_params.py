@@ -30,7 +30,7 @@ class LaunchParams(NamedTuple):
 
     A row's classes are cut into `parts` of `size`, one for each block of threads. `kind` is the
     kind of targets: INDEX, PROBS or NONE; `mode` what is written: GRADIENT, SOFTMAX or LOG.
-    `phase` is the alignment of the first element, as an index modulo 4.
+    `x_phase` and `g_phase` are the alignment of the first element, as an index modulo 4.
     """
 
     rows: int

@@ -45,9 +45,9 @@ def compile_all(say):
         return None
 
     from xentcli.backends.cuda import launch, long_rows, long_rows_fast, per_row_kernels, short_rows
-    from xentcli.backends.cuda.launch_params import Call, Powers
+    from xentcli.backends.cuda.launch_params import ExpConstants, LaunchParams
 
-    call = numba.typeof(Call(*[1] * 19, 1.0, 1.0, 1.0, 1.0, Powers()))
+    call = numba.typeof(LaunchParams(*[1] * 19, 1.0, 1.0, 1.0, 1.0, ExpConstants()))
     results = types.Array(f8, 2, "C")
 
     def rows(x, targets, grad):
@@ -55,16 +55,16 @@ def compile_all(say):
 
     steps = types.UniTuple(i8, 2)
     jobs = [
-        (long_rows_fast.plain_rows, rows(f4, i8, f4)),
-        (long_rows_fast.plain_rows, rows(bf16, i8, bf16)),
-        (long_rows_fast.plain_rows, rows(f16, i8, f4)),
-        (long_rows_fast.plain_rest, rows(bf16, i8, f4)),
+        (long_rows_fast.fast_rows, rows(f4, i8, f4)),
+        (long_rows_fast.fast_rows, rows(bf16, i8, bf16)),
+        (long_rows_fast.fast_rows, rows(f16, i8, f4)),
+        (long_rows_fast.fast_deferred, rows(bf16, i8, f4)),
         (long_rows.general_rows, rows(f8, i8, f8)),
-        (long_rows.general_rest, rows(f16, bf16, f16)),
+        (long_rows.general_deferred, rows(f16, bf16, f16)),
         (short_rows.short_rows, (*arrays(f4, f4, f8, f8), call, results, *arrays(f4))),
         (launch._clear, (*arrays(i8), i8)),
         (per_row_kernels.class_indices, (*arrays(i8), i8, steps, i8, i8, *arrays(i8, i8))),
-        (per_row_kernels.doubles, (*arrays(f4), i8, steps, *arrays(f8, i8))),
+        (per_row_kernels.as_float64, (*arrays(f4), i8, steps, *arrays(f8, i8))),
         (per_row_kernels.row_weights, arrays(i8, f8, f8, f8)),
         (per_row_kernels.scaled, (*arrays(f8), f8, *arrays(f8, f8))),
         (per_row_kernels.block_sums, (*arrays(f8), results)),

@@ -70,17 +70,17 @@ class Late(staging.Copiers):
 
 
 def copied(source, target, entries, copiers):
-    """What `moves.run` makes of a box when the device only copies, in pieces of rows."""
+    """What `staging.run` makes of a box when the device only copies, in pieces of rows."""
     step = max(1, entries // (source.shape[1] * source.shape[2]))
 
-    def start(entering, leaving, stream):
-        leaving[0].copy_to_device(entering[0], stream=stream)
+    def start(inputs, outputs, stream):
+        outputs[0].copy_to_device(inputs[0], stream=stream)
 
     pieces = (
-        staging.Piece((source[a : a + step],), (target[a : a + step],), start)
+        staging.Transfer((source[a : a + step],), (target[a : a + step],), start)
         for a in range(0, len(source), step)
     )
-    with staging.turn():
+    with staging.exclusive_device():
         staging.run(pieces, copiers)
 
 
@@ -155,25 +155,25 @@ def check_weights_that_change_are_noticed():
     weight, waited = np.ones(3), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging.cuda, "synchronize", lambda: waited.append(len(waited)))
-        first = staging.kept(weight)
-        assert staging.kept(weight.copy()) is first
+        first = staging.device_weight(weight)
+        assert staging.device_weight(weight.copy()) is first
         weight[1] = 2
-        assert staging.kept(weight).copy_to_host().tolist() == [1, 2, 1]
+        assert staging.device_weight(weight).copy_to_host().tolist() == [1, 2, 1]
     assert waited == [0, 1]
 
 
 def check_a_failure_on_the_way_leaves_nothing_behind():
     source, target = np.arange(60.0).reshape(20, 3, 1), np.zeros((20, 3, 1))
 
-    def start(entering, leaving, stream):
-        if entering[0].copy_to_host()[0] == 18:
+    def start(inputs, outputs, stream):
+        if inputs[0].copy_to_host()[0] == 18:
             raise KeyboardInterrupt
-        leaving[0].copy_to_device(entering[0], stream=stream)
+        outputs[0].copy_to_device(inputs[0], stream=stream)
 
     pieces = (
-        staging.Piece((source[a : a + 2],), (target[a : a + 2],), start) for a in range(0, 20, 2)
+        staging.Transfer((source[a : a + 2],), (target[a : a + 2],), start) for a in range(0, 20, 2)
     )
-    with pytest.raises(KeyboardInterrupt), staging.turn():
+    with pytest.raises(KeyboardInterrupt), staging.exclusive_device():
         staging.run(pieces, staging.Copiers(1))
     assert not target[6:].any()
     before, other = target.copy(), np.zeros_like(target)
@@ -219,7 +219,7 @@ def check_memory_that_is_too_small_is_given_back_before_there_is_more():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging.cuda, "pinned_array", pinned)
-        room = staging.Room()
+        room = staging.StagingBuffer()
         for size in (3, 2, 5):
             assert room.of(np.ones(size))[0].shape == (size,)
     assert alive == [0, 0]
@@ -274,7 +274,7 @@ def check_a_long_start_is_explained_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "run", lambda pieces, copiers: time.sleep(0.1))
         for patience, expected in ((0.001, [cuda.STARTING]), (60, [])):
-            patch.setattr(cuda, "PATIENCE", patience)
+            patch.setattr(cuda, "NOTIFY_AFTER", patience)
             said = []
             backend = CudaBackend(notify=said.append)
             for _ in range(2):

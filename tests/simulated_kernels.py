@@ -38,10 +38,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of kernels 
 
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch):
-    monkeypatch.setattr(launch, "PLAIN_PART", 16)
+    monkeypatch.setattr(launch, "FAST_PART", 16)
     monkeypatch.setattr(launch, "GENERAL_PART", 16)
     monkeypatch.setattr(launch, "SHORT", 16)
-    monkeypatch.setattr(launch, "threads_of", lambda size: 4)
+    monkeypatch.setattr(launch, "threads_for", lambda size: 4)
     monkeypatch.setattr(reductions, "WARP", 2)
 
 
@@ -275,7 +275,7 @@ def test_the_bits_of_a_row_are_those_of_the_row_alone(three, monkeypatch):
         patch.setattr(launch, "_phase", lambda data: 3)
         assert_same(job.run(rows_of(kind, job.x.shape, 2), rows_of(kind, job.x.shape, 1)))
     with monkeypatch.context() as patch:
-        patch.setattr(launch, "PATIENCE", 0)
+        patch.setattr(launch, "MAX_POLLS", 0)
         patch.setattr("numba.cuda.simulator.kernel.np", Backwards())
         assert_same(job.run(rows_of(kind, job.x.shape)))
 
@@ -289,7 +289,7 @@ def test_threads_that_share_a_stream_do_not_share_what_blocks_tell_each_other(mo
     configured = launch.configured
 
     def interrupted(kernel, *configuration):
-        if kernel is launch.plain_rows and not between:
+        if kernel is launch.fast_rows and not between:
             between.append(None)
             thread = Thread(target=lambda: between.append(other.run(place)))
             thread.start()

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from cli import assert_error, environment, run
 
-from xentcli.bench import Plan, Result, measure, peers
+from xentcli.bench import BenchResult, Plan, measure, peers
 from xentcli.bench import case as cases
 from xentcli.bench.case import Case, Data
-from xentcli.bench.exact import Exact
+from xentcli.bench.exact import ExactResult
 from xentcli.bench.export import COLUMNS, as_lines, as_markdown, cell
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
@@ -146,9 +146,9 @@ def test_a_large_case_repeats_a_part_and_is_compared_with_all_of_it(monkeypatch,
     data = part.whole(case)
     assert len(part.logits) == max(8, 50 // (case.nbytes // 4 // 29))
     assert data.logits.shape == case.shape
-    exact = Exact.of(case, part)
+    exact = ExactResult.of(case, part)
     monkeypatch.setattr(cases, "PART", 1 << 20)
-    whole = Exact.of(case, data)
+    whole = ExactResult.of(case, data)
     assert exact.loss == pytest.approx(whole.loss, rel=1e-14)
     np.testing.assert_allclose(exact.grad, whole.grad, rtol=1e-13)
     last = Data(data.logits[-1:], data.targets[-1:], None)
@@ -217,11 +217,11 @@ def test_without_a_device_there_is_nothing_to_time():
 
 def test_the_share_of_the_limit_counts_the_bytes():
     limits = {"copy": [2.0, 4.0, 3.0], "read": [1.0], "in place": [2.0]}
-    plain = Result(Case((10, 10)), [], limits, 400)
+    plain = BenchResult(Case((10, 10)), [], limits, 400)
     assert plain.limit() == 3.0
-    assert Result(Case((10, 10), gradient=False), [], limits, 400).limit() == 1.0
-    assert Result(Case((10, 10), in_place=True), [], limits, 400).limit() == 2.0
-    assert Result(Case((10, 10), probs=True), [], limits, 400).limit() == 4.0
+    assert BenchResult(Case((10, 10), gradient=False), [], limits, 400).limit() == 1.0
+    assert BenchResult(Case((10, 10), in_place=True), [], limits, 400).limit() == 2.0
+    assert BenchResult(Case((10, 10), probs=True), [], limits, 400).limit() == 4.0
     assert plain.rates()["copy"] == pytest.approx(800 / 3)
 
 

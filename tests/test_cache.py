@@ -1,11 +1,17 @@
 """The cache of compiled kernels: private, never fatal, and safe with many first runs at once."""
 
+import ast
 import os
+import shutil
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import xentcli
+from xentcli.backends import cache
 
 JOB = """
 import sys, numpy as np
@@ -102,3 +108,82 @@ def test_many_first_runs_at_once(tmp_path):
     """One of them compiles; the others wait for it, and read."""
     processes = [start(tmp_path) for _ in range(8)]
     assert sorted(end(process) for process in processes) == ["compiled"] + ["found"] * 7
+
+
+PACKAGE = Path(xentcli.__file__).parent
+
+# Changes every file in turn, and prints those after which the cache has another name.
+EDITS = """
+from pathlib import Path
+import xentcli
+from xentcli.backends import cache
+package = Path(xentcli.__file__).parent
+def edited(path):
+    before, text = cache.folder(), path.read_bytes() if path.exists() else None
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((text or b"") + b"# edited")
+    if cache.folder() != before:
+        print(path.relative_to(package).as_posix())
+    path.write_bytes(text) if text is not None else path.unlink()
+for path in [*sorted(package.rglob("*.py")), package / "backends" / "cpu" / "new" / "kernel.py"]:
+    edited(path)
+"""
+
+
+def test_an_edited_file_renews_the_cache_exactly_where_it_makes_machine_code(tmp_path):
+    """Every file of every folder, and one in a new folder below the kernels."""
+    shutil.copytree(PACKAGE, tmp_path / "xentcli", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        [sys.executable, "-c", EDITS], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    files = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
+    kernels = {path for path in files if path.startswith("backends/cpu/")}
+    scalars = {path for path in files if "class Scalars(" in (PACKAGE / path).read_text()}
+    shared = {"backends/elementary.py", "backends/cpu/new/kernel.py"}
+    assert len(scalars) == 1
+    assert set(done.stdout.split()) == kernels | scalars | shared
+
+
+def imported_from_elsewhere(tree):
+    """The names that a file takes from files of the package that the cache does not know."""
+    paths = [path.relative_to(PACKAGE.parent).with_suffix("") for path in cache.sources()]
+    known = {path.as_posix() for path in paths}
+    known |= {name.removesuffix("/__init__") for name in known}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("xentcli"):
+            module = node.module.replace(".", "/")
+            for alias in node.names:
+                if module not in known and f"{module}/{alias.name}" not in known:
+                    yield alias.asname or alias.name
+
+
+def compiled_functions(tree):
+    """Those that Numba compiles, which have no annotations, and those that write LLVM's code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [a for a in node.args.args if a.arg not in ("self", "cls")]
+            bare = any(a.annotation is None for a in arguments)
+            if bare or any("intrinsic" in ast.unparse(one) for one in node.decorator_list):
+                yield node
+
+
+def used_from_elsewhere(tree):
+    """The names from elsewhere that compiled functions use."""
+    names = {
+        node.id
+        for function in compiled_functions(tree)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Name)
+    }
+    return names & set(imported_from_elsewhere(tree))
+
+
+@pytest.mark.parametrize("path", cache.sources(), ids=lambda path: path.stem)
+def test_what_is_compiled_comes_from_files_that_the_cache_knows(path):
+    assert not used_from_elsewhere(ast.parse(path.read_text()))
+
+
+def test_the_check_of_what_is_compiled_can_fail():
+    text = "from xentcli.arrays.sums import BLOCK\ndef kernel(x):\n    return x + BLOCK\n"
+    assert used_from_elsewhere(ast.parse(text)) == {"BLOCK"}

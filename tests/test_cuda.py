@@ -117,7 +117,7 @@ def test_a_missing_compiler_is_named_with_the_extra_that_has_it(monkeypatch, ver
     [(2, "not enough memory"), (222, "another CUDA version"), (700, "the CUDA device failed")],
 )
 def test_errors_of_the_driver_are_told_in_our_words(code, words):
-    from xentcli.backends.cuda.errors import told
+    from xentcli.backends.cuda.errors import translate_errors
 
     class CudaAPIError(Exception):
         __module__ = "numba.cuda.cudadrv.driver"
@@ -125,14 +125,17 @@ def test_errors_of_the_driver_are_told_in_our_words(code, words):
 
     error = CudaAPIError(f"Call to cuX results\nin {code}")
     error.code = code
-    with pytest.raises(UnavailableError, match=rf"{words}.*: CudaAPIError: .* in {code}"), told():
+    with (
+        pytest.raises(UnavailableError, match=rf"{words}.*: CudaAPIError: .* in {code}"),
+        translate_errors(),
+    ):
         raise error
 
 
 def test_a_bug_of_ours_stays_one():
-    from xentcli.backends.cuda.errors import told
+    from xentcli.backends.cuda.errors import translate_errors
 
-    with pytest.raises(ZeroDivisionError), told():
+    with pytest.raises(ZeroDivisionError), translate_errors():
         _ = 1 // 0
 
 

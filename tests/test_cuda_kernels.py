@@ -26,5 +26,5 @@ def test_every_kernel_compiles():
     if "no compiler" in done.stdout:
         pytest.skip("no compiler of CUDA's here that Numba can use")
     assert "compiled: 13" in done.stdout, done.stdout + done.stderr
-    plain = next(line for line in done.stdout.splitlines() if line.startswith("plain_rows"))
-    assert plain.endswith("ld.global.v4, st.global.v4")  # float32: 16 bytes at a time
+    fast = next(line for line in done.stdout.splitlines() if line.startswith("fast_rows"))
+    assert fast.endswith("ld.global.v4, st.global.v4")  # float32: 16 bytes at a time

@@ -518,7 +518,7 @@ def test_more_classes_than_float32_can_count_take_the_kernel_in_float64(rng, mon
         lambda self, function, *rest: kernels.append(function) or run(self, function, *rest),
     )
     few = cross_entropy(x, [1, 2, 3], backend="cpu", grad=False)
-    monkeypatch.setattr(backend, "PLAIN_MOST", 199)
+    monkeypatch.setattr(backend, "FAST_MAX_CLASSES", 199)
     many = cross_entropy(x, [1, 2, 3], backend="cpu", grad=False)
-    assert kernels == [backend.plain_rows, backend.general_rows]
+    assert kernels == [backend.fast_rows, backend.general_rows]
     np.testing.assert_allclose(few.loss, many.loss, rtol=1e-9)

@@ -8,15 +8,15 @@ from numba import njit
 
 from xentcli.arrays.dtypes import BF16, NAMES, narrow, widen
 from xentcli.backends.cpu import arithmetic, exponential, half_types
-from xentcli.backends.cpu.load_store import keep, load, pointer, store
+from xentcli.backends.cpu.load_store import keep_alive, load, pointer, store
 from xentcli.backends.cpu.simd import LANES
 
 SPECIAL = [0.0, 1e-300, 1e-20, 0.34657359027997264, 0.3465735902799727, 708.5, 744.0, 745.13]
 
 FUNCTIONS = {
-    "exp": (njit(lambda x: exponential.exp_below(x, x - x)), lambda x: mpmath.exp(-x), 1),
+    "exp": (njit(lambda x: exponential.exp_of_gap(x, x - x)), lambda x: mpmath.exp(-x), 1),
     "exp, no error": (
-        njit(lambda x: exponential.exp_below(x, None)),
+        njit(lambda x: exponential.exp_of_gap(x, None)),
         lambda x: mpmath.exp(-x),
         1.2,
     ),
@@ -57,7 +57,7 @@ def test_sixteen_numbers_have_the_bits_of_one(name, rng):
 
 
 def test_the_ends_of_the_range():
-    exp = njit(lambda x: exponential.exp_below(x, 0.0))
+    exp = njit(lambda x: exponential.exp_of_gap(x, 0.0))
     tanh = njit(lambda x: exponential.tanh(x))
     assert [exp(0.0), exp(746.0), exp(1e300), exp(np.inf)] == [1.0, 0.0, 0.0, 0.0]
     assert [tanh(np.inf), tanh(-np.inf), tanh(-0.5)] == [1.0, -1.0, -tanh(0.5)]
@@ -69,12 +69,12 @@ def boosted_line(x, top, out, taken):
     """exp(x − top) of float32, 16 at a time, without its power of two."""
     tops = load(pointer(top, 0), 0)
     for i in range(0, len(x), LANES):
-        begun = exponential.begun_single(load(pointer(x, 0), i), tops)
-        e, rest = exponential.boosted_single(exponential.continued_single(begun))
+        begun = exponential.exp_stage1_f32(load(pointer(x, 0), i), tops)
+        e, rest = exponential.exp_stage3_f32(exponential.exp_stage2_f32(begun))
         store(pointer(out, 0), i, e)
         store(pointer(taken, 0), i, rest)
-    keep(x)
-    keep(top)
+    keep_alive(x)
+    keep_alive(top)
 
 
 @pytest.mark.parametrize("top", [0.0, 5.1, -77.7, 1e-30, 1234.5, -1e8, 3e38])

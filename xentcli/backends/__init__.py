@@ -1,18 +1,18 @@
-"""The backends, and which one `auto` takes.
+"""The backends, and which one `auto` chooses.
 
-A backend has two functions over a box of logits (outer, C, inner), whose rows are numbered in C
-order, n = outer·inner:
+A backend has two functions over a box of logits, an array (outer, C, inner) whose n = outer·inner
+rows are numbered in C order:
 
     rows(logits, targets, weight, scale, scalars, results, grad)
     softmax(logits, scalars, log, out)
 
-Logits, probabilities and gradients are of any of the four kinds, each of its own, in native byte
-order; neighbours of the inner axis, or of the class axis where inner is 1, lie side by side.
-`targets` is int64 (n,) with −1 for ignored rows, or probabilities, a box like the logits.
-`weight` (C,); `scale`, (n,) or one number for all, multiplies each row's gradient and not its
-loss. `results` (2, n) takes the losses and the log-sum-exps, float64; `grad` is a box like the
-logits, or None, or `logits` itself. A row's bits depend on that row alone, and not on how it lies
-in memory. Ignored rows get loss 0, log-sum-exp NaN and gradient +0.0.
+Logits, probabilities and gradients are float16, bfloat16, float32 or float64, not necessarily the
+same, in native byte order and contiguous along the inner axis, or along the class axis where inner
+is 1. `targets` is int64 (n,) with −1 for ignored rows, or probabilities, a box like the logits.
+`weight` is (C,); `scale`, (n,) or (1,), multiplies each row's gradient and not its loss. `results`
+(2, n) receives the losses and the log-sum-exps, float64; `grad` is a box like the logits, or None,
+or `logits` itself. The bits of a row depend on that row alone, and not on its memory layout.
+Ignored rows get loss 0, log-sum-exp NaN and gradient +0.0.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ __all__ = ["NAMES", "Backend", "Scalars", "get", "require_threads"]
 
 NAMES = ("numpy", "cpu", "cuda")
 
-# Up to this many logits NumPy is done before Numba has started. Measured as whole processes on
-# 2 cores with a warm kernel cache: 1 million 0.41 s against 1.18 s, 4 million 1.04 s against
-# 1.17 s, 8 million 1.97 s against 1.52 s. The rule knows only the size, so that the same job
-# gives the same bits always.
+# Up to this many logits NumPy finishes before Numba has started. Measured as whole processes on 2
+# cores with a warm kernel cache: 1 million logits 0.41 s against 1.18 s, 4 million 1.04 s against
+# 1.17 s, 8 million 1.97 s against 1.52 s. The rule depends on the size alone, so that the same job
+# always gives the same bits.
 AUTO_LIMIT = 4_000_000
 
-# Arrays in host memory never go to a CUDA device by `auto`; this is reckoned, not measured. Of a
-# float32 logit and its gradient the kernels of the CPU read and write 8 bytes, at about 60 % of
-# the rate of a memory copy: the time that copying takes for 13. To a device and back they are
-# copied into page-locked memory and out of it, 16 bytes read and written by the same cores, and 8
-# more by the device. The link alone, 4 bytes each way at 25 or 50 GB/s, lets 6 or 12 billion
-# logits pass in a second: two cores compute 3 billion and copy no more than as many into that
-# memory and out. And a process takes about a second to start with a device.
+# `auto` never sends arrays in host memory to a CUDA device; this is estimated, not measured. For a
+# float32 logit and its gradient the CPU kernels read and write 8 bytes, at about 60 % of the rate
+# of a memory copy: as long as copying 13 bytes. For a device the same cores copy them into
+# page-locked memory and out of it, 16 bytes, and the device reads and writes 8 more. The link
+# alone, 4 bytes each way at 25 or 50 GB/s, would allow 6 or 12 billion logits per second; two cores
+# compute 3 billion, and copy no more than that into page-locked memory and out. And a process takes
+# about a second to start with a device.
 
 
 class Backend(Protocol):
-    """What the module docstring says, as a type."""
+    """The interface that the module docstring describes."""
 
     name: str
-    block: int  # about how many logits it wants at a time
-    slabs: int  # how many slabs of a stream it wants at a time
+    block: int  # about how many logits to pass at a time
+    slabs: int  # how many slabs of a stream to pass at a time
 
     def rows(
         self,
@@ -71,9 +71,9 @@ class Backend(Protocol):
 def get(
     name: str, entries: int, threads: int | None = None, notify: Callable[[str], None] | None = None
 ) -> Backend:
-    """The backend of that name; for `auto` the one that is done first with so many logits.
+    """The backend of that name; for `auto` the one that is fastest for this many logits.
 
-    `auto` is for arrays in host memory, and never takes `cuda`: moving them does not pay.
+    `auto` is for arrays in host memory, and never chooses `cuda`: copying them does not pay.
 
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
@@ -92,7 +92,7 @@ def get(
 
 
 def require_threads(threads: int | None) -> None:
-    """An error for a number of threads that no backend takes."""
+    """An error for an invalid number of threads."""
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise OptionError("threads", f"{threads} is not allowed: a whole number, at least 1")
 
@@ -100,12 +100,12 @@ def require_threads(threads: int | None) -> None:
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of settings that Numba then replaces
+            warnings.simplefilter("ignore")  # about settings that Numba then replaces
             from xentcli.backends.cpu import backend
 
-            if not backend.is_switched_off():
+            if not backend.is_jit_disabled():
                 return backend.CpuBackend(threads, notify)
-    except (ValueError, RuntimeError) as error:  # Numba's variables hold something impossible
+    except (ValueError, RuntimeError) as error:  # Numba's variables are invalid
         reason = " ".join(str(error).split())  # Numba's has several lines
         raise OptionError("backend", f"numba does not start: {reason}") from error
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
@@ -116,7 +116,7 @@ def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
     driver = None if devices.is_simulated() else devices.find()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the target built into Numba is not the newest
+            warnings.simplefilter("ignore")  # that numba-cuda is newer than Numba's own target
             from xentcli.backends import cuda
 
             cuda.check(driver)

@@ -1,10 +1,9 @@
-"""Where compiled kernels are kept.
+"""The folder of compiled kernels.
 
-Numba's cache is pickle, so whoever can write the folder can run code in every later process; and
-it does not notice when another file than the kernel's own has changed. So the folder is xent's
-own, only its owner may write it, and its name carries the version and a hash of the sources.
-Where no such folder can be had, kernels are compiled for each process, which costs seconds and
-nothing else.
+Numba's cache is pickle, so whoever can write to the folder can run code in every later process;
+and Numba recompiles a kernel only when the kernel's own file has changed. So the folder belongs
+to xent alone, only its owner may write to it, and its name contains the version and a hash of the
+sources. Without such a folder kernels are compiled in each process, which takes seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from xentcli import __version__
+from xentcli.backends import Scalars
 
 
 def root() -> Path:
@@ -32,26 +32,37 @@ def root() -> Path:
     return (Path(base) if base else Path("~").expanduser() / ".cache") / "xentcli"
 
 
+def sources() -> list[Path]:
+    """The files whose text decides what the kernels of the CPU are: all that is compiled.
+
+    Beside the folder these are the constants and sums that both backends share, and the fields of
+    `Scalars`, whose order is compiled in.
+    """
+    here = Path(__file__).parent
+    scalars = Path(str(sys.modules[Scalars.__module__].__file__))
+    return sorted({*here.joinpath("cpu").rglob("*.py"), here / "elementary.py", scalars})
+
+
 def folder() -> Path:
-    """The folder for exactly these kernels; nothing is created."""
+    """The folder for these kernels; it is not created."""
     digest = hashlib.sha256()
-    for path in sorted((Path(__file__).parent / "cpu").rglob("*.py")):
+    for path in sources():
         digest.update(path.read_bytes())
     return root() / f"{__version__}-{digest.hexdigest()[:16]}"
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process compiles, the others wait and then read: 16 first runs would compile 16 times.
+    """One process compiles, others wait and then read: 16 first runs would compile 16 times.
 
-    Where files cannot be locked nobody waits; Numba replaces its files whole.
+    Where files cannot be locked nobody waits, which is safe: Numba replaces files as a whole.
     """
     file = _lock_file(path / "lock")
     try:
         yield
     finally:
         if file:
-            file.close()  # and with it the lock goes, as it does with the process
+            file.close()  # which releases the lock, as the end of the process does
 
 
 def _lock_file(path: Path) -> IO[str] | None:
@@ -66,7 +77,7 @@ def _lock_file(path: Path) -> IO[str] | None:
 
 
 def prepare() -> Path | None:
-    """The folder, created and safe to trust, or None where that cannot be had."""
+    """The folder, created and private, or None where that is not possible."""
     try:
         path = folder()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""The CUDA devices here, as the NVIDIA driver tells them.
+"""The CUDA devices of this machine, from the NVIDIA driver.
 
-The driver is asked itself, through ctypes: Numba takes a second to start, and does not say apart
-whether the driver, the device or its own parts are missing.
+The driver is called directly, through ctypes: Numba takes a second to start, and does not
+distinguish a missing driver, a missing device and missing parts of its own.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from xentcli.errors import UnavailableError, visible
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 
-_LEAST_OF_CUDA_13 = (7, 5)  # its compiler has left out what is older
+_OLDEST_FOR_CUDA_13 = (7, 5)  # its compiler has dropped older devices
 
 INSTEAD = "--backend cpu computes without one"
 
 
 class Device(NamedTuple):
-    """A device: its name, its memory in bytes, and what its processors can."""
+    """A device: name, memory in bytes, compute capability."""
 
     name: str
     memory: int
@@ -35,7 +35,7 @@ class Device(NamedTuple):
 
 
 class Driver(NamedTuple):
-    """The driver's own version, where the system tells it, and the CUDA version it is made for."""
+    """The driver's own version, if known, the CUDA version that it supports, and its devices."""
 
     version: str | None
     cuda: tuple[int, int]
@@ -47,7 +47,7 @@ class Driver(NamedTuple):
 
 
 def is_simulated() -> bool:
-    """Whether Numba was told to run CUDA kernels as Python: by a whole number, as it reads it."""
+    """Whether NUMBA_ENABLE_CUDASIM is set: to an integer other than 0, as Numba reads it."""
     try:
         return int(os.environ.get("NUMBA_ENABLE_CUDASIM", "0")) != 0
     except ValueError:
@@ -55,19 +55,19 @@ def is_simulated() -> bool:
 
 
 def extra(driver: Driver | None) -> str:
-    """How the library that fits the driver and its devices is installed.
+    """The command that installs the extra for this driver and its devices.
 
     >>> extra(Driver("580.82", (13, 0), (Device("Tesla V100", 16 << 30, (7, 0)),)))
     "pip install 'xentcli[cuda12]'"
     """
     newest = driver is None or driver.cuda >= (13, 0)
-    if driver and any(device.capability < _LEAST_OF_CUDA_13 for device in driver.devices):
+    if driver and any(device.capability < _OLDEST_FOR_CUDA_13 for device in driver.devices):
         newest = False
     return f"pip install 'xentcli[{'cuda13' if newest else 'cuda12'}]'"
 
 
 def find() -> Driver:
-    """The driver and its devices, at least one; else an `UnavailableError` says what is missing."""
+    """The driver and its devices, at least one; an `UnavailableError` says what is missing."""
     library = _library()
     if library is None:
         what = "no NVIDIA driver is installed here" + _variable("NUMBA_CUDA_DRIVER")
@@ -88,13 +88,13 @@ def find() -> Driver:
 
 
 def _variable(name: str) -> str:
-    """What may be the reason, where it is set."""
+    """A variable that may be the reason, if it is set."""
     value = os.environ.get(name)
     return "" if value is None else f"; {name} is {visible(value)!r}"
 
 
 def _library() -> Any:
-    """The driver's library, or None. Numba's variable says where it is if not in its place."""
+    """The driver's library, or None. NUMBA_CUDA_DRIVER may say where it is."""
     names = ["nvcuda.dll"] if sys.platform == "win32" else ["libcuda.so.1", "libcuda.so"]
     given = os.environ.get("NUMBA_CUDA_DRIVER")
     for name in [given] if given else names:

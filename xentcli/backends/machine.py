@@ -1,4 +1,4 @@
-"""The machine and the installation, as facts."""
+"""Facts about the machine and the installation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xentcli.errors import UnavailableError, visible
 
 
 def describe() -> dict[str, str]:
-    """What `xent info` shows; Numba is not started for it."""
+    """What `xent info` shows; Numba is not imported for it."""
     versions = {name: metadata.version(name) for name in ("numpy", "numba", "click", "rich")}
     has_cuda, cuda = _cuda()
     return {
@@ -40,7 +40,7 @@ def _version(name: str) -> str:
 
 
 def _cuda() -> tuple[bool, str]:
-    """Whether there is a device; which, or why none."""
+    """Whether there is a device, and which, or why not."""
     if devices.is_simulated():
         return True, "simulated: NUMBA_ENABLE_CUDASIM is set"
     try:

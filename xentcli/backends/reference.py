@@ -7,9 +7,9 @@
     ∂L/∂z_c = p_c·Σ_{j≠c} a_j − a_c·Σ_{j≠c} p_j + 2·λ·lse·p_c
     ∂L/∂x_c = ∂L/∂z_c · sech²(x_c / (T·κ)) / T
 
-The gradient is written so because A·p_c − a_c, its usual form, subtracts two nearly equal
-numbers in a row whose target is nearly certain. Here every "all the others" is summed from the
-others themselves, and keeps its digits.
+The usual form of the gradient, A·p_c − a_c, subtracts two nearly equal numbers where the softmax is
+nearly one-hot. Here every sum over the other classes is summed from those classes themselves, and
+keeps its digits.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from xentcli.arrays.sums import exact_sum
 from xentcli.backends import Scalars
 
 
-class Softmax(NamedTuple):
-    """The steps from the logits of some rows to their probabilities, in this order.
+class SoftmaxSteps(NamedTuple):
+    """The steps from the logits of some rows to their probabilities, in order.
 
-    `z` are the logits, capped where there is a softcap, still to be divided by `divisor`.
+    `z` are the logits, after the softcap if there is one, still to be divided by `divisor`.
     """
 
     z: Array
     divisor: float
-    top: Array  # the largest z; NaN where there is no answer
+    top: Array  # the largest z; NaN where it is not finite
     gap: Array  # (top − z) / divisor
     e: Array  # exp(−gap)
     total: Array  # Σ e
     p: Array
     rest: Array  # 1 − p
-    neg_log_prob: Array  # −log p
+    neg_log_p: Array  # −log p
     lse: Array
     slope: Array  # dz/dx
 
 
-def softmax(x: Array, scalars: Scalars) -> Softmax:
+def softmax(x: Array, scalars: Scalars) -> SoftmaxSteps:
     """Everything that depends on the logits alone, in float64."""
     z, divisor, slope = _scaled(x, scalars)
     top = np.max(z, axis=-1, keepdims=True)
-    top = np.where(np.isfinite(top / divisor), top, np.nan)  # ±inf or NaN: no answer
+    top = np.where(np.isfinite(top / divisor), top, np.nan)  # ±inf or NaN: the row is NaN
     gap, error = _quotient(*_difference(top, z), divisor)
     e = np.exp(-gap) * (1.0 - error)
     others = _others(e)
     total = exact_sum(e)[:, None]
     log_total = np.log1p(np.take_along_axis(others, np.argmax(z, axis=-1)[:, None], axis=-1))
-    return Softmax(
+    return SoftmaxSteps(
         z,
         divisor,
         top,
@@ -62,14 +62,14 @@ def softmax(x: Array, scalars: Scalars) -> Softmax:
         total,
         p=e / total,
         rest=others / total,
-        neg_log_prob=gap + (log_total + error),
+        neg_log_p=gap + (log_total + error),
         lse=(top / divisor + log_total)[:, 0],
         slope=slope / scalars.temperature,
     )
 
 
 def _scaled(x: Array, scalars: Scalars) -> tuple[Array, float, Array]:
-    """The logits as they enter the softmax, what is left to divide by, and dz/dx times T."""
+    """z, the divisor that remains for z, and dz/dx times T."""
     if np.isinf(scalars.softcap):
         return x, scalars.temperature, np.ones_like(x)
     angle = x / scalars.temperature / scalars.softcap
@@ -77,7 +77,7 @@ def _scaled(x: Array, scalars: Scalars) -> tuple[Array, float, Array]:
 
 
 def _difference(a: Array, b: Array) -> tuple[Array, Array]:
-    """a − b as the rounded difference and its error; no error where it is not finite."""
+    """a − b as the rounded difference and its error; the error is 0 where it is not finite."""
     high, low = two_sum(a, -b)
     return high, np.where(np.isfinite(high), low, 0.0)
 
@@ -96,7 +96,7 @@ def _others(values: Array) -> Array:
     """For each entry the sum of its row's other entries, without cancellation.
 
     The row's sum minus the entry is accurate for every entry but the largest; for that one the
-    others are added up.
+    other entries are summed.
     """
     rest = exact_sum(values)[:, None] - values
     largest = np.argmax(np.abs(values), axis=-1)[:, None]
@@ -114,17 +114,17 @@ def one_hot(targets: Array, classes: int) -> Array:
 
 
 def masses(q: Array, weight: Array, smoothing: float) -> Array:
-    """a_c, the weight of each class's −log p in the loss."""
+    """a_c, the weight of each class's −log p in the loss: its mass."""
     a: Array = weight * ((1 - smoothing) * q + smoothing / q.shape[1])
     return a
 
 
-def terms(s: Softmax, a: Array) -> Array:
-    """a_c·(−log p_c); a class without mass costs nothing, even at p = 0."""
-    return np.where(a == 0, 0.0, a * s.neg_log_prob)
+def terms(s: SoftmaxSteps, a: Array) -> Array:
+    """a_c·(−log p_c); 0 for a class without mass, even at p = 0."""
+    return np.where(a == 0, 0.0, a * s.neg_log_p)
 
 
-def loss(s: Softmax, a: Array, z_loss: float) -> Array:
+def loss(s: SoftmaxSteps, a: Array, z_loss: float) -> Array:
     """The loss of each row, for target masses a."""
     total = exact_sum(terms(s, a))
     if z_loss:
@@ -132,25 +132,25 @@ def loss(s: Softmax, a: Array, z_loss: float) -> Array:
     return total + 0.0
 
 
-def z_term(s: Softmax, z_loss: float) -> Array:
+def z_term(s: SoftmaxSteps, z_loss: float) -> Array:
     """λ·lse² of each row."""
     term: Array = z_loss * s.lse**2
     return term
 
 
-def difference(s: Softmax, a: Array) -> Array:
+def difference(s: SoftmaxSteps, a: Array) -> Array:
     """A·p − a, the gradient of Σ a_c·(−log p_c) with respect to z."""
     g: Array = s.p * _others(a) - a * s.rest
     return g
 
 
-def z_pull(s: Softmax, z_loss: float) -> Array:
+def z_pull(s: SoftmaxSteps, z_loss: float) -> Array:
     """The gradient of λ·lse² with respect to z."""
     g: Array = 2 * z_loss * s.lse[:, None] * s.p
     return g
 
 
-def gradient(s: Softmax, a: Array, z_loss: float) -> Array:
+def gradient(s: SoftmaxSteps, a: Array, z_loss: float) -> Array:
     """The gradient of each row's loss with respect to its logits."""
     g = difference(s, a)
     if z_loss:
@@ -159,7 +159,7 @@ def gradient(s: Softmax, a: Array, z_loss: float) -> Array:
 
 
 def scaled(g: Array, scale: Array) -> Array:
-    """Each row times its own factor; no −0.0."""
+    """Each row times its own factor; −0.0 becomes 0.0."""
     product: Array = g * scale[:, None] + 0.0
     return product
 
@@ -168,7 +168,7 @@ class NumpyBackend:
     """The reference as a backend."""
 
     name = "numpy"
-    block = 1 << 16  # logits: the float64 temporaries of a block stay in the cache
+    block = 1 << 16  # logits: the float64 temporaries of a block fit into the cache
     slabs = 1
 
     def rows(
@@ -203,7 +203,7 @@ class NumpyBackend:
         """Probabilities, or their logarithms."""
         with np.errstate(all="ignore"):
             s = softmax(_by_row(logits), scalars)
-            _put(out, 0.0 - s.neg_log_prob if log else s.p)
+            _put(out, 0.0 - s.neg_log_p if log else s.p)
 
 
 def _by_row(box: Array) -> Array:

@@ -1,60 +1,11 @@
-"""Speed compared with the machine's limit and other libraries; every answer is checked first.
+"""Speed, next to the machine's limit and other libraries; each answer is checked before timing.
 
-All contestants and the limits take turns in every round, so that a machine that others use too
-slows all of them alike. What is reported are medians, the share of the time that moving the same
-bytes takes, and the largest error in units in the last place over some rows. With `cuda` all of
-it is in the memory of a device, and a time ends when the device has done everything.
+In every round all contestants and the limits run in turn, so that other load on the machine slows
+all of them alike. Reported are medians, the ratio to the time that moving the same bytes takes, and
+the largest error in units in the last place over some rows. With `cuda` all arrays are in device
+memory, and a time includes waiting for the device.
 
-Variants of the CPU kernels that were tried, loss and gradient, float32, N·C = 2²⁷, 2 cores with
-AVX-512, a streaming copy of the same bytes 29 ms; medians of one hour, ±10 %. Failures are here
-too, so that nobody has to try them again:
-
-| variant                                                           | C = 1,000 | C = 32,768 |
-|-------------------------------------------------------------------|-----------|------------|
-| one row after the other, all lanes float64 (from 2²⁴)             |    144 ms |     136 ms |
-| 16 lanes of float32, difference with its error, two-word factor   |     89 ms |      86 ms |
-| the same, next row prefetched while this one is computed          |     66 ms |      68 ms |
-| three rows in flight in one loop, ends of rows as a line of their |           |            |
-| own that overlaps what was streamed                               |     83 ms |      53 ms |
-| the same, ends of rows with a mask                                |     56 ms |      54 ms |
-| the same, maximum in one instruction, no clamp: a third fewer     |           |            |
-| instructions, no less time                                        |     61 ms |      52 ms |
-| four or eight vectors of each row at a time                       |   no gain |    no gain |
-| prefetch into the second cache only, or 16 KiB ahead              |   no gain |    no gain |
-| without the exponentials, only their reading and writing          |     40 ms |      42 ms |
-
-Of these the last but three was taken, with six instructions more for a sum and an exponential
-that keep all their digits. Rows of 2 to 64 classes took 200 ns each one by one; 16 of them at a
-time 540 ns (C = 2) through stores of single numbers and 250 ns through gathers. Calls of the C
-library's exp, log1p and tanh take 150 to 220 ns each, Numba's arrays in place of pointers in the
-loops 4 ns a logit.
-
-Then, in ns for 16 logits on one core (4.1 GHz, Zen 5), float32, loss and gradient:
-
-| variant                                                              | before | after    |
-|----------------------------------------------------------------------|--------|----------|
-| C = 32,768: each step begins one exponential, continues and ends two |        |          |
-| others (`kernels.flow`), loss only                                   |    5.8 |      4.7 |
-| the same, loss and gradient                                          |    5.9 |      5.4 |
-| the same, float64, and sums by the larger and the smaller one        |   13.1 |     11.1 |
-| the same in C, loss only, in the cache                               |   4.65 |     3.65 |
-| in C: two or four vectors interleaved                                |   4.65 |  no gain |
-| in C: additions as multiplications by 1 with addition                |   3.55 |  no gain |
-| in C: four steps in place of three                                   |   3.35 |     3.28 |
-| in C: a branch where an e is 1, in place of masks                    |   3.35 |     3.20 |
-| in C: the maximum rounded, so that the difference's error is simpler;|        |          |
-| not taken: a shift of all logits would change bits                   |   3.60 |     3.35 |
-| in C: sums without what rounding took of each e; not taken: the loss |        |          |
-| could be off by 0.85 ULP                                             |   4.65 |     3.70 |
-| C = 100: the target's entry written with its neighbours              |     47 |       18 |
-| C = 64: 16 rows turned round in registers                            |     50 |       23 |
-| C = 64 in rows of their own: costs as much from C = 80 on            |     23 |       25 |
-| C = 2: picked by comparing, not by gathers                           |     86 |  no gain |
-| C = 2: 16 rows put together in memory, then stored                   |     86 |  no gain |
-| C = 2: logits and targets asked for ahead, loss only                 |     54 |       41 |
-
-All in all, 2²⁴ logits with gradient on two quiet cores: C = 64 27.6 to 14.9 ms, C = 10 43.0 to
-21.9 ms, C = 2 70.5 to 59.3 ms.
+The variants of the kernels that were tried are in `.github/TUNING.md`.
 """
 
 from __future__ import annotations
@@ -66,15 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xentcli.bench.case import Case, Data
-from xentcli.bench.exact import Exact
+from xentcli.bench.exact import ExactResult
 from xentcli.bench.peers import DEVICE_PEERS, PEERS, Answer, CannotError, Machine, ours
-from xentcli.bench.places import Place, place_of
+from xentcli.bench.places import Memory, memory_of
 from xentcli.errors import OptionError
 
 
 @dataclass
 class Contestant:
-    """One line of the table: the seconds of every round, or why there are none."""
+    """One line of the table: the seconds of each round, or why it was not timed."""
 
     name: str
     seconds: list[float] = field(default_factory=list)
@@ -89,7 +40,7 @@ class Contestant:
 
 
 @dataclass
-class Result:
+class BenchResult:
     """A case, its contestants, and the seconds of the limits."""
 
     case: Case
@@ -98,7 +49,7 @@ class Result:
     limit_bytes: int
 
     def limit(self) -> float:
-        """Seconds that moving the bytes of this case takes at the rate that was measured."""
+        """Seconds for moving the bytes of this case, at the measured rates."""
         of = {name: statistics.median(seconds) for name, seconds in self.limits.items()}
         name = "in place" if self.case.in_place else "copy" if self.case.gradient else "read"
         both = 2 if self.case.gradient else 1
@@ -113,7 +64,7 @@ class Result:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """Plain data, for tables and files; None where there is no number."""
+        """The table as dicts; None where there is no number."""
         mine = self.contestants[0]
         return [self._row(one, mine) for one in self.contestants]
 
@@ -135,7 +86,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which peers are timed, and for how many rounds."""
+    """The contestants, and the number of rounds."""
 
     against: tuple[str, ...] = tuple(PEERS)
     warmup: int = 1
@@ -151,40 +102,40 @@ class Plan:
             raise OptionError("against", f"{unknown[0]!r} is not known", f"one of {known}")
 
 
-def measure(case: Case, plan: Plan, notify: Callable[[str], None]) -> Result:
-    """Check, warm up and time every contestant; `notify` is called with what is going on."""
-    place = place_of(plan.machine)
+def measure(case: Case, plan: Plan, notify: Callable[[str], None]) -> BenchResult:
+    """Check, warm up and time all contestants; `notify` is called with the progress."""
+    memory = memory_of(plan.machine)
     part = Data.make(case, plan.seed)
-    exact = Exact.of(case, part)
-    data, limits = place.whole(case, part), place.limits(case.nbytes)
+    exact = ExactResult.of(case, part)
+    data, limits = memory.whole(case, part), memory.limits(case.nbytes)
     timed: dict[str, Callable[[], object]] = dict(limits.functions())
     contestants = []
     for name in ("xent", *plan.against):
         notify(f"{name}: first run and check")
         one = Contestant(name)
         contestants.append(one)
-        run = _prepared(one, case, data, place, exact)
+        run = _prepared(one, case, data, memory, exact)
         if run is not None:
             timed[name] = run
-    seconds = _rounds({name: place.awaited(run) for name, run in timed.items()}, plan, notify)
+    seconds = _rounds({name: memory.awaited(run) for name, run in timed.items()}, plan, notify)
     for one in contestants:
         one.seconds = seconds.get(one.name, [])
     found = {name: seconds[name] for name in limits.functions()}
-    return Result(case, contestants, found, limits.nbytes)
+    return BenchResult(case, contestants, found, limits.nbytes)
 
 
 def _prepared(
-    one: Contestant, case: Case, data: Data, place: Place, exact: Exact
+    one: Contestant, case: Case, data: Data, memory: Memory, exact: ExactResult
 ) -> Callable[[], Answer] | None:
-    """Compute once with a contestant, and compare the answer."""
+    """Run a contestant once, and check its answer; None if it will not be timed."""
     try:
-        contestant = ours if one.name == "xent" else place.peer(one.name)
-        run = contestant(case, data, place.machine)
+        contestant = ours if one.name == "xent" else memory.peer(one.name)
+        run = contestant(case, data, memory.machine)
         loss, grad = run()
         one.loss_ulp, one.grad_ulp = exact.errors(case, loss, grad)
     except CannotError as reason:
         one.why_not = str(reason)
-    except Exception as error:  # others fail in ways of their own, and the rest goes on
+    except Exception as error:  # another library may fail in any way; the rest goes on
         if one.name == "xent":
             raise
         one.why_not = f"failed: {type(error).__name__}"

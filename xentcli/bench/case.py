@@ -1,4 +1,4 @@
-"""One job to be timed: its shape, dtype and options, and data made for it."""
+"""A case to time: its shape, dtype and options, and random data for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from xentcli.arrays.layout import Layout
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
 
-LARGEST = 1 << 36  # bytes: a slip of the finger shall not ask for a terabyte
-PART = 1 << 22  # logits that are made, and computed exactly; a larger case repeats them
+LARGEST = 1 << 36  # bytes: so that a typing error does not allocate a terabyte
+PART = 1 << 22  # logits that are drawn, and computed exactly; a larger case repeats them
 
 
 class VariedOptions(TypedDict):
@@ -31,7 +31,7 @@ OPTIONS = tuple(VariedOptions.__annotations__)
 
 @dataclass(frozen=True)
 class Case:
-    """What is computed. `weighted` has class weights; `probs` a probability for each class."""
+    """What is computed. `weighted`: with class weights; `probs`: targets are probabilities."""
 
     shape: tuple[int, ...]
     dtype: str = "f32"
@@ -53,7 +53,7 @@ class Case:
 
     @cached_property
     def layout(self) -> Layout:
-        """Where the classes are."""
+        """Rows and classes of the logits."""
         return Layout(self.shape, self.class_axis % len(self.shape))
 
     def loss_options(self) -> VariedOptions:
@@ -77,7 +77,7 @@ class Case:
         return self.nbytes * (1 + self.probs + self.gradient)
 
     def part(self) -> Case:
-        """The part of the case for which data are generated, along axis 0."""
+        """The first rows along axis 0, for which data are drawn."""
         if self.class_axis % len(self.shape) == 0:
             return self
         rest = int(np.prod(self.shape[1:], dtype=float))
@@ -106,10 +106,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Data:
-    """Arrays for a case: normal logits of width 4, one row in eight nearly certain of its target.
+    """Arrays for a case, in host or device memory.
 
-    float16 and bfloat16 gradients are in the logits' dtype, as in training. NumPy's arrays, or
-    arrays in device memory.
+    The logits are normal with standard deviation 4; in every eighth row the target's probability is
+    nearly 1. float16 and bfloat16 gradients have the dtype of the logits, as in training.
     """
 
     logits: Any
@@ -118,7 +118,7 @@ class Data:
 
     @classmethod
     def make(cls, case: Case, seed: int = 0) -> Data:
-        """The part of a case; the same numbers for the same seed."""
+        """Data for the part of a case; the same for the same seed."""
         rng, case = np.random.default_rng(seed), case.part()
         layout, dtype = case.layout, NAMES[case.dtype]
         logits = rng.standard_normal(case.shape, dtype=np.float32)
@@ -132,12 +132,12 @@ class Data:
         weight = rng.random(layout.classes) + 0.5 if case.weighted else None
         targets = _probabilities(rng, case) if case.probs else indices
         if case.dtype == "f64":
-            fine = rng.random(case.shape) * 2.0**-20  # bits that float32 has not
+            fine = rng.random(case.shape) * 2.0**-20  # bits beyond those of float32
             return cls(logits + fine, targets, weight)
         return cls(narrow(logits, dtype), targets, weight)
 
     def whole(self, case: Case) -> Data:
-        """The part, repeated along axis 0 until the case is full."""
+        """The part, repeated along axis 0 to the shape of the case."""
         if self.logits.shape == case.shape:
             return self
         first, again = case.shape[0], -(-case.shape[0] // len(self.logits))
@@ -147,13 +147,13 @@ class Data:
         return Data(logits, targets, self.weight)
 
     def counts(self, case: Case) -> Array:
-        """How often each row of the part occurs in the whole."""
+        """How often each row of the part is repeated."""
         own = case.part().layout
         whole, more = divmod(case.layout.rows, own.rows)
         return (whole + (np.arange(own.rows) < more)).reshape(own.row_shape)
 
     def some_rows(self, case: Case, count: int) -> tuple[Array, Array, Array]:
-        """The numbers of some of the case's rows; their logits and targets."""
+        """The indices of some rows of the case, their logits and their targets."""
         rows = np.unique(np.linspace(0, case.layout.rows - 1, count).astype(np.int64))
         part = rows % case.part().layout.rows
         picked = rows_of(self.logits, case, part)

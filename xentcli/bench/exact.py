@@ -1,4 +1,4 @@
-"""The exact answer to a case, and how far another one is from it."""
+"""The exact result of a case, and the error of an answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from xentcli.check.oracles.ulp import FLOATS
 from xentcli.engine.cross_entropy import cross_entropy
 
 FLOATS_BY_NAME = {finfo.name: finfo for finfo in FLOATS.values()}
-ROWS = 64  # that are compared with the reference
+ROWS = 64  # compared with the reference
 
 
 @dataclass(frozen=True)
-class Exact:
+class ExactResult:
     """The loss, and the gradient of some rows, by the reference in float64."""
 
     loss: float
@@ -25,8 +25,8 @@ class Exact:
     grad: Array
 
     @classmethod
-    def of(cls, case: Case, data: Data) -> Exact:
-        """The loss needs all rows, the gradient only its own and the denominator."""
+    def of(cls, case: Case, data: Data) -> ExactResult:
+        """The loss of all rows; the gradient of some rows, with the denominator of all."""
         options, counts = case.loss_options(), data.counts(case)
         everything = cross_entropy(
             data.logits,
@@ -51,14 +51,14 @@ class Exact:
         return cls(float(everything.loss), rows, np.asarray(some.grad))
 
     def errors(self, case: Case, loss: float, grad: Any) -> tuple[float, float | None]:
-        """ULP of loss and gradient; for float16 and bfloat16 the loss is in ULP of float32."""
+        """Errors in ULP of the dtype; of float32 for the losses of float16 and bfloat16."""
         finfo = FLOATS["f64" if case.dtype == "f64" else "f32"]
         loss_ulp = abs(loss - self.loss) / float(finfo.unit(np.array(self.loss)))
         if grad is None:
             return loss_ulp, None
-        given = self._compared(case, grad)
+        answer = self._some_rows(case, grad)
         unit = FLOATS_BY_NAME[name_of_grad(grad)].unit(self.grad)
-        return loss_ulp, float(np.max(np.abs(given - self.grad) / unit))
+        return loss_ulp, float(np.max(np.abs(answer - self.grad) / unit))
 
     def is_wrong(self, case: Case, loss: float, grad: Any) -> bool:
         """Whether an answer is wrong, and not merely inexact."""
@@ -67,12 +67,12 @@ class Exact:
             return True
         if grad is None:
             return False
-        worst = float(np.max(np.abs(self._compared(case, grad) - self.grad)))
+        worst = float(np.max(np.abs(self._some_rows(case, grad) - self.grad)))
         return not worst <= rough * float(np.max(np.abs(self.grad)))
 
-    def _compared(self, case: Case, grad: Any) -> Array:
+    def _some_rows(self, case: Case, grad: Any) -> Array:
         if case.layout.box[2] == 1 and not isinstance(grad, np.ndarray):
-            # from a device only what is compared
+            # copy only what is compared from a device
             lines = grad.reshape(case.layout.rows, case.layout.classes)
             return np.stack(
                 [widen(as_numpy(lines[row]), NAMES["f64"]) for row in self.rows.tolist()]
@@ -81,13 +81,13 @@ class Exact:
 
 
 def as_numpy(grad: Any) -> Array:
-    """An array of NumPy, PyTorch or JAX, in device memory or not, as NumPy's."""
+    """An array of NumPy, PyTorch or JAX, in host or device memory, as a NumPy array."""
     if hasattr(grad, "copy_to_host"):
         grad = grad.copy_to_host()
     if hasattr(grad, "detach"):
         grad = grad.detach().cpu()
         if str(grad.dtype) == "torch.bfloat16":
-            return grad.float().numpy()  # type: ignore[no-any-return] # PyTorch is not known here
+            return grad.float().numpy()  # type: ignore[no-any-return] # PyTorch's types are unknown
     array = np.asarray(grad)
     return array if array.dtype == BF16 or array.dtype.kind == "f" else array.astype(np.float32)
 

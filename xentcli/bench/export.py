@@ -1,4 +1,4 @@
-"""Results of a benchmark as text: JSON, CSV, Markdown, and lines for a pipe."""
+"""Results of a benchmark as JSON, CSV, Markdown, and tab-separated lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from xentcli import __version__
 from xentcli.backends.machine import describe
-from xentcli.bench import Result
+from xentcli.bench import BenchResult
 
 # Title and format of each column.
 COLUMNS = {
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def cell(name: str, value: Any) -> str:
-    """A number as the tables show it.
+    """A number as shown in tables.
 
     >>> cell("of_the_limit", 0.567), cell("median_ms", None), cell("min_ms", 0.56789)
     ('57%', '', '0.568')
@@ -37,15 +37,15 @@ def cell(name: str, value: Any) -> str:
     return "" if value is None else COLUMNS[name][1].format(value)
 
 
-def limits_words(result: Result) -> str:
-    """What the machine can do, in words."""
+def limits_words(result: BenchResult) -> str:
+    """The limit, and the machine's rates, as a sentence."""
     rates = ", ".join(f"{name} {rate / 1e9:.1f}" for name, rate in result.rates().items())
     limit = cell("median_ms", result.limit() * 1e3)
     return f"limit: {limit} ms; GB/s of moving as many bytes: {rates}"
 
 
-def as_json(results: Sequence[Result]) -> str:
-    """One object with everything, the seconds of each round included."""
+def as_json(results: Sequence[BenchResult]) -> str:
+    """One JSON object with everything, including the seconds of each round."""
     cases = [
         {
             "case": result.case.title(),
@@ -65,8 +65,8 @@ def as_json(results: Sequence[Result]) -> str:
     return json.dumps(about, allow_nan=False, indent=1) + "\n"
 
 
-def as_csv(results: Sequence[Result]) -> str:
-    """One line for each contestant of each case, numbers in full."""
+def as_csv(results: Sequence[BenchResult]) -> str:
+    """One line for each contestant of each case, with all digits."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["case", *COLUMNS, "why_not"])
@@ -76,12 +76,12 @@ def as_csv(results: Sequence[Result]) -> str:
     return stream.getvalue()
 
 
-def as_markdown(results: Sequence[Result]) -> str:
+def as_markdown(results: Sequence[BenchResult]) -> str:
     """A table for each case."""
     return "\n".join(_markdown(result) for result in results)
 
 
-def _markdown(result: Result) -> str:
+def _markdown(result: BenchResult) -> str:
     head = " | ".join(title for title, _ in COLUMNS.values())
     lines = [f"**{result.case.title()}**; {limits_words(result)}", "", f"| {head} |"]
     lines.append("|" + "---|" + "---:|" * (len(COLUMNS) - 1))
@@ -93,8 +93,8 @@ def _markdown(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_lines(result: Result) -> str:
-    """Cells between tabs, for a pipe."""
+def as_lines(result: BenchResult) -> str:
+    """Tab-separated lines, for pipes."""
     lines = [f"# {result.case.title()}; {limits_words(result)}", "\t".join(COLUMNS)]
     for row in result.rows():
         cells = [cell(name, row[name]) or "-" for name in COLUMNS]

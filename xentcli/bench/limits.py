@@ -1,4 +1,4 @@
-"""How fast the machine moves as many bytes: copy, read, read and write back."""
+"""The machine's limit: copying, reading, or reading and writing back as many bytes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 
 class Limits(Protocol):
-    """Timed by the same clock in the same rounds as the contestants."""
+    """Kernels that only move memory, timed in the same rounds as the contestants."""
 
     nbytes: int
 
     def functions(self) -> dict[str, Callable[[], None]]:
-        """What is timed, by name: "copy", "read", "in place"."""
+        """The functions to time: "copy", "read" and "in place"."""
 
 
 class HostLimits:
-    """Limits in host memory; the copy bypasses the caches."""
+    """Host memory; the copy uses streaming stores."""
 
     def __init__(self, nbytes: int, threads: int | None) -> None:
         from xentcli.backends.cpu.bandwidth import MemoryKernels
@@ -29,7 +29,7 @@ class HostLimits:
         self._kernels = MemoryKernels(threads)
 
     def functions(self) -> dict[str, Callable[[], None]]:
-        """What is timed, by name."""
+        """The functions to time, by name."""
         source, target = self.source, self.target
         return {
             "copy": lambda: self._kernels.copy(source, target),
@@ -39,7 +39,7 @@ class HostLimits:
 
 
 class DeviceLimits:
-    """Limits in device memory; the copy is the driver's."""
+    """Device memory; the copy is the driver's."""
 
     def __init__(self, nbytes: int) -> None:
         from xentcli.backends.cuda import bandwidth, bench_arrays
@@ -50,7 +50,7 @@ class DeviceLimits:
         self._kernels = bandwidth
 
     def functions(self) -> dict[str, Callable[[], None]]:
-        """What is timed, by name."""
+        """The functions to time, by name."""
         source, target = self.source, self.target
         return {
             "copy": lambda: self._kernels.copy(source, target),

@@ -1,7 +1,7 @@
-"""Other implementations: each prepares the data in its own form, and then only computes.
+"""Other libraries that compute the same. Each converts the data first, and is timed without that.
 
-A peer is called with a case and its data, and returns a function that computes once and gives
-(loss, gradient), or raises `CannotError` with the reason. None of them has to be installed.
+A contestant is called with a case and its data, and returns a function that computes (loss,
+gradient) once, or raises `CannotError` with the reason. None of the libraries is required.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from xentcli.engine.cross_entropy import cross_entropy
 from xentcli.options import Backend
 
 Answer = tuple[float, Any]
-Peer = Callable[[Case, Data, "Machine"], Callable[[], Answer]]
-Machine = tuple[Backend, int | None]  # our backend, and how many threads each may use
+Contestant = Callable[[Case, Data, "Machine"], Callable[[], Answer]]
+Machine = tuple[Backend, int | None]  # xent's backend, and threads for every implementation
 
 
 class CannotError(Exception):
-    """What a peer cannot compute."""
+    """A case that a contestant cannot compute."""
 
 
 def ours(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
-    """xent itself, into a buffer that is there already, as PyTorch keeps its memory."""
+    """xent itself, into an allocated buffer, because PyTorch reuses its memory too."""
     backend, threads = machine
     out = data.logits.copy() if case.gradient else None
     logits = out if case.in_place else data.logits
@@ -71,7 +71,7 @@ def _import(name: str) -> Any:
 def _tensor(torch: Any, array: Any) -> Any:
     if not isinstance(array, np.ndarray):
         tensor = torch.as_tensor(array.data, device="cuda")  # the same memory
-        return tensor.view(torch.bfloat16) if array.kind == BF16 else tensor
+        return tensor.view(torch.bfloat16) if array.numpy_dtype == BF16 else tensor
     if array.dtype == BF16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -84,7 +84,7 @@ def _torch_loss(torch: Any, case: Case, data: Data) -> Callable[[Any], Any]:
     weight = None if data.weight is None else _tensor(torch, data.weight).to(x.dtype)
     options, axis = case.options, case.layout.class_axis
     if axis != 1 and len(case.shape) != 2:
-        raise CannotError("wants the classes on axis 1")
+        raise CannotError("needs the classes on axis 1")
     function = torch.nn.functional.cross_entropy
 
     def loss(z: Any) -> Any:
@@ -122,24 +122,24 @@ def _torch(case: Case, data: Data, machine: Machine, *, compiled: bool) -> Calla
 
 
 def torch_eager(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
-    """PyTorch as most people call it: `cross_entropy(...).backward()`."""
+    """PyTorch, eager: `cross_entropy(...).backward()`."""
     return _torch(case, data, machine, compiled=False)
 
 
 def torch_compiled(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
-    """The same through `torch.compile`."""
+    """PyTorch with `torch.compile`."""
     return _torch(case, data, machine, compiled=True)
 
 
 def liger(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
-    """Liger's kernel. It always puts the gradient over the logits, so in a buffer of its own, and
-    without the time of a copy that would keep them."""
+    """Liger's kernel. It always overwrites the logits with the gradient; here it gets its own copy
+    of them, which is not timed."""
     torch = _import("torch")
     _needs(
         replace(case, in_place=False), options=("label_smoothing", "softcap", "z_loss"), axis=False
     )
     if case.probs:
-        raise CannotError("is asked for an index target only")
+        raise CannotError("is compared with index targets only")
     function = _import("liger_kernel.transformers.functional").liger_cross_entropy
     t = _tensor(torch, data.targets)
     weight = None if data.weight is None else _tensor(torch, data.weight).float()
@@ -161,7 +161,7 @@ def jax_jit(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     """JAX: jit of value_and_grad over log_softmax."""
     _needs(case, options=OPTIONS)
     if case.dtype == "bf16":
-        raise CannotError("is not asked for bfloat16 here")
+        raise CannotError("is not compared in bfloat16")
     jax = _import("jax")
     if case.dtype == "f64":
         jax.config.update("jax_enable_x64", True)
@@ -204,7 +204,7 @@ def numpy_plain(case: Case, data: Data, machine: Machine) -> Callable[[], Answer
     """The formula in five lines of NumPy, in the dtype of the logits."""
     _needs(case, axis=False)
     if case.probs or case.weighted:
-        raise CannotError("is the five lines for an index target")
+        raise CannotError("supports index targets only")
     x = widen(data.logits, NAMES["f32"]) if case.dtype in ("f16", "bf16") else data.logits
     rows = np.arange(len(x))
 
@@ -224,10 +224,10 @@ def numpy_plain(case: Case, data: Data, machine: Machine) -> Callable[[], Answer
 
 
 def scipy_softmax(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
-    """SciPy's log_softmax and softmax."""
+    """SciPy: log_softmax, then its exponential."""
     _needs(case, axis=False)
     if case.probs or case.weighted:
-        raise CannotError("is asked for an index target only")
+        raise CannotError("is compared with index targets only")
     special = _import("scipy.special")
     x = widen(data.logits, NAMES["f32"]) if case.dtype in ("f16", "bf16") else data.logits
     rows = np.arange(len(x))
@@ -249,7 +249,7 @@ def sklearn_half(case: Case, data: Data, machine: Machine) -> Callable[[], Answe
     """scikit-learn's half multinomial loss, as its linear models call it."""
     _needs(case, axis=False)
     if case.probs or case.weighted or case.dtype not in ("f32", "f64"):
-        raise CannotError("is asked for float32 or float64 and an index target only")
+        raise CannotError("is compared with index targets in float32 and float64 only")
     module = _import("sklearn._loss")
     half = module.HalfMultinomialLoss(n_classes=case.layout.classes)
     y, threads = data.targets.astype(data.logits.dtype), machine[1] or _processors()
@@ -271,7 +271,7 @@ def _processors() -> int:
     return threads()
 
 
-PEERS: dict[str, Peer] = {
+PEERS: dict[str, Contestant] = {
     "torch": torch_eager,
     "torch-compile": torch_compiled,
     "jax": jax_jit,
@@ -279,7 +279,7 @@ PEERS: dict[str, Peer] = {
     "scipy": scipy_softmax,
     "sklearn": sklearn_half,
 }
-DEVICE_PEERS: dict[str, Peer] = {
+DEVICE_PEERS: dict[str, Contestant] = {
     "torch": torch_eager,
     "torch-compile": torch_compiled,
     "liger": liger,

@@ -1,4 +1,4 @@
-"""Where a case is computed: in the host's memory, or in that of a CUDA device."""
+"""The memory that a case is computed in: the host's, or a CUDA device's."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Any, Protocol
 from xentcli import backends
 from xentcli.bench.case import Case, Data
 from xentcli.bench.limits import DeviceLimits, HostLimits, Limits
-from xentcli.bench.peers import DEVICE_PEERS, PEERS, CannotError, Machine, Peer
+from xentcli.bench.peers import DEVICE_PEERS, PEERS, CannotError, Contestant, Machine
 
 Timed = Callable[[], object]
 
 
-class Place(Protocol):
-    """What `measure` needs of it."""
+class Memory(Protocol):
+    """What `measure` needs."""
 
     @property
     def machine(self) -> Machine:
-        """Our backend, and how many threads each may use."""
+        """xent's backend, and the number of threads for every implementation."""
 
     def whole(self, case: Case, part: Data) -> Data:
-        """The arrays of a case from its part."""
+        """The arrays of a case, made from its part."""
 
     def limits(self, nbytes: int) -> Limits:
-        """How fast memory can be moved here."""
+        """Kernels that only move memory."""
 
-    def peer(self, name: str) -> Peer:
-        """Another implementation that computes here."""
+    def peer(self, name: str) -> Contestant:
+        """Another library that computes in this memory."""
 
     def awaited(self, run: Timed) -> Timed:
-        """The same, but it returns only when everything is done."""
+        """The same function, but it returns only when everything is done."""
 
 
-def place_of(machine: Machine) -> Place:
-    """The place of a backend; `UnavailableError` where there is no device."""
-    return DevicePlace(machine) if machine[0] == "cuda" else HostPlace(machine)
+def memory_of(machine: Machine) -> Memory:
+    """The memory of a backend; `UnavailableError` where there is no device."""
+    return DeviceMemory(machine) if machine[0] == "cuda" else HostMemory(machine)
 
 
 @dataclass(frozen=True)
-class HostPlace:
-    """NumPy's arrays."""
+class HostMemory:
+    """NumPy arrays."""
 
     machine: Machine
 
@@ -50,22 +50,22 @@ class HostPlace:
         return part.whole(case)
 
     def limits(self, nbytes: int) -> Limits:
-        """Measured with the threads of the place."""
+        """With the same number of threads."""
         return HostLimits(nbytes, self.machine[1])
 
-    def peer(self, name: str) -> Peer:
-        """`CannotError` for peers that need a device."""
+    def peer(self, name: str) -> Contestant:
+        """`CannotError` for those that need a device."""
         if name not in PEERS:
             raise CannotError("computes on a device only")
         return PEERS[name]
 
     def awaited(self, run: Timed) -> Timed:
-        """Functions of the host return when they are done."""
+        """Functions on the host return when they are done."""
         return run
 
 
-class DevicePlace:
-    """Arrays in the current device's memory; nothing is moved while the time runs."""
+class DeviceMemory:
+    """Arrays in the memory of the current device; nothing is copied while timing."""
 
     def __init__(self, machine: Machine) -> None:
         backends.get(machine[0], 0)
@@ -75,7 +75,7 @@ class DevicePlace:
         self.machine, self._arrays = machine, bench_arrays
 
     def whole(self, case: Case, part: Data) -> Data:
-        """Only the part is moved; the device repeats it."""
+        """Only the part is copied; the device repeats it."""
         repeated, first = self._arrays.repeated, case.shape[0]
         is_whole = first == len(part.logits)
         targets = repeated(part.targets, len(part.targets) if is_whole else first)
@@ -83,11 +83,11 @@ class DevicePlace:
         return Data(repeated(part.logits, first), targets, weight)
 
     def limits(self, nbytes: int) -> Limits:
-        """Measured in separate buffers."""
+        """With their own buffers."""
         return DeviceLimits(nbytes)
 
-    def peer(self, name: str) -> Peer:
-        """`CannotError` for peers that compute in host memory."""
+    def peer(self, name: str) -> Contestant:
+        """`CannotError` for those that compute in host memory."""
         if name not in DEVICE_PEERS:
             raise CannotError("is timed in the host's memory only")
         return DEVICE_PEERS[name]

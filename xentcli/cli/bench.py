@@ -13,7 +13,7 @@ from xentcli.cli.declare import option
 from xentcli.options import LossOptions, same_as
 
 if TYPE_CHECKING:
-    from xentcli.bench import Result
+    from xentcli.bench import BenchResult
     from xentcli.bench.case import Case
 
 BenchBackend: TypeAlias = Literal["numpy", "cpu", "cuda"]
@@ -184,7 +184,7 @@ def _cases(given: CaseOptions, backend: BenchBackend) -> list[Case]:
     ]
 
 
-def _print(result: Result) -> None:
+def _print(result: BenchResult) -> None:
     if stdout_is_terminal():
         from xentcli.cli.tables import bench_table
 

@@ -14,7 +14,7 @@ from xentcli.arrays.dtypes import BF16, Array, widen
 from xentcli.errors import plural
 
 if TYPE_CHECKING:
-    from xentcli.bench import Result
+    from xentcli.bench import BenchResult
 
 ROWS = 10  # of a preview
 AROUND = 3  # characters that rich puts around each cell
@@ -82,7 +82,7 @@ def facts_table(facts: dict[str, Any]) -> RenderableType:
     return table
 
 
-def bench_table(result: Result, width: int) -> RenderableType:
+def bench_table(result: BenchResult, width: int) -> RenderableType:
     """The benchmark table, as many columns as fit, and the libraries that were skipped."""
     from xentcli.bench.export import COLUMNS, cell, limits_words
 

@@ -97,7 +97,7 @@ def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
         "unshifted": unshifted,
         "unshifted_total": float(exact_sum(unshifted)),
         "p": s.p[0],
-        "log_p": 0.0 - s.neg_log_prob[0],
+        "log_p": 0.0 - s.neg_log_p[0],
         "lse": float(s.lse[0]),
         "slope": s.slope[0],
     }
@@ -117,7 +117,7 @@ def _target(
 
 
 def _backward(
-    s: reference.Softmax, steps: dict[str, Any], reduction: ReductionPlan
+    s: reference.SoftmaxSteps, steps: dict[str, Any], reduction: ReductionPlan
 ) -> dict[str, Any]:
     """Loss and gradient of the row, before the reduction."""
     a, z_loss = steps["masses"][None, :], float(reduction.z_loss)

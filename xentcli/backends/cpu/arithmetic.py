@@ -1,6 +1,6 @@
-"""Formulas of one number or of 16: sums and differences with their errors, log1p.
+"""Arithmetic on numbers and on vectors of 16: sums and differences with their errors, log1p.
 
-Each is written once, for a number and for a vector of them.
+Each formula is written once, for both.
 """
 
 from __future__ import annotations
@@ -8,74 +8,90 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from llvmlite import ir
 from numba import njit
 
+from xentcli.backends import elementary
 from xentcli.backends.cpu.simd import (
+    LANES,
+    Vector,
     absolute,
+    call_intrinsic,
     constant,
     equal,
     exponent,
     fma,
-    larger,
+    intrinsic,
     less,
-    lesser,
+    llvm_type,
     power_of_two,
     select,
+    select_max,
+    select_min,
+    type_suffix,
 )
+from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, ROUND
 
-# NumPy's rules for division by zero; never fastmath: NaN and infinity have a meaning here, and
-# reassociation would undo the error terms. What is never called from Python needs no wrappers
-# for that, which take a sixth of the time to compile.
-RULES: dict[str, Any] = {
+# Division by zero as in NumPy. Never fastmath: NaN and infinity have a meaning here, and
+# reassociation would undo the error terms. Functions that are never called from Python need no
+# wrappers, which take a sixth of the compile time.
+JIT_OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "nogil": True,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
-compiled = njit(**RULES, forceinline=True)
-called = njit(**RULES)
+inline_jit = njit(**JIT_OPTIONS, forceinline=True)
+jit = njit(**JIT_OPTIONS)
 
-ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
-LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
-LN2_LOW = 1.90821492927058770002e-10
-
-
-@compiled
-def add(high, low, value):
-    """Add to a sum that carries its rounding error (Knuth)."""
-    total = high + value
-    shadow = total - high
-    return total, low + ((high - (total - shadow)) + (value - shadow))
+add = inline_jit(elementary.add)
+difference = inline_jit(elementary.difference)
 
 
-@compiled
-def add_others(sums, e, one):
-    """Add an exponential to the sum of those below 1, with its error, or to that of the ones.
+def polynomial(coefficients: tuple[float, ...]) -> Any:
+    """A compiled function that evaluates a polynomial by Horner's rule, highest power first."""
 
-    Apart because the largest is 1: beside it the sum of the others would be all rounding error,
-    and that is added up plainly.
+    @intrinsic
+    def value_at(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            first, *others = [
+                ir.Constant(llvm_type(x), [one] * LANES if isinstance(x, Vector) else one)
+                for one in coefficients
+            ]
+            value = first
+            for coefficient in others:
+                terms = [value, values[0], coefficient]
+                value = call_intrinsic(builder, f"llvm.fma.{type_suffix(x)}", llvm_type(x), terms)
+            return value
+
+        return x(x), generate
+
+    return value_at
+
+
+log1p_series = polynomial(elementary.LOG1P)
+
+
+@inline_jit
+def add_exponential(sums, e, one):
+    """Add an exponential to the sum of those below 1, with its error, or to the sum of the ones.
+
+    The largest exponential is 1. In one sum with it the others would be nothing but rounding
+    error, which is accumulated without an error term of its own.
     """
     ones, high, low = sums
-    is_one, nothing = equal(e, one), constant(e, 0.0)
-    other = select(is_one, nothing, e)
+    is_one, zero = equal(e, one), constant(e, 0.0)
+    other = select(is_one, zero, e)
     total = high + other
-    # Nothing is negative: the larger one is known without Knuth's three further steps.
-    low = low + (lesser(high, other) - (total - larger(high, other)))
-    return ones + select(is_one, one, nothing), total, low
+    # No term is negative, so a maximum replaces three steps of Knuth's sum.
+    low = low + (select_min(high, other) - (total - select_max(high, other)))
+    return ones + select(is_one, one, zero), total, low
 
 
-@compiled
-def difference(a, b):
-    """a − b as a rounded number and the error of that (Knuth)."""
-    high = a - b
-    shadow = high - a
-    return high, (a - (high - shadow)) - (b + shadow)
-
-
-@compiled
-def below(peak, score, divisor):
-    """(peak − score) / divisor as a rounded number and its error; no error where it is inf."""
-    high, low = difference(peak, score)
+@inline_jit
+def scaled_gap(peak, z, divisor):
+    """(peak − z) / divisor as a rounded number and its error; the error of inf is 0."""
+    high, low = difference(peak, z)
     if divisor != 1.0:
         quotient = high / divisor
         low = (fma(quotient, constant(high, -divisor), high) + low) / divisor
@@ -84,7 +100,7 @@ def below(peak, score, divisor):
     return high, select(finite, low, constant(low, 0.0))
 
 
-@compiled
+@inline_jit
 def log1p(x):
     """log(1 + x) for 0 ≤ x < 2⁵⁰⁰, within 1 ULP.
 
@@ -98,13 +114,6 @@ def log1p(x):
     inverse = 1.0 / ((2.0 + f) * u)  # one division for two quotients, of which both are small
     s = f * u * inverse
     z = s * s
-    r = constant(x, 1.479819860511658591e-01)
-    r = fma(r, z, constant(x, 1.531383769920937332e-01))
-    r = fma(r, z, constant(x, 1.818357216161805012e-01))
-    r = fma(r, z, constant(x, 2.222219843214978396e-01))
-    r = fma(r, z, constant(x, 2.857142874366239149e-01))
-    r = fma(r, z, constant(x, 3.999999999940941908e-01))
-    r = fma(r, z, constant(x, 6.666666666666735130e-01))
     half = f * f * 0.5
-    rest = s * fma(r, z, half) + (k * LN2_LOW + error * (2.0 + f) * inverse)
+    rest = s * fma(log1p_series(z), z, half) + (k * LN2_LOW + error * (2.0 + f) * inverse)
     return k * LN2_HIGH - ((half - rest) - f)

@@ -1,7 +1,7 @@
-"""What one thread does: a range of rows of a box (outer, C, inner), by the kernel for its C.
+"""The work of one thread: a range of rows of a box (outer, C, inner), by the kernel for its C.
 
-Rows are numbered in C order. Where the inner axis is longer than 1 the classes of a row are an
-image apart: long rows are then copied to where they lie side by side, a few at a time, and go
+Rows are numbered in C order. Where the inner axis is longer than 1, as in images, the classes of a
+row are not contiguous: long rows are then copied to a contiguous buffer, a few at a time, and go
 through the same kernels with the same bits.
 """
 
@@ -12,225 +12,251 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.backends.cpu.arithmetic import called, compiled
-from xentcli.backends.cpu.half_types import filled
+from xentcli.backends.cpu.arithmetic import inline_jit, jit
+from xentcli.backends.cpu.half_types import constant_for
 from xentcli.backends.cpu.load_store import (
-    keep,
-    load_some,
-    load_whole,
-    moved,
+    advance,
+    keep_alive,
+    load_int64,
+    load_masked,
     pointer,
     prefetch,
-    store_some,
-    typed_like,
+    store_masked,
+    with_type_of,
 )
 from xentcli.backends.cpu.long_rows import general_range, softmax_range
-from xentcli.backends.cpu.long_rows_fast import plain_range
-from xentcli.backends.cpu.row_ops import box_of, place, split
-from xentcli.backends.cpu.row_tiles import Out, fill_tile, lanes_of
-from xentcli.backends.cpu.short_rows import exponentials, softmax_tile, summarised, write
-from xentcli.backends.cpu.simd import LANES, constant, equal, lanes_below, larger, not_above, select
-from xentcli.backends.cpu.transpose import turn
+from xentcli.backends.cpu.long_rows_fast import fast_range
+from xentcli.backends.cpu.row_ops import outer_and_inner, row_start, view_of
+from xentcli.backends.cpu.row_tiles import TileOutput, load_tile, tile_rows
+from xentcli.backends.cpu.short_rows import (
+    losses_and_factors,
+    softmax_tile,
+    tile_exponentials,
+    write_gradients,
+)
+from xentcli.backends.cpu.simd import (
+    LANES,
+    constant,
+    equal,
+    lanes_below,
+    less_equal_or_nan,
+    select,
+    select_max,
+)
+from xentcli.backends.cpu.transpose import copy_transposed
 
-# Up to so many classes 16 rows are computed at a time: at 64 both ways cost the same.
+# Up to this many classes 16 rows are computed at a time: at 64 both ways take the same time.
 SHORT = 64
-TARGETS_AHEAD = 256
+PREFETCH_TARGETS = 256  # rows ahead
 
 
-@compiled
-def side_by_side(array, first, count):
-    """Some rows of a box as an array of its own, (count, C, 1)."""
+@inline_jit
+def gather_rows(array, first, count):
+    """Copy some rows of a box to an array (count, C, 1)."""
     classes = array.shape[1]
     rows = np.empty((count, classes, 1), array.dtype)
-    box = box_of(array)
-    o, i = split(box, first)
+    box = view_of(array)
+    o, i = outer_and_inner(box, first)
     row = 0
     while row < count:
         run = min(box.shape[2] - i, count - row)
-        source, target = place(box, o, i), moved(pointer(rows, 0), row * classes)
-        turn(source, (box.step, box.beside), target, (1, classes), (classes, run))
+        source, target = row_start(box, o, i), advance(pointer(rows, 0), row * classes)
+        copy_transposed(
+            source, (box.class_stride, box.inner_stride), target, (1, classes), (classes, run)
+        )
         row, o, i = row + run, o + 1, 0
-    return typed_like(rows, array)
+    return with_type_of(rows, array)
 
 
-@compiled
-def put_apart(rows, array, first):
-    """The other way round."""
+@inline_jit
+def scatter_rows(rows, array, first):
+    """Copy an array (count, C, 1) to some rows of a box."""
     classes, count = array.shape[1], len(rows)
-    box = box_of(array)
-    o, i = split(box, first)
+    box = view_of(array)
+    o, i = outer_and_inner(box, first)
     row = 0
     while row < count:
         run = min(box.shape[2] - i, count - row)
-        source, target = moved(pointer(rows, 0), row * classes), place(box, o, i)
-        turn(source, (classes, 1), target, (box.beside, box.step), (run, classes))
+        source, target = advance(pointer(rows, 0), row * classes), row_start(box, o, i)
+        copy_transposed(
+            source, (classes, 1), target, (box.inner_stride, box.class_stride), (run, classes)
+        )
         row, o, i = row + run, o + 1, 0
 
 
-@compiled
-def chunk(classes):
-    """How many rows are copied at a time: whole lines of the inner axis, 256 KiB if more."""
+@inline_jit
+def rows_per_chunk(classes):
+    """How many rows are copied at a time: a multiple of 16, about 256 KiB of float32."""
     return max(LANES, (1 << 16) // classes // LANES * LANES)
 
 
-@compiled
-def of_rows(logits, targets, grad, first, count):
-    """Some rows as a kernel for long rows takes them: arrays (count, C, 1)."""
+@inline_jit
+def chunk_arrays(logits, targets, grad, first, count):
+    """Some rows as arrays (count, C, 1), for a kernel for long rows."""
     return (
-        rows_of(logits, first, count),
-        targets_of(targets, first, count),
-        room_for(grad, first, count),
+        contiguous_rows(logits, first, count),
+        targets_of_rows(targets, first, count),
+        gradient_buffer(grad, first, count),
     )
 
 
-@compiled
-def rows_of(array, first, count):
-    """Where the classes lie side by side a view, else a copy."""
+@inline_jit
+def contiguous_rows(array, first, count):
+    """Some rows with contiguous classes: a view where possible, otherwise a copy."""
     if array.shape[2] == 1:
         return array[first : first + count]
-    return side_by_side(array, first, count)
+    return gather_rows(array, first, count)
 
 
-@compiled
-def targets_of(targets, first, count):
+@inline_jit
+def targets_of_rows(targets, first, count):
     """Class indices or probabilities of some rows."""
     if targets.ndim == 1:
         return targets[first : first + count]
-    return rows_of(targets, first, count)
+    return contiguous_rows(targets, first, count)
 
 
-@compiled
-def scales_of(scale, begin, end):
-    """The scales of some rows; one is for all."""
+@inline_jit
+def scales_of_rows(scale, begin, end):
+    """The scales of some rows; a single one is for all rows."""
     return scale[begin:end] if len(scale) > 1 else scale
 
 
-@compiled
-def room_for(grad, first, count):
-    """Where the gradients of some rows are written: where they belong, or to be put apart."""
-    room = grad
-    if grad is not None:  # as a `return None` Numba would take it for an Optional
+@inline_jit
+def gradient_buffer(grad, first, count):
+    """An array for the gradients of some rows: part of `grad`, or a buffer if not contiguous."""
+    buffer = grad
+    if grad is not None:  # after a `return None` Numba would infer an Optional
         if grad.shape[2] == 1:
-            room = grad[first : first + count]
+            buffer = grad[first : first + count]
         else:
-            room = typed_like(np.empty((count, grad.shape[1], 1), grad.dtype), grad)
-    return room
+            buffer = with_type_of(np.empty((count, grad.shape[1], 1), grad.dtype), grad)
+    return buffer
 
 
-@compiled
-def put_grad(rows, grad, first):
-    """Put gradients apart, if there are any, and they are not where they belong."""
-    if grad is not None:  # noqa: SIM102 (Numba leaves out a block, not half a condition)
+@inline_jit
+def flush_gradient(rows, grad, first):
+    """Copy gradients from their buffer to `grad`, if they are in one."""
+    if grad is not None:  # noqa: SIM102 (Numba prunes a whole block, not half a condition)
         if grad.shape[2] > 1:
-            put_apart(rows, grad, first)
+            scatter_rows(rows, grad, first)
 
 
-def _on_boxes(kernel: Any) -> Any:
-    """A kernel for long rows, (n, C, 1), as one for rows `span` of a box."""
+def _for_boxes(kernel: Any) -> Any:
+    """Turn a kernel for arrays (n, C, 1) into one for the rows `span` of a box."""
 
-    @called
+    @jit
     def box_range(span, logits, targets, weight, scale, scalars, results, grad, work):
-        begin, end, past_caches = span
-        beside = logits.shape[2] == 1
-        step = end - begin if beside else chunk(logits.shape[1])
+        begin, end, streaming = span
+        contiguous = logits.shape[2] == 1
+        step = end - begin if contiguous else rows_per_chunk(logits.shape[1])
         first = begin
         while first < end:
             count = min(step, end - first)
-            x, t, g = of_rows(logits, targets, grad, first, count)
-            u, r = scales_of(scale, first, first + count), results[:, first : first + count]
-            kernel(x, t, weight, u, scalars, r, g, work, past_caches and beside)
-            put_grad(g, grad, first)
+            x, t, g = chunk_arrays(logits, targets, grad, first, count)
+            u, r = scales_of_rows(scale, first, first + count), results[:, first : first + count]
+            kernel(x, t, weight, u, scalars, r, g, work, streaming and contiguous)
+            flush_gradient(g, grad, first)
             first += count
 
     return box_range
 
 
-plain_boxes = _on_boxes(plain_range)
-general_boxes = _on_boxes(general_range)
+fast_boxes = _for_boxes(fast_range)
+general_boxes = _for_boxes(general_range)
 
 
-@called
+@jit
 def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, work):
-    """Rows `span` of a box, 16 at a time. Only pointers are used in the loop: see `memory`.
+    """The rows `span` of a box, 16 at a time. The loop uses pointers only: see `load_store`.
 
-    What 16 rows go through is one long chain: so it is cut in two, and while the exponentials
-    of some are computed the 16 before get their losses and gradients. (And nothing is written
-    behind a row before it has been read, which may be the same memory.)
+    The computation of 16 rows is one long dependency chain. So it is cut in two: while the
+    exponentials of 16 rows are computed, the 16 rows before get their losses and gradients. (And
+    with `grad` in place of `logits`, no row is overwritten before it has been read.)
     """
     classes = logits.shape[1]
     size = max(classes, LANES) * LANES
-    x_tiles, z_tiles = np.empty(2 * size, work.dtype), np.empty(2 * size)
-    first_x, first_z = pointer(x_tiles, 0), pointer(z_tiles, 0)
+    x_tiles, exp_tiles = np.empty(2 * size, work.dtype), np.empty(2 * size)
+    first_x, first_exps = pointer(x_tiles, 0), pointer(exp_tiles, 0)
     losses, lses = pointer(results[0], 0), pointer(results[1], 0)
-    box, t, u = box_of(logits), pointer(targets, 0), pointer(scale, 0)
-    call = pointer(weight, 0), classes, scalars
-    nothing = filled(call[0], 0.0)
+    box, t, u = view_of(logits), pointer(targets, 0), pointer(scale, 0)
+    setup = pointer(weight, 0), classes, scalars
+    zero = constant_for(setup[0], 0.0)
     if targets.ndim == 3:
-        q_tile, q_box = np.empty(size), box_of(targets)
+        q_tile, q_box = np.empty(size), view_of(targets)
         qs = pointer(q_tile, 0)
     if grad is not None:
-        g_tile, g_box = np.empty(size, grad.dtype), box_of(grad)
+        g_tile, g_box = np.empty(size, grad.dtype), view_of(grad)
         gs = pointer(g_tile, 0)
-    at, top, others = 0, nothing, nothing
+    at, max_z, others = 0, zero, zero
     for row in range(span[0] - LANES, span[1], LANES):
-        xs, z, known = moved(first_x, at), moved(first_z, at), (top, others)
+        xs, exps, max_and_others = advance(first_x, at), advance(first_exps, at), (max_z, others)
         at = size - at
-        coming = lanes_of(box, min(row + LANES, span[1] - 1), span[1], nothing)
-        peak = fill_tile(box, coming, classes, moved(first_x, at))
-        top, others = exponentials(moved(first_x, at), call, peak, moved(first_z, at))
+        next_rows = tile_rows(box, min(row + LANES, span[1] - 1), span[1], zero)
+        peak = load_tile(box, next_rows, classes, advance(first_x, at))
+        max_z, others = tile_exponentials(
+            advance(first_x, at), setup, peak, advance(first_exps, at)
+        )
         if row < span[0]:
             continue
         inside = lanes_below(span[1] - row)
         if targets.ndim == 3:
-            fill_tile(q_box, lanes_of(q_box, row, span[1], nothing), classes, qs)
-            y, present = nothing, equal(nothing, nothing)
+            load_tile(q_box, tile_rows(q_box, row, span[1], zero), classes, qs)
+            y, not_ignored = zero, equal(zero, zero)
         else:
-            prefetch(t, row + TARGETS_AHEAD)
-            prefetch(t, row + TARGETS_AHEAD + LANES // 2)
-            qs, y = None, load_whole(t, row, inside)
-            present = not_above(nothing, y)
-            y = larger(y, nothing)
-        loss, lse, parts = summarised(xs, qs, z, y, call, known)
-        store_some(losses, row, inside, select(present, loss, nothing))
-        store_some(lses, row, inside, select(present, lse, constant(lse, math.nan)))
+            prefetch(t, row + PREFETCH_TARGETS)
+            prefetch(t, row + PREFETCH_TARGETS + LANES // 2)
+            qs, y = None, load_int64(t, row, inside)
+            not_ignored = less_equal_or_nan(zero, y)
+            y = select_max(y, zero)
+        loss, lse, parts = losses_and_factors(xs, qs, exps, y, setup, max_and_others)
+        store_masked(losses, row, inside, select(not_ignored, loss, zero))
+        store_masked(lses, row, inside, select(not_ignored, lse, constant(lse, math.nan)))
         if grad is not None:
-            out = Out(g_box, lanes_of(g_box, row, span[1], nothing), gs)
-            scales = load_some(u, row, inside) if len(scale) > 1 else filled(u, scale[0])
-            write(xs, qs, z, y, call, (*parts, scales, present), out)
-    keep(x_tiles)
-    keep(z_tiles)
+            out = TileOutput(g_box, tile_rows(g_box, row, span[1], zero), gs)
+            scales = load_masked(u, row, inside) if len(scale) > 1 else constant_for(u, scale[0])
+            write_gradients(xs, qs, exps, y, setup, (*parts, scales, not_ignored), out)
+    keep_alive(x_tiles)
+    keep_alive(exp_tiles)
     if targets.ndim == 3:
-        keep(q_tile)
+        keep_alive(q_tile)
     if grad is not None:
-        keep(g_tile)
+        keep_alive(g_tile)
 
 
-@called
+@jit
 def softmax_boxes(span, logits, scalars, log, out, work):
-    """Rows `span` of a box: probabilities, or their logarithms."""
+    """The rows `span` of a box: probabilities, or their logarithms."""
     classes, begin, end = logits.shape[1], span[0], span[1]
     if classes <= SHORT:
         size = max(classes, LANES) * LANES
-        x_tile, z_tile, p_tile = (
+        x_tile, exp_tile, p_tile = (
             np.empty(size, work.dtype),
             np.empty(size),
             np.empty(size, out.dtype),
         )
-        xs, z, box, p_box = pointer(x_tile, 0), pointer(z_tile, 0), box_of(logits), box_of(out)
+        xs, exps, box, p_box = (
+            pointer(x_tile, 0),
+            pointer(exp_tile, 0),
+            view_of(logits),
+            view_of(out),
+        )
         for row in range(begin, end, LANES):
-            peak = fill_tile(box, lanes_of(box, row, end, filled(z, 0.0)), classes, xs)
-            # What comes after these rows has not been read, and may be the same memory.
-            lanes = lanes_of(p_box, row, min(row + LANES, end), filled(z, 0.0))
-            softmax_tile(xs, classes, peak, scalars, log, z, Out(p_box, lanes, pointer(p_tile, 0)))
-        keep(x_tile)
-        keep(p_tile)
-        keep(z_tile)
+            peak = load_tile(box, tile_rows(box, row, end, constant_for(exps, 0.0)), classes, xs)
+            # The rows after these have not been read, and may be the same memory.
+            lanes = tile_rows(p_box, row, min(row + LANES, end), constant_for(exps, 0.0))
+            softmax_tile(
+                xs, classes, peak, scalars, log, exps, TileOutput(p_box, lanes, pointer(p_tile, 0))
+            )
+        keep_alive(x_tile)
+        keep_alive(p_tile)
+        keep_alive(exp_tile)
         return
-    step = end - begin if logits.shape[2] == 1 else chunk(classes)
+    step = end - begin if logits.shape[2] == 1 else rows_per_chunk(classes)
     first = begin
     while first < end:
         count = min(step, end - first)
-        p = room_for(out, first, count)
-        softmax_range(rows_of(logits, first, count), scalars, log, p, work)
-        put_grad(p, out, first)
+        p = gradient_buffer(out, first, count)
+        softmax_range(contiguous_rows(logits, first, count), scalars, log, p, work)
+        flush_gradient(p, out, first)
         first += count

@@ -1,172 +1,153 @@
-"""The exponential: range reduction, a polynomial, and the power of two put back.
+"""The exponential: range reduction, a polynomial, and scaling by a power of two.
 
 exp(−g) = 2ⁿ·(1 + s), −g = n·ln 2 + r, |r| ≤ ln 2 / 2, and s = r + r²·t(r). The polynomials are
-minimax for t = (eʳ − 1 − r) / r² with the weight of one unit in the last place of 1 + s.
+minimax for t = (eʳ − 1 − r) / r², weighted by one unit in the last place of 1 + s.
 
-It is written here because a call of the C library's keeps the loop scalar, and costs 150 ns
-where 256-bit registers are in use. Everything takes one number or 16.
+A call of the C library's exp would keep the loop scalar, and takes 150 ns where 256-bit registers
+are in use. Everything takes one number or a vector of 16.
 """
 
 from __future__ import annotations
 
-from xentcli.backends.cpu.arithmetic import LN2_HIGH, LN2_LOW, ROUND, compiled, difference
+from xentcli.backends import elementary
+from xentcli.backends.cpu.arithmetic import difference, inline_jit, polynomial
 from xentcli.backends.cpu.simd import (
     absolute,
     constant,
     equal,
     fma,
+    fmin,
     less,
-    not_above,
+    less_equal_or_nan,
     power_of_two,
     select,
-    smaller,
 )
+from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, MAX_GAP, PER_LN2, ROUND
 
-FARTHEST = 746.0  # beyond, exp(−gap) is 0 as a float64
-PER_LN2 = 1.4426950408889634
+# For float32.
+F32_MIN_DIFFERENCE = -120.0
+F32_ROUND = 12582912.0
+F32_LN2_HIGH = 0.693145751953125
+F32_LN2_LOW = 1.42860677e-06
 
-# The same for float32.
-SINGLE_FARTHEST = -120.0
-SINGLE_ROUND = 12582912.0
-SINGLE_PER_LN2 = 1.4426950408889634
-SINGLE_LN2_HIGH = 0.693145751953125
-SINGLE_LN2_LOW = 1.42860677e-06
+# A row's exponentials are kept multiplied by a power of two, so that the smallest are normal
+# numbers too, and a subnormal gradient is rounded once.
+SCALE_BITS = 100
+F32_SCALE_BITS = 48
+MAX_SCALED_GAP = 776.0
 
-# A row's exponentials are kept multiplied by a power of two, so that also the smallest are normal
-# numbers, and a gradient that is subnormal is rounded once.
-BOOST = 100
-SINGLE_BOOST = 48
-BOOSTED_FARTHEST = 776.0
+exp_series = polynomial(elementary.EXP)
+exp_series_f32 = polynomial(elementary.EXP_SINGLE)
 
 
-@compiled
-def nearest(gap):
-    """n, and n + 1.5·2⁵², of −gap, and −gap − n·ln 2 but for the last bits of ln 2."""
+@inline_jit
+def nearest_power(gap):
+    """n of −gap = n·ln 2 + r, n + 1.5·2⁵², and −gap − n·ln 2 without the last bits of ln 2."""
     biased = fma(gap, constant(gap, -PER_LN2), constant(gap, ROUND))
     n = biased - ROUND
     return n, biased, fma(n, constant(gap, -LN2_HIGH), 0.0 - gap)
 
 
-@compiled
-def reduced(gap, error):
-    """r, what its rounding took, and n + 1.5·2⁵², of −gap − error."""
-    n, biased, high = nearest(gap)
+@inline_jit
+def reduce_range(gap, error):
+    """r of −gap − error, its rounding error, and n + 1.5·2⁵²."""
+    n, biased, high = nearest_power(gap)
     low = fma(n, constant(gap, LN2_LOW), error)
     r = high - low
     return r, (high - r) - low, biased
 
 
-@compiled
-def series(r):
-    """t of r."""
-    t = constant(r, 2.4970346612558245e-08)
-    t = fma(t, r, constant(r, 2.7629653634202374e-07))
-    t = fma(t, r, constant(r, 2.7557689580954227e-06))
-    t = fma(t, r, constant(r, 2.480149521752667e-05))
-    t = fma(t, r, constant(r, 0.00019841269378535748))
-    t = fma(t, r, constant(r, 0.0013888888941000317))
-    t = fma(t, r, constant(r, 0.00833333333356072))
-    t = fma(t, r, constant(r, 0.04166666666654339))
-    t = fma(t, r, constant(r, 0.16666666666666294))
-    return fma(t, r, constant(r, 0.5000000000000009))
+@inline_jit
+def expm1_reduced(r, lost):
+    """s, given r and its rounding error."""
+    return r + fma(r * r, exp_series(r), lost)
 
 
-@compiled
-def rest(r, taken):
-    """s of r and of what its rounding took."""
-    return r + fma(r * r, series(r), taken)
-
-
-@compiled
-def rest_and_exponent(gap, error):
-    """s, and n + 1.5·2⁵², of exp(−gap − error); an error of None is 0."""
+@inline_jit
+def expm1_and_power(gap, error):
+    """s and n + 1.5·2⁵² of exp(−gap − error); an error of None is 0."""
     if error is None:
-        n, biased, high = nearest(gap)
+        n, biased, high = nearest_power(gap)
         r = fma(n, constant(gap, -LN2_LOW), high)
-        return fma(r * r, series(r), r), biased
-    r, taken, biased = reduced(gap, error)
-    return rest(r, taken), biased
+        return fma(r * r, exp_series(r), r), biased
+    r, lost, biased = reduce_range(gap, error)
+    return expm1_reduced(r, lost), biased
 
 
-@compiled
-def exp_below(gap, error):
+@inline_jit
+def exp_of_gap(gap, error):
     """exp(−gap − error) for gap ≥ 0, within 0.9 ULP (1.2 without the error); subnormals too."""
-    far = constant(gap, FARTHEST)
+    far = constant(gap, MAX_GAP)
     if error is None:
-        s, biased = rest_and_exponent(smaller(gap, far), None)
-    else:  # of a gap of 1e16 the error alone is 1
+        s, biased = expm1_and_power(fmin(gap, far), None)
+    else:  # where the gap is 1e16 its error alone is 1
         known = select(less(gap, far), error, constant(gap, 0.0))
-        s, biased = rest_and_exponent(smaller(gap, far), known)
-    power = power_of_two(biased, 100)  # else it is subnormal, and the product rounded twice
+        s, biased = expm1_and_power(fmin(gap, far), known)
+    power = power_of_two(biased, 100)  # or a subnormal result would be rounded twice
     return fma(power, s, power) * 2.0**-100
 
 
-# What follows is in three parts, for loops that do each of them for other numbers: see `pipeline`.
+# The exponential in three stages, for the software pipeline in `exp_pipeline`.
 
 
-@compiled
-def begun(x, top):
-    """The first part of exp(x − top)·2¹⁰⁰ of float64 x ≤ top."""
-    gap, error = difference(top, x)
-    r, taken, biased = reduced(gap, error)
-    return gap, r, taken, power_of_two(biased, BOOST)
+@inline_jit
+def exp_stage1(x, peak):
+    """The first stage of exp(x − peak)·2¹⁰⁰ of float64 x ≤ peak."""
+    gap, error = difference(peak, x)
+    r, lost, biased = reduce_range(gap, error)
+    return gap, r, lost, power_of_two(biased, SCALE_BITS)
 
 
-@compiled
-def continued(parts):
-    """The second part."""
-    gap, r, taken, power = parts
-    return gap, rest(r, taken), power
+@inline_jit
+def exp_stage2(parts):
+    """The second stage."""
+    gap, r, lost, power = parts
+    return gap, expm1_reduced(r, lost), power
 
 
-@compiled
-def boosted(parts):
-    """The exponential; NaN where there is none."""
+@inline_jit
+def exp_stage3(parts):
+    """The third stage: the exponential, NaN of NaN."""
     gap, s, power = parts
-    beyond = less(constant(gap, BOOSTED_FARTHEST), gap)
+    beyond = less(constant(gap, MAX_SCALED_GAP), gap)
     return select(beyond, constant(gap, 0.0), fma(power, s, power))
 
 
-@compiled
-def begun_single(x, top):
-    """The first part of exp(x − top)·2⁴⁸ of float32 x ≤ top."""
-    gap, error = difference(x, top)
-    biased = fma(gap, constant(gap, SINGLE_PER_LN2), constant(gap, SINGLE_ROUND))
-    n = biased - constant(gap, SINGLE_ROUND)
-    high = fma(n, constant(gap, -SINGLE_LN2_HIGH), gap)  # exact
-    low = fma(n, constant(gap, -SINGLE_LN2_LOW), error)
-    return gap, high, low, high + low, power_of_two(biased, SINGLE_BOOST)
+@inline_jit
+def exp_stage1_f32(x, peak):
+    """The first stage of exp(x − peak)·2⁴⁸ of float32 x ≤ peak."""
+    gap, error = difference(x, peak)
+    biased = fma(gap, constant(gap, PER_LN2), constant(gap, F32_ROUND))
+    n = biased - constant(gap, F32_ROUND)
+    high = fma(n, constant(gap, -F32_LN2_HIGH), gap)  # exact
+    low = fma(n, constant(gap, -F32_LN2_LOW), error)
+    return gap, high, low, high + low, power_of_two(biased, F32_SCALE_BITS)
 
 
-@compiled
-def continued_single(parts):
-    """The second part."""
+@inline_jit
+def exp_stage2_f32(parts):
+    """The second stage."""
     gap, high, low, r, power = parts
-    t = constant(gap, 0.0013780283443455664)
-    t = fma(t, r, constant(gap, 0.00836903769562092))
-    t = fma(t, r, constant(gap, 0.0416691049164819))
-    t = fma(t, r, constant(gap, 0.1666651768658146))
-    t = fma(t, r, constant(gap, 0.4999998988166617))
-    curved = fma(r * r, t, low)
+    curved = fma(r * r, exp_series_f32(r), low)
     return gap, high, curved, high + curved, power
 
 
-@compiled
-def boosted_single(parts):
-    """The exponential, and what its rounding took; NaN where there is none."""
+@inline_jit
+def exp_stage3_f32(parts):
+    """The third stage: the exponential, NaN of NaN, and its rounding error."""
     gap, high, curved, s, power = parts
     zero = constant(gap, 0.0)
-    near = not_above(constant(gap, SINGLE_FARTHEST), gap)  # true of NaN, which shall stay
+    near = less_equal_or_nan(constant(gap, F32_MIN_DIFFERENCE), gap)  # true of NaN, which is kept
     e = select(near, fma(power, s, power), zero)
-    taken = fma(power, s, power - e) + power * (curved - (s - high))
-    return e, select(near, taken, zero)
+    lost = fma(power, s, power - e) + power * (curved - (s - high))
+    return e, select(near, lost, zero)
 
 
-@compiled
+@inline_jit
 def tanh(x):
-    """tanh without cancellation near 0: with m = expm1(−2·|x|) it is ∓m / (2 + m); NaN of NaN."""
-    gap = smaller(absolute(x) * 2.0, constant(x, 64.0))  # beyond, it is ±1
-    s, biased = rest_and_exponent(gap, constant(x, 0.0))
+    """tanh without cancellation near 0: ∓m / (2 + m), m = expm1(−2·|x|); NaN of NaN."""
+    gap = fmin(absolute(x) * 2.0, constant(x, 64.0))  # beyond, it is ±1
+    s, biased = expm1_and_power(gap, constant(x, 0.0))
     power = power_of_two(biased, 0)
     m = fma(power, s, power - 1.0)
     t = m / (2.0 + m)
@@ -174,8 +155,8 @@ def tanh(x):
     return select(equal(x, x), t, x)
 
 
-@compiled
+@inline_jit
 def sech_squared(x):
     """1 − tanh², without cancellation: 4·e / (1 + e)², e = exp(−2·|x|)."""
-    e = exp_below(absolute(x) * 2.0, constant(x, 0.0))
+    e = exp_of_gap(absolute(x) * 2.0, constant(x, 0.0))
     return (e * 4.0) / ((1.0 + e) * (1.0 + e))

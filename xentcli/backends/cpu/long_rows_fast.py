@@ -1,19 +1,18 @@
-"""Long rows with an index target and no option but weights and z-loss: three rows in flight.
+"""Long rows with an index target and no option but weights and z-loss: three rows at a time.
 
-A row goes through three passes, and each is slow for another reason:
+A row takes three passes, each slow for a different reason:
 
     1. the largest logit                       waits for the memory that is read
     2. e_c = exp(x_c − max x), and their sum   waits for arithmetic
     3. grad_c = e_c·factor                     waits for the memory that is written
 
-So one loop takes all three at the same time, for a row, the row before and the row before that,
-16 classes of each. Measured on 2 cores with AVX-512, 2²⁷ float32, C = 32,768: 53 ms, against
-69 ms for one row after the other with the next row prefetched, 90 ms without, and 29 ms for a
-copy.
+So one loop does all three at once, for a row, the row before and the row before that, 16 classes
+of each. Measured on 2 cores with AVX-512, 2²⁷ float32, C = 32,768: 53 ms, against 69 ms for one
+row after the other with the next row prefetched, 90 ms without, and 29 ms for a copy.
 
-float32 and the half types are computed on as float32: the difference x − max x with its
-rounding error, the sum with its own, the factor in two words. Each entry of the gradient is
-then rounded twice, in e and in the product, and stays within 2 ULP. float64 has no second word.
+float32 and the half types are computed in float32: the difference x − max x with its rounding
+error, the sum with its own, the factor in two words. Each entry of the gradient is then rounded
+twice, in e and in the product, and stays within 2 ULP. For float64 the factor is one word.
 """
 
 from __future__ import annotations
@@ -23,169 +22,189 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xentcli.backends.cpu.arithmetic import below, called, compiled
-from xentcli.backends.cpu.exp_pipeline import LATE, started, step
-from xentcli.backends.cpu.exponential import BOOST, SINGLE_BOOST
-from xentcli.backends.cpu.formulas import Masses, concluded, entry
-from xentcli.backends.cpu.half_types import as_stored, doubles, filled, size_of, wide
-from xentcli.backends.cpu.load_store import keep, load, moved, prefetch, store, store_some, stream
+from xentcli.backends.cpu.arithmetic import inline_jit, jit, scaled_gap
+from xentcli.backends.cpu.exp_pipeline import LATENCY, pipeline_step, start_pipeline
+from xentcli.backends.cpu.exponential import F32_SCALE_BITS, SCALE_BITS
+from xentcli.backends.cpu.formulas import Masses, finish_row, gradient_entry
+from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
+from xentcli.backends.cpu.load_store import (
+    advance,
+    keep_alive,
+    load,
+    prefetch,
+    store,
+    store_masked,
+    stream_store,
+)
 from xentcli.backends.cpu.row_ops import (
-    across,
-    get,
-    lined_up,
-    one,
-    others_of,
-    placed,
-    put,
-    put_one,
-    row_of,
-    skip,
-    to_line,
+    aligned,
+    element,
+    elements_to_boundary,
+    load_padded,
+    max_across,
+    row_pointer,
+    store_float,
+    store_padded,
+    sum_of_others,
+    with_lane,
+    write_ignored_rows,
 )
 from xentcli.backends.cpu.simd import LANES, fma, lanes_below
 
-AHEAD = 2048  # bytes; 1 to 16 KiB are the same within the noise, none costs a fifth
+PREFETCH_BYTES = 2048  # 1 to 16 KiB are the same within the noise; without it a fifth slower
 
 
-class Finished(NamedTuple):
-    """What writing a row needs: its factor, also in two words, and the target's own entry."""
+class GradientScale(NamedTuple):
+    """What pass 3 needs: the factor of a row's exponentials, and the target's own entry."""
 
     factor: Any
-    high: Any
+    high: Any  # the factor in two words, without the scale of the exponentials
     low: Any
     target: Any
-    usual: Any
+    in_range: Any  # whether two words of float32 can represent it
 
 
-@compiled
-def boost_of(z):
-    """What the exponentials in a buffer are multiplied by."""
-    return 2.0**BOOST if doubles(z) else 2.0**SINGLE_BOOST
+@inline_jit
+def exp_scale(exps):
+    """The power of two that the exponentials in a buffer are multiplied by."""
+    return 2.0**SCALE_BITS if is_float64(exps) else 2.0**F32_SCALE_BITS
 
 
-@compiled
-def product(z, c, done):
-    """Pass 3: 16 entries of the gradient; none is negative, and a factor of 0 gives 0.0."""
-    e = load(z, c)
-    nothing = filled(z, 0.0)
-    if doubles(z):
-        return fma(e, filled(z, done.high), nothing)
-    return fma(e, filled(z, done.high), fma(e, filled(z, done.low), nothing))
+@inline_jit
+def scaled_exponentials(exps, c, grad_scale):
+    """16 exponentials times the factor of their row; +0.0 where the factor is 0."""
+    e = load(exps, c)
+    zero = constant_for(exps, 0.0)
+    if is_float64(exps):
+        return fma(e, constant_for(exps, grad_scale.high), zero)
+    return fma(
+        e, constant_for(exps, grad_scale.high), fma(e, constant_for(exps, grad_scale.low), zero)
+    )
 
 
-@compiled
-def sweep(flow, rows, classes, begin, top, z):
-    """Passes 1 and 2, from a class on to the end."""
-    coming, x = rows
+@inline_jit
+def exp_pass(state, rows, classes, begin, peaks, exps):
+    """Pass 1 of the next row and pass 2 of this one, from a class on to the end."""
+    next_x, x = rows
     body = classes - classes % LANES
     for c in range(begin, body, LANES):
-        look_ahead(coming, c)
-        flow, e = step(flow, load(coming, c), load(x, c), top)
-        if z is not None:
-            store(z, c - LATE, e)
-    for c in range(body, classes + LATE, LANES):  # the last classes, and what is under way
-        last = get(coming, classes, c, -math.inf)
-        flow, e = step(flow, last, get(x, classes, c, -math.inf), top)
-        if z is not None:
-            store(z, c - LATE, e)
-    return flow.sums
+        prefetch_next(next_x, c)
+        state, e = pipeline_step(state, load(next_x, c), load(x, c), peaks)
+        if exps is not None:
+            store(exps, c - LATENCY, e)
+    for c in range(body, classes + LATENCY, LANES):  # the last classes, then empty the pipeline
+        last = load_padded(next_x, classes, c, -math.inf)
+        state, e = pipeline_step(state, last, load_padded(x, classes, c, -math.inf), peaks)
+        if exps is not None:
+            store(exps, c - LATENCY, e)
+    return state.sums
 
 
-@compiled
-def look_ahead(x, c):
-    """Ask for what is needed soon."""
-    prefetch(x, c + AHEAD // size_of(x))
-    if size_of(x) == 8:
-        prefetch(x, c + (AHEAD + 64) // size_of(x))
+@inline_jit
+def prefetch_next(x, c):
+    """Prefetch what pass 1 reads soon."""
+    prefetch(x, c + PREFETCH_BYTES // itemsize(x))
+    if itemsize(x) == 8:
+        prefetch(x, c + (PREFETCH_BYTES + 64) // itemsize(x))
 
 
-@compiled
-def sweep_and_write(flow, rows, classes, top, buffers, done, out):
-    """All three passes: the row in the other buffer is written.
+@inline_jit
+def exp_pass_and_write(state, rows, classes, peaks, buffers, grad_scale, out):
+    """Pass 1 of the next row, pass 2 of this one, pass 3 of the one before.
 
-    The target's own entry goes with the 16 it belongs to. Written afterwards, it made the
-    processor read back a line that had just been sent past the caches: 200 ns a row.
+    The target's own entry is written with the 16 it belongs to. Written afterwards, it made the
+    processor read back a line that had just been streamed past the caches: 200 ns a row.
     """
-    coming, x = rows
-    z, old = buffers
-    grad, y, past_caches = out
-    start = to_line(grad) if past_caches else 0
-    store_some(grad, 0, lanes_below(start), written(grad, old, 0, y, done))
+    next_x, x = rows
+    exps, before = buffers
+    grad, y, streaming = out
+    start = elements_to_boundary(grad) if streaming else 0
+    store_masked(grad, 0, lanes_below(start), gradient_vector(grad, before, 0, y, grad_scale))
     body = (classes - start) // LANES * LANES
-    c, pause = 0, min(max(y - start, 0) // LANES * LANES, body)
+    c, stop = 0, min(max(y - start, 0) // LANES * LANES, body)
     while True:
-        while c < pause:
-            look_ahead(coming, c)
-            flow, e = step(flow, load(coming, c), load(x, c), top)
-            store(z, c - LATE, e)
-            g = as_stored(grad, product(old, c + start, done))
-            if past_caches:
-                stream(grad, c + start, g)
+        while c < stop:
+            prefetch_next(next_x, c)
+            state, e = pipeline_step(state, load(next_x, c), load(x, c), peaks)
+            store(exps, c - LATENCY, e)
+            g = cast_for(grad, scaled_exponentials(before, c + start, grad_scale))
+            if streaming:
+                stream_store(grad, c + start, g)
             else:
                 store(grad, c + start, g)
             c += LANES
         if c >= body:
             break
-        flow, e = step(flow, load(coming, c), load(x, c), top)
-        store(z, c - LATE, e)
-        g = written(grad, old, c + start, y, done)
-        if past_caches:
-            stream(grad, c + start, g)
+        state, e = pipeline_step(state, load(next_x, c), load(x, c), peaks)
+        store(exps, c - LATENCY, e)
+        g = gradient_vector(grad, before, c + start, y, grad_scale)
+        if streaming:
+            stream_store(grad, c + start, g)
         else:
             store(grad, c + start, g)
-        c, pause = c + LANES, body
-    # Not as a last full line: that would overlap what was streamed, and wait for it.
+        c, stop = c + LANES, body
+    # Not as a full vector that overlaps what was streamed, which would have to be waited for.
     end = start + body
-    store_some(grad, end, lanes_below(classes - end), written(grad, old, end, y, done))
-    return sweep(flow, rows, classes, body, top, z)
+    store_masked(
+        grad, end, lanes_below(classes - end), gradient_vector(grad, before, end, y, grad_scale)
+    )
+    return exp_pass(state, rows, classes, body, peaks, exps)
 
 
-@compiled
-def written(grad, z, c, y, done):
-    """16 entries of the gradient, and that of the target where it is among them."""
-    return placed(grad, as_stored(grad, product(z, c, done)), y - c, done.target)
+@inline_jit
+def gradient_vector(grad, exps, c, y, grad_scale):
+    """16 entries of the gradient, with the target's own if it is one of them."""
+    return with_lane(
+        grad, cast_for(grad, scaled_exponentials(exps, c, grad_scale)), y - c, grad_scale.target
+    )
 
 
-@compiled
-def finish(grad, y, z, classes, done):
-    """What the loop could not write: rows whose factor leaves float32."""
-    if not done.usual:
+@inline_jit
+def write_out_of_range_row(grad, y, exps, classes, grad_scale):
+    """Write the gradient of a row again if its factor leaves the range of float32."""
+    if not grad_scale.in_range:
         for c in range(0, classes, LANES):
-            g = wide(load(z, c)) * (1.0 / boost_of(z)) * done.factor
-            put(grad, classes, c, as_stored(grad, g + 0.0))
-        put_one(grad, y, done.target)
+            g = as_float64(load(exps, c)) * (1.0 / exp_scale(exps)) * grad_scale.factor
+            store_padded(grad, classes, c, cast_for(grad, g + 0.0))
+        store_float(grad, y, grad_scale.target)
 
 
-@compiled
-def concluded_row(x, y, z, peak, sums, hot, scalars):
-    """Loss, log-sum-exp and what the gradient needs, from the sums of a row."""
-    scale = 1.0 / boost_of(z)
-    parts = wide(sums.ones) * scale, wide(sums.high) * scale, wide(sums.low) * scale
-    others = others_of(parts)
-    at_target = one(x, y)
-    gap, error = below(peak, at_target, 1.0)
+@inline_jit
+def finish_sums(x, y, exps, peak, sums, hot, scalars):
+    """Loss, log-sum-exp and the gradient's sums, from the pipeline's sums of a row."""
+    scale = 1.0 / exp_scale(exps)
+    parts = (
+        as_float64(sums.ones) * scale,
+        as_float64(sums.high) * scale,
+        as_float64(sums.low) * scale,
+    )
+    others = sum_of_others(parts)
+    target_x = element(x, y)
+    gap, error = scaled_gap(peak, target_x, 1.0)
     distance = hot * gap + hot * error if hot != 0.0 else 0.0
-    masses = Masses(hot, 0.0, 0.0, at_target == peak)
-    return concluded(peak, others, masses, distance, scalars)
+    masses = Masses(hot, 0.0, 0.0, target_x == peak)
+    return finish_row(peak, others, masses, distance, scalars)
 
 
-@compiled
-def finished(x, y, z, peak, hot, scale, row):
-    """What writing the row will need."""
+@inline_jit
+def gradient_scale(x, y, exps, peak, hot, scale, row):
+    """What pass 3 of the row needs."""
     factor = row.b / (1.0 + row.others) * scale
-    small = factor / boost_of(z)
-    is_top = one(x, y) == peak
-    target = entry(z[y] / boost_of(z), hot, is_top, row) * scale
-    if doubles(z):
-        return Finished(factor, small, 0.0, target, factor == 0.0 or 2.0**-1000 <= small < 2.0**900)
+    small = factor / exp_scale(exps)
+    is_max = element(x, y) == peak
+    target = gradient_entry(exps[y] / exp_scale(exps), hot, is_max, row) * scale
+    if is_float64(exps):
+        return GradientScale(
+            factor, small, 0.0, target, factor == 0.0 or 2.0**-1000 <= small < 2.0**900
+        )
     high = np.float64(np.float32(small))
-    usual = factor == 0.0 or 2.0**-114 <= small <= 2.0**-25
-    return Finished(factor, high, small - high, target, usual)
+    in_range = factor == 0.0 or 2.0**-114 <= small <= 2.0**-25
+    return GradientScale(factor, high, small - high, target, in_range)
 
 
-@compiled
-def present(targets):
-    """The rows that are not ignored."""
+@inline_jit
+def rows_not_ignored(targets):
+    """The indices of the rows that are not ignored."""
     rows = np.empty(len(targets), np.int64)
     n = 0
     for i in range(len(targets)):
@@ -195,40 +214,49 @@ def present(targets):
     return rows[:n]
 
 
-@called
-def plain_range(logits, targets, weight, scale, scalars, results, grad, work, past_caches):
-    """A range of rows, (n, C, 1), through the pipeline.
+@jit
+def fast_range(logits, targets, weight, scale, scalars, results, grad, work, streaming):
+    """A range of rows, (n, C, 1).
 
-    `work` is an empty array of what is computed on, `results` the losses and log-sum-exps.
+    `work` is an empty array of the dtype that is computed in; `results` takes the losses and the
+    log-sum-exps.
     """
-    skip(targets, results, grad)
+    write_ignored_rows(targets, results, grad)
     classes = logits.shape[1]
-    rows = present(targets)
-    buffers = np.empty((2, (classes + 64) // 64 * 64 + 2 * LATE + 64), work.dtype)
-    even, odd = moved(lined_up(buffers[0]), LATE), moved(lined_up(buffers[1]), LATE)
-    peak, done = 0.0, Finished(0.0, 0.0, 0.0, 0.0, True)
+    rows = rows_not_ignored(targets)
+    buffers = np.empty((2, (classes + 64) // 64 * 64 + 2 * LATENCY + 64), work.dtype)
+    even, odd = advance(aligned(buffers[0]), LATENCY), advance(aligned(buffers[1]), LATENCY)
+    peak, grad_scale = 0.0, GradientScale(0.0, 0.0, 0.0, 0.0, True)
     for k in range(len(rows) + 2 if len(rows) else 0):
         i = rows[min(max(k - 1, 0), len(rows) - 1)]
-        coming = row_of(logits, rows[min(k, len(rows) - 1)])
-        x = row_of(logits, i)
-        z, old = (odd, even) if k % 2 else (even, odd)
-        top = filled(z, peak)
-        flow = started(x, top)
+        next_x = row_pointer(logits, rows[min(k, len(rows) - 1)])
+        x = row_pointer(logits, i)
+        exps, before = (odd, even) if k % 2 else (even, odd)
+        peaks = constant_for(exps, peak)
+        state = start_pipeline(x, peaks)
         if grad is None:
-            sums = sweep(flow, (coming, x), classes, 0, top, None)
+            sums = exp_pass(state, (next_x, x), classes, 0, peaks, None)
         elif k < 2:
-            sums = sweep(flow, (coming, x), classes, 0, top, z)
+            sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps)
         else:
-            out, target = row_of(grad, rows[k - 2]), targets[rows[k - 2]]
-            sums = sweep_and_write(
-                flow, (coming, x), classes, top, (z, old), done, (out, target, past_caches)
+            out, target = row_pointer(grad, rows[k - 2]), targets[rows[k - 2]]
+            sums = exp_pass_and_write(
+                state,
+                (next_x, x),
+                classes,
+                peaks,
+                (exps, before),
+                grad_scale,
+                (out, target, streaming),
             )
-            finish(out, target, old, classes, done)
+            write_out_of_range_row(out, target, before, classes, grad_scale)
         if 1 <= k <= len(rows):
             y = targets[i]
             hot = weight[y]
-            results[0, i], results[1, i], row = concluded_row(x, y, z, peak, sums, hot, scalars)
+            results[0, i], results[1, i], row = finish_sums(x, y, exps, peak, sums, hot, scalars)
             if grad is not None:
-                done = finished(x, y, z, peak, hot, scale[min(i, len(scale) - 1)], row)
-        peak = across(sums.most)
-    keep(buffers)
+                grad_scale = gradient_scale(
+                    x, y, exps, peak, hot, scale[min(i, len(scale) - 1)], row
+                )
+        peak = max_across(sums.maximum)
+    keep_alive(buffers)

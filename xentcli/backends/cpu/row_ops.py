@@ -1,4 +1,4 @@
-"""What is done with a whole row of numbers: read or write to its end, one place, largest, sum."""
+"""Operations on one row: padded loads and stores, single elements, maximum, sum, addresses."""
 
 from __future__ import annotations
 
@@ -7,85 +7,85 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xentcli.backends.cpu.arithmetic import add, compiled
-from xentcli.backends.cpu.half_types import as_stored, filled, size_of
+from xentcli.backends.cpu.arithmetic import add, inline_jit
+from xentcli.backends.cpu.half_types import cast_for, constant_for, itemsize
 from xentcli.backends.cpu.load_store import (
     address,
+    advance,
     load,
-    load_one,
-    load_some,
-    moved,
+    load_element,
+    load_masked,
     pointer,
     store,
-    store_one,
-    store_some,
+    store_element,
+    store_masked,
 )
 from xentcli.backends.cpu.simd import (
     LANES,
     constant,
     equal,
-    first,
-    lane_numbers,
+    first_lane,
+    lane_indices,
     lanes_below,
     maximum,
-    rotated,
+    rotate,
     select,
     splat,
 )
 
 
-@compiled
-def get(array, classes, c, other):
-    """16 numbers from place c on; `other` beyond the end."""
+@inline_jit
+def load_padded(array, classes, c, other):
+    """16 elements from index c on; `other` beyond the end of the row."""
     if c + LANES <= classes:
         return load(array, c)
     inside = lanes_below(classes - c)
-    return select(inside, load_some(array, c, inside), filled(array, other))
+    return select(inside, load_masked(array, c, inside), constant_for(array, other))
 
 
-@compiled
-def put(array, classes, c, value):
-    """Write 16 numbers, or those up to the end."""
+@inline_jit
+def store_padded(array, classes, c, value):
+    """Write 16 elements, or those up to the end of the row."""
     if c + LANES <= classes:
         store(array, c, value)
     else:
-        store_some(array, c, lanes_below(classes - c), value)
+        store_masked(array, c, lanes_below(classes - c), value)
 
 
-@compiled
-def one(array, c):
-    """The number at a place, as float64."""
-    return np.float64(first(load_one(array, c)))
+@inline_jit
+def element(array, c):
+    """One element as float64."""
+    return np.float64(first_lane(load_element(array, c)))
 
 
-@compiled
-def put_one(array, c, value):
-    """Write a float64 to a place; −0.0, which may come of rounding, becomes 0.0."""
-    rounded = as_stored(array, splat(value)) + filled(array, 0.0)
-    store_one(array, c, rounded)
+@inline_jit
+def store_float(array, c, value):
+    """Write a float64 to one element; −0.0, which rounding may give, becomes 0.0."""
+    rounded = cast_for(array, splat(value)) + constant_for(array, 0.0)
+    store_element(array, c, rounded)
 
 
-@compiled
-def placed(array, values, lane, number):
-    """16 numbers for an array, of which one, if there is such a lane, is another number."""
-    rounded = as_stored(array, splat(number)) + filled(array, 0.0)
-    return select(equal(lane_numbers(values), constant(values, float(lane))), rounded, values)
+@inline_jit
+def with_lane(array, values, lane, number):
+    """16 elements for an array, with a number in one lane, if there is such a lane."""
+    rounded = cast_for(array, splat(number)) + constant_for(array, 0.0)
+    return select(equal(lane_indices(values), constant(values, float(lane))), rounded, values)
 
 
-@compiled
-def across(a):
-    """The largest of 16 numbers, as float64; NaN if there is one."""
-    a = maximum(a, rotated(a, 8))
-    a = maximum(a, rotated(a, 4))
-    a = maximum(a, rotated(a, 2))
-    return np.float64(first(maximum(a, rotated(a, 1))))
+@inline_jit
+def max_across(a):
+    """The largest of 16 numbers as float64; NaN if any is NaN."""
+    a = maximum(a, rotate(a, 8))
+    a = maximum(a, rotate(a, 4))
+    a = maximum(a, rotate(a, 2))
+    return np.float64(first_lane(maximum(a, rotate(a, 1))))
 
 
-@compiled
-def largest(x, classes):
-    """The largest number of a row; NaN if there is one."""
-    a = filled(x, -math.inf)
-    b, c, d = a, a, a  # four chains: a maximum waits several cycles for the one before
+@inline_jit
+def row_max(x, classes):
+    """The largest number of a row; NaN if any is NaN."""
+    a = constant_for(x, -math.inf)
+    b, c, d = a, a, a  # four chains: a maximum takes several cycles
     body = classes - classes % (4 * LANES)
     for i in range(0, body, 4 * LANES):
         a = maximum(a, load(x, i))
@@ -93,98 +93,98 @@ def largest(x, classes):
         c = maximum(c, load(x, i + 2 * LANES))
         d = maximum(d, load(x, i + 3 * LANES))
     for i in range(body, classes, LANES):
-        a = maximum(a, get(x, classes, i, -math.inf))
-    return across(maximum(maximum(a, b), maximum(c, d)))
+        a = maximum(a, load_padded(x, classes, i, -math.inf))
+    return max_across(maximum(maximum(a, b), maximum(c, d)))
 
 
-@compiled
-def total(high, low):
-    """The sum of 16 sums with their errors."""
-    high, low = add(high, low + rotated(low, 8), rotated(high, 8))
-    high, low = add(high, low + rotated(low, 4), rotated(high, 4))
-    high, low = add(high, low + rotated(low, 2), rotated(high, 2))
-    high, low = add(high, low + rotated(low, 1), rotated(high, 1))
-    return first(high), first(low)
+@inline_jit
+def sum_across(high, low):
+    """The sum of 16 sums that carry their errors, and its error."""
+    high, low = add(high, low + rotate(low, 8), rotate(high, 8))
+    high, low = add(high, low + rotate(low, 4), rotate(high, 4))
+    high, low = add(high, low + rotate(low, 2), rotate(high, 2))
+    high, low = add(high, low + rotate(low, 1), rotate(high, 1))
+    return first_lane(high), first_lane(low)
 
 
-@compiled
-def others_of(sums):
-    """The sum of all exponentials but the largest, from what `add_others` gave in 16 lanes."""
-    ones, _ = total(sums[0], constant(sums[0], 0.0))
-    high, low = total(sums[1], sums[2])
+@inline_jit
+def sum_of_others(sums):
+    """The sum of all exponentials but one largest, from the 16 lanes of `add_exponential`."""
+    ones, _ = sum_across(sums[0], constant(sums[0], 0.0))
+    high, low = sum_across(sums[1], sums[2])
     return (ones - 1.0) + (high + low)
 
 
-@compiled
-def place_of_one(z, classes):
-    """The first class whose e is 1."""
+@inline_jit
+def index_of_one(exps, classes):
+    """The first class whose exponential is 1."""
     for c in range(classes):
-        if z[c] == 1.0:
+        if exps[c] == 1.0:
             return c
     return 0
 
 
-@compiled
+@inline_jit
 def fill(array, classes, value):
-    """The same number in the whole row."""
+    """Set a whole row to one number."""
     for c in range(0, classes, LANES):
-        put(array, classes, c, filled(array, value))
+        store_padded(array, classes, c, constant_for(array, value))
 
 
-@compiled
-def row_of(array, i):
-    """Where row i of an array (n, C, 1) begins."""
+@inline_jit
+def row_pointer(array, i):
+    """A pointer to row i of an array (n, C, 1)."""
     return pointer(array, i * (array.strides[0] // array.itemsize))
 
 
-class Box(NamedTuple):
-    """Where the rows of an array (outer, C, inner) are, in elements."""
+class BoxView(NamedTuple):
+    """An array (outer, C, inner): its pointer, its strides in elements, its shape."""
 
     data: Any
-    outer: Any
-    step: Any  # from a class to the next
-    beside: Any
+    outer_stride: Any
+    class_stride: Any
+    inner_stride: Any
     shape: Any
 
 
-@compiled
-def box_of(array):
-    """The geometry of an array."""
+@inline_jit
+def view_of(array):
+    """An array as pointer, strides and shape."""
     size = array.itemsize
-    outer, step, beside = array.strides
-    return Box(pointer(array, 0), outer // size, step // size, beside // size, array.shape)
+    outer, step, inner = array.strides
+    return BoxView(pointer(array, 0), outer // size, step // size, inner // size, array.shape)
 
 
-@compiled
-def split(box, row):
-    """The place (o, i) of a row among the outer and the inner ones."""
+@inline_jit
+def outer_and_inner(box, row):
+    """The indices (o, i) of a row along the outer and the inner axis."""
     return row // box.shape[2], row % box.shape[2]
 
 
-@compiled
-def place(box, o, i):
-    """Where row (o, i) begins."""
-    return moved(box.data, o * box.outer + i * box.beside)
+@inline_jit
+def row_start(box, o, i):
+    """A pointer to row (o, i)."""
+    return advance(box.data, o * box.outer_stride + i * box.inner_stride)
 
 
-@compiled
-def to_line(place):
-    """How many elements there are up to where a vector may be streamed: fewer than 16."""
-    return (-address(place) % min(64, LANES * size_of(place))) // size_of(place)
+@inline_jit
+def elements_to_boundary(ptr):
+    """How many elements, fewer than 16, lie before the next address for a streaming store."""
+    return (-address(ptr) % min(64, LANES * itemsize(ptr))) // itemsize(ptr)
 
 
-@compiled
-def lined_up(buffer):
-    """Where a buffer's first whole line begins."""
+@inline_jit
+def aligned(buffer):
+    """A pointer to the first whole cache line of a buffer."""
     start = pointer(buffer, 0)
-    return moved(start, (-address(start) % 64) // size_of(start))
+    return advance(start, (-address(start) % 64) // itemsize(start))
 
 
-@compiled
-def skip(targets, results, grad):
-    """What rows get that are ignored: loss 0, log-sum-exp NaN, gradient 0."""
+@inline_jit
+def write_ignored_rows(targets, results, grad):
+    """Results of ignored rows: loss 0, log-sum-exp NaN, gradient 0."""
     for i in range(len(targets)):
         if targets[i] < 0:
             results[0, i], results[1, i] = 0.0, math.nan
             if grad is not None:
-                fill(row_of(grad, i), grad.shape[1], 0.0)
+                fill(row_pointer(grad, i), grad.shape[1], 0.0)

@@ -1,7 +1,7 @@
-"""Where 16 rows lie, one in each lane: reading and writing them, and one class of each.
+"""Tiles of 16 rows, one row per lane: loading and storing them, or one class of each row.
 
-Where the classes of a row lie side by side, a tile is turned round on its way in and out; where
-a class of 16 rows does, as in images, it is a vector already; else it is gathered.
+Where the classes of a row are contiguous, a tile is transposed on its way in and out. Where a
+class of 16 rows is contiguous, as in images, it is a vector already. Otherwise it is gathered.
 """
 
 from __future__ import annotations
@@ -9,142 +9,142 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import compiled
-from xentcli.backends.cpu.half_types import as_stored, filled, size_of, wide
-from xentcli.backends.cpu.load_store import gather, load, moved, prefetch, scatter, store
-from xentcli.backends.cpu.row_ops import split
+from xentcli.backends.cpu.arithmetic import inline_jit
+from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, itemsize
+from xentcli.backends.cpu.load_store import advance, gather, load, prefetch, scatter, store
+from xentcli.backends.cpu.row_ops import outer_and_inner
 from xentcli.backends.cpu.simd import (
     LANES,
     constant,
     equal,
     floor,
-    lane_numbers,
+    fmin,
+    lane_indices,
     lanes_below,
     maximum,
     select,
-    smaller,
 )
 from xentcli.backends.cpu.transpose import classes_to_rows, rows_to_classes
 
-# Up to so many classes one of them is picked by comparing with each, above by a gather.
-FEW = 16
-AHEAD = 2048  # bytes, as in the pipeline
+# Up to this many classes one of them is selected by comparisons, above by a gather.
+COMPARE_UP_TO = 16
+PREFETCH_BYTES = 2048  # as in `long_rows_fast`
 
 
-class Lanes(NamedTuple):
-    """Where 16 rows of a box are: the first, all, how many count, and what lies side by side."""
+class TileRows(NamedTuple):
+    """Where 16 rows of a box are, in elements."""
 
-    first: Any
-    offsets: Any
-    count: Any
-    rows_beside: Any  # one class of the 16 rows
-    classes_beside: Any  # the classes of each row, which then can be turned
+    first: Any  # offset of the first row
+    offsets: Any  # offset of each row
+    count: Any  # how many of the 16 are rows
+    rows_contiguous: Any  # whether one class of the 16 rows is
+    classes_contiguous: Any  # whether the classes of each row are, so that a tile is transposed
 
 
-class Out(NamedTuple):
-    """Where 16 rows of results go, and a tile for those that are turned."""
+class TileOutput(NamedTuple):
+    """Where 16 rows of results go, and a tile for those that are transposed."""
 
     box: Any
-    lanes: Any
+    rows: Any
     tile: Any
 
 
-@compiled
-def lanes_of(box, row, end, nothing):
-    """The lanes of up to 16 rows from `row` on; the rows before `end` are the caller's."""
+@inline_jit
+def tile_rows(box, row, end, nothing):
+    """Up to 16 rows from `row` on; rows from `end` on are not the caller's."""
     count = min(LANES, end - row)
-    o, i = split(box, row)
-    lane = smaller(lane_numbers(nothing), constant(nothing, float(count - 1)))
+    o, i = outer_and_inner(box, row)
+    lane = fmin(lane_indices(nothing), constant(nothing, float(count - 1)))
     _, classes, inner = box.shape
-    first = o * box.outer + i * box.beside
+    first = o * box.outer_stride + i * box.inner_stride
     if inner == 1:
-        offsets = lane * float(box.outer) + float(first)
+        offsets = lane * float(box.outer_stride) + float(first)
     else:
-        over = floor((lane + (float(i) + 0.5)) / float(inner))  # how many outer ones further
-        inside = (lane - over * float(inner)) * float(box.beside)
-        offsets = over * float(box.outer) + inside + float(first)
-    rows_beside = box.beside == 1 and count == LANES and i + LANES <= inner
-    classes_beside = box.step == 1 and count == LANES and inner == 1
-    if classes < LANES:  # then 16 elements from a row's begin on are read and written
-        classes_beside &= box.outer == classes and row + 2 * LANES <= end
-    return Lanes(first, offsets, count, rows_beside, classes_beside)
+        steps = floor((lane + (float(i) + 0.5)) / float(inner))  # along the outer axis
+        inside = (lane - steps * float(inner)) * float(box.inner_stride)
+        offsets = steps * float(box.outer_stride) + inside + float(first)
+    rows_contiguous = box.inner_stride == 1 and count == LANES and i + LANES <= inner
+    classes_contiguous = box.class_stride == 1 and count == LANES and inner == 1
+    if classes < LANES:  # then 16 elements from the start of each row are read and written
+        classes_contiguous &= box.outer_stride == classes and row + 2 * LANES <= end
+    return TileRows(first, offsets, count, rows_contiguous, classes_contiguous)
 
 
-@compiled
-def take(box, lanes, c):
+@inline_jit
+def load_class(box, rows, c):
     """Class c of 16 rows."""
-    if lanes.rows_beside:
-        return load(box.data, lanes.first + c * box.step)
-    return gather(box.data, lanes.offsets + float(c * box.step))
+    if rows.rows_contiguous:
+        return load(box.data, rows.first + c * box.class_stride)
+    return gather(box.data, rows.offsets + float(c * box.class_stride))
 
 
-@compiled
-def give(out, c, value):
-    """Write class c of 16 rows; −0.0, which may come of rounding, becomes 0.0."""
-    box, lanes, tile = out
-    rounded = as_stored(box.data, value) + filled(box.data, 0.0)
-    if lanes.classes_beside:
+@inline_jit
+def store_class(out, c, value):
+    """Write class c of 16 rows; −0.0, which rounding may give, becomes 0.0."""
+    box, rows, tile = out
+    rounded = cast_for(box.data, value) + constant_for(box.data, 0.0)
+    if rows.classes_contiguous:
         store(tile, c * LANES, rounded)
-    elif lanes.rows_beside:
-        store(box.data, lanes.first + c * box.step, rounded)
+    elif rows.rows_contiguous:
+        store(box.data, rows.first + c * box.class_stride, rounded)
     else:
-        places = lanes.offsets + float(c * box.step)
-        scatter(box.data, places, lanes_below(lanes.count), rounded)
+        offsets = rows.offsets + float(c * box.class_stride)
+        scatter(box.data, offsets, lanes_below(rows.count), rounded)
 
 
-@compiled
-def turn_back(out, classes):
-    """Write what `give` left in the tile."""
-    box, lanes, tile = out
-    if lanes.classes_beside:
-        classes_to_rows(tile, classes, moved(box.data, lanes.first), box.outer)
+@inline_jit
+def store_tile(out, classes):
+    """Write the tile that `store_class` has filled, if it is to be transposed."""
+    box, rows, tile = out
+    if rows.classes_contiguous:
+        classes_to_rows(tile, classes, advance(box.data, rows.first), box.outer_stride)
 
 
-@compiled
-def give_at(out, which, value):
+@inline_jit
+def store_class_of_each_row(out, which, value):
     """Write one class of each row."""
-    box, lanes, _ = out
-    rounded = as_stored(box.data, value) + filled(box.data, 0.0)
-    places = lanes.offsets + which * float(box.step)
-    scatter(box.data, places, lanes_below(lanes.count), rounded)
+    box, rows, _ = out
+    rounded = cast_for(box.data, value) + constant_for(box.data, 0.0)
+    offsets = rows.offsets + which * float(box.class_stride)
+    scatter(box.data, offsets, lanes_below(rows.count), rounded)
 
 
-@compiled
-def picked(tile, which, classes):
+@inline_jit
+def pick(tile, which, classes):
     """One class of each row, from a tile."""
-    if classes > FEW:
-        return wide(gather(tile, which * float(LANES) + lane_numbers(which)))
-    value = wide(load(tile, 0))
+    if classes > COMPARE_UP_TO:
+        return as_float64(gather(tile, which * float(LANES) + lane_indices(which)))
+    value = as_float64(load(tile, 0))
     for c in range(1, classes):
         here = equal(which, constant(which, float(c)))
-        value = select(here, wide(load(tile, c * LANES)), value)
+        value = select(here, as_float64(load(tile, c * LANES)), value)
     return value
 
 
-@compiled
-def weight_of(weight, which, classes):
+@inline_jit
+def pick_weight(weight, which, classes):
     """The weight of one class of each row."""
-    if classes > FEW:
+    if classes > COMPARE_UP_TO:
         return gather(weight, which)
-    value = filled(weight, weight[0])
+    value = constant_for(weight, weight[0])
     for c in range(1, classes):
         here = equal(which, constant(which, float(c)))
-        value = select(here, filled(weight, weight[c]), value)
+        value = select(here, constant_for(weight, weight[c]), value)
     return value
 
 
-@compiled
-def fill_tile(box, lanes, classes, tile):
-    """Copy 16 rows to where each class is a whole vector; the largest of each row, or NaN."""
-    peak = filled(tile, -math.inf)
-    if lanes.classes_beside:
-        rows_to_classes(moved(box.data, lanes.first), box.outer, classes, tile)
+@inline_jit
+def load_tile(box, rows, classes, tile):
+    """Copy 16 rows to a tile, one vector per class; the largest of each row, or NaN."""
+    peak = constant_for(tile, -math.inf)
+    if rows.classes_contiguous:
+        rows_to_classes(advance(box.data, rows.first), box.outer_stride, classes, tile)
         for c in range(classes):
-            prefetch(box.data, lanes.first + c * LANES + AHEAD // size_of(box.data))
+            prefetch(box.data, rows.first + c * LANES + PREFETCH_BYTES // itemsize(box.data))
             peak = maximum(peak, load(tile, c * LANES))
         return peak
     for c in range(classes):
-        x = as_stored(tile, take(box, lanes, c))
+        x = cast_for(tile, load_class(box, rows, c))
         store(tile, c * LANES, x)
         peak = maximum(peak, x)
     return peak

@@ -1,10 +1,10 @@
 """Vectors as Numba values: arithmetic, comparison, conversion, reduction.
 
-Numba leaves loops to LLVM's auto-vectoriser, which stops at the first maximum, exponential or
-streaming store it does not know. Here a type of Numba carries an LLVM vector. LLVM splits it for
+Numba leaves loops to LLVM's auto-vectoriser, which gives up at the first maximum, exponential or
+streaming store it does not know. Here a Numba type carries an LLVM vector. LLVM splits it for
 narrower CPUs, so nothing depends on AVX-512. All functions below take vectors or plain floats, so
 that a formula is written once for both. They follow IEEE 754: nothing is contracted or
-reassociated behind one's back, and NaN and infinity are kept.
+reassociated, and NaN and infinity are kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numba import extending, types
 from numba.core import cgutils
 from numba.extending import models, overload, register_model
 
-intrinsic: Any = extending.intrinsic  # typed by Numba at each call
+intrinsic: Any = extending.intrinsic  # Numba infers the types at each call
 
-LANES = 16  # of every vector: one 64-byte line of float32, two of float64
+LANES = 16  # numbers in every vector: one 64-byte cache line of float32, two of float64
 
 _ELEMENTS = {
     types.float32: ir.FloatType(),
@@ -39,43 +39,43 @@ class Vector(types.Type):
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Vector) -> None:
-        super().__init__(manager, kind, llvm(kind))
+    def __init__(self, manager: Any, ty: Vector) -> None:
+        super().__init__(manager, ty, llvm_type(ty))
 
 
 F32, F64, MASK = Vector(types.float32), Vector(types.float64), Vector(types.boolean)
 
 
-def _element(kind: Any) -> Any:
-    return kind.element if isinstance(kind, Vector) else kind
+def _element(ty: Any) -> Any:
+    return ty.element if isinstance(ty, Vector) else ty
 
 
-def llvm(kind: Any) -> Any:
+def llvm_type(ty: Any) -> Any:
     """The LLVM type of a vector or a number."""
-    if isinstance(kind, Vector):
-        return ir.VectorType(_ELEMENTS[kind.element], LANES)
-    return _ELEMENTS[kind]
+    if isinstance(ty, Vector):
+        return ir.VectorType(_ELEMENTS[ty.element], LANES)
+    return _ELEMENTS[ty]
 
 
-def suffix(kind: Any) -> str:
-    """What ends the names of LLVM's intrinsics on such values."""
-    bits = _element(kind).bitwidth
-    return f"v{LANES}f{bits}" if isinstance(kind, Vector) else f"f{bits}"
+def type_suffix(ty: Any) -> str:
+    """The suffix of LLVM's intrinsics for values of this type."""
+    bits = _element(ty).bitwidth
+    return f"v{LANES}f{bits}" if isinstance(ty, Vector) else f"f{bits}"
 
 
-def call(builder: Any, name: str, result: Any, values: Any) -> Any:
+def call_intrinsic(builder: Any, name: str, result: Any, values: Any) -> Any:
     """A call of an LLVM intrinsic."""
     shape = ir.FunctionType(result, [value.type for value in values])
     return builder.call(cgutils.get_or_insert_function(builder.module, shape, name), values)
 
 
-def _is_number(kind: Any) -> bool:
-    return _element(kind) in (types.float32, types.float64)
+def _is_float(ty: Any) -> bool:
+    return _element(ty) in (types.float32, types.float64)
 
 
-def splatted(builder: Any, kind: Any, value: Any) -> Any:
-    """One number in every lane of a vector of Numba's or of LLVM's."""
-    empty = ir.Constant(llvm(kind) if isinstance(kind, Vector) else kind, ir.Undefined)
+def build_splat(builder: Any, ty: Any, value: Any) -> Any:
+    """One number in every lane; `ty` is a vector type of Numba or of LLVM."""
+    empty = ir.Constant(llvm_type(ty) if isinstance(ty, Vector) else ty, ir.Undefined)
     one = builder.insert_element(empty, value, I32(0))
     return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(I32, LANES), None))
 
@@ -85,20 +85,22 @@ def splat(typing: Any, number: Any) -> Any:
     """The number in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return splatted(builder, Vector(number), values[0])
+        return build_splat(builder, Vector(number), values[0])
 
     return (Vector(number)(number), generate) if number in _ELEMENTS else None
 
 
-def _named(name: str, arity: int) -> Any:
-    """An LLVM intrinsic on numbers of one type."""
+def _llvm_function(name: str, arity: int) -> Any:
+    """An LLVM intrinsic whose arguments all have one type."""
 
-    def function(typing: Any, *kinds: Any) -> Any:
+    def function(typing: Any, *operands: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return call(builder, f"llvm.{name}.{suffix(kinds[0])}", llvm(kinds[0]), values)
+            return call_intrinsic(
+                builder, f"llvm.{name}.{type_suffix(operands[0])}", llvm_type(operands[0]), values
+            )
 
-        same = all(kind == kinds[0] for kind in kinds) and _is_number(kinds[0])
-        return (kinds[0](*kinds), generate) if same else None
+        same = all(ty == operands[0] for ty in operands) and _is_float(operands[0])
+        return (operands[0](*operands), generate) if same else None
 
     shapes = {
         1: lambda typing, a: function(typing, a),
@@ -108,15 +110,15 @@ def _named(name: str, arity: int) -> Any:
     return intrinsic(shapes[arity])
 
 
-floor = _named("floor", 1)
-fma = _named("fma", 3)  # a·b + c, rounded once
-absolute = _named("fabs", 1)
-maximum = _named("maximum", 2)  # NaN if either is
-smaller = _named("minnum", 2)  # the other one where one is NaN
+floor = _llvm_function("floor", 1)
+fma = _llvm_function("fma", 3)  # a·b + c, rounded once
+absolute = _llvm_function("fabs", 1)
+maximum = _llvm_function("maximum", 2)  # NaN if either is
+fmin = _llvm_function("minnum", 2)  # the other argument if one is NaN
 
 
 def _operator(symbol: Any, name: str) -> None:
-    """A binary operator of Python for two vectors, or for a vector and a float."""
+    """Define a binary operator for two vectors, or for a vector and a float."""
 
     @intrinsic
     def both(typing: Any, a: Any, b: Any) -> Any:
@@ -126,7 +128,7 @@ def _operator(symbol: Any, name: str) -> None:
         return a(a, b), generate
 
     @overload(symbol)
-    def apply(a, b):  # without types: Numba compares it with its lambdas
+    def apply(a, b):  # no annotations: Numba compares its signature with the lambdas'
         vectors = isinstance(a, Vector), isinstance(b, Vector)
         if vectors == (True, True) and a == b:
             return lambda a, b: both(a, b)
@@ -147,7 +149,7 @@ for _symbol, _name in (
 
 
 def _comparison(condition: str, *, of_nan: bool) -> Any:
-    """A comparison, and what it says where a NaN takes part."""
+    """A comparison; `of_nan` is its result where an operand is NaN."""
 
     @intrinsic
     def compare(typing: Any, a: Any, b: Any) -> Any:
@@ -156,19 +158,19 @@ def _comparison(condition: str, *, of_nan: bool) -> Any:
             return compared(condition, *values)
 
         truth = MASK if isinstance(a, Vector) else types.boolean
-        return (truth(a, b), generate) if a == b and _is_number(a) else None
+        return (truth(a, b), generate) if a == b and _is_float(a) else None
 
     return compare
 
 
 less = _comparison("<", of_nan=False)
 equal = _comparison("==", of_nan=False)
-not_above = _comparison("<=", of_nan=True)
+less_equal_or_nan = _comparison("<=", of_nan=True)
 
 
-def _chosen(condition: str) -> Any:
-    """The one of two numbers for which a comparison is true; b where one of both is NaN. One
-    instruction where `maximum` is five."""
+def _selection(condition: str) -> Any:
+    """The larger or smaller of two numbers; b where either is NaN. One instruction, where
+    `maximum` takes five."""
 
     @intrinsic
     def choose(typing: Any, a: Any, b: Any) -> Any:
@@ -180,12 +182,12 @@ def _chosen(condition: str) -> Any:
     return choose
 
 
-larger, lesser = _chosen(">"), _chosen("<")
+select_max, select_min = _selection(">"), _selection("<")
 
 
 @intrinsic
 def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
-    """`yes` where the mask is true, else `no`."""
+    """`yes` where the mask is true, otherwise `no`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.select(*values)
@@ -195,37 +197,40 @@ def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
 
 @intrinsic
 def constant(typing: Any, like: Any, number: Any) -> Any:
-    """A number as what `like` is: in every lane of a vector, or as it is."""
+    """A number of the type of `like`: in every lane of a vector, or as a scalar."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         value = context.cast(builder, values[1], number, _element(like))
-        return splatted(builder, like, value) if isinstance(like, Vector) else value
+        return build_splat(builder, like, value) if isinstance(like, Vector) else value
 
     return like(like, number), generate
 
 
-def whole(kind: Any, number: int, bits: int = 0) -> Any:
-    """A whole number in every lane of a vector, or as one; its bits are the floats'."""
-    width: Any = ir.IntType(bits or _element(kind).bitwidth)
-    if isinstance(kind, Vector):
+def int_constant(ty: Any, number: int, bits: int = 0) -> Any:
+    """An integer as wide as the floats of a type: in every lane of a vector, or as a scalar."""
+    width: Any = ir.IntType(bits or _element(ty).bitwidth)
+    if isinstance(ty, Vector):
         return ir.Constant(ir.VectorType(width, LANES), [number] * LANES)
     return ir.Constant(width, number)
 
 
-def _format(kind: Any) -> tuple[int, int]:
+def _format(ty: Any) -> tuple[int, int]:
     """Bits of the mantissa, bias of the exponent."""
-    return (52, 1023) if _element(kind).bitwidth == 64 else (23, 127)
+    return (52, 1023) if _element(ty).bitwidth == 64 else (23, 127)
 
 
 @intrinsic(prefer_literal=True)
 def power_of_two(typing: Any, biased: Any, more: Any) -> Any:
-    """2ⁿ⁺ᵐᵒʳᵉ from n + 1.5·2⁵² (float64) or n + 1.5·2²³ (float32), whose last bits are n."""
+    """2ⁿ⁺ᵐᵒʳᵉ, given n + 1.5·2⁵² (float64) or n + 1.5·2²³ (float32), whose last bits are n."""
     mantissa, bias = _format(biased)
-    shift, add = whole(biased, mantissa), whole(biased, (bias + more.literal_value) << mantissa)
+    shift, add = (
+        int_constant(biased, mantissa),
+        int_constant(biased, (bias + more.literal_value) << mantissa),
+    )
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         bits = builder.shl(builder.bitcast(values[0], shift.type), shift)
-        return builder.bitcast(builder.add(bits, add), llvm(biased))
+        return builder.bitcast(builder.add(bits, add), llvm_type(biased))
 
     return biased(biased, more), generate
 
@@ -234,13 +239,13 @@ def power_of_two(typing: Any, biased: Any, more: Any) -> Any:
 def exponent(typing: Any, value: Any) -> Any:
     """k of a normal number 2ᵏ·f with √½ ≤ f < √2."""
     mantissa, bias = _format(value)
-    shift = whole(value, mantissa)
-    add = whole(value, (bias << 52) - 0x3FE6A09E667F3BCD)
+    shift = int_constant(value, mantissa)
+    add = int_constant(value, (bias << 52) - 0x3FE6A09E667F3BCD)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         bits = builder.add(builder.bitcast(values[0], shift.type), add)
-        k = builder.sub(builder.ashr(bits, shift), whole(value, bias))
-        return builder.sitofp(k, llvm(value))
+        k = builder.sub(builder.ashr(bits, shift), int_constant(value, bias))
+        return builder.sitofp(k, llvm_type(value))
 
     return (value(value), generate) if value in (types.float64, F64) else None
 
@@ -250,29 +255,29 @@ def lanes_below(typing: Any, count: Any) -> Any:
     """A mask of the first `count` lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        kind = ir.VectorType(I64, LANES)
-        empty = ir.Constant(kind, ir.Undefined)
+        ty = ir.VectorType(I64, LANES)
+        empty = ir.Constant(ty, ir.Undefined)
         one = builder.insert_element(empty, values[0], I32(0))
         zeros = ir.Constant(ir.VectorType(I32, LANES), None)
         every = builder.shuffle_vector(one, empty, zeros)
-        return builder.icmp_signed("<", ir.Constant(kind, list(range(LANES))), every)
+        return builder.icmp_signed("<", ir.Constant(ty, list(range(LANES))), every)
 
     return MASK(types.int64), generate
 
 
 @intrinsic
-def lane_numbers(typing: Any, like: Any) -> Any:
-    """0 to 15."""
+def lane_indices(typing: Any, like: Any) -> Any:
+    """A vector of 0 to 15."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return ir.Constant(llvm(like), [float(lane) for lane in range(LANES)])
+        return ir.Constant(llvm_type(like), [float(lane) for lane in range(LANES)])
 
     return like(like), generate
 
 
 @intrinsic(prefer_literal=True)
-def rotated(typing: Any, value: Any, by: Any) -> Any:
-    """The lanes moved by a literal number, round the end: for reductions in halves."""
+def rotate(typing: Any, value: Any, by: Any) -> Any:
+    """The lanes rotated by a literal number, for reductions in halves."""
     steps = by.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -284,7 +289,7 @@ def rotated(typing: Any, value: Any, by: Any) -> Any:
 
 
 @intrinsic
-def first(typing: Any, value: Any) -> Any:
+def first_lane(typing: Any, value: Any) -> Any:
     """Lane 0."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Matrices turned round, 16 × 16 at a time: lines become columns, in registers.
+"""Transposing matrices in registers, 16 × 16 at a time.
 
-A gather or a scatter of 16 numbers for each class takes longer, also where they lie in the
-cache: 64 classes 26 ms in place of 12.
+A gather or a scatter of 16 numbers for each class takes longer, even from the cache: 26 ms
+instead of 12 for 64 classes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from xentcli.backends.cpu.arithmetic import compiled
-from xentcli.backends.cpu.half_types import held, narrowed, widened
-from xentcli.backends.cpu.load_store import moved, place_of
-from xentcli.backends.cpu.simd import F64, I32, I64, LANES, intrinsic, llvm
+from xentcli.backends.cpu.arithmetic import inline_jit
+from xentcli.backends.cpu.half_types import narrowed, vector_type, widened
+from xentcli.backends.cpu.load_store import advance, vector_pointer
+from xentcli.backends.cpu.simd import F64, I32, I64, LANES, intrinsic, llvm_type
 
 
-def _exchanged(builder: Any, rows: list[Any], block: int) -> None:
-    """One step of a transposition: blocks beside the diagonal change places."""
+def _exchange_blocks(builder: Any, rows: list[Any], block: int) -> None:
+    """One step of a transposition: swap the blocks beside the diagonal."""
     lanes = range(LANES)
     upper = [lane if not lane & block else LANES + lane - block for lane in lanes]
     lower = [LANES + lane if lane & block else lane + block for lane in lanes]
@@ -31,73 +31,73 @@ def _exchanged(builder: Any, rows: list[Any], block: int) -> None:
 
 
 def _converted(builder: Any, source: Any, target: Any, line: Any) -> Any:
-    """16 elements of one array as another one holds them."""
+    """16 elements of one array, converted to the dtype of another."""
     if source.dtype == target.dtype:
         return line
     value = widened(builder, source.dtype, line)
-    if held(source) != held(target):
-        change = builder.fptrunc if held(source) == F64 else builder.fpext
-        value = change(value, llvm(held(target)))
+    if vector_type(source) != vector_type(target):
+        change = builder.fptrunc if vector_type(source) == F64 else builder.fpext
+        value = change(value, llvm_type(vector_type(target)))
     return narrowed(builder, target.dtype, value)
 
 
 @intrinsic
-def transpose(typing: Any, source: Any, its_step: Any, target: Any, step: Any) -> Any:
-    """Copy 16 lines of 16, so that lines become columns; they are written one after the other.
+def transpose(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+    """Copy a 16 × 16 block transposed; the target is written row after row.
 
-    100 classes on axis 1, 2²⁴ logits: 29 ms so, in the order of `turn`, 41 to 60 ms in others,
-    70 ms one by one.
+    100 classes on axis 1, 2²⁴ logits: 29 ms in the order of `copy_transposed`, 41 to 60 ms in
+    other orders, 70 ms element by element.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         lines = []
         for i in range(LANES):
-            at = place_of(builder, source, [values[0], builder.mul(values[1], I64(i))])
+            at = vector_pointer(builder, source, [values[0], builder.mul(values[1], I64(i))])
             lines.append(builder.load(at, align=source.dtype.bitwidth // 8))
         for block in (8, 4, 2, 1):
-            _exchanged(builder, lines, block)
+            _exchange_blocks(builder, lines, block)
         for i, line in enumerate(lines):
-            at = place_of(builder, target, [values[2], builder.mul(values[3], I64(i))])
+            at = vector_pointer(builder, target, [values[2], builder.mul(values[3], I64(i))])
             converted = _converted(builder, source, target, line)
             builder.store(converted, at, align=target.dtype.bitwidth // 8)
 
     return types.void(source, types.intp, target, types.intp), generate
 
 
-@compiled
+@inline_jit
 def rows_to_classes(rows, step, classes, tile):
-    """16 rows, whose first elements are `step` apart, so that each class is a whole vector.
+    """Load 16 rows, whose first elements are `step` apart, so that each class is one vector.
 
-    Of fewer than 16 classes the elements after a row's end are read too, and left behind those
-    of the last class; of more, the last 16 once more where they are no whole tile.
+    With fewer than 16 classes the elements after a row's end are read too, and stored after those
+    of the last class. With more, the last 16 classes overlap the tile before where needed.
     """
     for c in range(0, classes, LANES):
         begin = max(min(c, classes - LANES), 0)
-        transpose(moved(rows, begin), step, moved(tile, begin * LANES), LANES)
+        transpose(advance(rows, begin), step, advance(tile, begin * LANES), LANES)
 
 
-@compiled
+@inline_jit
 def classes_to_rows(tile, classes, rows, step):
-    """The other way round. What is written after the end of a row of fewer than 16 classes
-    belongs to the next row, which is written later."""
+    """The inverse. With fewer than 16 classes this writes beyond the end of each row, into the
+    next row, which is written later."""
     for c in range(0, classes, LANES):
         begin = max(min(c, classes - LANES), 0)
-        transpose(moved(tile, begin * LANES), LANES, moved(rows, begin), step)
+        transpose(advance(tile, begin * LANES), LANES, advance(rows, begin), step)
 
 
-@compiled
-def turn(source, steps, target, its_steps, shape):
-    """Copy a matrix whose elements are neighbours along the second axis to where they are so
-    along the first, 16 × 16 at a time."""
+@inline_jit
+def copy_transposed(source, steps, target, target_steps, shape):
+    """Copy a matrix that is contiguous along its second axis to one that is contiguous along
+    the first, 16 × 16 at a time."""
     lines, columns = shape
-    square = steps[1] == 1 and its_steps[0] == 1
+    square = steps[1] == 1 and target_steps[0] == 1
     whole = (lines // LANES * LANES, columns // LANES * LANES) if square else (0, 0)
-    across = its_steps[1] > steps[0]  # what is farther apart comes first
-    for a in range(0, whole[1] if across else whole[0], LANES):
-        for b in range(0, whole[0] if across else whole[1], LANES):
-            i, j = (b, a) if across else (a, b)
-            here = moved(source, i * steps[0] + j)
-            transpose(here, steps[0], moved(target, i + j * its_steps[1]), its_steps[1])
+    column_major = target_steps[1] > steps[0]  # the axis with the larger stride comes first
+    for a in range(0, whole[1] if column_major else whole[0], LANES):
+        for b in range(0, whole[0] if column_major else whole[1], LANES):
+            i, j = (b, a) if column_major else (a, b)
+            here = advance(source, i * steps[0] + j)
+            transpose(here, steps[0], advance(target, i + j * target_steps[1]), target_steps[1])
     for i in range(lines):
         for j in range(whole[1] if i < whole[0] else 0, columns):
-            target[i * its_steps[0] + j * its_steps[1]] = source[i * steps[0] + j * steps[1]]
+            target[i * target_steps[0] + j * target_steps[1]] = source[i * steps[0] + j * steps[1]]

@@ -1,7 +1,7 @@
 """The CUDA backend for arrays in host memory.
 
-Rows go to the device and back in pieces. A row's bits depend on that row alone, so that the
-pieces' size changes none.
+Rows are copied to the device and back in pieces. A row's bits depend on that row alone, so the size
+of the pieces changes none.
 """
 
 from __future__ import annotations
@@ -21,26 +21,33 @@ from xentcli.backends import Scalars, devices
 from xentcli.backends.cuda import launch
 from xentcli.backends.cuda.box import boxed
 from xentcli.backends.cuda.errors import in_one_line
-from xentcli.backends.cuda.staging import Copiers, Piece, check_process, kept, run, turn
+from xentcli.backends.cuda.staging import (
+    Copiers,
+    Transfer,
+    check_process,
+    device_weight,
+    exclusive_device,
+    run,
+)
 from xentcli.errors import UnavailableError
 
-# Logits in a piece, reckoned and not measured: 8 MiB of float32 cross PCIe in about 0.2 to 0.4 ms,
-# and the calls that a piece takes in Python should have room beside that.
+# Logits in a piece; estimated, not measured: 8 MiB of float32 cross PCIe in about 0.2 to 0.4 ms,
+# longer than the Python calls for a piece take.
 PIECE = 1 << 21
 
-PATIENCE = 0.5  # seconds
+NOTIFY_AFTER = 0.5  # seconds
 STARTING = "starting the CUDA device and compiling its kernels, a few seconds"
 
 
 def check(driver: devices.Driver | None) -> None:
-    """Raise an `UnavailableError` where Numba's CUDA does not work; no driver: the simulator."""
+    """Raise an `UnavailableError` where Numba's CUDA does not work; None is the simulator."""
     check_process()
     if driver is None:
         return
     try:
         nvvm.NVVM()
         nvvm.LibDevice()
-    except Exception as error:  # its parts are looked for in many places
+    except Exception as error:  # it looks for its parts in many places
         what = f"the driver is here ({driver}), but not the CUDA compiler: {in_one_line(error)}"
         raise UnavailableError("backend", what, devices.extra(driver)) from error
     if not cuda.is_available():
@@ -50,17 +57,17 @@ def check(driver: devices.Driver | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Starts the loss and the gradient of a piece."""
+class _LaunchRows:
+    """Launches the loss and the gradient of a piece."""
 
     shape: tuple[int, int, int]
     probs: bool
     weight: Any
     scalars: Scalars
 
-    def __call__(self, entering: list[Any], leaving: list[Any], stream: Any) -> None:
-        logits, targets, scale = entering
-        results, *grad = leaving
+    def __call__(self, inputs: list[Any], outputs: list[Any], stream: Any) -> None:
+        logits, targets, scale = inputs
+        results, *grad = outputs
         launch.rows(
             boxed(logits, self.shape),
             boxed(targets, self.shape) if self.probs else targets,
@@ -74,25 +81,25 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Softmax:
-    """Starts the probabilities of a piece, or their logarithms."""
+class _LaunchSoftmax:
+    """Launches the probabilities of a piece, or their logarithms."""
 
     shape: tuple[int, int, int]
     scalars: Scalars
     log: bool
 
-    def __call__(self, entering: list[Any], leaving: list[Any], stream: Any) -> None:
-        logits, out = entering[0], leaving[0]
+    def __call__(self, inputs: list[Any], outputs: list[Any], stream: Any) -> None:
+        logits, out = inputs[0], outputs[0]
         launch.softmax(
             boxed(logits, self.shape), self.scalars, self.log, boxed(out, self.shape), stream
         )
 
 
 class CudaBackend:
-    """The kernels as a backend. `piece` is about how many logits are moved at a time."""
+    """The kernels as a backend. `piece` is about how many logits are copied at a time."""
 
     name = "cuda"
-    block = 1 << 27  # logits: 64 pieces; Ctrl-C waits for those under way only
+    block = 1 << 27  # logits: 64 pieces; Ctrl-C waits for those in flight only
     slabs = 8  # four pieces, so that they overlap
 
     def __init__(
@@ -118,32 +125,32 @@ class CudaBackend:
         """Losses, log-sum-exps and gradients."""
         probs = targets.ndim == 3
 
-        def pieces() -> Iterator[Piece]:
-            for block, shape in self._cut(logits):
+        def pieces() -> Iterator[Transfer]:
+            for block, shape in self._split(logits):
                 q = block.of(targets) if probs else targets[block.rows]
                 v = scale if len(scale) == 1 else scale[block.rows]
-                leaving = [results[:, block.rows]] + ([] if grad is None else [block.of(grad)])
-                start = _Rows(shape, probs, shared, scalars)
-                yield Piece((block.of(logits), q, v), tuple(leaving), start)
+                outputs = [results[:, block.rows]] + ([] if grad is None else [block.of(grad)])
+                start = _LaunchRows(shape, probs, shared, scalars)
+                yield Transfer((block.of(logits), q, v), tuple(outputs), start)
 
-        with turn(), self._patience():
-            shared = kept(weight)
+        with exclusive_device(), self._notified():
+            shared = device_weight(weight)
             run(pieces(), self._copiers)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
         pieces = (
-            Piece((block.of(logits),), (block.of(out),), _Softmax(shape, scalars, log))
-            for block, shape in self._cut(logits)
+            Transfer((block.of(logits),), (block.of(out),), _LaunchSoftmax(shape, scalars, log))
+            for block, shape in self._split(logits)
         )
-        with turn(), self._patience():
+        with exclusive_device(), self._notified():
             run(pieces, self._copiers)
 
     @contextmanager
-    def _patience(self) -> Iterator[None]:
-        """Say once why the first rows take so long, if they do."""
+    def _notified(self) -> Iterator[None]:
+        """Notify once why the first rows take so long, if they do."""
         notify, self._notify = self._notify, None
-        timer = Timer(PATIENCE, notify, [STARTING]) if notify else None
+        timer = Timer(NOTIFY_AFTER, notify, [STARTING]) if notify else None
         if timer:
             timer.start()
         try:
@@ -152,10 +159,10 @@ class CudaBackend:
             if timer:
                 timer.cancel()
 
-    def _cut(self, logits: Array) -> Iterator[tuple[Block, tuple[int, int, int]]]:
-        """Rows of about `piece` logits, and the shape of their box.
+    def _split(self, logits: Array) -> Iterator[tuple[Block, tuple[int, int, int]]]:
+        """Blocks of rows of about `piece` logits, and their shapes.
 
-        Where the classes are few, fewer logits: a row has 32 bytes beside them.
+        With few classes, fewer logits: each row has 32 bytes beside them.
         """
         classes = logits.shape[1]
         most = min(self._piece, self._piece // 8 * classes)

@@ -1,4 +1,4 @@
-"""Kernels that only move device memory: the limit of every other one."""
+"""Kernels that only move device memory: the limit of all others."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from numba import cuda
 from numba.core import config
 
 THREADS = 256
-BLOCKS = (1, 4096) if vars(config)["ENABLE_CUDASIM"] else (128, 4096)  # fewer do not fill a device
-ASKED = 8  # numbers that a thread asks for before it needs the first
+BLOCKS = (
+    (1, 4096) if vars(config)["ENABLE_CUDASIM"] else (128, 4096)
+)  # fewer leave much of a device idle
+LOADS = 8  # numbers that a thread loads before it uses the first
 
 
 @cuda.jit
 def sum_up(source, impossible, found):
-    """Read everything; the sum is stored only where it is a number that it cannot be."""
+    """Read everything; the sum is stored only if it has a value that is impossible."""
     total = 0.0
     step = cuda.gridsize(1)
     i = cuda.grid(1)
@@ -49,7 +51,7 @@ def scale(target, factor):
 
 
 def _grid(count: int) -> tuple[int, int]:
-    return max(BLOCKS[0], min(BLOCKS[1], count // (THREADS * ASKED))), THREADS
+    return max(BLOCKS[0], min(BLOCKS[1], count // (THREADS * LOADS))), THREADS
 
 
 def copy(source: Any, target: Any) -> None:
@@ -58,10 +60,10 @@ def copy(source: Any, target: Any) -> None:
 
 
 def read(source: Any) -> None:
-    """Read float64 that are not negative."""
+    """Read an array of non-negative float64."""
     sum_up[_grid(len(source))](source, -1.0, source)
 
 
 def rewrite(target: Any) -> None:
-    """Read and write back."""
+    """Read and write back an array of float64."""
     scale[_grid(len(target))](target, 1.0)

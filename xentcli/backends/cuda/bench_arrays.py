@@ -1,4 +1,4 @@
-"""Arrays in device memory for benchmarks: made, repeated, copied, and brought back."""
+"""Arrays in device memory for benchmarks: created, repeated, copied, and copied back."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from xentcli.errors import UnavailableError
 
 
 def require_memory() -> None:
-    """An error on the simulator, whose arrays cannot be handed to anybody."""
+    """An error on the simulator, whose arrays cannot be passed to other libraries."""
     if not hasattr(cuda, "as_cuda_array"):
         what = "the simulator runs kernels and has no memory that others could compute in"
         raise UnavailableError("backend", what, INSTEAD)
 
 
 class DeviceArray:
-    """Numba's array in C order, and bfloat16 too, of which Numba has only the bits.
+    """Numba's array in C order; also bfloat16, for which Numba holds the bits.
 
-    Everybody sees it through `__cuda_array_interface__`, with the `dtype` in words beside it.
+    Other libraries use it through `__cuda_array_interface__`; `dtype` is the dtype's name.
     """
 
     def __init__(self, data: Any, dtype: np.dtype[Any]) -> None:
-        self.data, self.kind = data, dtype
+        self.data, self.numpy_dtype = data, dtype
         self.shape: tuple[int, ...] = tuple(data.shape)
         self.dtype = "bfloat16" if dtype == BF16 else dtype.name
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Where the numbers lie."""
+        """Pointer, shape and type, for other libraries."""
         interface: dict[str, Any] = self.data.__cuda_array_interface__
-        return interface | ({"typestr": "<V2"} if self.kind == BF16 else {})
+        return interface | ({"typestr": "<V2"} if self.numpy_dtype == BF16 else {})
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> DeviceArray:
-        return DeviceArray(self.data[index], self.kind)
+        return DeviceArray(self.data[index], self.numpy_dtype)
 
     def reshape(self, *shape: int) -> DeviceArray:
-        """The same numbers in another shape."""
-        return DeviceArray(self.data.reshape(*shape), self.kind)
+        """The same memory in another shape."""
+        return DeviceArray(self.data.reshape(*shape), self.numpy_dtype)
 
     def copy(self) -> DeviceArray:
-        """The same numbers in other device memory."""
+        """A copy in device memory."""
         other = cuda.device_array(self.shape, self.data.dtype)
         other.copy_to_device(self.data)
-        return DeviceArray(other, self.kind)
+        return DeviceArray(other, self.numpy_dtype)
 
     def copy_to_host(self) -> Array:
-        """The numbers as an array of NumPy."""
+        """A copy as a NumPy array."""
         host: Array = self.data.copy_to_host()
-        return host.view(self.kind)
+        return host.view(self.numpy_dtype)
 
 
 def repeated(part: Array, first: int) -> DeviceArray:
-    """`first` entries along axis 0: those of the part, again and again."""
+    """An array with `first` entries along axis 0: those of the part, repeated."""
     host = np.ascontiguousarray(part)
     host = host.view(np.int16) if part.dtype == BF16 else host
     whole = cuda.device_array((first, *host.shape[1:]), host.dtype)
     done = min(len(host), first)
     whole[:done].copy_to_device(host[:done])
-    while done < first:  # twice as many each time
+    while done < first:  # doubles each time
         more = min(done, first - done)
         whole[done : done + more].copy_to_device(whole[:more])
         done += more

@@ -1,4 +1,4 @@
-"""Where logits, probabilities and gradients lie in device memory."""
+"""Boxes: logits, probabilities and gradients in device memory, with their strides."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 
 class Box(NamedTuple):
-    """(outer, C, inner) elements of device memory.
+    """An array (outer, C, inner) in device memory.
 
-    `data` is a flat device array from the first element on to the last: float32, float64, or the
-    bits of a half type as `uint16` (float16) or `int16` (bfloat16). `strides` count elements.
+    `data` is a flat device array from the first element to the last: float32, float64, or the bits
+    of a half type as `uint16` (float16) or `int16` (bfloat16). `strides` count elements.
     """
 
     data: Any
@@ -18,6 +18,6 @@ class Box(NamedTuple):
 
 
 def boxed(data: Any, shape: tuple[int, int, int]) -> Box:
-    """Elements that lie one after the other."""
+    """A box of contiguous elements."""
     _, classes, inner = shape
     return Box(data, shape, (classes * inner, inner, 1))

@@ -1,4 +1,4 @@
-"""What CUDA and Numba say when something is missing or fails, in our words."""
+"""Errors of CUDA and Numba, translated to `UnavailableError`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from xentcli.backends import devices
 from xentcli.errors import UnavailableError, XentError, visible
 
 _MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
-_TOO_NEW = (209, 218, 222)  # no binary for this device, invalid PTX, PTX of a newer CUDA
+_INCOMPATIBLE = (209, 218, 222)  # no binary for this device, invalid PTX, PTX of a newer CUDA
 
-# What the driver, the compiler and their bindings raise; a TypingError is a bug of ours.
+# Modules of what the driver, the compiler and their bindings raise; a TypingError is our bug.
 _OF_CUDA = ("numba.cuda.cudadrv", "cuda.", "numba.cuda.simulator.cudadrv")
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turn what the driver or the compiler raises into an `UnavailableError`."""
+def translate_errors() -> Iterator[None]:
+    """Turn errors of the driver or the compiler into an `UnavailableError`."""
     try:
         yield
     except XentError:
@@ -25,11 +25,11 @@ def told() -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(_OF_CUDA):
             raise
-        raise explained(error) from error
+        raise as_unavailable(error) from error
 
 
-def explained(error: Exception) -> UnavailableError:
-    """Why CUDA does not work here, and what helps."""
+def as_unavailable(error: Exception) -> UnavailableError:
+    """Why CUDA does not work here, with a hint."""
     code = getattr(error, "code", None)
     code = int(code) if code is not None else None
     reason = in_one_line(error)
@@ -37,7 +37,7 @@ def explained(error: Exception) -> UnavailableError:
         what = "there is not enough memory on the CUDA device, or here that can be page-locked"
         return UnavailableError("backend", f"{what}: {reason}", "--backend cpu needs neither")
     fitting = _extra()
-    if code in _TOO_NEW:
+    if code in _INCOMPATIBLE:
         what = "numba.cuda compiles for another CUDA version or device than is here"
         return UnavailableError("backend", f"{what}: {reason}", fitting)
     if code is not None:
@@ -46,7 +46,7 @@ def explained(error: Exception) -> UnavailableError:
 
 
 def in_one_line(error: BaseException) -> str:
-    """An error's name and text."""
+    """An error's class and text in one line."""
     text = " ".join(str(error).split())
     return visible(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 

@@ -1,18 +1,8 @@
-"""The first two passes over a row of float32 or half types: its logits into shared memory, and
-their exponentials in their place.
+"""The first two passes over a row of float32 or half types: load its logits into shared memory,
+and replace them by their exponentials.
 
-The second is where the instructions are. So many take a logit, as compiled for compute capability
-9.0, of which 11 are float64's (a Hopper processor has 55 instructions of time for a float32 logit
-and its gradient while they cross its memory, 28 for bfloat16; 27 and 14 of float64):
-
-| variant                                                      | instructions |
-|--------------------------------------------------------------|--------------|
-| one logit at a time, `range`, indices that may be negative   |           48 |
-| the same with `while` and indices that may not               |           33 |
-| constants as arguments of the kernel, not as literals        |         29.5 |
-| four neighbours at a time                                    |         26.5 |
-| no look for the largest, and for those of 0, where none are  |         18.2 |
-| the exponent comes boosted out of the rounding               |         17.2 |
+The second has most of the instructions: 17.2 per logit for compute capability 9.0, 11 of them
+float64. The variants that took more are in `.github/TUNING.md`.
 """
 
 from __future__ import annotations
@@ -21,69 +11,69 @@ import math
 
 from numba import cuda, float32, float64, int32
 
-from xentcli.backends.cuda.formulas import Sums, device, lesser, reference_of, single
-from xentcli.backends.cuda.launch_params import UNBOOSTED
+from xentcli.backends.cuda.formulas import PartSums, device, exp_float32, exp_reference, min_of
+from xentcli.backends.cuda.launch_params import UNSCALE
 from xentcli.backends.cuda.primitives import get, larger, load4, put, smaller, store4
-from xentcli.backends.cuda.reductions import FAR, THREADS, add_up, largest_of
+from xentcli.backends.cuda.reductions import NO_CLASS, THREADS, reduce_max, reduce_sums
 
-# Below the largest logit: there e·2⁴⁸ is long 0 in float32, and so is a loss of any weight in
-# float32. Where logits are so large that this is rounded, `single` still reaches what is left.
-FAREST = 350.0
+# Of logits this far below the largest e·2⁴⁸ is 0 in float32, and so is their share of a float32
+# loss. `exp_float32` is accurate for twice that, for logits so large that the gap is rounded.
+MAX_GAP = 350.0
 
 
 @device
-def kept_at(call, start, spot):
-    """Where a row's part lies in shared memory: there, too, its lines begin at multiples of 4."""
-    room = (call.size + 7) // 4 * 4
-    at = spot.group * room
-    if call.x_step == 1:
-        at += (call.x_phase + start) & 3
+def shared_offset(params, start, task):
+    """Where a row's part lies in shared memory, with the same alignment as in device memory."""
+    room = (params.size + 7) // 4 * 4
+    at = task.group * room
+    if params.x_step == 1:
+        at += (params.x_phase + start) & 3
     return at
 
 
 @device
-def keep4(four, z, at, ends):
-    """Four logits into shared memory; the largest and the smallest with those before."""
+def store_four(four, z, at, extremes):
+    """Store four logits in shared memory; the extremes of these and those before."""
     store4(z, at, four)
     a, b, c, d = four
-    most = larger(ends[0], larger(larger(a, b), larger(c, d)))
-    return most, smaller(ends[1], smaller(smaller(a, b), smaller(c, d)))
+    most = larger(extremes[0], larger(larger(a, b), larger(c, d)))
+    return most, smaller(extremes[1], smaller(smaller(a, b), smaller(c, d)))
 
 
 @device
-def kept(x, start, step, z, at, spot):
-    """The logits into shared memory; the largest and the smallest of this thread's."""
-    ends = float32(-math.inf), float32(math.inf)
+def load_part(x, start, step, z, at, task):
+    """Load the logits into shared memory; the largest and the smallest of this thread."""
+    extremes = float32(-math.inf), float32(math.inf)
     begin, end = 0, 0
     if step == 1:
-        begin = lesser((4 - (at & 3)) & 3, spot.count)
-        end = begin + ((spot.count - begin) & -4)
-    stride = 4 * spot.threads
-    c = begin + 4 * spot.thread
-    while c + 3 * stride < end:  # four loads are under way before the first is needed
+        begin = min_of((4 - (at & 3)) & 3, task.count)
+        end = begin + ((task.count - begin) & -4)
+    stride = 4 * task.threads
+    c = begin + 4 * task.thread
+    while c + 3 * stride < end:  # four loads are in flight before the first is used
         a = load4(x, start + c)
         b = load4(x, start + c + stride)
         d = load4(x, start + c + 2 * stride)
         e = load4(x, start + c + 3 * stride)
-        ends = keep4(a, z, at + c, ends)
-        ends = keep4(b, z, at + c + stride, ends)
-        ends = keep4(d, z, at + c + 2 * stride, ends)
-        ends = keep4(e, z, at + c + 3 * stride, ends)
+        extremes = store_four(a, z, at + c, extremes)
+        extremes = store_four(b, z, at + c + stride, extremes)
+        extremes = store_four(d, z, at + c + 2 * stride, extremes)
+        extremes = store_four(e, z, at + c + 3 * stride, extremes)
         c += 4 * stride
     while c < end:
-        ends = keep4(load4(x, start + c), z, at + c, ends)
+        extremes = store_four(load4(x, start + c), z, at + c, extremes)
         c += stride
-    span = spot.thread, begin, spot.threads
-    ends = kept_singly(x, start, 1, z, at, span, ends)
-    span = end + spot.thread, spot.count, spot.threads
-    return kept_singly(x, start, step, z, at, span, ends)
+    span = task.thread, begin, task.threads
+    extremes = load_singly(x, start, 1, z, at, span, extremes)
+    span = end + task.thread, task.count, task.threads
+    return load_singly(x, start, step, z, at, span, extremes)
 
 
 @device
-def kept_singly(x, start, step, z, at, span, ends):
-    """The same one by one."""
+def load_singly(x, start, step, z, at, span, extremes):
+    """The same, one element at a time."""
     c, end, stride = span
-    most, least = ends
+    most, least = extremes
     while c < end:
         value = get(x, start + c * step)
         put(z, at + c, value)
@@ -93,104 +83,104 @@ def kept_singly(x, start, step, z, at, span, ends):
 
 
 @device
-def exponentials(z, at, peak, ends, spot, by):
-    """e·2⁴⁸ in place of the logits; how many are the largest, and the sum of the others.
+def part_exponentials(z, at, peak, extremes, task, constants):
+    """Replace the logits by e·2⁴⁸; how many equal the peak, and the sum of the others.
 
-    A thread has four neighbouring classes at a time, wherever these lie in memory. Most threads
-    have neither a largest nor one whose e is 0, and need not look for them: the same bits with a
-    third fewer instructions. (`ends` is of the same classes only where lines begin with the row.)
+    A thread takes four consecutive classes at a time. Most threads have neither the peak nor a
+    logit whose e is 0, and need not compare: the same bits with a third fewer instructions.
+    (`extremes` are of the same classes only if the part is aligned in shared memory.)
     """
-    reference = reference_of(float64(peak))
-    nearest, lowest = float32(reference), float32(reference - FAREST)
-    bounds = reference, nearest, lowest
+    reference = exp_reference(float64(peak))
+    highest, lowest = float32(reference), float32(reference - MAX_GAP)
+    bounds = reference, highest, lowest
     ones, others = int32(0), 0.0
-    c, end = at + 4 * spot.thread, at + (spot.count & -4)
-    if at & 3 == 0 and ends[0] < nearest and ends[1] >= lowest:
+    c, end = at + 4 * task.thread, at + (task.count & -4)
+    if at & 3 == 0 and extremes[0] < highest and extremes[1] >= lowest:
         while c < end:
-            e, more = four_alike(load4(z, c), reference, by)
+            e, more = four_inner_exps(load4(z, c), reference, constants)
             store4(z, c, e)
             others += more
-            c += 4 * spot.threads
+            c += 4 * task.threads
     elif at & 3 == 0:
         while c < end:
-            e, more, more_ones = four_boosted(load4(z, c), bounds, by)
+            e, more, more_ones = four_scaled_exps(load4(z, c), bounds, constants)
             store4(z, c, e)
             others += more
             ones += more_ones
-            c += 4 * spot.threads
+            c += 4 * task.threads
     else:
         while c < end:
             four = get(z, c), get(z, c + 1), get(z, c + 2), get(z, c + 3)
-            e, more, more_ones = four_boosted(four, bounds, by)
+            e, more, more_ones = four_scaled_exps(four, bounds, constants)
             put(z, c, e[0])
             put(z, c + 1, e[1])
             put(z, c + 2, e[2])
             put(z, c + 3, e[3])
             others += more
             ones += more_ones
-            c += 4 * spot.threads
-    c = end + spot.thread
-    if c < at + spot.count:
-        last, more, more_ones = boosted(get(z, c), bounds, by)
+            c += 4 * task.threads
+    c = end + task.thread
+    if c < at + task.count:
+        last, more, more_ones = scaled_exp(get(z, c), bounds, constants)
         put(z, c, last)
         others += more
         ones += more_ones
-    return float64(ones), others * UNBOOSTED
+    return float64(ones), others * UNSCALE
 
 
 @device
-def four_alike(four, reference, by):
-    """e·2⁴⁸ of four logits that are neither a largest nor too far below; and their sum."""
-    e = single(float64(four[0]), reference, by)
-    f = single(float64(four[1]), reference, by)
-    g = single(float64(four[2]), reference, by)
-    h = single(float64(four[3]), reference, by)
+def four_inner_exps(four, reference, constants):
+    """e·2⁴⁸ of four logits that are neither the peak nor too far below it, and their sum."""
+    e = exp_float32(float64(four[0]), reference, constants)
+    f = exp_float32(float64(four[1]), reference, constants)
+    g = exp_float32(float64(four[2]), reference, constants)
+    h = exp_float32(float64(four[3]), reference, constants)
     return (float32(e), float32(f), float32(g), float32(h)), (e + f) + (g + h)
 
 
 @device
-def boosted(x, bounds, by):
-    """e·2⁴⁸ as it is kept, what of it belongs to the others' sum, and 1 where it is a largest."""
-    reference, nearest, lowest = bounds
-    e = single(float64(x), reference, by)
-    kept, one = float32(e), int32(0)
+def scaled_exp(x, bounds, constants):
+    """e·2⁴⁸ as float32, its share of the others' sum, and 1 if the logit is the peak."""
+    reference, highest, lowest = bounds
+    e = exp_float32(float64(x), reference, constants)
+    rounded, one = float32(e), int32(0)
     if x < lowest:
-        kept = float32(0.0)
-    if x == nearest:
+        rounded = float32(0.0)
+    if x == highest:
         one = int32(1)
-    if x == nearest or x < lowest:
+    if x == highest or x < lowest:
         e = 0.0
-    return kept, e, one
+    return rounded, e, one
 
 
 @device
-def four_boosted(four, bounds, by):
-    """The same of four logits together."""
-    e, more_e, one_e = boosted(four[0], bounds, by)
-    f, more_f, one_f = boosted(four[1], bounds, by)
-    g, more_g, one_g = boosted(four[2], bounds, by)
-    h, more_h, one_h = boosted(four[3], bounds, by)
+def four_scaled_exps(four, bounds, constants):
+    """The same for four logits."""
+    e, more_e, one_e = scaled_exp(four[0], bounds, constants)
+    f, more_f, one_f = scaled_exp(four[1], bounds, constants)
+    g, more_g, one_g = scaled_exp(four[2], bounds, constants)
+    h, more_h, one_h = scaled_exp(four[3], bounds, constants)
     return (e, f, g, h), (more_e + more_f) + (more_g + more_h), (one_e + one_f) + (one_g + one_h)
 
 
 @device
-def summarised(x, start, call, spot, shared):
-    """Passes 1 and 2: the part's sums, for all threads."""
+def part_sums(x, start, params, task, shared):
+    """Passes 1 and 2: the part's sums, known to all threads afterwards."""
     z, sums, _ = shared
-    at = kept_at(call, start, spot)
-    ends = kept(x, start, call.x_step, z, at, spot)
-    peak = largest_of(float64(ends[0]), sums, spot)
-    if call.x_step != 1:
-        ends = float32(math.inf), float32(-math.inf)  # of other classes than this thread will have
-    inside = spot.y - spot.begin
-    score = 0.0
-    if 0 <= inside < spot.count:
-        score = float64(get(z, at + inside))
-    cuda.syncthreads()  # the target's logit has been read
-    ones, others = exponentials(z, at, peak, ends, spot, call.powers)
-    sums[spot.first + spot.thread] = ones
-    sums[spot.first + spot.thread + THREADS] = others
-    add_up(sums, 2, THREADS, spot, spot.threads)
-    ones, others = sums[spot.first], sums[spot.first + THREADS]
+    at = shared_offset(params, start, task)
+    extremes = load_part(x, start, params.x_step, z, at, task)
+    peak = reduce_max(float64(extremes[0]), sums, task)
+    if params.x_step != 1:
+        extremes = float32(math.inf), float32(-math.inf)  # of other classes than in pass 2
+    inside = task.y - task.begin
+    target_z = 0.0
+    if 0 <= inside < task.count:
+        target_z = float64(get(z, at + inside))
+    cuda.syncthreads()  # after the target's logit has been read
+    ones, others = part_exponentials(z, at, peak, extremes, task, params.exp)
+    sums[task.first + task.thread] = ones
+    sums[task.first + task.thread + THREADS] = others
+    reduce_sums(sums, 2, THREADS, task, task.threads)
+    ones, others = sums[task.first], sums[task.first + THREADS]
     cuda.syncthreads()
-    return Sums(peak, ones, others, score, 0.0, 0.0, 0.0, FAR)
+    return PartSums(peak, ones, others, target_z, 0.0, 0.0, 0.0, NO_CLASS)

@@ -6,8 +6,9 @@
     loss   = A·log1p(others) + Σ a_c·(max z − z_c) + λ·lse²,   A = Σ a_c
     grad_c = B·e_c/s − a_c,   B = A + 2·λ·lse
 
-`others` and the sum of the others' masses are added up without the largest one, so that nothing
-cancels in a row that is nearly certain.
+`others` and the other classes' masses are summed without the largest logit, so that nothing
+cancels where the softmax is nearly one-hot. a_c is called the mass of a class. Products and sums
+are fused with `fma` here and not in `backends.cpu.formulas`, so that the last bits differ.
 """
 
 from __future__ import annotations
@@ -17,34 +18,42 @@ from typing import Any, NamedTuple
 
 from numba import cuda
 
-from xentcli.backends.cuda.primitives import fma, fraction_and_power, times, times_power
-from xentcli.backends.cuda.simulator_primitives import ROUND
+from xentcli.backends import elementary
+from xentcli.backends.cuda.primitives import (
+    fma,
+    fraction_and_power,
+    polynomial,
+    times,
+    times_power,
+)
+from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, MAX_GAP, PER_LN2, ROUND
 
 device = cuda.jit(device=True)
 
-FARTHEST = 746.0  # beyond, exp(−gap) is 0 as a float64
-LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
-LN2_LOW = 1.90821492927058770002e-10
+add = device(elementary.add)
+difference = device(elementary.difference)
+exp_series = polynomial(elementary.EXP)
+log1p_series = polynomial(elementary.LOG1P)
 
 
-class Sums(NamedTuple):
-    """What is known of some classes: it can be added to that of the row's other classes.
+class PartSums(NamedTuple):
+    """Sums over a part of a row's classes, to be combined with those of the other parts.
 
-    `peak` is their largest z, which the exponentials refer to (to 0 where it is −inf).
+    `peak` is their largest z; the exponentials are relative to it, or to 0 where it is −inf.
     """
 
     peak: Any
-    ones: Any  # how many are the largest
-    others: Any  # Σ e of the others
-    score: Any  # z of an index target, 0 where it is not among them
-    of_ones: Any  # Σ a of the largest
-    rest: Any  # Σ a of the others
-    far: Any  # Σ a·(peak − z)
-    top: Any  # the first of the largest
+    ones: Any  # how many classes have the largest z
+    others: Any  # Σ e of the other classes
+    target_z: Any  # z of an index target, 0 if it is in another part
+    peak_mass: Any  # Σ a of the classes with the largest z
+    other_mass: Any  # Σ a of the other classes
+    gap_sum: Any  # Σ a·(peak − z)
+    argmax: Any  # the first class with the largest z
 
 
-class Row(NamedTuple):
-    """What the gradient of a class needs to know of all classes."""
+class RowResult(NamedTuple):
+    """The loss of a row, and the sums over all classes that the gradient of each class needs."""
 
     others: Any
     rest: Any  # B − a of the largest z
@@ -54,55 +63,53 @@ class Row(NamedTuple):
 
 
 @device
-def lesser(a, b):
-    """The smaller of two numbers. (`min` does not compile for the device in every Numba.)"""
+def min_of(a, b):
+    """The smaller of two numbers. (`min` does not compile in every version of Numba.)"""
     if b < a:
         return b
     return a
 
 
 @device
-def reference_of(peak):
-    """What exponentials refer to: with the largest at −inf, exp(−inf − 0) = 0 is right."""
+def exp_reference(peak):
+    """What is subtracted before exponentials; 0 if the largest z is −inf, for exp(−inf) = 0."""
     if peak == -math.inf:
         return 0.0
     return peak
 
 
 @device
-def scored(x, call):
-    """z of a logit, still to be divided by `divisor`."""
-    if call.softcap < math.inf:
-        return math.tanh(x / call.temperature / call.softcap) * call.softcap
+def scaled_logit(x, params):
+    """z of a logit, still to be divided by `divisor`: a softcap includes the temperature."""
+    if params.softcap < math.inf:
+        return math.tanh(x / params.temperature / params.softcap) * params.softcap
     return x
 
 
 @device
-def divisor(call):
-    """The temperature, where the softcap has not used it up."""
-    if call.softcap < math.inf:
+def divisor(params):
+    """The temperature, or 1 with a softcap."""
+    if params.softcap < math.inf:
         return 1.0
-    return call.temperature
+    return params.temperature
 
 
 @device
-def slope(x, call):
+def slope(x, params):
     """dz/dx, times the temperature: 1 − tanh² without cancellation."""
-    if call.softcap < math.inf:
-        e = math.exp(-2.0 * abs(x / call.temperature / call.softcap))
+    if params.softcap < math.inf:
+        e = math.exp(-2.0 * abs(x / params.temperature / params.softcap))
         return e * 4.0 / ((1.0 + e) * (1.0 + e))
     return 1.0
 
 
 @device
-def below(peak, score, by):
-    """(peak − score) / by as a rounded number and its error (Knuth); no error of infinity."""
-    high = peak - score
-    shadow = high - peak
-    low = (peak - (high - shadow)) - (score + shadow)
-    if by != 1.0:
-        quotient = high / by
-        low = (fma(quotient, -by, high) + low) / by
+def scaled_gap(peak, z, denominator):
+    """(peak − z) / denominator as a rounded number and its error; the error of inf is 0."""
+    high, low = difference(peak, z)
+    if denominator != 1.0:
+        quotient = high / denominator
+        low = (fma(quotient, -denominator, high) + low) / denominator
         high = quotient
     if not abs(high) < math.inf:
         low = 0.0
@@ -110,38 +117,30 @@ def below(peak, score, by):
 
 
 @device
-def exponential(peak, score, call):
+def exponential(peak, z, params):
     """exp(z − max z), within 1 ULP."""
-    e, _ = exponential_in_two(peak, score, call)
+    e, _ = exponential_with_error(peak, z, params)
     return e
 
 
 @device
-def exponential_in_two(peak, score, call):
-    """exp(z − max z), and what the last rounding took of it.
+def exponential_with_error(peak, z, params):
+    """exp(z − max z), and its last rounding error.
 
-    −gap − error = n·ln 2 + r, |r| ≤ ln 2 / 2, with what the rounding of r took, and a minimax
-    polynomial of (eʳ − 1 − r) / r². The library's function knows no error of its argument.
+    −gap − error = n·ln 2 + r, |r| ≤ ln 2 / 2, with the rounding error of r, and a minimax
+    polynomial of (eʳ − 1 − r) / r². The library's exp takes no error of its argument.
     """
-    gap, error = below(peak, score, divisor(call))
+    gap, error = scaled_gap(peak, z, divisor(params))
     if gap != gap:
         return gap, 0.0
-    if not gap < FARTHEST:
+    if not gap < MAX_GAP:
         return 0.0, 0.0
-    biased = fma(gap, -1.4426950408889634, ROUND + 100.0)
+    biased = fma(gap, -PER_LN2, ROUND + 100.0)
     n = biased - (ROUND + 100.0)
     high = fma(n, -LN2_HIGH, -gap)
     low = fma(n, LN2_LOW, error)
     r = high - low
-    t = fma(r, 2.4970346612558245e-08, 2.7629653634202374e-07)
-    t = fma(t, r, 2.7557689580954227e-06)
-    t = fma(t, r, 2.480149521752667e-05)
-    t = fma(t, r, 0.00019841269378535748)
-    t = fma(t, r, 0.0013888888941000317)
-    t = fma(t, r, 0.00833333333356072)
-    t = fma(t, r, 0.04166666666654339)
-    t = fma(t, r, 0.16666666666666294)
-    t = fma(t, r, 0.5000000000000009)
+    t = exp_series(r)
     s = r + fma(r * r, t, (high - r) - low)
     e = 1.0 + s
     lost = times(s - (e - 1.0), times_power(1.0, biased))
@@ -150,7 +149,7 @@ def exponential_in_two(peak, score, call):
 
 @device
 def log1p(x):
-    """log(1 + x) for x ≥ 0, within 1 ULP; the library's is a little farther off.
+    """log(1 + x) for x ≥ 0, within 1 ULP; the library's has a little more.
 
     1 + x = 2ᵏ·(1 + f), √½ < 1 + f < √2, and log(1 + f) = f − f²/2 + s·(f²/2 + R(s²)) with
     s = f / (2 + f); the rounding error of 1 + x enters to first order. The polynomial R is that
@@ -158,88 +157,75 @@ def log1p(x):
     """
     if not x < math.inf:
         return x
-    u, error = added(1.0, 0.0, x)
+    u, error = add(1.0, 0.0, x)
     fraction, k = fraction_and_power(u)
     if fraction < 0.7071067811865476:
         fraction, k = fraction * 2.0, k - 1.0
     f = fraction - 1.0
     s = f / (2.0 + f)
     z = s * s
-    r = fma(z, 1.479819860511658591e-01, 1.531383769920937332e-01)
-    r = fma(r, z, 1.818357216161805012e-01)
-    r = fma(r, z, 2.222219843214978396e-01)
-    r = fma(r, z, 2.857142874366239149e-01)
-    r = fma(r, z, 3.999999999940941908e-01)
-    r = fma(r, z, 6.666666666666735130e-01)
+    r = log1p_series(z)
     half = f * f * 0.5
     rest = fma(s, fma(r, z, half), fma(k, LN2_LOW, error / u))
     return fma(k, LN2_HIGH, f - (half - rest))
 
 
 @device
-def added(high, low, value):
-    """Add to a sum that carries its rounding error (Knuth)."""
-    total = high + value
-    shadow = total - high
-    return total, low + ((high - (total - shadow)) + (value - shadow))
-
-
-@device
-def single(x, reference, by):
+def exp_float32(x, reference, constants):
     """exp(x − reference)·2⁴⁸ of float32 numbers not more than 700 below, within 2⁻²⁸.
 
     Range reduction, and a minimax polynomial of eʳ for |r| ≤ ln 2 / 2 with the value 1 at 0.
     """
     gap = x - reference
-    biased = fma(gap, by.per_ln2, by.round)
-    r = fma(biased - by.round, -by.ln2, gap)
-    e = fma(r, by.c6, by.c5)
-    e = fma(e, r, by.c4)
-    e = fma(e, r, by.c3)
-    e = fma(e, r, by.c2)
-    e = fma(e, r, by.c1)
+    biased = fma(gap, constants.per_ln2, constants.round)
+    r = fma(biased - constants.round, -constants.ln2, gap)
+    e = fma(r, constants.c6, constants.c5)
+    e = fma(e, r, constants.c4)
+    e = fma(e, r, constants.c3)
+    e = fma(e, r, constants.c2)
+    e = fma(e, r, constants.c1)
     return times_power(fma(e, r, 1.0), biased)
 
 
 @device
-def mass(weight, q, call):
-    """a of a class, without what an index target adds."""
-    return times(weight, fma(q, 1.0 - call.smoothing, call.smoothing / call.classes))
+def mass(weight, q, params):
+    """a of a class, without the one-hot part of an index target."""
+    return times(weight, fma(q, 1.0 - params.smoothing, params.smoothing / params.classes))
 
 
 @device
-def concluded(sums, hot, of_top, call):
-    """Loss, log-sum-exp, and what the gradient needs; NaN where the largest z is no number.
+def finish_row(sums, hot, of_max, params):
+    """Loss, log-sum-exp and the gradient's sums; NaN where the largest z is not finite.
 
-    `hot` is what an index target's class gets beyond smoothing, `of_top` the mass of the first
-    of the largest without that.
+    `hot` is the one-hot part of an index target, weight·(1 − label_smoothing); `of_max` the mass of
+    `argmax` without it.
     """
-    limit = sums.peak / divisor(call)
+    limit = sums.peak / divisor(params)
     others = (sums.ones - 1.0) + sums.others
     if not abs(limit) < math.inf:
         others = math.nan
     log_s = log1p(others)
     lse = limit + log_s
-    rest = sums.rest + (sums.of_ones - of_top)
-    far = sums.far
+    rest = sums.other_mass + (sums.peak_mass - of_max)
+    gap_sum = sums.gap_sum
     hot_elsewhere = 0.0
     if hot != 0.0:
-        gap, error = below(sums.peak, sums.score, divisor(call))
-        far += fma(hot, gap, times(hot, error))
-        if sums.score != sums.peak:
+        gap, error = scaled_gap(sums.peak, sums.target_z, divisor(params))
+        gap_sum += fma(hot, gap, times(hot, error))
+        if sums.target_z != sums.peak:
             hot_elsewhere = hot
-    a = rest + of_top + hot
-    loss = fma(a, log_s, far) + times(times(lse, call.z_loss), lse)
-    extra = times(lse, 2.0 * call.z_loss)
-    return Row(others, rest + hot_elsewhere + extra, a + extra, loss + 0.0, lse)
+    a = rest + of_max + hot
+    loss = fma(a, log_s, gap_sum) + times(times(lse, params.z_loss), lse)
+    extra = times(lse, 2.0 * params.z_loss)
+    return RowResult(others, rest + hot_elsewhere + extra, a + extra, loss + 0.0, lse)
 
 
 @device
-def entry(e, a, is_top, row):
+def gradient_entry(e, a, is_max, row):
     """B·p − a of one class, in the form that cancels less."""
     s = row.others + 1.0
     share = row.others / s
     p = row.b / s
-    if is_top and fma(abs(row.b), share, abs(row.rest)) < abs(p) + abs(a):
+    if is_max and fma(abs(row.b), share, abs(row.rest)) < abs(p) + abs(a):
         return fma(-row.b, share, row.rest)
     return fma(e, p, -a)

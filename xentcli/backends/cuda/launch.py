@@ -1,4 +1,4 @@
-"""Which kernel takes a box of device memory, with how many blocks and threads, and its room."""
+"""Launches: the kernel for a box of device memory, its blocks and threads, its scratch memory."""
 
 from __future__ import annotations
 
@@ -17,48 +17,50 @@ from xentcli.backends.cuda.launch_params import (
     NONE,
     PROBS,
     SOFTMAX,
-    Call,
-    Powers,
+    ExpConstants,
+    LaunchParams,
 )
-from xentcli.backends.cuda.long_rows import general_rest, general_rows
-from xentcli.backends.cuda.long_rows_fast import plain_rest, plain_rows
+from xentcli.backends.cuda.long_rows import general_deferred, general_rows
+from xentcli.backends.cuda.long_rows_fast import fast_deferred, fast_rows
 from xentcli.backends.cuda.primitives import SIMULATED, configured, device_number
-from xentcli.backends.cuda.reductions import ROWS, STATE, THREADS, WARP
+from xentcli.backends.cuda.reductions import ROWS, SUMS_SIZE, THREADS, WARP
 from xentcli.backends.cuda.short_rows import short_rows
 
-SHORT = 64  # classes up to which a thread has a row to itself
-# Classes of a part: with what else a block has in shared memory, 48 KiB suffice, which every
-# device has, and of those of a Hopper processor there is enough for six blocks, or for five.
-PLAIN_PART = 8192
+SHORT = 64  # up to this many classes each thread computes a row
+# Classes of a part: with the rest of a block's shared memory they fit into the 48 KiB that every
+# device has, and a Hopper multiprocessor has room for six blocks, or for five.
+FAST_PART = 8192
 GENERAL_PART = 4032
 
-# Classes of a thread, where a row has so many: what it does beside them takes as long as a dozen.
-EACH = 32
+# Classes per thread, in long rows: the fixed work of a thread takes as long as a dozen.
+CLASSES_PER_THREAD = 32
 
-# A block that has asked so often whether the others of its row are ready leaves its part to the
-# second launch: some 10 ms. On the simulator blocks run one after the other.
-PATIENCE = 1 if SIMULATED else 20_000
-TOGETHER = 256  # parts of a row up to which its blocks can hope to run at the same time
-REST_BLOCKS = 2 if SIMULATED else 264
-MOST_ABREAST = 65_535  # blocks along the second axis of a grid
+# A block that has polled this often, for some 10 ms, whether the other blocks of its row are ready
+# defers its part to a second launch. On the simulator blocks run one after the other.
+MAX_POLLS = 1 if SIMULATED else 20_000
+MAX_CONCURRENT_PARTS = (
+    256  # up to this many parts of a row its blocks are likely to run at the same time
+)
+DEFERRED_BLOCKS = 2 if SIMULATED else 264
+MAX_GRID_ROWS = 65_535  # blocks along the second axis of a grid, at most
 
 
-class Room(NamedTuple):
-    """Device memory that blocks use to tell each other something."""
+class Scratch(NamedTuple):
+    """Device memory through which the blocks of a row exchange sums."""
 
     states: Any
     marks: Any
 
 
-class _Rooms(local):
-    """The room of each stream of each device, for one thread of the host. Another thread may put
+class _ScratchOfThread(local):
+    """Scratch memory for each device and stream, of one thread of the host. Another thread may put
     its kernels between ours on the same stream, and one handle stands for a stream per thread."""
 
     def __init__(self) -> None:
-        self.of: dict[tuple[int, int], Room] = {}
+        self.of: dict[tuple[int, int], Scratch] = {}
 
 
-_rooms = _Rooms()
+_scratch = _ScratchOfThread()
 
 
 def rows(
@@ -71,56 +73,63 @@ def rows(
     grad: Box | None,
     stream: Any = 0,
 ) -> None:
-    """What `kernels.Backend.rows` says, of arrays in device memory.
+    """`Backend.rows` for arrays in device memory.
 
     `targets` is a device array of int64 (n,), −1 for ignored rows, or a Box of probabilities;
     `weight` (C,), `scale` (n,) or (1,), `results` (2, n) are device arrays of float64.
-    Only enqueues; what it needs beside them it keeps for the next call on the same stream.
+    Only enqueues; scratch memory is kept for the next call on the same stream.
     """
     probs = targets if isinstance(targets, Box) else None
-    wide = 8 in (logits.data.dtype.itemsize, grad.data.dtype.itemsize if grad else 4)
-    plain = probs is None and not wide and scalars == Scalars(z_loss=scalars.z_loss)
-    call = _call(logits, probs, grad, scalars, plain)
+    is_float64 = 8 in (logits.data.dtype.itemsize, grad.data.dtype.itemsize if grad else 4)
+    fast = probs is None and not is_float64 and scalars == Scalars(z_loss=scalars.z_loss)
+    params = _params(logits, probs, grad, scalars, fast)
     arrays = (
         logits.data,
         targets if probs is None else probs.data,
         weight,
         scale,
-        call,
+        params,
         results,
         logits.data[:0] if grad is None else grad.data,
     )
-    _launch(plain, arrays, stream)
+    _launch(fast, arrays, stream)
 
 
 def softmax(logits: Box, scalars: Scalars, log: bool, out: Box, stream: Any = 0) -> None:
-    """What `kernels.Backend.softmax` says, of arrays in device memory."""
-    call = _call(logits, None, out, scalars, plain=False)
-    call = call._replace(kind=NONE, mode=LOG if log else SOFTMAX)
-    room = _room(1, 1, stream)
-    numbers, results = room.states, room.states[:2].reshape((2, 1))  # nobody reads or writes them
-    _launch(False, (logits.data, room.marks, numbers, numbers, call, results, out.data), stream)
+    """`Backend.softmax` for arrays in device memory."""
+    params = _params(logits, None, out, scalars, fast=False)
+    params = params._replace(kind=NONE, mode=LOG if log else SOFTMAX)
+    scratch = _scratch_for(1, 1, stream)
+    numbers, results = (
+        scratch.states,
+        scratch.states[:2].reshape((2, 1)),
+    )  # neither read nor written
+    _launch(
+        False, (logits.data, scratch.marks, numbers, numbers, params, results, out.data), stream
+    )
 
 
-def parts_of(classes: int, plain: bool) -> tuple[int, int]:
-    """How many parts a row has, and how many classes each but the last: by its length alone."""
-    parts = -(-classes // (PLAIN_PART if plain else GENERAL_PART))
+def parts_for(classes: int, fast: bool) -> tuple[int, int]:
+    """How many parts a row has, and how many classes each but the last; by its length alone."""
+    parts = -(-classes // (FAST_PART if fast else GENERAL_PART))
     return parts, -(-classes // (4 * parts)) * 4
 
 
-def threads_of(size: int) -> int:
-    """How many threads share a part: by its length alone."""
+def threads_for(size: int) -> int:
+    """How many threads share a part; by its length alone."""
     threads = WARP
-    while threads < THREADS and threads * EACH < size:
+    while threads < THREADS and threads * CLASSES_PER_THREAD < size:
         threads *= 2
     return threads
 
 
-def _call(logits: Box, probs: Box | None, grad: Box | None, scalars: Scalars, plain: bool) -> Call:
+def _params(
+    logits: Box, probs: Box | None, grad: Box | None, scalars: Scalars, fast: bool
+) -> LaunchParams:
     outer, classes, inner = logits.shape
-    parts, size = parts_of(classes, plain)
+    parts, size = parts_for(classes, fast)
     out, q = grad or logits, probs or logits
-    return Call(
+    return LaunchParams(
         rows=outer * inner,
         classes=classes,
         inner=inner,
@@ -128,7 +137,7 @@ def _call(logits: Box, probs: Box | None, grad: Box | None, scalars: Scalars, pl
         size=size,
         kind=PROBS if probs else INDEX,
         mode=GRADIENT,
-        patience=PATIENCE if parts <= TOGETHER else 0,
+        max_polls=MAX_POLLS if parts <= MAX_CONCURRENT_PARTS else 0,
         x_outer=logits.strides[0],
         x_inner=logits.strides[2],
         x_step=logits.strides[1],
@@ -144,48 +153,50 @@ def _call(logits: Box, probs: Box | None, grad: Box | None, scalars: Scalars, pl
         temperature=float(scalars.temperature),
         softcap=float(scalars.softcap),
         z_loss=float(scalars.z_loss),
-        powers=Powers(),
+        exp=ExpConstants(),
     )
 
 
 def _phase(data: Any) -> int:
-    """Where an array's first element lies, as an index modulo 4."""
+    """The alignment of an array's first element, as an index modulo 4."""
     if SIMULATED:
         return 0
     pointer: int = data.__cuda_array_interface__["data"][0]
     return pointer // int(data.dtype.itemsize) % 4
 
 
-def _launch(plain: bool, arrays: tuple[Any, ...], stream: Any) -> None:
-    """One kernel, and a second one where blocks may have left something over."""
-    call: Call = arrays[4]
-    if call.rows == 0:
+def _launch(fast: bool, arrays: tuple[Any, ...], stream: Any) -> None:
+    """One kernel, and a second one where blocks may have deferred parts."""
+    params: LaunchParams = arrays[4]
+    if params.rows == 0:
         return
-    if call.classes <= SHORT:
+    if params.classes <= SHORT:
         _short(arrays, stream)
         return
-    x, targets, weight, scale, call, results, grad = arrays
-    threads = threads_of(call.size)
-    group = 1 if SIMULATED or call.parts > 1 else min(THREADS // threads, ROWS)
-    item = 4 if plain else 8
-    size = (call.size + 7) // 4 * 4 if plain else call.size
-    room = _room(call.rows * call.parts if call.parts > 1 else 1, call.rows, stream)
+    x, targets, weight, scale, params, results, grad = arrays
+    threads = threads_for(params.size)
+    group = 1 if SIMULATED or params.parts > 1 else min(THREADS // threads, ROWS)
+    item = 4 if fast else 8
+    size = (params.size + 7) // 4 * 4 if fast else params.size
+    scratch = _scratch_for(
+        params.rows * params.parts if params.parts > 1 else 1, params.rows, stream
+    )
     shape = (threads, group), stream, group * size * item
-    everything = x, targets, weight, scale, call, *room, results, grad
-    if call.parts > 1:
-        _clear_marks(room.marks, call.rows + 1, stream)
-    kernel = plain_rows if plain else general_rows
-    configured(kernel, _grid(call, group), *shape)(*everything)
-    if call.parts > 1 and grad.size > 0:
-        kernel = plain_rest if plain else general_rest
-        configured(kernel, min(REST_BLOCKS, call.rows * call.parts), *shape)(*everything)
+    everything = x, targets, weight, scale, params, *scratch, results, grad
+    if params.parts > 1:
+        _clear_marks(scratch.marks, params.rows + 1, stream)
+    kernel = fast_rows if fast else general_rows
+    configured(kernel, _grid(params, group), *shape)(*everything)
+    if params.parts > 1 and grad.size > 0:
+        kernel = fast_deferred if fast else general_deferred
+        configured(kernel, min(DEFERRED_BLOCKS, params.rows * params.parts), *shape)(*everything)
 
 
-def _grid(call: Call, group: int) -> tuple[int, ...]:
-    """A block for each part of each row, the parts of a row beside each other."""
-    if call.parts == 1:
-        return (-(-call.rows // group),)
-    return call.parts, min(call.rows, MOST_ABREAST), -(-call.rows // MOST_ABREAST)
+def _grid(params: LaunchParams, group: int) -> tuple[int, ...]:
+    """A block for each part of each row; the parts of a row are consecutive blocks."""
+    if params.parts == 1:
+        return (-(-params.rows // group),)
+    return params.parts, min(params.rows, MAX_GRID_ROWS), -(-params.rows // MAX_GRID_ROWS)
 
 
 def _clear_marks(marks: Any, count: int, stream: Any) -> None:
@@ -194,29 +205,29 @@ def _clear_marks(marks: Any, count: int, stream: Any) -> None:
 
 
 def _short(arrays: tuple[Any, ...], stream: Any) -> None:
-    call: Call = arrays[4]
-    threads = 64 if call.classes > 32 else 128
-    if SIMULATED:  # each thread costs there; one of them shall have no row
-        threads = min(32, call.rows + 1)
-    blocks = -(-call.rows // threads)
-    room = threads * (call.classes | 1) * 8
-    configured(short_rows, blocks, threads, stream, room)(*arrays)
+    params: LaunchParams = arrays[4]
+    threads = 64 if params.classes > 32 else 128
+    if SIMULATED:  # where threads are slow; one of them has no row
+        threads = min(32, params.rows + 1)
+    blocks = -(-params.rows // threads)
+    shared_bytes = threads * (params.classes | 1) * 8
+    configured(short_rows, blocks, threads, stream, shared_bytes)(*arrays)
 
 
 @cuda.jit
 def _clear(marks, count):
-    """Nothing is ready, and nothing left over."""
+    """No part is published, none deferred."""
     for i in range(cuda.grid(1), count, cuda.gridsize(1)):
         marks[i] = 0
 
 
-def _room(parts: int, rows: int, stream: Any) -> Room:
-    """What was there for this thread's last launch on this stream of this device, or more."""
+def _scratch_for(parts: int, rows: int, stream: Any) -> Scratch:
+    """The memory of this thread's last launch on this stream of this device, or a larger one."""
     key = device_number(), 0 if SIMULATED else int(stream)
-    room = _rooms.of.get(key)
+    scratch = _scratch.of.get(key)
     marks = 1 + rows + parts
-    if room is None or room.states.size < parts * STATE or room.marks.size < marks:
-        states = cuda.device_array(parts * STATE, np.float64)
-        room = Room(states, cuda.device_array(marks, np.int64))
-        _rooms.of[key] = room
-    return room
+    if scratch is None or scratch.states.size < parts * SUMS_SIZE or scratch.marks.size < marks:
+        states = cuda.device_array(parts * SUMS_SIZE, np.float64)
+        scratch = Scratch(states, cuda.device_array(marks, np.int64))
+        _scratch.of[key] = scratch
+    return scratch

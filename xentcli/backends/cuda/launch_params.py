@@ -1,36 +1,36 @@
-"""The numbers that a launch hands to its kernels."""
+"""The numbers that a launch passes to its kernels."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from xentcli.backends.cuda.simulator_primitives import ROUND
+from xentcli.backends.elementary import EXP_FOR_FLOAT32, PER_LN2, ROUND
 
-BOOST = 48  # exponentials are kept in float32 times this power of two: the smallest are normal
-UNBOOSTED = 2.0**-BOOST
+SCALE_BITS = 48  # float32 exponentials are multiplied by 2⁴⁸, so that the smallest are normal
+UNSCALE = 2.0**-SCALE_BITS
 
 
-class Powers(NamedTuple):
-    """The constants of `single`. As arguments of a kernel they are operands of its instructions;
-    as literals each took an instruction of its own, a fifth of all in the inner loop."""
+class ExpConstants(NamedTuple):
+    """The constants of `exp_float32`. As arguments of a kernel they are operands of its
+    instructions; as literals each took an instruction of its own, a fifth of the inner loop."""
 
-    per_ln2: float = 1.4426950408889634
-    round: float = ROUND + BOOST  # so that n comes out boosted
+    per_ln2: float = PER_LN2
+    round: float = ROUND + SCALE_BITS  # so that n includes the scale
     ln2: float = 0.6931471805599453
-    c6: float = 0.001384365101867992
-    c5: float = 0.008374155954367846
-    c4: float = 0.041668002119414696
-    c3: float = 0.16666431252836963
-    c2: float = 0.4999999420844264
-    c1: float = 1.0000000321680262
+    c6: float = EXP_FOR_FLOAT32[0]
+    c5: float = EXP_FOR_FLOAT32[1]
+    c4: float = EXP_FOR_FLOAT32[2]
+    c3: float = EXP_FOR_FLOAT32[3]
+    c2: float = EXP_FOR_FLOAT32[4]
+    c1: float = EXP_FOR_FLOAT32[5]
 
 
-class Call(NamedTuple):
+class LaunchParams(NamedTuple):
     """The numbers of a launch; strides count elements.
 
-    A row's classes are cut into `parts` of `size`, one for each block of threads. `kind` says
-    what targets are: INDEX, PROBS or NONE; `mode` what is written: GRADIENT, SOFTMAX or LOG.
-    `phase` is where the first element lies, as an index modulo 4.
+    A row's classes are cut into `parts` of `size`, one for each block of threads. `kind` is the
+    kind of targets: INDEX, PROBS or NONE; `mode` what is written: GRADIENT, SOFTMAX or LOG.
+    `x_phase` and `g_phase` are the alignment of the first element, as an index modulo 4.
     """
 
     rows: int
@@ -40,7 +40,7 @@ class Call(NamedTuple):
     size: int
     kind: int
     mode: int
-    patience: int  # how often a block asks whether the row's other blocks are ready
+    max_polls: int  # how often a block checks whether the row's other blocks are ready
     x_outer: int
     x_inner: int
     x_step: int
@@ -56,7 +56,7 @@ class Call(NamedTuple):
     temperature: float
     softcap: float
     z_loss: float
-    powers: Powers
+    exp: ExpConstants
 
 
 INDEX, PROBS, NONE = 0, 1, 2

@@ -1,12 +1,12 @@
-"""Rows with any target and any option, of any kind; and probabilities. In float64.
+"""Rows of any dtype with any target and any option; and softmax. In float64.
 
-    1. z_c into shared memory, and the largest
-    2. there e_c = exp(z_c − max z) in their place, and the sums
-    3. the gradient, or the probabilities
+    1. load z_c into shared memory, and find the largest
+    2. replace them by e_c = exp(z_c − max z), and sum up
+    3. write the gradient, or the probabilities
 
-With a softcap the logits are read a second time for its slope, with probabilities as targets
-these are. In a part whose largest z is not the row's, e_c is computed again: exact to the last
-bits where the row is, which a factor exp(max of the part − max z) would not be.
+With a softcap the logits are read a second time for its slope, and so are targets that are
+probabilities. In a part whose largest z is not the row's, e_c is computed again: with a factor
+exp(max of the part − max z) its last bits would depend on how the row is split.
 """
 
 from __future__ import annotations
@@ -16,222 +16,238 @@ import math
 from numba import cuda, float64, int64
 
 from xentcli.backends.cuda.formulas import (
-    Sums,
-    added,
-    below,
+    PartSums,
+    add,
     device,
     divisor,
+    exp_reference,
     exponential,
-    exponential_in_two,
-    lesser,
+    exponential_with_error,
     log1p,
-    reference_of,
-    scored,
+    min_of,
+    scaled_gap,
+    scaled_logit,
     slope,
 )
 from xentcli.backends.cuda.launch_params import GRADIENT, INDEX, LOG, SOFTMAX
 from xentcli.backends.cuda.primitives import fma, get, kernel, larger, put
 from xentcli.backends.cuda.reductions import (
-    FAR,
-    KNOWN,
+    FACTS,
+    NO_CLASS,
+    SHARED_FACTS,
     THREADS,
-    TOLD,
-    add_up,
-    add_up_exactly,
-    all_ready,
-    largest_of,
-    leave,
-    left_over,
-    own_place,
-    place_of,
-    spot_of,
-    tell,
-    together,
-    whole,
+    block_rows_and_part,
+    combine_parts,
+    defer,
+    deferred_task,
+    publish_and_check,
+    reduce_max,
+    reduce_sum_with_error,
+    reduce_sums,
+    rounded_sum,
+    row_offset,
+    store_sums,
+    task_of,
 )
-from xentcli.backends.cuda.row_result import has_masses, mass_at, settled
+from xentcli.backends.cuda.row_result import has_other_masses, mass_of_class, store_row_result
 
 SCRATCH = 6 * THREADS
-REGISTERS = 48  # so that a processor's 65,536 are enough for five blocks
+REGISTERS = 48  # per thread: the 65,536 of a multiprocessor are enough for five blocks
 
 
 @device
-def kept_scores(x, start, call, z, at, spot):
-    """z into shared memory; the largest of this thread's."""
+def load_scaled_logits(x, start, params, z, at, task):
+    """Load z into shared memory; the largest of this thread."""
     most = -math.inf
-    c = spot.thread
-    while c < spot.count:
-        score = scored(float64(get(x, start + c * call.x_step)), call)
+    c = task.thread
+    while c < task.count:
+        score = scaled_logit(float64(get(x, start + c * params.x_step)), params)
         put(z, at + c, score)
         most = larger(most, score)
-        c += spot.threads
+        c += task.threads
     return most
 
 
 @device
-def exponentials(z, at, peak, given, call, spot):
-    """e in place of z, and the sums of this thread's classes, but for the largest and the score."""
-    reference = reference_of(peak)
-    spread = has_masses(call)
-    ones, others, low, of_ones, rest, far, top = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, FAR
-    c = spot.thread
-    while c < spot.count:
+def part_exponentials(z, at, peak, given, params, task):
+    """Replace z by e; the sums of this thread's classes, without the peak and the target's z."""
+    reference = exp_reference(peak)
+    spread = has_other_masses(params)
+    ones, others, low, peak_mass, other_mass, gap_sum, argmax = (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        NO_CLASS,
+    )
+    c = task.thread
+    while c < task.count:
         score = get(z, at + c)
-        e, lost = exponential_in_two(reference, score, call)
+        e, lost = exponential_with_error(reference, score, params)
         put(z, at + c, e)
         if score == reference:
             ones += 1.0
-            top = lesser(top, float64(spot.begin + c))
+            argmax = min_of(argmax, float64(task.begin + c))
         else:
-            others, low = added(others, low + lost, e)
+            others, low = add(others, low + lost, e)
         if spread:
-            a = mass_at(given, spot.begin + c, call, spot.row)
+            a = mass_of_class(given, task.begin + c, params, task.row)
             if a != 0.0:
-                gap, _ = below(reference, score, divisor(call))
-                far = fma(a, gap, far)
+                gap, _ = scaled_gap(reference, score, divisor(params))
+                gap_sum = fma(a, gap, gap_sum)
                 if score == reference:
-                    of_ones += a
+                    peak_mass += a
                 else:
-                    rest += a
-        c += spot.threads
-    return (others, low), ones, of_ones, rest, far, top
+                    other_mass += a
+        c += task.threads
+    return (others, low), ones, peak_mass, other_mass, gap_sum, argmax
 
 
 @device
-def summarised(given, start, call, spot, shared):
-    """Passes 1 and 2: the part's sums, for all threads."""
+def part_sums(given, start, params, task, shared):
+    """Passes 1 and 2: the part's sums, known to all threads afterwards."""
     z, sums, _ = shared
-    at = spot.group * call.size
-    most = kept_scores(given[0], start, call, z, at, spot)
-    peak = largest_of(most, sums, spot)
-    inside = spot.y - spot.begin
-    score = 0.0
-    if call.kind == INDEX and 0 <= inside < spot.count:
-        score = get(z, at + inside)
-    cuda.syncthreads()  # the target's z has been read
-    others, ones, of_ones, rest, far, top = exponentials(z, at, peak, given, call, spot)
-    mine = spot.first + spot.thread
+    at = task.group * params.size
+    most = load_scaled_logits(given[0], start, params, z, at, task)
+    peak = reduce_max(most, sums, task)
+    inside = task.y - task.begin
+    target_z = 0.0
+    if params.kind == INDEX and 0 <= inside < task.count:
+        target_z = get(z, at + inside)
+    cuda.syncthreads()  # after the target's z has been read
+    others, ones, peak_mass, other_mass, gap_sum, argmax = part_exponentials(
+        z, at, peak, given, params, task
+    )
+    mine = task.first + task.thread
     sums[mine] = others[0]
     sums[mine + THREADS] = others[1]
     sums[mine + 2 * THREADS] = ones
-    sums[mine + 3 * THREADS] = of_ones
-    sums[mine + 4 * THREADS] = rest
-    sums[mine + 5 * THREADS] = far
-    add_up_exactly(sums, THREADS, spot, spot.threads)
-    add_up(sums[2 * THREADS :], 4, THREADS, spot, spot.threads)
-    i = spot.first
-    of_others = whole(sums[i], sums[i + THREADS])
-    ones, of_ones = sums[i + 2 * THREADS], sums[i + 3 * THREADS]
-    rest, far = sums[i + 4 * THREADS], sums[i + 5 * THREADS]
+    sums[mine + 3 * THREADS] = peak_mass
+    sums[mine + 4 * THREADS] = other_mass
+    sums[mine + 5 * THREADS] = gap_sum
+    reduce_sum_with_error(sums, THREADS, task, task.threads)
+    reduce_sums(sums[2 * THREADS :], 4, THREADS, task, task.threads)
+    i = task.first
+    of_others = rounded_sum(sums[i], sums[i + THREADS])
+    ones, peak_mass = sums[i + 2 * THREADS], sums[i + 3 * THREADS]
+    other_mass, gap_sum = sums[i + 4 * THREADS], sums[i + 5 * THREADS]
     cuda.syncthreads()
-    top = -largest_of(-top, sums, spot)
-    return Sums(peak, ones, of_others, score, of_ones, rest, far, top)
+    argmax = -reduce_max(-argmax, sums, task)
+    return PartSums(peak, ones, of_others, target_z, peak_mass, other_mass, gap_sum, argmax)
 
 
 @device
-def announced(sums, start, given, call, spot, out, known):
-    """Let a row's first thread settle it, and tell the others."""
-    if spot.thread == 0 and spot.y >= 0:
-        facts = settled(sums, start, given, call, spot, out)
-        at = spot.group * KNOWN
+def share_row_result(sums, start, given, params, task, out, facts):
+    """The row's first thread stores its result, and shares what the gradient needs."""
+    if task.thread == 0 and task.y >= 0:
+        result = store_row_result(sums, start, given, params, task, out)
+        at = task.group * FACTS
         for i in range(7):
-            known[at + i] = facts[i]
+            facts[at + i] = result[i]
     cuda.syncthreads()
 
 
 @device
-def value_of(c, e, factors, given, start, call, spot):
-    """What is written for a class: its gradient as if it were no target, or its probability."""
+def output_value(c, e, factors, given, start, params, task):
+    """What is written for a class: its gradient without the target's part, or its probability."""
     per_e, per_mass, others, peak = factors
-    if not abs(peak / divisor(call)) < math.inf:
+    if not abs(peak / divisor(params)) < math.inf:
         return math.nan
-    if call.mode == SOFTMAX:
+    if params.mode == SOFTMAX:
         return e / (1.0 + others)
-    if call.mode == LOG:
-        score = scored(float64(get(given[0], start + c * call.x_step)), call)
-        gap, error = below(peak, score, divisor(call))
+    if params.mode == LOG:
+        score = scaled_logit(float64(get(given[0], start + c * params.x_step)), params)
+        gap, error = scaled_gap(peak, score, divisor(params))
         return 0.0 - (gap + (error + log1p(others)))
     g = e * per_e
-    if has_masses(call):
-        g = fma(e, per_e, -per_mass * mass_at(given, spot.begin + c, call, spot.row))
-    if call.softcap < math.inf:
-        g *= slope(float64(get(given[0], start + c * call.x_step)), call)
+    if has_other_masses(params):
+        g = fma(e, per_e, -per_mass * mass_of_class(given, task.begin + c, params, task.row))
+    if params.softcap < math.inf:
+        g *= slope(float64(get(given[0], start + c * params.x_step)), params)
     return g + 0.0  # −0.0 becomes 0.0
 
 
 @device
-def write(peaks, given, start_x, call, spot, grad, shared):
-    """Pass 3, from what `announced` has told. Each thread reads what it overwrites."""
+def write_part(peaks, given, start_x, params, task, grad, shared):
+    """Pass 3, with the facts of `share_row_result`. Each thread reads only what it overwrites."""
     own, peak = peaks
-    z, _, known = shared
-    at = spot.group * KNOWN
-    start = place_of(spot.row, call.inner, call.g_outer, call.g_inner) + spot.begin * call.g_step
-    factors = known[at], known[at + 1], known[at + 2], peak
-    if spot.y < 0 and spot.row < call.rows:
-        count = lesser(call.size, call.classes - spot.begin)
-        c = spot.thread
+    z, _, facts = shared
+    at = task.group * FACTS
+    start = (
+        row_offset(task.row, params.inner, params.g_outer, params.g_inner)
+        + task.begin * params.g_step
+    )
+    factors = facts[at], facts[at + 1], facts[at + 2], peak
+    if task.y < 0 and task.row < params.rows:
+        count = min_of(params.size, params.classes - task.begin)
+        c = task.thread
         while c < count:
-            put(grad, start + c * call.g_step, 0.0)
-            c += spot.threads
-    c = spot.thread
-    while c < spot.count:
-        e = get(z, spot.group * call.size + c)
+            put(grad, start + c * params.g_step, 0.0)
+            c += task.threads
+    c = task.thread
+    while c < task.count:
+        e = get(z, task.group * params.size + c)
         if own != peak:
-            score = scored(float64(get(given[0], start_x + c * call.x_step)), call)
-            e = exponential(peak, score, call)
-        value = value_of(c, e, factors, given, start_x, call, spot)
-        put(grad, start + c * call.g_step, value)
-        c += spot.threads
+            score = scaled_logit(float64(get(given[0], start_x + c * params.x_step)), params)
+            e = exponential(peak, score, params)
+        value = output_value(c, e, factors, given, start_x, params, task)
+        put(grad, start + c * params.g_step, value)
+        c += task.threads
     cuda.syncthreads()
-    if spot.thread == 0 and spot.y >= 0 and call.mode == GRADIENT:
-        if known[at + 3] >= 0.0:
-            put(grad, start + int64(known[at + 3]) * call.g_step, known[at + 4])
-        if known[at + 5] >= 0.0:
-            put(grad, start + int64(known[at + 5]) * call.g_step, known[at + 6])
+    if task.thread == 0 and task.y >= 0 and params.mode == GRADIENT:
+        if facts[at + 3] >= 0.0:
+            put(grad, start + int64(facts[at + 3]) * params.g_step, facts[at + 4])
+        if facts[at + 5] >= 0.0:
+            put(grad, start + int64(facts[at + 5]) * params.g_step, facts[at + 6])
 
 
 @kernel(REGISTERS)
-def general_rows(x, targets, weight, scale, call, states, marks, results, grad):
-    """One block for some rows, or for a part of one: see `blocks`."""
+def general_rows(x, targets, weight, scale, params, states, marks, results, grad):
+    """One block for some rows, or for a part of one row: see `reductions`."""
     z = cuda.shared.array(0, float64)
     sums = cuda.shared.array(SCRATCH, float64)
-    known = cuda.shared.array(TOLD, float64)
-    shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
-    first_row, part = own_place(call)
-    spot = spot_of(first_row, part, targets, call)
-    start = place_of(spot.row, call.inner, call.x_outer, call.x_inner) + spot.begin * call.x_step
-    row = summarised(given, start, call, spot, shared)
+    facts = cuda.shared.array(SHARED_FACTS, float64)
+    shared, given, out = (z, sums, facts), (x, targets, weight, scale), (results, grad)
+    first_row, part = block_rows_and_part(params)
+    task = task_of(first_row, part, targets, params)
+    start = (
+        row_offset(task.row, params.inner, params.x_outer, params.x_inner)
+        + task.begin * params.x_step
+    )
+    row = part_sums(given, start, params, task, shared)
     own = row.peak
-    if spot.thread == 0 and spot.y < 0 and spot.part == 0 and spot.row < call.rows:
-        results[0, spot.row] = 0.0
-        results[1, spot.row] = math.nan
-    if call.parts > 1 and spot.y >= 0:  # such a block has one row
-        if spot.thread == 0:
-            tell(known, 0, row)
-        patience = call.patience if grad.size > 0 else 0
-        if not all_ready((states, marks), call, spot, known, patience):
+    if task.thread == 0 and task.y < 0 and task.part == 0 and task.row < params.rows:
+        results[0, task.row] = 0.0
+        results[1, task.row] = math.nan
+    if params.parts > 1 and task.y >= 0:  # then a block has one row
+        if task.thread == 0:
+            store_sums(facts, 0, row)
+        max_polls = params.max_polls if grad.size > 0 else 0
+        if not publish_and_check((states, marks), params, task, facts, max_polls):
             if grad.size > 0:
-                leave(marks, call, spot)
+                defer(marks, params, task)
             return
-        row = together(states, call, spot, sums)
-    announced(row, start, given, call, spot, out, known)
+        row = combine_parts(states, params, task, sums)
+    share_row_result(row, start, given, params, task, out, facts)
     if grad.size > 0:
-        write((own, row.peak), given, start, call, spot, grad, shared)
+        write_part((own, row.peak), given, start, params, task, grad, shared)
 
 
 @cuda.jit
-def general_rest(x, targets, weight, scale, call, states, marks, results, grad):
-    """What `general_rows` left over."""
+def general_deferred(x, targets, weight, scale, params, states, marks, results, grad):
+    """The parts that `general_rows` has deferred."""
     z = cuda.shared.array(0, float64)
     sums = cuda.shared.array(SCRATCH, float64)
-    known = cuda.shared.array(TOLD, float64)
-    shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
+    facts = cuda.shared.array(SHARED_FACTS, float64)
+    shared, given, out = (z, sums, facts), (x, targets, weight, scale), (results, grad)
     for i in range(cuda.blockIdx.x, marks[0], cuda.gridDim.x):
-        spot = left_over(marks, i, targets, call)
-        start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
-        start += spot.begin * call.x_step
-        own = summarised(given, start, call, spot, shared).peak
-        row = together(states, call, spot, sums)
-        announced(row, start, given, call, spot, out, known)
-        write((own, row.peak), given, start, call, spot, grad, shared)
+        task = deferred_task(marks, i, targets, params)
+        start = row_offset(task.row, params.inner, params.x_outer, params.x_inner)
+        start += task.begin * params.x_step
+        own = part_sums(given, start, params, task, shared).peak
+        row = combine_parts(states, params, task, sums)
+        share_row_result(row, start, given, params, task, out, facts)
+        write_part((own, row.peak), given, start, params, task, grad, shared)
         cuda.syncthreads()

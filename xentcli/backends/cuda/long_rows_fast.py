@@ -1,11 +1,11 @@
 """Rows with an index target and no option but weights and z-loss, of float32 and half types.
 
-    1. the logits into shared memory, 16 bytes at a time, and the largest
-    2. there e_c = exp(x_c − max x) in their place, and the sum, in float64
-    3. grad_c = e_c·factor, 16 bytes at a time, where the factor has two words
+    1. load the logits into shared memory, 16 bytes at a time, and find the largest
+    2. replace them by e_c = exp(x_c − max x), and sum up, in float64
+    3. write grad_c = e_c·factor, 16 bytes at a time, with a factor of two words
 
-Each logit is read once. An entry is rounded twice, as e_c and as the product: it stays within
-2 ULP. A row whose factor leaves what two words of float32 can say is computed from its logits
+Each logit is read once. An entry is rounded twice, as e_c and as the product, and stays within
+2 ULP. A row whose factor is out of the range of two words of float32 is computed from its logits
 again, in float64.
 """
 
@@ -15,203 +15,208 @@ import math
 
 from numba import cuda, float32, float64
 
-from xentcli.backends.cuda.exp_pass import kept_at, summarised
-from xentcli.backends.cuda.formulas import concluded, device, entry, exponential, lesser
-from xentcli.backends.cuda.launch_params import UNBOOSTED
+from xentcli.backends.cuda.exp_pass import part_sums, shared_offset
+from xentcli.backends.cuda.formulas import device, exponential, finish_row, gradient_entry, min_of
+from xentcli.backends.cuda.launch_params import UNSCALE
 from xentcli.backends.cuda.primitives import fma, get, kernel, load4, put, size_of, store4
 from xentcli.backends.cuda.reductions import (
-    KNOWN,
+    FACTS,
+    SHARED_FACTS,
     THREADS,
-    TOLD,
-    all_ready,
-    leave,
-    left_over,
-    own_place,
-    place_of,
-    spot_of,
-    tell,
-    together,
-    weight_of,
+    block_rows_and_part,
+    combine_parts,
+    defer,
+    deferred_task,
+    publish_and_check,
+    rescale_factor,
+    row_offset,
+    store_sums,
+    task_of,
 )
 
-# With TOLD a multiple of 16 bytes: behind it in shared memory the logits begin, for wide loads.
+# Shared memory before the logits is a multiple of 16 bytes, for aligned loads of them.
 SCRATCH = 2 * THREADS
-REGISTERS = 40  # so that a processor's 65,536 are enough for six blocks
+REGISTERS = 40  # per thread: the 65,536 of a multiprocessor are enough for six blocks
 
 
 @device
-def settled(sums, peak, given, call, spot, out, known):
-    """The row's results, and what writing it needs, from the sums of all of it."""
+def share_row_result(sums, peak, given, params, task, out, facts):
+    """The row's first thread stores its result, and shares what the gradient needs."""
     _, _, weight, scale = given
     results, grad = out
-    at = spot.group * KNOWN
-    if spot.thread == 0 and spot.y >= 0:
-        hot = weight[spot.y]
-        row = concluded(sums, hot, 0.0, call)
-        if spot.part == 0 or grad.size == 0:
-            results[0, spot.row] = row.loss
-            results[1, spot.row] = row.lse
-        times = scale[lesser(spot.row, scale.size - 1)]
-        factor = row.b / (1.0 + row.others) * times
-        local = factor * weight_of(sums.peak, peak, call) * UNBOOSTED
+    at = task.group * FACTS
+    if task.thread == 0 and task.y >= 0:
+        hot = weight[task.y]
+        row = finish_row(sums, hot, 0.0, params)
+        if task.part == 0 or grad.size == 0:
+            results[0, task.row] = row.loss
+            results[1, task.row] = row.lse
+        row_scale = scale[min_of(task.row, scale.size - 1)]
+        factor = row.b / (1.0 + row.others) * row_scale
+        local = factor * rescale_factor(sums.peak, peak, params) * UNSCALE
         high = float64(float32(local))
-        e = exponential(sums.peak, sums.score, call)
-        usual = local == 0.0 or 2.0**-114 <= abs(local) <= 2.0**-25
-        known[at] = high
-        known[at + 1] = local - high
-        known[at + 2] = factor
-        known[at + 3] = entry(e, hot, sums.score == sums.peak, row) * times + 0.0
-        known[at + 4] = 1.0 if usual else 0.0
+        e = exponential(sums.peak, sums.target_z, params)
+        in_range = local == 0.0 or 2.0**-114 <= abs(local) <= 2.0**-25
+        facts[at] = high
+        facts[at + 1] = local - high
+        facts[at + 2] = factor
+        facts[at + 3] = gradient_entry(e, hot, sums.target_z == sums.peak, row) * row_scale + 0.0
+        facts[at + 4] = 1.0 if in_range else 0.0
     cuda.syncthreads()
 
 
 @device
-def product(grad, e, high, low):
-    """e times a factor of two words, where the result has more digits than a half type; never
-    −0.0 where it is 0."""
+def gradient_product(grad, e, high, low):
+    """e row_scale a factor of two words, of one word for a half type; a product of 0 is +0.0."""
     if size_of(grad) == 2:
         return fma(e, high, float32(0.0))
     return fma(e, high, fma(e, low, float32(0.0)))
 
 
 @device
-def products(grad, four, high, low):
+def gradient_products(grad, four, high, low):
     """Four entries of the gradient."""
     a, b, c, d = four
     return (
-        product(grad, a, high, low),
-        product(grad, b, high, low),
-        product(grad, c, high, low),
-        product(grad, d, high, low),
+        gradient_product(grad, a, high, low),
+        gradient_product(grad, b, high, low),
+        gradient_product(grad, c, high, low),
+        gradient_product(grad, d, high, low),
     )
 
 
 @device
-def write_usual(z, at, factors, call, spot, out):
+def write_scaled(z, at, factors, params, task, out):
     """Pass 3."""
     grad, start = out
     high, low = factors
     begin, end = 0, 0
-    if call.g_step == 1:
-        begin = lesser((4 - ((call.g_phase + start) & 3)) & 3, spot.count)
-        end = begin + ((spot.count - begin) & -4)
-    c = begin + 4 * spot.thread
-    stride = 4 * spot.threads
+    if params.g_step == 1:
+        begin = min_of((4 - ((params.g_phase + start) & 3)) & 3, task.count)
+        end = begin + ((task.count - begin) & -4)
+    c = begin + 4 * task.thread
+    stride = 4 * task.threads
     if (at + begin) & 3 == 0:
         while c + stride < end:
             four, more = load4(z, at + c), load4(z, at + c + stride)
-            store4(grad, start + c, products(grad, four, high, low))
-            store4(grad, start + c + stride, products(grad, more, high, low))
+            store4(grad, start + c, gradient_products(grad, four, high, low))
+            store4(grad, start + c + stride, gradient_products(grad, more, high, low))
             c += 2 * stride
         if c < end:
             four = load4(z, at + c)
-            store4(grad, start + c, products(grad, four, high, low))
+            store4(grad, start + c, gradient_products(grad, four, high, low))
     else:
         while c < end:
             four = get(z, at + c), get(z, at + c + 1), get(z, at + c + 2), get(z, at + c + 3)
-            store4(grad, start + c, products(grad, four, high, low))
+            store4(grad, start + c, gradient_products(grad, four, high, low))
             c += stride
-    c = spot.thread
+    c = task.thread
     while c < begin:
-        put(grad, start + c, product(grad, get(z, at + c), high, low))
-        c += spot.threads
-    c = end + spot.thread
-    while c < spot.count:
-        put(grad, start + c * call.g_step, product(grad, get(z, at + c), high, low))
-        c += spot.threads
+        put(grad, start + c, gradient_product(grad, get(z, at + c), high, low))
+        c += task.threads
+    c = end + task.thread
+    while c < task.count:
+        put(grad, start + c * params.g_step, gradient_product(grad, get(z, at + c), high, low))
+        c += task.threads
 
 
 @device
-def write_again(given, factor, peak, call, spot, out):
-    """Pass 3 of a row with an unusual factor. Each thread reads what it overwrites."""
+def write_recomputed(given, factor, peak, params, task, out):
+    """Pass 3 of a row with a factor out of range. Each thread reads only what it overwrites."""
     x, start_x = given
     grad, start = out
-    c = spot.thread
-    while c < spot.count:
-        score = float64(get(x, start_x + c * call.x_step))
-        put(grad, start + c * call.g_step, exponential(peak, score, call) * factor + 0.0)
-        c += spot.threads
+    c = task.thread
+    while c < task.count:
+        z = float64(get(x, start_x + c * params.x_step))
+        put(grad, start + c * params.g_step, exponential(peak, z, params) * factor + 0.0)
+        c += task.threads
 
 
 @device
-def write_nothing(call, spot, out):
-    """The gradient of a row that is ignored."""
+def write_zeros(params, task, out):
+    """The gradient of an ignored row."""
     grad, start = out
-    c = spot.thread
-    while c < lesser(call.size, call.classes - spot.begin):
-        put(grad, start + c * call.g_step, float32(0.0))
-        c += spot.threads
+    c = task.thread
+    while c < min_of(params.size, params.classes - task.begin):
+        put(grad, start + c * params.g_step, float32(0.0))
+        c += task.threads
 
 
 @device
-def write(x, start_x, peak, call, spot, grad, shared):
-    """The gradient of a part, from what `settled` has told."""
-    z, _, known = shared
-    at = spot.group * KNOWN
-    start = place_of(spot.row, call.inner, call.g_outer, call.g_inner) + spot.begin * call.g_step
+def write_part(x, start_x, peak, params, task, grad, shared):
+    """The gradient of a part, with the facts of `share_row_result`."""
+    z, _, facts = shared
+    at = task.group * FACTS
+    start = (
+        row_offset(task.row, params.inner, params.g_outer, params.g_inner)
+        + task.begin * params.g_step
+    )
     out = grad, start
-    if spot.y < 0:
-        if spot.row < call.rows:
-            write_nothing(call, spot, out)
-    elif known[at + 4] > 0.0:
-        factors = float32(known[at]), float32(known[at + 1])
-        write_usual(z, kept_at(call, start_x, spot), factors, call, spot, out)
+    if task.y < 0:
+        if task.row < params.rows:
+            write_zeros(params, task, out)
+    elif facts[at + 4] > 0.0:
+        factors = float32(facts[at]), float32(facts[at + 1])
+        write_scaled(z, shared_offset(params, start_x, task), factors, params, task, out)
     else:
-        write_again((x, start_x), known[at + 2], peak, call, spot, out)
+        write_recomputed((x, start_x), facts[at + 2], peak, params, task, out)
     cuda.syncthreads()
-    inside = spot.y - spot.begin
-    if spot.thread == 0 and spot.y >= 0 and 0 <= inside < spot.count:
-        put(grad, start + inside * call.g_step, known[at + 3])
+    inside = task.y - task.begin
+    if task.thread == 0 and task.y >= 0 and 0 <= inside < task.count:
+        put(grad, start + inside * params.g_step, facts[at + 3])
 
 
 @device
-def ignored(call, spot, out):
-    """The results of a row that is ignored."""
-    if spot.thread == 0 and spot.y < 0 and spot.part == 0 and spot.row < call.rows:
-        out[0][0, spot.row] = 0.0
-        out[0][1, spot.row] = math.nan
+def write_ignored_results(params, task, out):
+    """The results of an ignored row."""
+    if task.thread == 0 and task.y < 0 and task.part == 0 and task.row < params.rows:
+        out[0][0, task.row] = 0.0
+        out[0][1, task.row] = math.nan
 
 
 @kernel(REGISTERS)
-def plain_rows(x, targets, weight, scale, call, states, marks, results, grad):
-    """One block for some rows, or for a part of one: see `blocks`."""
+def fast_rows(x, targets, weight, scale, params, states, marks, results, grad):
+    """One block for some rows, or for a part of one row: see `reductions`."""
     z = cuda.shared.array(0, float32)
     sums = cuda.shared.array(SCRATCH, float64)
-    known = cuda.shared.array(TOLD, float64)
-    shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
-    first_row, part = own_place(call)
-    spot = spot_of(first_row, part, targets, call)
-    start = place_of(spot.row, call.inner, call.x_outer, call.x_inner) + spot.begin * call.x_step
-    row = summarised(x, start, call, spot, shared)
+    facts = cuda.shared.array(SHARED_FACTS, float64)
+    shared, given, out = (z, sums, facts), (x, targets, weight, scale), (results, grad)
+    first_row, part = block_rows_and_part(params)
+    task = task_of(first_row, part, targets, params)
+    start = (
+        row_offset(task.row, params.inner, params.x_outer, params.x_inner)
+        + task.begin * params.x_step
+    )
+    row = part_sums(x, start, params, task, shared)
     peak = row.peak
-    ignored(call, spot, out)
-    if call.parts > 1 and spot.y >= 0:  # such a block has one row
-        if spot.thread == 0:
-            tell(known, 0, row)
-        patience = call.patience if grad.size > 0 else 0
-        if not all_ready((states, marks), call, spot, known, patience):
+    write_ignored_results(params, task, out)
+    if params.parts > 1 and task.y >= 0:  # then a block has one row
+        if task.thread == 0:
+            store_sums(facts, 0, row)
+        max_polls = params.max_polls if grad.size > 0 else 0
+        if not publish_and_check((states, marks), params, task, facts, max_polls):
             if grad.size > 0:
-                leave(marks, call, spot)
+                defer(marks, params, task)
             return
-        row = together(states, call, spot, sums)
-    settled(row, peak, given, call, spot, out, known)
+        row = combine_parts(states, params, task, sums)
+    share_row_result(row, peak, given, params, task, out, facts)
     if grad.size > 0:
-        write(x, start, row.peak, call, spot, grad, shared)
+        write_part(x, start, row.peak, params, task, grad, shared)
 
 
 @cuda.jit
-def plain_rest(x, targets, weight, scale, call, states, marks, results, grad):
-    """What `plain_rows` left over."""
+def fast_deferred(x, targets, weight, scale, params, states, marks, results, grad):
+    """The parts that `fast_rows` has deferred."""
     z = cuda.shared.array(0, float32)
     sums = cuda.shared.array(SCRATCH, float64)
-    known = cuda.shared.array(TOLD, float64)
-    shared, given, out = (z, sums, known), (x, targets, weight, scale), (results, grad)
+    facts = cuda.shared.array(SHARED_FACTS, float64)
+    shared, given, out = (z, sums, facts), (x, targets, weight, scale), (results, grad)
     for i in range(cuda.blockIdx.x, marks[0], cuda.gridDim.x):
-        spot = left_over(marks, i, targets, call)
-        start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
-        start += spot.begin * call.x_step
-        peak = summarised(x, start, call, spot, shared).peak
-        row = together(states, call, spot, sums)
-        settled(row, peak, given, call, spot, out, known)
-        write(x, start, row.peak, call, spot, grad, shared)
+        task = deferred_task(marks, i, targets, params)
+        start = row_offset(task.row, params.inner, params.x_outer, params.x_inner)
+        start += task.begin * params.x_step
+        peak = part_sums(x, start, params, task, shared).peak
+        row = combine_parts(states, params, task, sums)
+        share_row_result(row, peak, given, params, task, out, facts)
+        write_part(x, start, row.peak, params, task, grad, shared)
         cuda.syncthreads()

@@ -1,6 +1,6 @@
-"""Kernels over numbers of which each row has one: targets, weights, scales and losses.
+"""Kernels over one number per row: targets, weights, scales and losses.
 
-What they read may lie anywhere: row o·inner + i is the element o·outer_step + i·inner_step.
+Inputs may be strided: row o·inner + i is the element o·outer_step + i·inner_step.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ import math
 
 from numba import cuda, float64, int64
 
-from xentcli.backends.cuda.formulas import added, lesser
+from xentcli.backends.cuda.formulas import add, min_of
 from xentcli.backends.cuda.primitives import configured
 from xentcli.backends.cuda.reductions import WARP
 
 THREADS = 256
-GRID = 1024  # blocks; each thread takes rows until none is left
+GRID = 1024  # blocks, at most; a thread computes several rows if needed
 BLOCK = 1024  # rows whose losses one warp adds up
 
 
 def over_rows(kernel, rows, stream):
-    """A kernel, ready to be called for so many rows, at least one."""
+    """A kernel with its launch configuration for so many rows, at least one."""
     threads = min(THREADS, rows)
     return configured(kernel, min(GRID, math.ceil(rows / threads)), threads, stream)
 
 
 @cuda.jit
 def class_indices(values, inner, steps, classes, ignore_index, indices, found):
-    """Targets as int64, −1 for `ignore_index`; how many are ignored, and how many are no class.
+    """Targets as int64, −1 for `ignore_index`; counts those ignored, and those out of range.
 
-    `values` are integers or floats. A number that is no class becomes −1 too: nothing that runs
-    after this can read beside the logits.
+    `values` are integers or floats. A target out of range becomes −1 too, so that no later kernel
+    reads outside the logits.
     """
     counts = cuda.shared.array(2, int64)
     first = cuda.threadIdx.x == 0
@@ -60,8 +60,8 @@ def class_indices(values, inner, steps, classes, ignore_index, indices, found):
 
 
 @cuda.jit
-def doubles(values, inner, steps, numbers, found):
-    """Numbers as float64, and how many of them are not finite."""
+def as_float64(values, inner, steps, numbers, found):
+    """Numbers as float64; counts those that are not finite."""
     for row in range(cuda.grid(1), numbers.shape[0], cuda.gridsize(1)):
         number = float64(values[row // inner * steps[0] + row % inner * steps[1]])
         numbers[row] = number
@@ -71,7 +71,7 @@ def doubles(values, inner, steps, numbers, found):
 
 @cuda.jit
 def row_weights(indices, weight, sample_weight, weights):
-    """v_i·w_{y_i}, and 0 for rows that are ignored; a single v is that of all rows."""
+    """v_i·w_{y_i}, and 0 for ignored rows; a single v is for all rows."""
     for row in range(cuda.grid(1), weights.shape[0], cuda.gridsize(1)):
         index = indices[row]
         if index < 0:
@@ -83,7 +83,7 @@ def row_weights(indices, weight, sample_weight, weights):
 
 @cuda.jit
 def scaled(values, divisor, factors, results):
-    """values_i / divisor · factors_i; one value or factor is that of all rows."""
+    """values_i / divisor · factors_i; a single value or factor is for all rows."""
     for row in range(cuda.grid(1), results.shape[0], cuda.gridsize(1)):
         value = values[row if values.shape[0] > 1 else 0]
         results[row] = value / divisor * factors[row if factors.shape[0] > 1 else 0]
@@ -91,7 +91,7 @@ def scaled(values, divisor, factors, results):
 
 @cuda.jit
 def block_sums(values, parts):
-    """The sum of each 1024 numbers and what that lost, in an order that never changes.
+    """The sum of each 1024 numbers and its rounding error, in an order that never changes.
 
     One warp for each sum.
     """
@@ -101,8 +101,8 @@ def block_sums(values, parts):
     begin = int64(cuda.blockIdx.x) * BLOCK
     total = 0.0
     lost = 0.0
-    for row in range(begin + lane, lesser(begin + BLOCK, values.shape[0]), WARP):
-        total, lost = added(total, lost, values[row])
+    for row in range(begin + lane, min_of(begin + BLOCK, values.shape[0]), WARP):
+        total, lost = add(total, lost, values[row])
     high[lane] = total
     low[lane] = lost
     step = WARP // 2
@@ -110,7 +110,7 @@ def block_sums(values, parts):
         cuda.syncthreads()
         if lane < step:
             lost = low[lane] + low[lane + step]
-            high[lane], low[lane] = added(high[lane], lost, high[lane + step])
+            high[lane], low[lane] = add(high[lane], lost, high[lane + step])
         step //= 2
     if lane == 0:
         parts[0, cuda.blockIdx.x] = high[0]

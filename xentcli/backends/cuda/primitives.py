@@ -1,13 +1,13 @@
-"""What kernels need and Numba has no name for: half types, four neighbours at once, bits.
+"""What kernels need and Numba lacks: half types, vectors of four elements, bits of floats.
 
-| element of an array | meaning  | as a number |
-|---------------------|----------|-------------|
-| float64             | float64  | float64     |
-| float32             | float32  | float32     |
-| uint16              | float16  | float32     |
-| int16               | bfloat16 | float32     |
+| dtype of the array | meaning  | as a number |
+|--------------------|----------|-------------|
+| float64            | float64  | float64     |
+| float32            | float32  | float32     |
+| uint16             | float16  | float32     |
+| int16              | bfloat16 | float32     |
 
-Each has a twin in Python, in `twins`, for Numba's simulator.
+On Numba's simulator each is a Python function instead, from `simulator`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import cuda, types
 from numba.cuda.extending import intrinsic
 
-_config: Any = numba.config  # its names are made at import, unknown to type checkers
+_config: Any = numba.config  # its attributes are set at import, unknown to type checkers
 SIMULATED = bool(_config.ENABLE_CUDASIM)
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -28,11 +28,11 @@ _HALF, _FLOAT, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
 
 def _number(array: Any) -> Any:
-    """The type that an element becomes."""
+    """The type that an element is loaded as."""
     return types.float64 if array.dtype in (types.float64, types.int64) else types.float32
 
 
-def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+def _element_pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(data, [index])
 
@@ -49,7 +49,7 @@ def _widened(builder: Any, dtype: Any, value: Any) -> Any:
 
 
 def _narrowed(builder: Any, dtype: Any, value: Any, finite: bool = False) -> Any:
-    """A number as it is stored, rounded to nearest, ties to even."""
+    """A number converted to the dtype of an array, rounded to nearest, ties to even."""
     if dtype == types.float64:
         return value if value.type == _DOUBLE else builder.fpext(value, _DOUBLE)
     value = builder.fptrunc(value, _FLOAT) if value.type == _DOUBLE else value
@@ -71,19 +71,19 @@ def _to_bfloat16(builder: Any, value: Any, finite: bool) -> Any:
 
 
 def kernel(registers: int) -> Any:
-    """A decorator of kernels whose threads have at most so many registers each."""
+    """A decorator for kernels that limits the registers of each thread."""
     return cuda.jit if SIMULATED else cuda.jit(max_registers=registers)
 
 
 def configured(kernel, blocks, threads, stream, shared=0):
-    """A kernel, ready to be called. That few blocks leave much of a device idle is no news."""
+    """A kernel with its launch configuration, without Numba's warning about few blocks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return kernel[blocks, threads, stream, shared]
 
 
 def device_number():
-    """The number of the device that is used now."""
+    """The number of the current device."""
     return getattr(cuda.current_context().device, "id", 0)  # the simulator's has none
 
 
@@ -92,7 +92,7 @@ def get(typing: Any, array: Any, index: Any) -> Any:
     """One element as a number."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _place(context, builder, array, *values)
+        place = _element_pointer(context, builder, array, *values)
         return _widened(builder, array.dtype, builder.load(place))
 
     return _number(array)(array, index), generate
@@ -100,17 +100,17 @@ def get(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def put(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write one number, rounded to what the array holds."""
+    """Write one number, rounded to the dtype of the array."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _place(context, builder, array, values[0], values[1])
+        place = _element_pointer(context, builder, array, values[0], values[1])
         builder.store(_narrowed(builder, array.dtype, values[2]), place)
 
     return types.void(array, index, value), generate
 
 
-def _apart(builder: Any, dtype: Any, word: Any) -> list[Any]:
-    """The two numbers of a half type in one word; a bfloat16 is the upper half of a float32."""
+def _split_word(builder: Any, dtype: Any, word: Any) -> list[Any]:
+    """The two numbers of a half type in one 32-bit word; bfloat16 is the upper half of float32."""
     if dtype == types.uint16:
         pair = builder.bitcast(word, ir.VectorType(_HALF, 2))
         halves = [builder.extract_element(pair, ir.Constant(_I32, i)) for i in range(2)]
@@ -122,16 +122,18 @@ def _apart(builder: Any, dtype: Any, word: Any) -> list[Any]:
 
 @intrinsic
 def load4(typing: Any, array: Any, index: Any) -> Any:
-    """Four neighbours as numbers, but not of float64. They begin at a multiple of their size."""
+    """Four consecutive elements as numbers, not of float64; aligned to their total size."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         whole = array.dtype == types.float32
         kind = ir.VectorType(_FLOAT, 4) if whole else ir.VectorType(_I32, 2)
-        place = builder.bitcast(_place(context, builder, array, *values), kind.as_pointer())
+        place = builder.bitcast(
+            _element_pointer(context, builder, array, *values), kind.as_pointer()
+        )
         line = builder.load(place, align=array.dtype.bitwidth // 2)
         words = [builder.extract_element(line, ir.Constant(_I32, i)) for i in range(kind.count)]
         if not whole:
-            words = [half for word in words for half in _apart(builder, array.dtype, word)]
+            words = [half for word in words for half in _split_word(builder, array.dtype, word)]
         return context.make_tuple(builder, signature.return_type, words)
 
     return types.UniTuple(types.float32, 4)(array, index), generate
@@ -139,33 +141,36 @@ def load4(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store4(typing: Any, array: Any, index: Any, numbers: Any) -> Any:
-    """Write four neighbours where `load4` could read them; as half types, no NaN."""
+    """Write four consecutive elements, aligned as for `load4`; a half type gets no NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         numbers = [builder.extract_value(values[2], i) for i in range(4)]
-        if array.dtype == types.int16 and _ampere():
-            elements = [_both(builder, *numbers[:2]), _both(builder, *numbers[2:])]
+        if array.dtype == types.int16 and _has_ampere_instructions():
+            elements = [
+                _bfloat16_pair(builder, *numbers[:2]),
+                _bfloat16_pair(builder, *numbers[2:]),
+            ]
         else:
             elements = [_narrowed(builder, array.dtype, number, finite=True) for number in numbers]
         vector = ir.Constant(ir.VectorType(elements[0].type, len(elements)), ir.Undefined)
         for i, element in enumerate(elements):
             vector = builder.insert_element(vector, element, ir.Constant(_I32, i))
-        place = _place(context, builder, array, values[0], values[1])
+        place = _element_pointer(context, builder, array, values[0], values[1])
         line = builder.bitcast(place, vector.type.as_pointer())
         builder.store(vector, line, align=array.dtype.bitwidth // 2)
 
     return types.void(array, index, numbers), generate
 
 
-def _ampere() -> bool:
+def _has_ampere_instructions() -> bool:
     """Whether the device has the instructions that came with compute capability 8.0."""
     try:
         return bool(cuda.get_current_device().compute_capability >= (8, 0))
-    except Exception:  # noqa: BLE001 (without a device there is nothing to run, only to compile)
+    except Exception:  # noqa: BLE001 (without a device kernels can still be compiled)
         return True
 
 
-def _both(builder: Any, low: Any, high: Any) -> Any:
+def _bfloat16_pair(builder: Any, low: Any, high: Any) -> Any:
     """Two numbers as bfloat16 in one word."""
     function = ir.FunctionType(_I32, [_FLOAT, _FLOAT])
     return builder.asm(function, "cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f", [high, low], False)
@@ -177,7 +182,7 @@ def larger(typing: Any, a: Any, b: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         x, y = values
-        if a == types.float32 and _ampere():
+        if a == types.float32 and _has_ampere_instructions():
             function = ir.FunctionType(_FLOAT, [_FLOAT, _FLOAT])
             return builder.asm(function, "max.NaN.f32 $0, $1, $2;", "=f,f,f", values, False)
         above = builder.fcmp_ordered(">", x, y)
@@ -199,8 +204,8 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def times(typing: Any, a: Any, b: Any) -> Any:
-    """a·b of float64, rounded. A compiler may join other products to an addition that follows, in
-    one kernel and not in another: what is added twice, or in two kernels, would differ."""
+    """a·b of float64, rounded. The compiler may fuse other products with an addition that follows,
+    in one kernel and not in another, and the same sum would differ between them."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         function = ir.FunctionType(_DOUBLE, [_DOUBLE, _DOUBLE])
@@ -211,7 +216,7 @@ def times(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def times_power(typing: Any, value: Any, biased: Any) -> Any:
-    """A finite number times 2ⁿ, n being the whole number in `biased` = n + 1.5·2⁵²."""
+    """A finite number times 2ⁿ, given `biased` = n + 1.5·2⁵²."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         number, power = (builder.bitcast(value, ir.VectorType(_I32, 2)) for value in values)
@@ -243,7 +248,7 @@ def fraction_and_power(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def size_of(typing: Any, array: Any) -> Any:
-    """Bytes of each element; the compiler knows it."""
+    """Bytes per element: a constant at compile time."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return ir.Constant(_I64, array.dtype.bitwidth // 8)
@@ -257,8 +262,25 @@ def fma(a, b, c):
     return cuda.fma(a, b, c)
 
 
-if SIMULATED:
-    from xentcli.backends.cuda import simulator, simulator_primitives
+def polynomial(coefficients: tuple[float, ...]) -> Any:
+    """A compiled function that evaluates a polynomial of a float64, highest power first."""
 
-    simulator.mend()
-    globals().update(simulator_primitives.ALL)
+    @intrinsic
+    def value_at(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            first, *others = [ir.Constant(_DOUBLE, one) for one in coefficients]
+            value = first
+            for coefficient in others:
+                value = builder.fma(value, values[0], coefficient)
+            return value
+
+        return types.float64(types.float64), generate
+
+    return value_at
+
+
+if SIMULATED:
+    from xentcli.backends.cuda import simulator
+
+    simulator.patch_numba()
+    globals().update(simulator.STAND_INS)

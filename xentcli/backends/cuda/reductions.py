@@ -1,12 +1,12 @@
-"""How the threads of a block share some classes of a row, and blocks a row.
+"""How the threads of a block share a part of a row, and the blocks a row.
 
-A row is cut into parts by its number of classes alone, a part among its threads by its size
-alone, and sums are trees of fixed shapes: so a row's bits depend on nothing but the row.
+A row is split into parts by its number of classes alone, a part among threads by its size alone,
+and sums are trees of fixed shapes: so the bits of a row depend on nothing but the row.
 
-Each block keeps its part in shared memory. It hands the part's sums to the row's other blocks and
-waits for theirs, but not for ever: blocks of a row are started one after the other and nearly
-always run at the same time, and nobody promises it. A block that has waited in vain leaves its
-part to a second launch, which reads it again.
+Each block has its part in shared memory. It publishes the part's sums to the row's other blocks
+and polls for theirs, but not forever: blocks of a row are launched one after the other and nearly
+always run at the same time, but CUDA does not guarantee it. A block that gives up defers its part
+to a second launch, which reads it again.
 """
 
 from __future__ import annotations
@@ -16,56 +16,64 @@ from typing import Any, NamedTuple
 
 from numba import cuda, int64
 
-from xentcli.backends.cuda.formulas import Sums, added, below, device, divisor, exponential, lesser
+from xentcli.backends.cuda.formulas import (
+    PartSums,
+    add,
+    device,
+    divisor,
+    exponential,
+    min_of,
+    scaled_gap,
+)
 from xentcli.backends.cuda.launch_params import INDEX
 from xentcli.backends.cuda.primitives import larger, times
 
-THREADS = 256  # of a block, at most
-ROWS = 8  # of a block, at most
-STATE = 8  # numbers of `Sums`
-KNOWN = 8  # numbers that a row's threads tell each other
-TOLD = KNOWN * ROWS
-WARP = 32  # threads that go in step
-FAR = 9.0e15  # more than any class
+THREADS = 256  # at most, in a block
+ROWS = 8  # at most, in a block
+SUMS_SIZE = 8  # numbers in `PartSums`
+FACTS = 8  # numbers that the threads of a row share
+SHARED_FACTS = FACTS * ROWS
+WARP = 32  # threads
+NO_CLASS = 9.0e15  # above any class index
 
 
-class Spot(NamedTuple):
-    """What a thread works at: a part of a row, with other threads."""
+class Task(NamedTuple):
+    """What a thread works on: a part of a row, together with other threads."""
 
     row: Any
     part: Any
-    y: Any  # the target's class, −1 where the row is ignored, 0 where there are no indices
+    y: Any  # the target's class; −1 if the row is ignored, 0 if targets are no indices
     begin: Any  # the part's first class
-    count: Any  # its classes; 0 where there is nothing to do
-    thread: Any  # of those of this row
+    count: Any  # its number of classes; 0 if there is nothing to do
+    thread: Any  # its number among the threads of this row
     threads: Any
-    first: Any  # where this row's numbers begin in shared arrays of one number per thread
-    group: Any  # which of the block's rows it is
+    first: Any  # of this row's numbers in shared arrays with one number per thread
+    group: Any  # the number of the row in its block
 
 
 @device
-def own_place(call):
-    """The rows and the part of this block: with several parts, these are neighbouring blocks."""
-    if call.parts == 1:
+def block_rows_and_part(params):
+    """The first row and the part of this block; the parts of a row are consecutive blocks."""
+    if params.parts == 1:
         return int64(cuda.blockIdx.x) * cuda.blockDim.y, int64(0)
     return int64(cuda.blockIdx.z) * cuda.gridDim.y + cuda.blockIdx.y, int64(cuda.blockIdx.x)
 
 
 @device
-def spot_of(first_row, part, targets, call):
-    """What this thread works at, in a block that has some rows from that one on, or a part."""
+def task_of(first_row, part, targets, params):
+    """What this thread works on, in a block of some rows, or of one part of a row."""
     row = first_row + cuda.threadIdx.y
-    begin = part * call.size
-    count = lesser(call.size, call.classes - begin)
+    begin = part * params.size
+    count = min_of(params.size, params.classes - begin)
     y = int64(0)
-    if row >= call.rows:
+    if row >= params.rows:
         y = int64(-1)
-    elif call.kind == INDEX:
+    elif params.kind == INDEX:
         y = int64(targets[row])
     if y < 0:
         count = int64(0)
     first = int64(cuda.threadIdx.y) * cuda.blockDim.x
-    return Spot(
+    return Task(
         row,
         part,
         y,
@@ -79,49 +87,49 @@ def spot_of(first_row, part, targets, call):
 
 
 @device
-def left_over(marks, i, targets, call):
-    """The part that is number i on the list of those left over."""
-    unit = marks[1 + call.rows + i]
-    return spot_of(unit // call.parts, unit % call.parts, targets, call)
+def deferred_task(marks, i, targets, params):
+    """What this thread works on, of deferred part i."""
+    unit = marks[1 + params.rows + i]
+    return task_of(unit // params.parts, unit % params.parts, targets, params)
 
 
 @device
-def place_of(row, inner, outer_stride, inner_stride):
-    """Where a row's first class lies."""
+def row_offset(row, inner, outer_stride, inner_stride):
+    """The offset of a row's first class."""
     if inner == 1:
         return row * outer_stride
     return row // inner * outer_stride + row % inner * inner_stride
 
 
 @device
-def largest_of(value, sums, spot):
-    """The largest of the numbers that a row's threads have; NaN where one is."""
-    at = spot.first + spot.thread
+def reduce_max(value, sums, task):
+    """The largest number of the threads of a row; NaN if any is NaN."""
+    at = task.first + task.thread
     sums[at] = value
     cuda.syncthreads()
-    if spot.thread < WARP:
-        for k in range(WARP, spot.threads, WARP):
+    if task.thread < WARP:
+        for k in range(WARP, task.threads, WARP):
             value = larger(value, sums[at + k])
         sums[at] = value
     cuda.syncthreads()
     step = WARP // 2
     while step > 0:
-        if spot.thread < step:
+        if task.thread < step:
             sums[at] = larger(sums[at], sums[at + step])
         cuda.syncthreads()
         step //= 2
-    largest = sums[spot.first]
+    largest = sums[task.first]
     cuda.syncthreads()  # before the memory is used again
     return largest
 
 
 @device
-def add_up(sums, many, stride, spot, threads):
-    """Sums of `many` numbers of each of a row's first threads, `stride` apart; they are left
-    with the first. The rest of a block, in its warps, has little to do for it."""
-    at = spot.first + spot.thread
+def reduce_sums(sums, many, stride, task, threads):
+    """Sum `many` numbers, `stride` apart, over a row's first threads; the first one gets the sums.
+    Other warps of the block only wait."""
+    at = task.first + task.thread
     cuda.syncthreads()
-    if spot.thread < WARP:
+    if task.thread < WARP:
         for j in range(many):
             i = at + j * stride
             value = sums[i]
@@ -131,7 +139,7 @@ def add_up(sums, many, stride, spot, threads):
     cuda.syncthreads()
     step = WARP // 2
     while step > 0:
-        if spot.thread < step:
+        if task.thread < step:
             for j in range(many):
                 i = at + j * stride
                 sums[i] += sums[i + step]
@@ -140,143 +148,143 @@ def add_up(sums, many, stride, spot, threads):
 
 
 @device
-def add_up_exactly(sums, stride, spot, threads):
-    """The same of one number and its rounding error, in twice the precision."""
-    at = spot.first + spot.thread
+def reduce_sum_with_error(sums, stride, task, threads):
+    """The same for one number with its rounding error, in twice the precision."""
+    at = task.first + task.thread
     cuda.syncthreads()
-    if spot.thread < WARP:
+    if task.thread < WARP:
         high, low = sums[at], sums[at + stride]
         for k in range(WARP, threads, WARP):
-            high, low = added(high, low + sums[at + k + stride], sums[at + k])
+            high, low = add(high, low + sums[at + k + stride], sums[at + k])
         sums[at], sums[at + stride] = high, low
     cuda.syncthreads()
     step = WARP // 2
     while step > 0:
-        if spot.thread < step:
+        if task.thread < step:
             low = sums[at + stride] + sums[at + step + stride]
-            sums[at], sums[at + stride] = added(sums[at], low, sums[at + step])
+            sums[at], sums[at + stride] = add(sums[at], low, sums[at + step])
         cuda.syncthreads()
         step //= 2
 
 
 @device
-def whole(high, low):
-    """A sum and its error as one number."""
+def rounded_sum(high, low):
+    """A sum plus its error."""
     if abs(high) < math.inf:
         return high + low
     return high
 
 
 @device
-def told(known, at):
-    """The sums that a row's first thread has put into shared memory."""
-    return Sums(
-        known[at],
-        known[at + 1],
-        known[at + 2],
-        known[at + 3],
-        known[at + 4],
-        known[at + 5],
-        known[at + 6],
-        known[at + 7],
+def load_sums(memory, at):
+    """Read a part's sums from memory."""
+    return PartSums(
+        memory[at],
+        memory[at + 1],
+        memory[at + 2],
+        memory[at + 3],
+        memory[at + 4],
+        memory[at + 5],
+        memory[at + 6],
+        memory[at + 7],
     )
 
 
 @device
-def tell(known, at, sums):
-    """Put them there."""
-    known[at] = sums.peak
-    known[at + 1] = sums.ones
-    known[at + 2] = sums.others
-    known[at + 3] = sums.score
-    known[at + 4] = sums.of_ones
-    known[at + 5] = sums.rest
-    known[at + 6] = sums.far
-    known[at + 7] = sums.top
+def store_sums(memory, at, sums):
+    """Write a part's sums to memory."""
+    memory[at] = sums.peak
+    memory[at + 1] = sums.ones
+    memory[at + 2] = sums.others
+    memory[at + 3] = sums.target_z
+    memory[at + 4] = sums.peak_mass
+    memory[at + 5] = sums.other_mass
+    memory[at + 6] = sums.gap_sum
+    memory[at + 7] = sums.argmax
 
 
 @device
-def all_ready(room, call, spot, known, patience):
-    """Hand over this part's sums, which lie in `known`; whether those of all parts are there.
+def publish_and_check(scratch, params, task, facts, polls):
+    """Publish this part's sums, which are in `facts`; whether those of all parts are published.
 
-    `marks` counts what is left over, then for each row the parts that are ready, then lists what
-    is left over. A fence parts the sums from the mark that says they are there.
+    `marks` holds the number of deferred parts, then for each row the number of published parts,
+    then the list of deferred parts. A fence separates the sums from the count that publishes them.
     """
-    states, marks = room
-    if spot.thread == 0:
-        at = (spot.row * call.parts + spot.part) * STATE
-        for j in range(STATE):
-            states[at + j] = known[j]
+    states, marks = scratch
+    if task.thread == 0:
+        at = (task.row * params.parts + task.part) * SUMS_SIZE
+        for j in range(SUMS_SIZE):
+            states[at + j] = facts[j]
         cuda.threadfence()
-        ready = cuda.atomic.add(marks, 1 + spot.row, int64(1)) + 1
-        while ready < call.parts and patience > 0:
-            ready = cuda.atomic.add(marks, 1 + spot.row, int64(0))
-            patience -= 1
+        ready = cuda.atomic.add(marks, 1 + task.row, int64(1)) + 1
+        while ready < params.parts and polls > 0:
+            ready = cuda.atomic.add(marks, 1 + task.row, int64(0))
+            polls -= 1
         cuda.threadfence()
-        known[0] = 1.0 if ready == call.parts else 0.0
+        facts[0] = 1.0 if ready == params.parts else 0.0
     cuda.syncthreads()
-    answer = known[0] > 0.0
+    answer = facts[0] > 0.0
     cuda.syncthreads()
     return answer
 
 
 @device
-def leave(marks, call, spot):
-    """Put this part on the list of what is left over."""
-    if spot.thread == 0:
+def defer(marks, params, task):
+    """Add this part to the list of deferred parts."""
+    if task.thread == 0:
         i = cuda.atomic.add(marks, 0, int64(1))
-        marks[1 + call.rows + i] = spot.row * call.parts + spot.part
+        marks[1 + params.rows + i] = task.row * params.parts + task.part
 
 
 @device
-def weight_of(peak, part, call):
-    """What exponentials of a part are multiplied by among those of the row."""
+def rescale_factor(peak, part, params):
+    """The factor from exponentials relative to a part's largest z to the row's."""
     if part == -math.inf:
         return 0.0
-    return exponential(peak, part, call)
+    return exponential(peak, part, params)
 
 
 @device
-def together(states, call, spot, sums):
-    """The sums of a whole row, for its first thread; all threads have to call it."""
-    first = spot.row * call.parts * STATE
+def combine_parts(states, params, task, sums):
+    """The sums of a whole row, for its first thread; all threads have to params it."""
+    first = task.row * params.parts * SUMS_SIZE
     peak = -math.inf
-    for k in range(spot.thread, call.parts, spot.threads):
-        peak = larger(peak, states[first + k * STATE])
-    peak = largest_of(peak, sums, spot)
-    ones, others, low, score, of_ones, rest, far = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    top = FAR
-    if spot.thread < WARP:
-        for k in range(spot.thread, call.parts, WARP):
-            part = told(states, first + k * STATE)
-            score += part.score
+    for k in range(task.thread, params.parts, task.threads):
+        peak = larger(peak, states[first + k * SUMS_SIZE])
+    peak = reduce_max(peak, sums, task)
+    ones, others, low, target_z, peak_mass, other_mass, gap_sum = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    argmax = NO_CLASS
+    if task.thread < WARP:
+        for k in range(task.thread, params.parts, WARP):
+            part = load_sums(states, first + k * SUMS_SIZE)
+            target_z += part.target_z
             if part.peak == peak:
                 ones += part.ones
-                others, low = added(others, low, part.others)
-                of_ones += part.of_ones
-                rest += part.rest
-                far += part.far
-                top = lesser(top, part.top)
+                others, low = add(others, low, part.others)
+                peak_mass += part.peak_mass
+                other_mass += part.other_mass
+                gap_sum += part.gap_sum
+                argmax = min_of(argmax, part.argmax)
             else:
-                e = times(part.ones + part.others, weight_of(peak, part.peak, call))
-                others, low = added(others, low, e)
-                a = part.of_ones + part.rest
-                rest += a
-                gap, _ = below(peak, part.peak, divisor(call))
-                far += part.far + (times(a, gap) if a != 0.0 else 0.0)
-        at = spot.first + spot.thread
+                e = times(part.ones + part.others, rescale_factor(peak, part.peak, params))
+                others, low = add(others, low, e)
+                a = part.peak_mass + part.other_mass
+                other_mass += a
+                gap, _ = scaled_gap(peak, part.peak, divisor(params))
+                gap_sum += part.gap_sum + (times(a, gap) if a != 0.0 else 0.0)
+        at = task.first + task.thread
         sums[at] = others
         sums[at + WARP] = low
         sums[at + 2 * WARP] = ones
-        sums[at + 3 * WARP] = score
-        sums[at + 4 * WARP] = of_ones
-        sums[at + 5 * WARP] = rest
-        sums[at + 6 * WARP] = far
-    add_up_exactly(sums, WARP, spot, WARP)
-    add_up(sums[2 * WARP :], 5, WARP, spot, WARP)
-    others = whole(sums[0], sums[WARP])
-    ones, score, of_ones = sums[2 * WARP], sums[3 * WARP], sums[4 * WARP]
-    rest, far = sums[5 * WARP], sums[6 * WARP]
+        sums[at + 3 * WARP] = target_z
+        sums[at + 4 * WARP] = peak_mass
+        sums[at + 5 * WARP] = other_mass
+        sums[at + 6 * WARP] = gap_sum
+    reduce_sum_with_error(sums, WARP, task, WARP)
+    reduce_sums(sums[2 * WARP :], 5, WARP, task, WARP)
+    others = rounded_sum(sums[0], sums[WARP])
+    ones, target_z, peak_mass = sums[2 * WARP], sums[3 * WARP], sums[4 * WARP]
+    other_mass, gap_sum = sums[5 * WARP], sums[6 * WARP]
     cuda.syncthreads()
-    top = -largest_of(-top, sums, spot)
-    return Sums(peak, ones, others, score, of_ones, rest, far, top)
+    argmax = -reduce_max(-argmax, sums, task)
+    return PartSums(peak, ones, others, target_z, peak_mass, other_mass, gap_sum, argmax)

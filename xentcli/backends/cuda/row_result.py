@@ -1,81 +1,81 @@
-"""What a row with any target and any option comes to, from the sums of all its classes."""
+"""The result of a row with any target and any option, from the sums over all its classes."""
 
 from __future__ import annotations
 
 from numba import float64, int64
 
 from xentcli.backends.cuda.formulas import (
-    concluded,
     device,
-    entry,
     exponential,
-    lesser,
+    finish_row,
+    gradient_entry,
     mass,
+    min_of,
     slope,
 )
 from xentcli.backends.cuda.launch_params import GRADIENT, INDEX, PROBS
 from xentcli.backends.cuda.primitives import get, times
-from xentcli.backends.cuda.reductions import FAR, place_of
+from xentcli.backends.cuda.reductions import NO_CLASS, row_offset
 
 
 @device
-def mass_at(given, c, call, row):
-    """a of a class, without what an index target adds."""
+def mass_of_class(given, c, params, row):
+    """a of a class, without the one-hot part of an index target."""
     _, targets, weight, _ = given
     q = 0.0
-    if call.kind == PROBS:
-        place = place_of(row, call.inner, call.q_outer, call.q_inner)
-        q = float64(get(targets, place + c * call.q_step))
-    return mass(get(weight, c), q, call)
+    if params.kind == PROBS:
+        place = row_offset(row, params.inner, params.q_outer, params.q_inner)
+        q = float64(get(targets, place + c * params.q_step))
+    return mass(get(weight, c), q, params)
 
 
 @device
-def has_masses(call):
-    """Whether classes beside an index target have a mass."""
-    return call.kind == PROBS or (call.kind == INDEX and call.smoothing > 0.0)
+def has_other_masses(params):
+    """Whether classes other than an index target have a mass."""
+    return params.kind == PROBS or (params.kind == INDEX and params.smoothing > 0.0)
 
 
 @device
-def target_mass(y, weight, call):
-    """What an index target's class gets beyond smoothing."""
-    if call.kind != INDEX:
+def target_mass(y, weight, params):
+    """The one-hot part of an index target: weight·(1 − label_smoothing)."""
+    if params.kind != INDEX:
         return 0.0
-    return times(1.0 - call.smoothing, weight[y])
+    return times(1.0 - params.smoothing, weight[y])
 
 
 @device
-def settled(sums, start, given, call, spot, out):
-    """Write the row's results; what its gradient needs, from the sums of all of it: the factors
-    of e and of a, `others`, and the entries of the largest and the target with their places."""
+def store_row_result(sums, start, given, params, task, out):
+    """Write the row's loss and log-sum-exp. Returns what its gradient needs: the factors of e and
+    of a, `others`, and the indices and entries of the largest logit and of the target."""
     x, _, weight, scale = given
     results, grad = out
-    hot = target_mass(spot.y, weight, call)
-    is_top = call.kind == INDEX and sums.score == sums.peak
-    of_top, top = 0.0, int64(-1)
-    if has_masses(call) and sums.top < FAR:
-        top = int64(sums.top)
-        if is_top:
-            top = int64(spot.y)
-        of_top = mass_at(given, top, call, spot.row)
-    row = concluded(sums, hot, of_top, call)
+    hot = target_mass(task.y, weight, params)
+    is_max = params.kind == INDEX and sums.target_z == sums.peak
+    of_max, argmax = 0.0, int64(-1)
+    if has_other_masses(params) and sums.argmax < NO_CLASS:
+        argmax = int64(sums.argmax)
+        if is_max:
+            argmax = int64(task.y)
+        of_max = mass_of_class(given, argmax, params, task.row)
+    row = finish_row(sums, hot, of_max, params)
     per_mass = 0.0
-    if call.mode == GRADIENT:
-        per_mass = scale[lesser(spot.row, scale.size - 1)] / call.temperature
-        if spot.part == 0 or grad.size == 0:
-            results[0, spot.row] = row.loss
-            results[1, spot.row] = row.lse
-    place, largest = top - spot.begin, 0.0
-    if 0 <= place < spot.count:
-        tilt = slope(float64(get(x, start + place * call.x_step)), call)
-        largest = entry(1.0, of_top, True, row) * (per_mass * tilt) + 0.0
+    if params.mode == GRADIENT:
+        per_mass = scale[min_of(task.row, scale.size - 1)] / params.temperature
+        if task.part == 0 or grad.size == 0:
+            results[0, task.row] = row.loss
+            results[1, task.row] = row.lse
+    place, largest = argmax - task.begin, 0.0
+    if 0 <= place < task.count:
+        dz = slope(float64(get(x, start + place * params.x_step)), params)
+        largest = gradient_entry(1.0, of_max, True, row) * (per_mass * dz) + 0.0
     else:
         place = int64(-1)
-    inside, target = spot.y - spot.begin, 0.0
-    if call.kind == INDEX and 0 <= inside < spot.count:
-        tilt = slope(float64(get(x, start + inside * call.x_step)), call)
-        a = mass_at(given, spot.y, call, spot.row) + hot
-        e = exponential(sums.peak, sums.score, call)
-        target = entry(e, a, is_top, row) * (per_mass * tilt) + 0.0
+    inside, target = task.y - task.begin, 0.0
+    if params.kind == INDEX and 0 <= inside < task.count:
+        dz = slope(float64(get(x, start + inside * params.x_step)), params)
+        a = mass_of_class(given, task.y, params, task.row) + hot
+        e = exponential(sums.peak, sums.target_z, params)
+        target = gradient_entry(e, a, is_max, row) * (per_mass * dz) + 0.0
     else:
         inside = int64(-1)
     per_e = row.b / (1.0 + row.others) * per_mass

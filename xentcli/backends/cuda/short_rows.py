@@ -1,4 +1,4 @@
-"""Rows of few classes: one thread for each, from a tile that the block has read together."""
+"""Rows of few classes: one thread per row, from a tile that the block loads together."""
 
 from __future__ import annotations
 
@@ -6,81 +6,85 @@ import math
 
 from numba import cuda, float64, int64
 
-from xentcli.backends.cuda.formulas import Sums, device, lesser, scored
+from xentcli.backends.cuda.formulas import PartSums, device, min_of, scaled_logit
 from xentcli.backends.cuda.launch_params import GRADIENT, INDEX
-from xentcli.backends.cuda.long_rows import exponentials, value_of
+from xentcli.backends.cuda.long_rows import output_value, part_exponentials
 from xentcli.backends.cuda.primitives import get, larger, put
-from xentcli.backends.cuda.reductions import Spot, place_of, whole
-from xentcli.backends.cuda.row_result import settled
+from xentcli.backends.cuda.reductions import Task, rounded_sum, row_offset
+from xentcli.backends.cuda.row_result import store_row_result
 
 
 @device
-def side_by_side(call, step, outer):
-    """Whether the rows of a block lie one after the other."""
-    return call.inner == 1 and step == 1 and outer == call.classes
+def rows_contiguous(params, step, outer):
+    """Whether the rows of a block are contiguous."""
+    return params.inner == 1 and step == 1 and outer == params.classes
 
 
 @device
-def take(x, tile, pitch, first, rows, call):
-    """Some rows into shared memory: neighbours by neighbouring threads."""
+def load_rows(x, tile, pitch, first, rows, params):
+    """Load some rows into shared memory: consecutive threads load consecutive elements."""
     thread, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
-    if side_by_side(call, call.x_step, call.x_outer):
-        start = first * call.x_outer
-        row, c = thread // call.classes, thread % call.classes
-        more_rows, more = threads // call.classes, threads % call.classes
+    if rows_contiguous(params, params.x_step, params.x_outer):
+        start = first * params.x_outer
+        row, c = thread // params.classes, thread % params.classes
+        more_rows, more = threads // params.classes, threads % params.classes
         while row < rows:
-            put(tile, row * pitch + c, float64(get(x, start + row * call.classes + c)))
+            put(tile, row * pitch + c, float64(get(x, start + row * params.classes + c)))
             row, c = row + more_rows, c + more
-            if c >= call.classes:
-                row, c = row + 1, c - call.classes
+            if c >= params.classes:
+                row, c = row + 1, c - params.classes
     elif thread < rows:
-        start = place_of(first + thread, call.inner, call.x_outer, call.x_inner)
-        for c in range(call.classes):
-            put(tile, thread * pitch + c, float64(get(x, start + c * call.x_step)))
+        start = row_offset(first + thread, params.inner, params.x_outer, params.x_inner)
+        for c in range(params.classes):
+            put(tile, thread * pitch + c, float64(get(x, start + c * params.x_step)))
 
 
 @device
-def give(tile, grad, pitch, first, rows, call):
-    """Some rows from shared memory, in the same way."""
+def store_rows(tile, grad, pitch, first, rows, params):
+    """Store some rows from shared memory, in the same way."""
     thread, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
-    if side_by_side(call, call.g_step, call.g_outer):
-        start = first * call.g_outer
-        row, c = thread // call.classes, thread % call.classes
-        more_rows, more = threads // call.classes, threads % call.classes
+    if rows_contiguous(params, params.g_step, params.g_outer):
+        start = first * params.g_outer
+        row, c = thread // params.classes, thread % params.classes
+        more_rows, more = threads // params.classes, threads % params.classes
         while row < rows:
-            put(grad, start + row * call.classes + c, get(tile, row * pitch + c))
+            put(grad, start + row * params.classes + c, get(tile, row * pitch + c))
             row, c = row + more_rows, c + more
-            if c >= call.classes:
-                row, c = row + 1, c - call.classes
+            if c >= params.classes:
+                row, c = row + 1, c - params.classes
     elif thread < rows:
-        start = place_of(first + thread, call.inner, call.g_outer, call.g_inner)
-        for c in range(call.classes):
-            put(grad, start + c * call.g_step, get(tile, thread * pitch + c))
+        start = row_offset(first + thread, params.inner, params.g_outer, params.g_inner)
+        for c in range(params.classes):
+            put(grad, start + c * params.g_step, get(tile, thread * pitch + c))
 
 
 @device
-def computed(tile, at, given, call, spot, out):
-    """A row's results, and its gradient in place of its logits in the tile."""
+def compute_row(tile, at, given, params, task, out):
+    """The results of a row; its gradient replaces its logits in the tile."""
     peak = -math.inf
-    for c in range(call.classes):
-        score = scored(get(tile, at + c), call)
+    for c in range(params.classes):
+        score = scaled_logit(get(tile, at + c), params)
         put(tile, at + c, score)
         peak = larger(peak, score)
-    score = 0.0
-    if call.kind == INDEX:
-        score = get(tile, at + spot.y)
-    start = place_of(spot.row, call.inner, call.x_outer, call.x_inner)
-    pair, ones, of_ones, rest, far, top = exponentials(tile, at, peak, given, call, spot)
-    sums = Sums(peak, ones, whole(pair[0], pair[1]), score, of_ones, rest, far, top)
-    per_e, per_mass, others, place, largest, inside, target = settled(
-        sums, start, given, call, spot, out
+    target_z = 0.0
+    if params.kind == INDEX:
+        target_z = get(tile, at + task.y)
+    start = row_offset(task.row, params.inner, params.x_outer, params.x_inner)
+    pair, ones, peak_mass, other_mass, gap_sum, argmax = part_exponentials(
+        tile, at, peak, given, params, task
+    )
+    sums = PartSums(
+        peak, ones, rounded_sum(pair[0], pair[1]), target_z, peak_mass, other_mass, gap_sum, argmax
+    )
+    per_e, per_mass, others, place, largest, inside, target = store_row_result(
+        sums, start, given, params, task, out
     )
     if out[1].size == 0:
         return
     factors = per_e, per_mass, others, peak
-    for c in range(call.classes):
-        put(tile, at + c, value_of(c, get(tile, at + c), factors, given, start, call, spot))
-    if call.mode == GRADIENT:
+    for c in range(params.classes):
+        put(tile, at + c, output_value(c, get(tile, at + c), factors, given, start, params, task))
+    if params.mode == GRADIENT:
         if place >= 0.0:
             put(tile, at + int64(place), largest)
         if inside >= 0.0:
@@ -88,29 +92,29 @@ def computed(tile, at, given, call, spot, out):
 
 
 @cuda.jit
-def short_rows(x, targets, weight, scale, call, results, grad):
-    """As many rows as a block has threads."""
+def short_rows(x, targets, weight, scale, params, results, grad):
+    """One row for each thread of a block."""
     tile = cuda.shared.array(0, float64)
     given, out = (x, targets, weight, scale), (results, grad)
     thread = int64(cuda.threadIdx.x)
     first = int64(cuda.blockIdx.x) * cuda.blockDim.x
-    rows = lesser(int64(cuda.blockDim.x), call.rows - first)
-    pitch = call.classes | 1  # odd, so that threads use all banks of the memory
-    take(x, tile, pitch, first, rows, call)
+    rows = min_of(int64(cuda.blockDim.x), params.rows - first)
+    pitch = params.classes | 1  # odd, so that threads use all banks of shared memory
+    load_rows(x, tile, pitch, first, rows, params)
     cuda.syncthreads()
     if thread < rows:
         row, y = first + thread, int64(0)
-        if call.kind == INDEX:
+        if params.kind == INDEX:
             y = int64(targets[row])
         zero, one = int64(0), int64(1)
-        spot = Spot(row, zero, y, zero, call.classes, zero, one, zero, zero)
+        task = Task(row, zero, y, zero, params.classes, zero, one, zero, zero)
         if y >= 0:
-            computed(tile, thread * pitch, given, call, spot, out)
+            compute_row(tile, thread * pitch, given, params, task, out)
         else:
             results[0, row] = 0.0
             results[1, row] = math.nan
-            for c in range(call.classes):
+            for c in range(params.classes):
                 put(tile, thread * pitch + c, 0.0)
     cuda.syncthreads()
     if grad.size > 0:
-        give(tile, grad, pitch, first, rows, call)
+        store_rows(tile, grad, pitch, first, rows, params)

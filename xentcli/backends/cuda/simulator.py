@@ -1,13 +1,18 @@
-"""Numba's simulator, made safe for the threads that it runs kernels in, and quicker.
+"""What kernels need on Numba's simulator, which runs them as Python with NUMBA_ENABLE_CUDASIM=1.
 
-It does twice what shall be done once where two threads come to it at the same time: shared memory
-is made twice, and `cuda` is given back to a module in which another thread still computes. Both
-get a lock here. And its main thread asks without pause whether all have come to a barrier: unless
-threads take turns often, three quarters of the time go there.
+Stand-ins: the primitives of `primitives`, which are LLVM code, as Python functions.
+
+Patches of Numba's own simulator, which runs each CUDA thread in a thread of Python. Two threads
+that reach the same line at the same time may get two arrays of shared memory, and a thread that
+ends gives the real `cuda` back to a module in which another one still computes: both get a lock.
+And its main thread polls the barriers: with Python's default switch interval rows of 200 classes
+take four times as long. Whoever runs `--backend cuda` on the simulator needs all of it, so it is
+here and not among the tests.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -20,21 +25,134 @@ from numba import cuda
 from numba.core import types
 from numba.np import numpy_support
 
+from xentcli.backends.elementary import ROUND
+
+SWITCH_INTERVAL = 1e-4  # seconds
 LOCK = Lock()
-INSIDE: Counter[str] = Counter()  # calls under way, of functions of each module
+RUNNING: Counter[str] = Counter()  # calls under way, of functions of each module
 
 
-def mend() -> None:
-    """Put what follows in the place of Numba's own."""
+def get(array, index):
+    """One element as a number."""
+    value = array[index]
+    if value.dtype == np.uint16:
+        return np.float32(value.view(np.float16))
+    if value.dtype == np.int16:
+        return (np.uint32(value.view(np.uint16)) << np.uint32(16)).view(np.float32)
+    return value
+
+
+def put(array, index, value):
+    """Write one number, rounded to the dtype of the array."""
+    if array.dtype == np.uint16:
+        value = np.float16(np.float32(value)).view(np.uint16)
+    elif array.dtype == np.int16:
+        value = _bfloat16(np.float32(value))
+    array[index] = value
+
+
+def _bfloat16(value):
+    bits = value.view(np.uint32)
+    high = bits >> np.uint32(16)
+    rounded = (int(bits) + 0x7FFF + int(high & np.uint32(1))) >> 16
+    if np.isnan(value):
+        rounded = int(high) | 0x40
+    return np.uint16(rounded).view(np.int16)
+
+
+def load4(array, index):
+    """Four consecutive elements as numbers."""
+    return tuple(get(array, index + i) for i in range(4))
+
+
+def store4(array, index, numbers):
+    """Write four consecutive elements."""
+    for i, number in enumerate(numbers):
+        put(array, index + i, number)
+
+
+def larger(a, b):
+    """The larger of two numbers; NaN where one is."""
+    return np.maximum(a, b)
+
+
+def smaller(a, b):
+    """The smaller of two numbers; the other one of a NaN."""
+    return np.fmin(a, b)
+
+
+def size_of(array):
+    """Bytes of each element."""
+    return array.dtype.itemsize
+
+
+def times(a, b):
+    """a·b, rounded."""
+    return a * b
+
+
+def fraction_and_power(value):
+    """f and n of a positive normal number f·2ⁿ, ½ ≤ f < 1."""
+    fraction, power = np.frexp(value)
+    return fraction, np.float64(power)
+
+
+def times_power(value, biased):
+    """A finite number times 2ⁿ."""
+    if not math.isfinite(biased):
+        return np.float64(0.0)  # on a device anything
+    return np.ldexp(np.float64(value), int(biased - ROUND))
+
+
+def fma(a, b, c):
+    """a·b + c, rounded once, or of float64 nearly so."""
+    kind = type(a + b + c)
+    wide = np.float64 if kind is np.float32 else np.longdouble
+    return kind(wide(a) * wide(b) + wide(c))
+
+
+def polynomial(coefficients):
+    """A function that evaluates a polynomial, highest power first."""
+
+    def value_at(x):
+        value = coefficients[0]
+        for coefficient in coefficients[1:]:
+            value = fma(value, x, coefficient)
+        return value
+
+    return value_at
+
+
+STAND_INS = {
+    function.__name__: function
+    for function in (
+        fma,
+        fraction_and_power,
+        get,
+        larger,
+        load4,
+        polynomial,
+        put,
+        size_of,
+        smaller,
+        store4,
+        times,
+        times_power,
+    )
+}
+
+
+def patch_numba() -> None:
+    """Put the following functions in the place of Numba's own."""
     from numba.cuda.simulator import kernel, kernelapi
 
-    sys.setswitchinterval(1e-4)
-    kernelapi.FakeCUDAShared.array = _shared
-    kernel.swapped_cuda_module = _swapped
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    kernelapi.FakeCUDAShared.array = _shared_array
+    kernel.swapped_cuda_module = _swapped_cuda_module
 
 
-def _shared(memory: Any, shape: Any, dtype: Any, alignment: Any = None) -> Any:
-    """Memory of a block: the same for all threads that come to this line."""
+def _shared_array(memory: Any, shape: Any, dtype: Any, alignment: Any = None) -> Any:
+    """Shared memory of a block: the same array for all threads that reach this line."""
     kind = numpy_support.as_dtype(dtype) if isinstance(dtype, types.Type) else np.dtype(dtype)
     if shape == 0:
         count = memory._dynshared_size // kind.itemsize
@@ -46,16 +164,16 @@ def _shared(memory: Any, shape: Any, dtype: Any, alignment: Any = None) -> Any:
 
 
 @contextmanager
-def _swapped(function: Any, fake: Any) -> Iterator[None]:
+def _swapped_cuda_module(function: Any, fake: Any) -> Iterator[None]:
     """The simulated `cuda` in a function's module, until the last thread has left it."""
     names, module = function.__globals__, function.__module__
     with LOCK:
-        INSIDE[module] += 1
+        RUNNING[module] += 1
         names.update({name: fake for name, value in names.items() if value is cuda})
     try:
         yield
     finally:
         with LOCK:
-            INSIDE[module] -= 1
-            if not INSIDE[module]:
+            RUNNING[module] -= 1
+            if not RUNNING[module]:
                 names.update({name: cuda for name, value in names.items() if value is fake})

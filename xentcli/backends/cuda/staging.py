@@ -1,9 +1,9 @@
-"""Arrays in host memory, moved to a CUDA device piece by piece and back.
+"""Arrays in host memory, copied to a CUDA device and back in pieces.
 
-A piece goes through page-locked buffers, which a device can read and write by itself while the
-processor copies the pieces before and after it. A few pieces are under way at once, each with a
-stream and buffers of its own: one is copied in, one computed, one copied out. The buffers stay
-for the next call.
+A piece goes through page-locked buffers, which the device can read and write itself while the CPU
+copies the pieces before and after it. A few pieces are in flight at once, each in a slot with its
+own stream and buffers: one is copied in, one computed, one copied out. The buffers are kept for
+the next call.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ import numpy as np
 from numba import cuda
 
 from xentcli.arrays.dtypes import Array, bits
-from xentcli.backends.cuda.errors import told
+from xentcli.backends.cuda.errors import translate_errors
 from xentcli.backends.cuda.primitives import device_number
 from xentcli.errors import UnavailableError
 
-# One is copied from the caller's arrays, one in, one out, and one to the caller's arrays; the
-# kernel itself takes next to no time.
-UNDER_WAY = 4
+# One piece is copied from the caller's arrays, one to the device, one from it, and one to the
+# caller's arrays; the kernel itself takes next to no time.
+SLOTS = 4
 
-_config: Any = numba.config  # its names are made at import, unknown to type checkers
+_config: Any = numba.config  # its attributes are set at import, unknown to type checkers
 
-# Bytes from which on several threads copy an array: at 10 GB/s a thread has 1 MiB copied in 0.1 ms.
+# Several threads copy an array of at least this many bytes: one copies 1 MiB in 0.1 ms.
 SPLIT_FROM = 1 << 20
 
-# At most so many threads copy: at 10 GB/s each, more than any link takes.
-MOST_COPIERS = 8
+# Threads that copy, at most: at 10 GB/s each, more than any link to a device.
+MAX_COPIERS = 8
 
 Start = Callable[[list[Any], list[Any], Any], None]
 
 
-class Piece(NamedTuple):
-    """What the device reads and fills, and what starts the work on it.
+class Transfer(NamedTuple):
+    """One piece: the arrays that are copied in and out, and the function that launches its kernels.
 
-    `start(entering, leaving, stream)` gets flat device arrays, one for each array here.
+    `start(inputs, outputs, stream)` gets flat device arrays, one for each array here.
     """
 
-    entering: tuple[Array, ...]
-    leaving: tuple[Array, ...]
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
     start: Start
 
 
-class Room:
-    """Memory for one array at a time: page-locked here, and as much of it on the device."""
+class StagingBuffer:
+    """Memory for one array at a time: page-locked on the host, and as much on the device."""
 
     def __init__(self) -> None:
         self._bytes = 0
@@ -62,61 +62,61 @@ class Room:
         self._views: Any = None
 
     def of(self, array: Array) -> tuple[Array, Any]:
-        """As many numbers of the same kind: here, in the array's shape, and there, flat."""
+        """Buffers for an array: one on the host, in its shape, and one on the device, flat."""
         key = array.size, array.dtype
         if self._views is None or self._views[0] != key:
             if self._bytes < array.nbytes:
-                self._host = self._device = self._views = None  # first make room
+                self._host = self._device = self._views = None  # free the old ones first
                 self._host = cuda.pinned_array(array.nbytes, np.uint8)
                 self._device = cuda.device_array(array.nbytes, np.uint8)
                 self._bytes = array.nbytes
-            here, there = (part[: array.nbytes] for part in (self._host, self._device))
-            self._views = key, here.view(array.dtype), there.view(array.dtype)
+            host, device = (part[: array.nbytes] for part in (self._host, self._device))
+            self._views = key, host.view(array.dtype), device.view(array.dtype)
         return self._views[1].reshape(array.shape), self._views[2]
 
 
 class Slot:
-    """One piece under way: its stream, its memory, and who copies its results."""
+    """One piece in flight: its stream, its buffers, and the copies that are not done."""
 
     def __init__(self) -> None:
         self.stream = cuda.stream()
-        self._rooms: list[Room] = []
+        self._rooms: list[StagingBuffer] = []
         self._results: list[tuple[Array, Array]] = []
         self._copying: list[Future[None]] = []
 
-    def start(self, piece: Piece, copiers: Copiers) -> None:
-        """Copy a piece in, and let the device do the rest."""
-        arrays = [bits(array) for array in (*piece.entering, *piece.leaving)]
-        self._rooms += [Room() for _ in range(len(arrays) - len(self._rooms))]
+    def start(self, piece: Transfer, copiers: Copiers) -> None:
+        """Copy a piece to the device, and enqueue its kernels and the copies back."""
+        arrays = [bits(array) for array in (*piece.inputs, *piece.outputs)]
+        self._rooms += [StagingBuffer() for _ in range(len(arrays) - len(self._rooms))]
         views = [room.of(array) for room, array in zip(self._rooms, arrays, strict=False)]
-        there = [device for _, device in views]
-        first = len(piece.entering)
-        for array, (here, _) in zip(arrays[:first], views, strict=False):
-            self._copying += copiers.copy(here, array)
+        on_device = [device for _, device in views]
+        first = len(piece.inputs)
+        for array, (host, _) in zip(arrays[:first], views, strict=False):
+            self._copying += copiers.copy(host, array)
         self._await(copiers)
-        for here, device in views[:first]:
-            device.copy_to_device(here.reshape(-1), stream=self.stream)
-        piece.start(there[:first], there[first:], self.stream)
-        for array, (here, device) in zip(arrays[first:], views[first:], strict=True):
-            device.copy_to_host(here.reshape(-1), stream=self.stream)
-            self._results.append((array, here))
+        for host, device in views[:first]:
+            device.copy_to_device(host.reshape(-1), stream=self.stream)
+        piece.start(on_device[:first], on_device[first:], self.stream)
+        for array, (host, device) in zip(arrays[first:], views[first:], strict=True):
+            device.copy_to_host(host.reshape(-1), stream=self.stream)
+            self._results.append((array, host))
 
     def fetch(self, copiers: Copiers) -> None:
-        """When the device is done, begin to copy what it gave."""
+        """Wait for the device, then begin to copy the results to the caller's arrays."""
         if self._results:
             self.stream.synchronize()
-            for array, here in self._results:
-                self._copying += copiers.copy(array, here)
+            for array, host in self._results:
+                self._copying += copiers.copy(array, host)
             self._results = []
 
     def finish(self, copiers: Copiers) -> None:
-        """The slot is free again."""
+        """Wait until the slot is free again."""
         self.fetch(copiers)
         self._await(copiers)
 
     def abandon(self, copiers: Copiers) -> None:
-        """Wait until nobody reads or writes its buffers, or the caller's, any more."""
-        with suppress(Exception):  # what comes first is told
+        """Wait until its buffers and the caller's arrays are no longer read or written."""
+        with suppress(Exception):  # the first error is the one that is raised
             self.stream.synchronize()
         self._await(copiers)
 
@@ -126,15 +126,15 @@ class Slot:
 
 
 class Copiers:
-    """Threads that copy; they start when there is something large."""
+    """Threads that copy large arrays; they are started when needed."""
 
     def __init__(self, threads: int | None) -> None:
-        most = min(_config.NUMBA_NUM_THREADS, MOST_COPIERS)
+        most = min(_config.NUMBA_NUM_THREADS, MAX_COPIERS)
         self.threads = min(threads or most, most)
         self._pool = ThreadPoolExecutor(self.threads, "xent-copy")
 
     def copy(self, target: Array, source: Array) -> list[Future[None]]:
-        """Begin a copy; what is small is done at once."""
+        """Begin a copy; a small array is copied at once."""
         if target.nbytes < SPLIT_FROM:
             np.copyto(target, source)
             return []
@@ -146,13 +146,13 @@ class Copiers:
 
     @staticmethod
     def wait(copies: Iterable[Future[None]]) -> None:
-        """Until they are done."""
+        """Wait until copies are done."""
         for copy in list(copies):
             copy.result()
 
 
-class _Process:
-    """What this process keeps: one lock, and slots for each device that it has used."""
+class _DeviceState:
+    """What this process keeps: a lock, and slots and weights for each device it has used."""
 
     lock = RLock()
     number = os.getpid()
@@ -161,43 +161,43 @@ class _Process:
 
 
 def check_process() -> None:
-    """A device does not work in a child of the process that has started it."""
-    if os.getpid() != _Process.number:
+    """An error in a forked child of the process that has used a device."""
+    if os.getpid() != _DeviceState.number:
         what = "a CUDA device cannot be used in a forked child of a process that has used one"
         raise UnavailableError("backend", what, "start the child with the method spawn")
 
 
-def kept(weight: Array) -> Any:
-    """Numbers that many calls share, on the device; copied when they have changed."""
+def device_weight(weight: Array) -> Any:
+    """The class weights on the device; copied only when they have changed."""
     number = device_number()
-    known = _Process.weights.get(number)
+    known = _DeviceState.weights.get(number)
     if known is None or not np.array_equal(known[0], weight):
         own = np.array(weight)
         known = own, cuda.to_device(own)
-        cuda.synchronize()  # such a copy may be under way still, and not every stream waits for it
-        _Process.weights[number] = known
+        cuda.synchronize()  # the copy may still run, and not every stream waits for it
+        _DeviceState.weights[number] = known
     return known[1]
 
 
 @contextmanager
-def turn() -> Iterator[None]:
-    """Threads take turns; the device's errors are told in our words, Numba's warnings are not."""
+def exclusive_device() -> Iterator[None]:
+    """One thread at a time uses the device. Translates its errors, silences Numba's warnings."""
     check_process()
-    with _Process.lock, told(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a small job does not fill the device, and the like
+    with _DeviceState.lock, translate_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as that a small job does not fill the device
         yield
 
 
-def run(pieces: Iterable[Piece], copiers: Copiers) -> None:
-    """Compute all pieces; afterwards every result is where it belongs."""
-    slots = _Process.slots.setdefault(device_number(), [])
-    slots += [Slot() for _ in range(UNDER_WAY - len(slots))]
+def run(pieces: Iterable[Transfer], copiers: Copiers) -> None:
+    """Compute all pieces, and wait until all results are in the caller's arrays."""
+    slots = _DeviceState.slots.setdefault(device_number(), [])
+    slots += [Slot() for _ in range(SLOTS - len(slots))]
     try:
         for number, piece in enumerate(pieces):
-            slot = slots[number % UNDER_WAY]
+            slot = slots[number % SLOTS]
             slot.finish(copiers)
             slot.start(piece, copiers)
-            slots[(number + 2) % UNDER_WAY].fetch(copiers)
+            slots[(number + 2) % SLOTS].fetch(copiers)
         for slot in slots:
             slot.finish(copiers)
     except BaseException:  # Ctrl-C too

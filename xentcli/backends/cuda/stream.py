@@ -1,4 +1,4 @@
-"""A stream of a device: what is put into it is done one after the other."""
+"""A CUDA stream, in which operations run one after the other."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ from xentcli.backends.cuda.reductions import WARP
 
 
 def on_device(number: int | None) -> AbstractContextManager[Any]:
-    """Make a device the current one for a while; the one that is where nobody knows the number."""
+    """A context with another current device; None keeps the current one."""
     context: AbstractContextManager[Any] = nullcontext() if number is None else cuda.gpus[number]
     return context
 
 
 def ones(count: int) -> Any:
-    """Weights that nobody gave, on the device."""
+    """Ones on the device, for weights that are not given."""
     return _ones(count, device_number())
 
 
 @lru_cache(maxsize=8)
 def _ones(count: int, device: int) -> Any:
-    """Kept, for the next call needs them; each device has its own."""
+    """Cached for the next call, for each device."""
     array = cuda.to_device(np.ones(count))
-    cuda.synchronize()  # the copy may be under way still, and PyTorch's streams do not wait for it
+    cuda.synchronize()  # the copy may still run, and PyTorch's streams do not wait for it
     return array
 
 
 class _Flat:
-    """An array's memory from the first element on to the last, as bits of one kind."""
+    """An array's memory from the first element to the last, in the dtype that kernels take."""
 
     def __init__(self, array: DeviceArray) -> None:
-        kind = bits(np.empty(0, array.dtype)).dtype
+        dtype = bits(np.empty(0, array.dtype)).dtype
         self.owner = array.owner
         self.__cuda_array_interface__ = {
             "version": 3,
             "shape": (array.span,),
-            "typestr": kind.str,
+            "typestr": dtype.str,
             "strides": None,
             "data": (array.pointer, array.read_only),
-            "stream": None,  # `Queue` has waited where that was needed
+            "stream": None,  # `Queue.wait_for` has waited for it
         }
 
 
 def flat(array: DeviceArray) -> Any:
-    """A device array of one axis over the memory of another's array."""
+    """A one-dimensional device array over the memory of an array of another library."""
     return cuda.as_cuda_array(_Flat(array), sync=False)
 
 
 def placed_box(array: DeviceArray, shape: tuple[int, int, int], steps: tuple[int, ...]) -> Box:
-    """An array where it is, for kernels; an axis of one entry has no stride of its own."""
+    """A box over an array of another library; an axis of length 1 has any stride."""
     outer, classes, inner = steps
     return Box(flat(array), shape, (outer, classes, inner if shape[2] > 1 else 1))
 
 
 class _View:
-    """Some memory as an array of that shape and those strides, in bytes."""
+    """Device memory as an array with a shape, and strides in bytes."""
 
     def __init__(self, memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         self.memory = memory
@@ -75,48 +75,48 @@ class _View:
 
 
 def viewed(memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-    """A device array over the memory of another."""
+    """A device array over device memory, with a shape and strides in bytes."""
     return cuda.as_cuda_array(_View(memory, shape, strides), sync=False)
 
 
 class Queue:
-    """The stream with that handle (0: the default one), and what the host asks of it."""
+    """A stream by its handle (0 is the default stream), and the operations that are put into it."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self.stream: Any = cuda.external_stream(handle) if handle else 0
 
     def wait_for(self, arrays: list[DeviceArray]) -> None:
-        """Wait until what other streams do to the arrays is done: seldom, so the host may wait."""
+        """Wait for the other streams of the arrays. This is rare, so the host waits."""
         for handle in {array.stream for array in arrays} - {None, self.handle}:
             Queue(handle or 0).finish()
 
     def finish(self) -> None:
-        """Wait until everything is done."""
+        """Wait until everything in the stream is done."""
         (self.stream or cuda.default_stream()).synchronize()
 
     def room(self, shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
-        """Device memory for an array."""
+        """An uninitialised device array."""
         return cuda.device_array(shape, dtype)
 
     def send(self, array: Array) -> Any:
-        """A copy on the device."""
+        """Copy an array to the device."""
         return cuda.to_device(np.ascontiguousarray(array), stream=self.stream)
 
     def send_box(self, array: Array, shape: tuple[int, int, int]) -> Box:
-        """A copy on the device, for kernels; `shape` is (outer, C, inner)."""
+        """Copy an array to the device as a box; `shape` is (outer, C, inner)."""
         numbers = bits(np.ascontiguousarray(array)).reshape(-1)
         return Box(self.send(numbers), shape, (shape[1] * shape[2], shape[2], 1))
 
     def fetch(self, array: Any) -> Array:
-        """A copy on the host, when everything before is done."""
+        """Copy a device array to the host, after everything before it in the stream."""
         host: Array = array.copy_to_host(stream=self.stream)
         if self.stream:
             self.stream.synchronize()
         return host
 
     def fetch_placed(self, array: DeviceArray) -> Array:
-        """A copy on the host of somebody's array."""
+        """Copy an array of another library to the host."""
         if not array.span:
             return np.empty(array.shape, array.dtype)
         host = self.fetch(flat(array)).view(array.dtype)
@@ -125,7 +125,7 @@ class Queue:
     def indices(
         self, array: DeviceArray, steps: tuple[int, ...], inner: int, limits: tuple[int, int]
     ) -> tuple[Any, int, int]:
-        """Class indices, how many are ignored and how many wrong; (C, ignore_index) are given."""
+        """Class indices, and how many are ignored and out of range; `limits`: (C, ignore_index)."""
         indices, found = self.room((array.size,), np.int64), self.send(np.zeros(2, np.int64))
         kernel = per_row_kernels.over_rows(per_row_kernels.class_indices, array.size, self.stream)
         kernel(flat(array), inner, steps, *limits, indices, found)
@@ -133,9 +133,9 @@ class Queue:
         return indices, ignored, wrong
 
     def doubles(self, array: DeviceArray, steps: tuple[int, ...], inner: int) -> tuple[Any, int]:
-        """Numbers as float64, and how many of them are not finite."""
+        """An array as float64, and how many numbers are not finite."""
         numbers, found = self.room((array.size,)), self.send(np.zeros(1, np.int64))
-        kernel = per_row_kernels.over_rows(per_row_kernels.doubles, array.size, self.stream)
+        kernel = per_row_kernels.over_rows(per_row_kernels.as_float64, array.size, self.stream)
         kernel(flat(array), inner, steps, numbers, found)
         return numbers, int(self.fetch(found)[0])
 
@@ -153,7 +153,7 @@ class Queue:
         return results
 
     def sums(self, values: Any) -> Array:
-        """The sums of blocks of rows, and under each what it lost."""
+        """The sums of blocks of rows, and below each its rounding error."""
         blocks = ceil(values.size / per_row_kernels.BLOCK)
         parts = self.room((2, blocks))
         configured(per_row_kernels.block_sums, blocks, WARP, self.stream)(values, parts)

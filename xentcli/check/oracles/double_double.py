@@ -61,7 +61,7 @@ class _PairSoftmax(NamedTuple):
     p_power: Array
     rest: Pair
     rest_power: Array
-    neg_log_prob: Pair
+    neg_log_p: Pair
     lse: Pair
     others: Pair  # the sum of all terms but the largest, one per row, and its power of two
     second: Array
@@ -209,13 +209,13 @@ def _softmax(logits: _Logits) -> _PairSoftmax:
     p = divide(e, s)
     rest = subtract(pair(1.0), scaled(p, power))
     log_s = log1p(scaled(others, second))
-    neg_log_prob = subtract(log_s, logits.below)
+    neg_log_p = subtract(log_s, logits.below)
     return _PairSoftmax(
         p=p,
         p_power=power,
         rest=choose(is_top, divide(others, s), rest),
         rest_power=np.where(is_top, second, 0).astype(np.int32),
-        neg_log_prob=choose(logits.masked, pair(np.inf), neg_log_prob),
+        neg_log_p=choose(logits.masked, pair(np.inf), neg_log_p),
         lse=add(logits.top, log_s).at(..., 0),
         others=others.at(..., 0),
         second=second[:, 0],
@@ -267,11 +267,11 @@ def _gradient(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Arra
 
 def _losses(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array]:
     """The loss of each row as a number and a power of two."""
-    size = np.where(np.isfinite(s.neg_log_prob.high), np.abs(s.neg_log_prob.high), 0.0).max(axis=1)
+    size = np.where(np.isfinite(s.neg_log_p.high), np.abs(s.neg_log_p.high), 0.0).max(axis=1)
     down = np.where(size > LARGE, 100, 0)
-    terms = multiply(a, scaled(s.neg_log_prob, -down[:, None]))
+    terms = multiply(a, scaled(s.neg_log_p, -down[:, None]))
     losses = total(choose(a.high == 0, pair(0.0), terms))
-    endless = (np.isinf(s.neg_log_prob.high) & (a.high != 0)).any(axis=1)
+    endless = (np.isinf(s.neg_log_p.high) & (a.high != 0)).any(axis=1)
     if z_loss is not None:
         squared = scaled(multiply(multiply(s.lse, s.lse), z_loss), -down)
         losses = add(losses, squared)

@@ -82,7 +82,7 @@ class ReferenceOracle:
             pair(grad), size, np.zeros_like(size), pair(losses * rows.sample_weight), uncertainty
         )
 
-    def _terms(self, s: reference.Softmax, a: Array) -> Array:
+    def _terms(self, s: reference.SoftmaxSteps, a: Array) -> Array:
         """The size of what a gradient is made of: p·Σ_{j≠c} a_j, a_c·(1 − p_c), z-loss."""
         minus = a * s.rest
         plus = reference.difference(s, a) + minus

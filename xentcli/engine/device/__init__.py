@@ -117,7 +117,7 @@ def cross_entropy(
     x: DeviceArray, targets: Any, options: LossOptions, extras: Extras, *, grad: bool, out: Any
 ) -> CrossEntropy:
     """`engine.cross_entropy` for logits on a device; the other arrays are on it or on the host."""
-    from xentcli.backends.cuda.errors import told
+    from xentcli.backends.cuda.errors import translate_errors
     from xentcli.backends.cuda.stream import Queue, on_device
 
     require_floats(x)
@@ -129,7 +129,7 @@ def cross_entropy(
     destination = _described(out, "out") if grad else None
     others = described, extras.weight, extras.sample_weight, extras.upstream
     arrays = require_one_device(x, (*others, destination))
-    with told(), on_device(x.device):
+    with translate_errors(), on_device(x.device):
         queue = Queue(x.stream or 0)
         queue.wait_for(arrays)
         problem = build(x, described, options, extras, queue)
@@ -158,7 +158,7 @@ def _computed(
 def softmax(x: DeviceArray, options: LogitsOptions, *, log: bool, out: Any) -> Any:
     """Probabilities, or their logarithms, of logits on a device."""
     from xentcli.backends.cuda import launch
-    from xentcli.backends.cuda.errors import told
+    from xentcli.backends.cuda.errors import translate_errors
     from xentcli.backends.cuda.stream import Queue, on_device
 
     require_floats(x)
@@ -166,7 +166,7 @@ def softmax(x: DeviceArray, options: LogitsOptions, *, log: bool, out: Any) -> A
     arrays = require_one_device(x, (destination,))
     layout = find(x.shape, None, options.class_axis)
     require_writable(destination, layout, x, ())
-    with told(), on_device(x.device):
+    with translate_errors(), on_device(x.device):
         queue = Queue(x.stream or 0)
         if not layout.rows:
             return _empty(layout, destination, x, queue)

@@ -1,0 +1,79 @@
+"""What both compiled backends share of exp and log1p: constants, polynomials, exact sums.
+
+Each polynomial is a tuple of coefficients, highest power first, for Horner's rule with one `fma`
+per coefficient. `tests/constants/make_polynomials.py` makes them, or bounds their errors.
+
+The functions are plain Python. `backends.cpu` compiles them for float64, float32 and vectors of
+16, `backends.cuda` for single numbers. The other formulas of a row stand once in each backend:
+theirs differ in the order of operations, and with it in the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
+LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
+LN2_LOW = 1.90821492927058770002e-10  # ln 2 − LN2_HIGH
+PER_LN2 = 1.4426950408889634  # 1 / ln 2
+MAX_GAP = 746.0  # exp(−746) is 0 as a float64
+
+# t(r) = (eʳ − 1 − r) / r² for |r| ≤ ln 2 / 2, in float64.
+EXP = (
+    2.4970346612558245e-08,
+    2.7629653634202374e-07,
+    2.7557689580954227e-06,
+    2.480149521752667e-05,
+    0.00019841269378535748,
+    0.0013888888941000317,
+    0.00833333333356072,
+    0.04166666666654339,
+    0.16666666666666294,
+    0.5000000000000009,
+)
+
+# The same in float32.
+EXP_SINGLE = (
+    0.0013780283443455664,
+    0.00836903769562092,
+    0.0416691049164819,
+    0.1666651768658146,
+    0.4999998988166617,
+)
+
+# eʳ for |r| ≤ ln 2 / 2 in float64, as far as a float32 result needs it.
+EXP_FOR_FLOAT32 = (
+    0.001384365101867992,
+    0.008374155954367846,
+    0.041668002119414696,
+    0.16666431252836963,
+    0.4999999420844264,
+    1.0000000321680262,
+    1.0,
+)
+
+# R(z) of log(1 + f) = f − f²/2 + s·(f²/2 + z·R(z)), s = f / (2 + f), z = s², √½ < 1 + f < √2:
+# Lg7 to Lg1 of FreeBSD's e_log.c.
+LOG1P = (
+    1.479819860511658591e-01,
+    1.531383769920937332e-01,
+    1.818357216161805012e-01,
+    2.222219843214978396e-01,
+    2.857142874366239149e-01,
+    3.999999999940941908e-01,
+    6.666666666666735130e-01,
+)
+
+
+def add(high: Any, low: Any, value: Any) -> tuple[Any, Any]:
+    """Add to a sum that carries its rounding error (Knuth)."""
+    total = high + value
+    shadow = total - high
+    return total, low + ((high - (total - shadow)) + (value - shadow))
+
+
+def difference(a: Any, b: Any) -> tuple[Any, Any]:
+    """a − b as a rounded number and the error of that (Knuth)."""
+    high = a - b
+    shadow = high - a
+    return high, (a - (high - shadow)) - (b + shadow)

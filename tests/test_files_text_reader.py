@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from helpers import assert_same_bits
-from test_formats_text import HOSTILE, TARGET_TEXTS
+from test_files_text import HOSTILE, TARGET_TEXTS
 
 from xentcli.errors import FormatError
 from xentcli.files.source import Source

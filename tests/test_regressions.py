@@ -297,11 +297,11 @@ def test_a_signal_during_compilation_is_obeyed_at_once(files, tmp_path):
 def test_signals_wait_while_files_are_put_in_place(files):
     code = """
 import os, signal
-from xentcli import cleanup
-cleanup.watch_signals()
+from xentcli import signals
+signals.watch_signals()
 open("left.tmp", "w").close()
-cleanup.temporaries.add("left.tmp")
-with cleanup.held():
+signals.temporaries.add("left.tmp")
+with signals.held():
     os.kill(os.getpid(), signal.SIGTERM)
     print("held", flush=True)
 print("never")

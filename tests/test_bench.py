@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import assert_error, environment, run
+from cli import assert_error, captured, environment, run
 
 from xentcli.bench import Plan, Result, measure, peers
 from xentcli.bench import case as cases
@@ -41,7 +41,7 @@ def test_the_table_in_a_pipe():
 def test_exports_hold_the_same_figures(tmp_path):
     kinds = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "markdown")}
     options = [f"--export-{kind}={path}" for kind, path in kinds.items()]
-    done = run("bench", *SMALL, *options)
+    done = captured("bench", *SMALL, *options)
     assert done.code == 0, done.err
     (case,) = json.loads(kinds["json"].read_text())["cases"]
     assert case["shape"] == [40, 70]
@@ -180,6 +180,7 @@ def on_the_simulator(*arguments):
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow  # the simulator starts anew for each
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -241,7 +242,7 @@ def test_the_share_of_the_limit_counts_the_bytes():
     ],
 )
 def test_wrong_use(arguments, words):
-    done = run("bench", *arguments)
+    done = captured("bench", *arguments)
     assert done.code == 2
     assert words in done.err
     assert not done.text

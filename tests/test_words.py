@@ -22,6 +22,7 @@ from xentcli.options import LossOptions
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = {name: cli.commands[name] for name in cli.commands}
+SLOW = pytest.mark.slow  # it measures sizes that are worth measuring
 
 
 def blocks(kind):
@@ -136,7 +137,9 @@ def examples(command):
     ]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW if name == "bench" else ()) for name in COMMANDS]
+)
 def test_the_examples_of_the_help_run(name, folder):
     lines = examples(COMMANDS[name])
     assert 2 <= len(lines) <= 3

@@ -53,25 +53,27 @@ class Result:
 
 
 def environment(**more):
-    """The environment without what would change the output, plus `more`."""
+    """The environment without what would change the output, plus `more`.
+
+    The threads of NumPy's BLAS, which nothing here needs, take time to start, and addresses.
+    """
     ours = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"}
     kept = {
         name: value
         for name, value in os.environ.items()
         if name not in ours and (name == "XENT_CACHE_DIR" or not name.startswith("XENT_"))
     }
-    return {**kept, "TERM": "xterm-256color", **more}
+    return {**kept, "TERM": "xterm-256color", "OPENBLAS_NUM_THREADS": "1", **more}
 
 
 def run(*arguments, stdin=b"", cwd=None, env=None, memory=None):
     """`xent ARGUMENTS`; standard input is a pipe that holds `stdin`."""
-    limits = {"OPENBLAS_NUM_THREADS": "1"} if memory else {}  # each thread reserves addresses
     done = subprocess.run(
         [*XENT, *map(_argument, arguments)],
         input=stdin,
         capture_output=True,
         cwd=cwd,
-        env=environment(**limits, **(env or {})),
+        env=environment(**(env or {})),
         timeout=TIMEOUT,
         check=False,
         preexec_fn=_limit(memory),

@@ -185,7 +185,7 @@ class Place:
                 cwd=self._elsewhere,
                 stdin=stdin,
                 capture_output=True,
-                env=environment(PYTHONDONTWRITEBYTECODE="1", OPENBLAS_NUM_THREADS="1"),
+                env=environment(PYTHONDONTWRITEBYTECODE="1"),
                 timeout=60,
                 preexec_fn=heed_signals,
                 check=False,

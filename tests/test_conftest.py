@@ -19,7 +19,7 @@ def test_whole_folders_are_shared_out():
 @pytest.mark.parametrize(
     "change",
     [{"args": [__file__]}, {"numprocesses": 3}, {"usepdb": True}, {"capture": "no"}],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_named_files_and_whoever_looks_on_get_one_process(change):
     assert not to_be_shared_out(config(**{**WHOLE, **change}))

@@ -97,16 +97,19 @@ def test_the_readmes_python_is_run():
     assert doctest.DocTestRunner().run(test).failed == 0
 
 
-def test_the_readme_has_two_commands_and_stays_short():
+def test_the_readme_has_two_commands():
     commands = [block.strip() for block in blocks("sh")]
     assert len(commands) == 2
     assert all("\n" not in command for command in commands)
-    assert len(README.splitlines()) <= 150
 
 
-def test_the_readme_names_every_command_and_every_exit_code():
-    for name in COMMANDS:
-        assert f"| `xent {name}" in README
+def test_every_command_that_the_readme_names_exists():
+    named = set(re.findall(r"\bxent ([a-z]+)", "\n".join(blocks("console"))))
+    named |= set(re.findall(r"`xent ([a-z]+)", README))
+    assert {"grad", "check"} <= named <= COMMANDS.keys()
+
+
+def test_the_readme_names_every_exit_code():
     for code in (0, 1, 2, 3, 4, 70):
         assert f"| {code} |" in README
 

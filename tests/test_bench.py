@@ -117,7 +117,7 @@ def broken(case, data, machine):
         (broken, "failed: RuntimeError"),
     ],
 )
-def test_who_is_wrong_is_not_timed(monkeypatch, function, reason):
+def test_a_peer_with_a_wrong_answer_is_not_timed(monkeypatch, function, reason):
     monkeypatch.setitem(peers.PEERS, "numpy", function)
     one = result_of(Case((30, 8)), "numpy").contestants[1]
     assert (one.why_not, one.seconds) == (reason, [])
@@ -204,7 +204,7 @@ def test_on_a_device_others_take_part_that_compute_there():
     assert [line[0] for line in lines[2:]] == ["xent", "torch", "torch-compile", "liger"]
 
 
-def test_who_computes_on_a_device_only():
+def test_a_peer_that_computes_on_a_device_only_is_not_timed_without_one():
     one = result_of(Case((4, 8)), "liger").contestants[1]
     assert one.why_not == "computes on a device only"
 

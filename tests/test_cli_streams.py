@@ -212,7 +212,7 @@ def test_a_terminal_gets_a_preview_and_no_bytes(files):
     ],
     ids=" ".join,
 )
-def test_a_process_at_a_terminal_does_the_same_as_one_that_is_running_already(arguments, files):
+def test_a_new_process_at_a_terminal_prints_the_same(arguments, files):
     result, process = at_terminal(*arguments), process_at_terminal(*arguments)
     assert (result.code, masked(result.out)) == (process.code, masked(process.out))
     assert masked(result.err.encode()) == masked(process.err.encode())
@@ -483,7 +483,7 @@ def test_everything_closed_still_writes_the_file(files):
         "info --json", "--help", "grad l.npy t.npy -o g.npy --json -q",
     ],
 )  # fmt: skip
-def test_a_full_disk_under_standard_output_is_told(command, big):
+def test_a_full_disk_under_standard_output_is_an_error(command, big):
     assert_error(bash(f"xent {command} > /dev/full"), 4, "No space left on device")
 
 

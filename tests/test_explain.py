@@ -210,7 +210,7 @@ def test_a_row_out_of_range_says_how_many_there_are(row, files, capfdbinary):
     assert_error(result, 2, f"--row: there is no row {row}: 2 rows given", "0 to 1")
 
 
-def test_of_no_rows_there_is_none_to_explain(files, capfdbinary):
+def test_without_rows_there_is_no_row_to_explain(files, capfdbinary):
     np.save("l.npy", np.zeros((0, 3)))
     np.save("t.npy", np.zeros(0, int))
     assert_error(inside(capfdbinary, "explain", "l.npy", "t.npy"), 2, "0 rows given")
@@ -326,7 +326,7 @@ def test_a_terminal_without_colour_shows_the_same(change, files):
     assert strip.sub("", plain) == strip.sub("", coloured)
 
 
-def test_a_terminal_with_other_letters_gets_plain_text(files):
+def test_a_terminal_whose_encoding_has_no_boxes_gets_plain_text(files):
     result = process_at_terminal(*ONE, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert result.code == 0, result.err
     assert "╭" not in result.text

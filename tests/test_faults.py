@@ -227,7 +227,7 @@ def large(files):
         ("softmax l.npy > out", "<stdout>"),
     ],
 )
-def test_a_limit_on_the_size_of_files_is_told_and_leaves_nothing(command, name, large):
+def test_a_limit_on_the_size_of_files_is_an_error_that_leaves_nothing(command, name, large):
     before = contents(large)
     result = bash(f"ulimit -f 8; xent {command}")
     assert_error(result, 4, f"{name}: writing failed: File too large")
@@ -249,7 +249,7 @@ def small_disk(folder):
 
 
 @pytest.mark.parametrize("format", ["npy", "npz", "csv", "json"])
-def test_a_full_disk_is_told_and_leaves_room_for_the_next(format, large):
+def test_a_full_disk_is_an_error_and_leaves_room_for_the_next_run(format, large):
     disk = large / "disk"
     disk.mkdir()
     with small_disk(disk):

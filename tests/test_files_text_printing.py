@@ -70,7 +70,7 @@ def test_edges_have_the_digits_of_repr(dtype):
     assert_digits(np.concatenate([middle, *near, -middle[:100], [0.0, -0.0]]).astype(dtype))
 
 
-def test_few_numbers_are_asked_of_numpy_one_by_one(rng):
+def test_few_numbers_are_left_to_numpy(rng):
     size = np.abs(rng.standard_normal(10_000))
     for kind in digits._KINDS.values():
         assert np.count_nonzero(~digits._shortest(size, kind).sure) < 5

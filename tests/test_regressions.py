@@ -451,7 +451,7 @@ def test_the_empty_name_of_an_output_is_no_name_for_standard_output(arguments, f
 
 
 @pytest.mark.parametrize("format", ["npz", "npy"])
-def test_an_output_that_was_begun_leaves_no_word_when_its_input_ends(format, files):
+def test_an_output_that_was_begun_prints_nothing_when_its_input_ends_early(format, files):
     """An archive that nobody has closed tells so at the end of the process."""
     array = np.lib.format.header_data_from_array_1_0(np.zeros(1)) | {"shape": (4000, 1000)}
     with Path("h").open("wb") as file:

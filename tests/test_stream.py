@@ -163,7 +163,7 @@ def test_json_lists_are_those_of_the_array(shape, rng):
     }  # fmt: skip
 
 
-def test_nothing_leaves_a_short_job_that_fails_at_its_end(job, capfdbinary):
+def test_a_short_job_that_fails_at_its_end_writes_nothing(job, capfdbinary):
     np.save("x.npy", np.full((2, 3), np.nan))
     np.save("t.npy", np.zeros(2, int))
     assert_error(inside(capfdbinary, "grad", "x.npy", "t.npy", "--strict"), 1, "not finite")

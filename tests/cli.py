@@ -18,6 +18,7 @@ import tempfile
 import termios
 import time
 import tty
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ import numpy as np
 XENT = [sys.executable, "-m", "xentcli"]
 TIMEOUT = 120  # seconds: a guard against hanging, and no measure of speed
 ESCAPE = "\x1b"
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Logits, targets and what comes out of them, simple enough to be known without a program: in
 # each row the target has the probability 1/2, 1/4 or 1, and the mean of the losses is ln 2.
@@ -51,25 +53,27 @@ class Result:
 
 
 def environment(**more):
-    """The environment without what would change the output, plus `more`."""
+    """The environment without what would change the output, plus `more`.
+
+    The threads of NumPy's BLAS, which nothing here needs, take time to start, and addresses.
+    """
     ours = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"}
     kept = {
         name: value
         for name, value in os.environ.items()
         if name not in ours and (name == "XENT_CACHE_DIR" or not name.startswith("XENT_"))
     }
-    return {**kept, "TERM": "xterm-256color", **more}
+    return {**kept, "TERM": "xterm-256color", "OPENBLAS_NUM_THREADS": "1", **more}
 
 
 def run(*arguments, stdin=b"", cwd=None, env=None, memory=None):
     """`xent ARGUMENTS`; standard input is a pipe that holds `stdin`."""
-    limits = {"OPENBLAS_NUM_THREADS": "1"} if memory else {}  # each thread reserves addresses
     done = subprocess.run(
         [*XENT, *map(_argument, arguments)],
         input=stdin,
         capture_output=True,
         cwd=cwd,
-        env=environment(**limits, **(env or {})),
+        env=environment(**(env or {})),
         timeout=TIMEOUT,
         check=False,
         preexec_fn=_limit(memory),
@@ -104,42 +108,46 @@ def bash(script, cwd=None, env=None, stdin=b""):
 
 def inside(capfdbinary, *arguments, stdin=b""):
     """`xent ARGUMENTS` in this process, which is quick."""
-    from xentcli.cli import main
-
-    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP)}
     capfdbinary.readouterr()
-    try:
-        with _standard_input(stdin):
-            main([_argument(value) for value in arguments])
-    except SystemExit as error:
-        code = error.code or 0
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+    with _standard_input(stdin):
+        code = _exit_code(arguments)
     out, err = capfdbinary.readouterr()
     return Result(code, out, err.decode())
 
 
 def captured(*arguments, stdin=b""):
     """`xent ARGUMENTS` in this process, without pytest's help."""
-    from xentcli.cli import main
-
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        code = 0
-        with _standard_input(stdin), _onto(1, out, "stdout"), _onto(2, err, "stderr"):
-            try:
-                main([_argument(value) for value in arguments])
-            except SystemExit as error:
-                code = error.code or 0
+        with (
+            _standard_input(stdin),
+            _onto(1, out.fileno(), "stdout"),
+            _onto(2, err.fileno(), "stderr"),
+        ):
+            code = _exit_code(arguments)
         texts = [file.seek(0) or file.read() for file in (out, err)]
     return Result(code, texts[0], texts[1].decode())
 
 
+def _exit_code(arguments):
+    """Call `main`; signals are handled as before when it is done."""
+    from xentcli.cli import main
+
+    before = {name: signal.getsignal(name) for name in STOPS}
+    try:
+        main([_argument(value) for value in arguments])
+    except SystemExit as error:
+        return error.code or 0
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+    return 0
+
+
 @contextmanager
-def _onto(number, file, name):
-    """A standard stream of this process goes into a file."""
+def _onto(number, target, name):
+    """A standard stream of this process goes to another file descriptor."""
     old, old_stream = os.dup(number), getattr(sys, name)
-    os.dup2(file.fileno(), number)
+    os.dup2(target, number)
     try:
         with open(number, "w", closefd=False, buffering=1) as stream:
             setattr(sys, name, stream)
@@ -156,9 +164,16 @@ def _standard_input(data):
     reader, writer = os.pipe()
     assert os.write(writer, data) == len(data), "more than fits into a pipe"
     os.close(writer)
+    with _stdin_from(reader):
+        os.close(reader)
+        yield
+
+
+@contextmanager
+def _stdin_from(number):
+    """File descriptor 0 and `sys.stdin` are another file descriptor's."""
     old, old_stream = os.dup(0), sys.stdin
-    os.dup2(reader, 0)
-    os.close(reader)
+    os.dup2(number, 0)
     try:
         with open(0, closefd=False) as sys.stdin:
             yield
@@ -168,33 +183,61 @@ def _standard_input(data):
         os.close(old)
 
 
-def at_terminal(*arguments, columns=80, piped_stdin=None, cwd=None, env=None):
-    """`xent ARGUMENTS` with standard output on a terminal, and standard input unless piped.
-
-    Standard error is captured apart. The terminal hands the bytes on as they are.
-    """
+@contextmanager
+def _terminal(columns):
+    """The two ends of a terminal that hands the bytes on as they are."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     tty.setraw(slave)
-    with subprocess.Popen(
-        [*XENT, *map(_argument, arguments)],
-        stdin=slave if piped_stdin is None else subprocess.PIPE,
-        stdout=slave,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env=environment(**(env or {})),
-    ) as process:
+    try:
+        yield master, slave
+    finally:
+        os.close(master)
+
+
+def at_terminal(*arguments, columns=80, piped_stdin=None, env=None):
+    """`xent ARGUMENTS` in this process, with standard output on a terminal, and standard input
+    unless piped. Standard error is captured apart."""
+    before = dict(os.environ)
+    with (
+        _terminal(columns) as (master, slave),
+        tempfile.TemporaryFile() as err,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        out = pool.submit(_until_closed, master)
+        stdin = _stdin_from(slave) if piped_stdin is None else _standard_input(piped_stdin)
+        try:
+            os.environ.clear()
+            os.environ.update(environment(**(env or {})))
+            with stdin, _onto(1, slave, "stdout"), _onto(2, err.fileno(), "stderr"):
+                code = _exit_code(arguments)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            os.close(slave)
+        err.seek(0)
+        return Result(code, out.result(), err.read().decode())
+
+
+def process_at_terminal(*arguments, columns=80, env=None):
+    """The same in a process of its own."""
+    with (
+        _terminal(columns) as (master, slave),
+        subprocess.Popen(
+            [*XENT, *map(_argument, arguments)],
+            stdin=slave,
+            stdout=slave,
+            stderr=subprocess.PIPE,
+            env=environment(**(env or {})),
+        ) as process,
+    ):
         os.close(slave)
-        if piped_stdin is not None:
-            process.stdin.write(piped_stdin)
-            process.stdin.close()
         try:
             out = _until_closed(master)
             err = process.stderr.read().decode()
             code = process.wait(TIMEOUT)
         finally:
             process.kill()
-            os.close(master)
     return Result(code, out, err)
 
 
@@ -221,7 +264,7 @@ def started(*arguments, cwd=None, **streams):
         [*XENT, *map(_argument, arguments)],
         cwd=cwd,
         env=environment(),
-        preexec_fn=heed_interrupts,
+        preexec_fn=heed_signals,
         **{**how, **streams},
     ) as process:
         try:
@@ -231,9 +274,11 @@ def started(*arguments, cwd=None, **streams):
                 process.kill()
 
 
-def heed_interrupts():
-    """Undo what a shell does to the jobs that it puts in the background."""
+def heed_signals():
+    """Undo what a shell does to the jobs that it puts in the background, and `nohup` to all."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_for(condition):

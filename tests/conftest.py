@@ -1,11 +1,29 @@
 """Fixtures for all tests."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from backends import BACKENDS
 from cli import LOGITS, TARGETS
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
+def pytest_cmdline_main(config):
+    """Whole folders are tested in a process per core, at most four; named files in this one."""
+    if to_be_shared_out(config):
+        config.option.numprocesses, config.option.maxprocesses = "auto", 4
+        config.option.dist = "loadfile"  # what the tests of a file share is made once
+
+
+def to_be_shared_out(config):
+    """Whether nobody has said how many processes, or wants to look on, or has named a file."""
+    if hasattr(config, "workerinput"):
+        return False  # this is one of the processes
+    unasked = getattr(config.option, "numprocesses", 0) is None
+    watched = config.option.usepdb or config.option.capture == "no"
+    return unasked and not watched and all(Path(argument).is_dir() for argument in config.args)
 
 
 def pytest_configure(config):

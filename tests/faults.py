@@ -28,7 +28,7 @@ from cli import (
     assert_error,
     contents,
     environment,
-    heed_interrupts,
+    heed_signals,
     npy,
 )
 from cli import temporaries as temporaries_in
@@ -185,9 +185,9 @@ class Place:
                 cwd=self._elsewhere,
                 stdin=stdin,
                 capture_output=True,
-                env=environment(PYTHONDONTWRITEBYTECODE="1", OPENBLAS_NUM_THREADS="1"),
+                env=environment(PYTHONDONTWRITEBYTECODE="1"),
                 timeout=60,
-                preexec_fn=heed_interrupts,
+                preexec_fn=heed_signals,
                 check=False,
             )
         return Result(done.returncode, done.stdout, done.stderr.decode())

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cli import XENT, contents, environment, heed_interrupts, temporaries
+from cli import STOPS, XENT, contents, environment, heed_signals, temporaries
 
 PATIENCE = 5  # seconds; half a second is promised, and others use the machine too
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OLD = b"what was there before\n"
 OUTPUTS = ("g.npy", "loss.txt")
 TO_FILES = "-o g.npy --loss-out loss.txt"
@@ -84,7 +83,7 @@ def stop(folder, work, moment, number):
         stdout=work.stdout,
         stderr=subprocess.PIPE,
         env=environment(**cache),
-        preexec_fn=heed_interrupts,
+        preexec_fn=heed_signals,
     ) as process:
         time.sleep(moment)
         started = time.monotonic()

@@ -93,9 +93,8 @@ def cross_entropy(
         z = capped(x, temp, cap, m)
         ce.append(v_i * row_loss(z, a, 0, m))
         zs.append(v_i * lam * softmax(z, m)[1] ** 2 if lam else number(0))
-        rows.append(
-            (row_gradient(x, a, number(0), temp, cap, m), row_gradient(x, a, lam, temp, cap, m))
-        )
+        plain = row_gradient(x, a, number(0), temp, cap, m)
+        rows.append((plain, row_gradient(x, a, lam, temp, cap, m) if lam else plain))
 
     d_ce = d_z = number(1)
     if reduction == "mean":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import assert_error, environment, run
+from cli import assert_error, captured, environment, run
 
 from xentcli.bench import BenchResult, Plan, measure, peers
 from xentcli.bench import case as cases
@@ -41,7 +41,7 @@ def test_the_table_in_a_pipe():
 def test_exports_hold_the_same_figures(tmp_path):
     kinds = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "markdown")}
     options = [f"--export-{kind}={path}" for kind, path in kinds.items()]
-    done = run("bench", *SMALL, *options)
+    done = captured("bench", *SMALL, *options)
     assert done.code == 0, done.err
     (case,) = json.loads(kinds["json"].read_text())["cases"]
     assert case["shape"] == [40, 70]
@@ -117,7 +117,7 @@ def broken(case, data, machine):
         (broken, "failed: RuntimeError"),
     ],
 )
-def test_who_is_wrong_is_not_timed(monkeypatch, function, reason):
+def test_a_peer_with_a_wrong_answer_is_not_timed(monkeypatch, function, reason):
     monkeypatch.setitem(peers.PEERS, "numpy", function)
     one = result_of(Case((30, 8)), "numpy").contestants[1]
     assert (one.why_not, one.seconds) == (reason, [])
@@ -180,6 +180,7 @@ def on_the_simulator(*arguments):
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow  # the simulator starts anew for each
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -203,7 +204,7 @@ def test_on_a_device_others_take_part_that_compute_there():
     assert [line[0] for line in lines[2:]] == ["xent", "torch", "torch-compile", "liger"]
 
 
-def test_who_computes_on_a_device_only():
+def test_a_peer_that_computes_on_a_device_only_is_not_timed_without_one():
     one = result_of(Case((4, 8)), "liger").contestants[1]
     assert one.why_not == "computes on a device only"
 
@@ -241,7 +242,7 @@ def test_the_share_of_the_limit_counts_the_bytes():
     ],
 )
 def test_wrong_use(arguments, words):
-    done = run("bench", *arguments)
+    done = captured("bench", *arguments)
     assert done.code == 2
     assert words in done.err
     assert not done.text

@@ -373,7 +373,7 @@ def test_the_mistake_is_named(name, options, make, data):
 
 
 @pytest.mark.parametrize(("name", "options", "make"), CASES, ids=IDS)
-def test_the_right_gradient_is_not_accused(name, options, make, data):
+def test_the_right_gradient_gets_no_diagnosis(name, options, make, data):
     options = meant(options, data)
     right = cross_entropy(data["x"], data["t"], **options).grad
     report = check(data["x"], data["t"], right, **options)
@@ -384,13 +384,15 @@ def test_the_right_gradient_is_not_accused(name, options, make, data):
 
 
 @pytest.mark.parametrize(("name", "options", "make"), CASES, ids=IDS)
-def test_a_random_gradient_is_not_explained(name, options, make, data, rng):
+def test_a_random_gradient_gets_no_diagnosis(name, options, make, data, rng):
     grad = rng.standard_normal((N, C)).astype("f4") / N
     assert findings(data["x"], data["t"], grad, **meant(options, data)) == []
 
 
 @pytest.mark.parametrize(("name", "options", "make"), CASES, ids=IDS)
-def test_what_is_nearly_the_mistake_is_not_accused_of_it(name, options, make, data, rng):
+def test_a_gradient_that_is_nearly_a_known_mistake_is_not_diagnosed_as_it(
+    name, options, make, data, rng
+):
     grad = make(data) * (1 + 0.01 * rng.standard_normal((N, C)).astype("f4"))
     found = findings(data["x"], data["t"], grad, **meant(options, data))
     assert name in ("zeros", "unwritten") or found == []
@@ -407,7 +409,7 @@ def textbook(x, t):
 
 
 @pytest.mark.parametrize("entries", [sample.ENTRIES, 64])
-def test_a_transposed_square_gradient_is_named(entries, rng, monkeypatch):
+def test_a_transposed_square_gradient_is_diagnosed(entries, rng, monkeypatch):
     monkeypatch.setattr(sample, "ENTRIES", entries)
     x, t = rng.standard_normal((33, 33)), rng.integers(0, 33, 33)
     assert findings(x, t, textbook(x, t).T) == ["transposed"]
@@ -574,7 +576,7 @@ def test_options_that_change_nothing_are_not_blamed(data):
     assert findings(data["x"], data["t"], noise, **options) == []
 
 
-def test_it_says_when_it_does_not_know(data, rng):
+def test_an_unknown_mistake_is_said_to_be_unknown(data, rng):
     report = check(data["x"], data["t"], rng.standard_normal((N, C)).astype("f4"))
     assert report.diagnosis() == ["no known mistake explains it"]
     assert report.facts()["diagnosis"] == []
@@ -588,7 +590,7 @@ def test_the_evidence_says_what_would_make_it_right(data):
     )
 
 
-def test_two_mistakes_that_undo_each_other_are_none():
+def test_two_mistakes_that_cancel_give_no_diagnosis():
     x, t = np.linspace(9, 11, 14)[:, None], np.zeros(14, "i8")
     options = {"temperature": 2.0, "z_loss": 0.1}  # of the z-loss only half, and not halved by T
     right = cross_entropy(x, t, **options).grad
@@ -639,7 +641,7 @@ def test_what_was_rounded_to_which_kind_is_named(what, lesser, kind, data):
     assert findings(x, data["t"], grad) == [f"{lesser}-{what}"]
 
 
-def test_masked_logits_do_not_hinder(data):
+def test_masked_logits_do_not_hide_the_mistake(data):
     data["x"][:, 3] = -np.inf
     data["t"][data["t"] == 3] = 2
     with np.errstate(all="ignore"):
@@ -693,7 +695,7 @@ def plain_gradient(x, t, options):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_plain_and_noisy_gradients_of_any_problem_are_not_accused(seed):
+def test_plain_and_noisy_gradients_of_any_problem_get_no_diagnosis(seed):
     rng = np.random.default_rng(seed)
     x, t, options = random_problem(rng)
     grad = plain_gradient(x, t, options)

@@ -126,7 +126,7 @@ def test_the_error_of_the_oracle_can_be_seen(data, monkeypatch):
         assert error(exact, DoubleDoubleOracle(options, scale)(rows), FLOATS["f64"]) > HALF
 
 
-def test_terms_that_cancel_are_done_again_in_double_double():
+def test_terms_that_cancel_are_computed_again_in_double_double():
     x = np.log(np.array([[0.2, 0.3, 0.5]])).astype("f4").astype("f8")
     with mpmath.workdps(60):
         e = [mpmath.exp(v) for v in x[0].tolist()]
@@ -161,7 +161,7 @@ def test_finite_differences_see_a_wrong_formula(data):
     assert (np.abs(mine.grad.high - wrong.grad.high) > mine.error_bound).any()
 
 
-def test_finite_differences_that_would_not_end_are_refused(data):
+def test_finite_differences_that_would_take_too_long_are_refused(data):
     built = build((1 << 20, 50257), Whole(np.zeros(1 << 20, "i8")), LossOptions(), Extras())
     with pytest.raises(OptionError, match=r"1.6e\+16 exponentials"):
         FiniteDifferenceOracle.of(built.layout, LossOptions(), scale_of(built, LossOptions()))

@@ -24,6 +24,7 @@ from cli import (
     from_npy,
     inside,
     npy,
+    process_at_terminal,
     run,
     started,
     temporaries,
@@ -199,6 +200,27 @@ def test_a_terminal_gets_a_preview_and_no_bytes(files):
     assert "-o FILE" in text
     assert "-o -" in text
     assert "(2, 3)" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["grad", "l.npy", "t.npy"],
+        ["softmax", "l.npy", "-o", "-"],
+        ["softmax", "-"],
+        ["inspect", "l.npy"],
+    ],
+    ids=" ".join,
+)
+def test_a_new_process_at_a_terminal_prints_the_same(arguments, files):
+    result, process = at_terminal(*arguments), process_at_terminal(*arguments)
+    assert (result.code, masked(result.out)) == (process.code, masked(process.out))
+    assert masked(result.err.encode()) == masked(process.err.encode())
+
+
+def masked(text):
+    """Without figures that differ from run to run."""
+    return re.sub(rb"\d+\.\d+ s\b", b"", text)
 
 
 @pytest.mark.parametrize("options", [[], ["-f", "csv"]])
@@ -461,7 +483,7 @@ def test_everything_closed_still_writes_the_file(files):
         "info --json", "--help", "grad l.npy t.npy -o g.npy --json -q",
     ],
 )  # fmt: skip
-def test_a_full_disk_under_standard_output_is_told(command, big):
+def test_a_full_disk_under_standard_output_is_an_error(command, big):
     assert_error(bash(f"xent {command} > /dev/full"), 4, "No space left on device")
 
 

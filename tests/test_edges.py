@@ -188,7 +188,7 @@ def test_ignore_index_inside_the_classes_leaves_the_class_in_the_denominator(bac
 
 
 @pytest.mark.parametrize("value", [-1, -100, 3, 2**31, 2**63 - 1, -(2**63)])
-def test_any_value_can_be_ignored(backend, value):
+def test_any_value_can_be_the_ignore_index(backend, value):
     r = cross_entropy(np.eye(3), [0, value, 1], ignore_index=value, backend=backend)
     assert r.ignored == 1
 

@@ -15,9 +15,11 @@ from cli import (
     assert_error,
     assert_silent,
     at_terminal,
+    captured,
     described,
     inside,
     npy,
+    process_at_terminal,
     run,
     strict_json,
 )
@@ -291,7 +293,7 @@ def test_no_clobber_keeps_an_existing_file(files, capfdbinary):
 
 @pytest.mark.parametrize("form", ["rich", "plain", "markdown", "latex", "json"])
 def test_output_that_is_not_a_terminal_gets_the_same_bytes_everywhere(form, files):
-    plain = run(*ONE, "-f", form)
+    plain = captured(*ONE, "-f", form)
     assert plain.code == 0
     change = {"COLUMNS": "200", "FORCE_COLOR": "1", "TERM": "dumb", "LC_ALL": "C"}
     other = run(*ONE, "-f", form, env={**change, "PYTHONIOENCODING": "latin-1"})
@@ -300,7 +302,7 @@ def test_output_that_is_not_a_terminal_gets_the_same_bytes_everywhere(form, file
 
 
 def test_output_that_is_not_a_terminal_gets_plain_text_by_default(files):
-    assert run(*ONE).out == run(*ONE, "-f", "plain").out
+    assert captured(*ONE).out == captured(*ONE, "-f", "plain").out
 
 
 @pytest.mark.parametrize("columns", [40, 80, 140])
@@ -327,14 +329,14 @@ def test_a_terminal_without_colour_shows_the_same(change, files):
 
 
 def test_an_ascii_terminal_gets_plain_text(files):
-    result = at_terminal(*ONE, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
+    result = process_at_terminal(*ONE, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert result.code == 0, result.err
     assert "╭" not in result.text
     assert "0.2447" in result.text
 
 
 def test_colour_can_be_forced_through_a_pipe(files):
-    assert "\x1b[" in run(*ONE, "-f", "rich", "--color", "always").text
+    assert "\x1b[" in captured(*ONE, "-f", "rich", "--color", "always").text
 
 
 def test_json_and_format_json_are_the_same(capfdbinary):

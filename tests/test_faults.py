@@ -51,7 +51,14 @@ def few(place):
 
 
 @strace
-@pytest.mark.parametrize("job", ["replace two", "archive", "no-clobber"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param("replace two", marks=pytest.mark.slow),  # each fault takes a process
+        pytest.param("archive", marks=pytest.mark.slow),
+        "no-clobber",
+    ],
+)
 def test_any_single_operation_may_fail(job, tmp_path):
     places = [Place(tmp_path / str(number), JOBS[job]) for number in range(2)]
     chosen = list(few(places[0]))
@@ -195,11 +202,14 @@ def test_a_reader_that_stops_ends_it_while_the_input_is_still_slow(work):
 # Full disks
 
 
+ROWS = 4200  # whose gradient is larger than the small disk, in any format
+
+
 @pytest.fixture
 def large(files):
     """Logits whose results are larger than the limits here."""
-    np.save("l.npy", np.zeros((20_000, 10)))
-    np.save("t.npy", np.zeros(20_000, int))
+    np.save("l.npy", np.zeros((ROWS, 10)))
+    np.save("t.npy", np.zeros(ROWS, int))
     for name in ("g.npy", "loss.txt"):
         (files / name).write_bytes(b"old")
     return files
@@ -217,7 +227,7 @@ def large(files):
         ("softmax l.npy > out", "<stdout>"),
     ],
 )
-def test_a_limit_on_the_size_of_files_is_told_and_leaves_nothing(command, name, large):
+def test_a_limit_on_the_size_of_files_is_an_error_that_leaves_nothing(command, name, large):
     before = contents(large)
     result = bash(f"ulimit -f 8; xent {command}")
     assert_error(result, 4, f"{name}: writing failed: File too large")
@@ -239,7 +249,7 @@ def small_disk(folder):
 
 
 @pytest.mark.parametrize("format", ["npy", "npz", "csv", "json"])
-def test_a_full_disk_is_told_and_leaves_room_for_the_next(format, large):
+def test_a_full_disk_is_an_error_and_leaves_room_for_the_next_run(format, large):
     disk = large / "disk"
     disk.mkdir()
     with small_disk(disk):

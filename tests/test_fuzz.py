@@ -1,5 +1,7 @@
 """The script that runs the fuzzing harnesses finds what there is to find."""
 
+import math
+
 import fuzz
 from hypothesis import strategies as st
 
@@ -9,7 +11,8 @@ def test_a_finding_is_made_small_and_kept_once():
         assert number < 100, "too large"
 
     harness = fuzz.Harness(st.integers(0, 10**6), check)
-    harness.run(0.3)
+    for number in range(3):
+        harness.batch(number, end=math.inf)
     ((_, example, trace),) = harness.findings.values()
     assert example == 100
     assert "too large" in trace
@@ -18,8 +21,14 @@ def test_a_finding_is_made_small_and_kept_once():
 
 def test_where_nothing_is_wrong_nothing_is_found():
     harness = fuzz.Harness(st.integers(), lambda number: None)
+    harness.batch(1, end=math.inf)
+    assert harness.executions == fuzz.BATCH
+    assert not harness.findings
+
+
+def test_a_harness_runs_until_its_time_is_over():
+    harness = fuzz.Harness(st.integers(), lambda number: None)
     harness.run(0.1)
-    assert harness.executions > 1
     assert not harness.findings
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent / "gpu.py"
 
 
@@ -21,6 +23,7 @@ def test_without_a_device_one_line_says_so():
     assert "FAILED: backend: no NVIDIA driver is installed" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow  # the simulator: each thread of a device is one of Python
 def test_all_parts_run_and_the_table_comes_last():
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--quick"],

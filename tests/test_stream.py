@@ -164,7 +164,7 @@ def test_json_lists_are_those_of_the_array(shape, rng):
     }  # fmt: skip
 
 
-def test_nothing_leaves_a_short_job_that_fails_at_its_end(job, capfdbinary):
+def test_a_short_job_that_fails_at_its_end_writes_nothing(job, capfdbinary):
     np.save("x.npy", np.full((2, 3), np.nan))
     np.save("t.npy", np.zeros(2, int))
     assert_error(inside(capfdbinary, "grad", "x.npy", "t.npy", "--strict"), 1, "not finite")
@@ -212,6 +212,7 @@ def test_targets_that_come_in_pieces_give_the_same_bits(dtype, job, capfdbinary,
     assert_same_bits(np.load("g.npy"), wanted.grad)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_slab_and_not_by_the_file(files):
     """The files have holes: a gigabyte of float16 that takes no room on the disk."""
     n, c = 4_000, 128_256

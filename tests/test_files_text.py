@@ -174,7 +174,7 @@ def test_a_number_has_the_value_that_strtod_gives(cell, value):
     assert_same_bits(read(f"1,{cell}\n".encode()), np.array([[1.0, value]]))
 
 
-def test_infinite_and_undefined_numbers_are_accepted_and_counted(tmp_path, capfdbinary):
+def test_infinite_and_nan_numbers_are_accepted_and_counted(tmp_path, capfdbinary):
     path = tmp_path / "a.csv"
     path.write_text("nan,NaN,-nan\ninf,-Infinity,1\n")
     result = inside(capfdbinary, "inspect", path, "--stats", "--json")

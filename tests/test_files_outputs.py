@@ -133,7 +133,7 @@ def test_a_loop_of_symlinks_cannot_be_written(files, capfdbinary):
     ["missing/g.npy", "d", "d/", "l.npy/g.npy"],
     ids=["no folder", "folder", "slash", "file"],
 )
-def test_what_cannot_be_written_is_told(option, path, files, capfdbinary):
+def test_an_output_that_cannot_be_written_is_an_error(option, path, files, capfdbinary):
     (files / "d").mkdir()
     before = contents(files)
     other = ["-o", "g.npy"] if option == "--loss-out" else []
@@ -166,7 +166,7 @@ def test_a_read_only_target_is_kept(files, capfdbinary, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_told(files, capfdbinary):
+def test_a_folder_without_permission_is_an_error(files, capfdbinary):
     (files / "d").mkdir(mode=0o555)
     assert_error(inside(capfdbinary, *GRAD, "-o", "d/g.npy"), 4, "d/g.npy", "ermission")
 
@@ -287,7 +287,7 @@ def test_what_is_in_an_open_file_already_stays(name, files):
     assert (files / "out").read_text().splitlines() == [first, loss, last, loss]
 
 
-def test_a_number_that_is_no_open_file_is_told(files, capfdbinary):
+def test_a_number_that_is_no_open_file_is_an_error(files, capfdbinary):
     assert_error(inside(capfdbinary, *GRAD, "-o", "/dev/fd/987"), 4, "/dev/fd/987", "descriptor")
 
 
@@ -345,7 +345,7 @@ def test_a_file_size_limit_is_an_error_that_leaves_nothing(limit, files):
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace", "chmod"])
-def test_a_failing_step_at_the_end_is_told_and_leaves_the_old_file(
+def test_a_failing_step_at_the_end_is_an_error_and_leaves_the_old_file(
     failing, files, capfdbinary, monkeypatch
 ):
     (files / "g.npy").write_bytes(b"old")
@@ -507,12 +507,12 @@ def test_a_socket_cannot_be_written_and_stays(files, capfdbinary):
     assert stat.S_ISSOCK((files / "socket").stat().st_mode)
 
 
-def test_a_full_device_is_told(files, capfdbinary):
+def test_a_full_device_is_an_error(files, capfdbinary):
     result = inside(capfdbinary, *GRAD, "-o", "/dev/full")
     assert_error(result, 4, "/dev/full", "No space left on device")
 
 
-def test_a_full_device_is_told_when_more_than_a_buffer_is_written(files):
+def test_a_full_device_is_an_error_when_more_than_a_buffer_is_written(files):
     np.save("l.npy", np.zeros((20_000, 10)))
     np.save("t.npy", np.zeros(20_000, int))
     for output in ("-o /dev/full", "-o - > /dev/full"):

@@ -56,7 +56,7 @@ def test_a_pickle_under_another_name_is_named_too(files, capfdbinary):
     assert_error(inside(capfdbinary, "softmax", "a.npy"), 1, "a.npy", "pickle")
 
 
-def test_what_only_looks_like_it_is_read(files, capfdbinary):
+def test_text_that_only_looks_like_a_foreign_file_is_read(files, capfdbinary):
     (files / "a").write_bytes(npy(np.zeros((2, 3))))
     assert inside(capfdbinary, "softmax", "a").code == 0
     assert inside(capfdbinary, "softmax", "-", stdin=b"1,2,3\n").code == 0

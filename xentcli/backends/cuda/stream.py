@@ -97,7 +97,7 @@ class Queue:
 
     def room(self, shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
         """Device memory for an array."""
-        return cuda.device_view(shape, dtype)
+        return cuda.device_array(shape, dtype)
 
     def send(self, array: Array) -> Any:
         """A copy on the device."""

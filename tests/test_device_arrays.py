@@ -7,7 +7,7 @@ import pytest
 from backends import pass_on_the_simulator
 
 from xentcli import cross_entropy
-from xentcli.arrays.device_view import device_view
+from xentcli.arrays.device_view import device_array
 from xentcli.arrays.dtypes import BF16
 from xentcli.errors import DataError, DtypeError, ShapeError
 
@@ -54,28 +54,28 @@ def test_everything_on_the_simulator():
 
 
 def test_what_is_described():
-    array = device_view(Described(), "logits")
+    array = device_array(Described(), "logits")
     assert (array.shape, array.strides, array.dtype) == ((2, 3), (12, 4), np.float32)
     assert (array.pointer, array.stream, array.device, array.span) == (4096, None, None, 6)
     assert array.folded([(0,), (1,), ()]) == (3, 1, 0)
-    assert device_view(Described(shape=(3, 0)), "logits").span == 0
+    assert device_array(Described(shape=(3, 0)), "logits").span == 0
 
 
 @pytest.mark.parametrize("dtype", ["torch.bfloat16", "bfloat16"])
 def test_bfloat16_is_known_by_the_name_of_the_dtype(dtype):
-    assert device_view(Described(dtype, typestr="<V2"), "logits").dtype == BF16
+    assert device_array(Described(dtype, typestr="<V2"), "logits").dtype == BF16
 
 
 @pytest.mark.parametrize("values", [np.zeros(3), [1.0, 2.0], 3.0, None, "text"], ids=repr)
 def test_what_is_on_the_host_is_not_described(values):
-    assert device_view(values, "logits") is None
+    assert device_array(values, "logits") is None
 
 
 @pytest.mark.parametrize("device", [1, None])
 def test_arrays_of_libraries_that_are_on_the_host_stay_there(device):
     """Or that have no memory at all, which NumPy then says."""
     values = Undescribed(AttributeError("only for CUDA tensors"), device)
-    assert device_view(values, "logits") is None
+    assert device_array(values, "logits") is None
     assert cross_entropy(values, [0, 1]).backend == "numpy"
 
 

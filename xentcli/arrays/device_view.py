@@ -24,7 +24,7 @@ HINT = "make it contiguous first: tensor.contiguous(), or the like in your libra
 
 
 @dataclass(frozen=True)
-class DeviceView:
+class DeviceArray:
     """An array in device memory. `strides` are bytes; `owner` keeps the memory alive.
 
     `stream` is the one that the producer works on, 0 for the default one and None where it is
@@ -77,11 +77,11 @@ class DeviceView:
             covered += (n - 1) * stride
         return False
 
-    def shares_memory(self, other: DeviceView) -> bool:
+    def shares_memory(self, other: DeviceArray) -> bool:
         """Whether one element of both is the same memory."""
         return np.shares_memory(_unread(self), _unread(other))
 
-    def is_same(self, other: DeviceView) -> bool:
+    def is_same(self, other: DeviceArray) -> bool:
         """Whether all elements of both are the same memory, each at the same place."""
         one, two = (
             (array.pointer, array.shape, array.strides, array.dtype) for array in (self, other)
@@ -92,7 +92,7 @@ class DeviceView:
 class _UnreadMemory:
     """Memory that NumPy compares with other memory, and never reads."""
 
-    def __init__(self, array: DeviceView) -> None:
+    def __init__(self, array: DeviceArray) -> None:
         self.__array_interface__ = {
             "version": 3,
             "shape": array.shape,
@@ -102,7 +102,7 @@ class _UnreadMemory:
         }
 
 
-def _unread(array: DeviceView) -> Array:
+def _unread(array: DeviceArray) -> Array:
     return np.asarray(_UnreadMemory(array))
 
 
@@ -115,7 +115,7 @@ def _step(axes: list[tuple[int, int]]) -> int | None:
     return axes[-1][1] if axes else 0
 
 
-def device_view(values: Any, where: str) -> DeviceView | None:
+def device_array(values: Any, where: str) -> DeviceArray | None:
     """The description of an array on a device; None for everything on the host."""
     if isinstance(values, np.ndarray):
         return None
@@ -133,7 +133,7 @@ def device_view(values: Any, where: str) -> DeviceView | None:
 def require_host(**arrays: Any) -> None:
     """An error for arrays on a device where the logits are on the host."""
     for where, values in arrays.items():
-        if device_view(values, where) is not None:
+        if device_array(values, where) is not None:
             what = "the array is on a device, and the logits are on the host"
             raise DataError(where, what, "bring the logits to the device, or the array to the host")
 
@@ -146,7 +146,7 @@ def _undescribed(where: str, error: Exception, values: Any = None) -> DataError:
     return DataError(where, f"the array is on a device and does not say where: {reason}")
 
 
-def _described(values: Any, where: str, interface: dict[str, Any]) -> DeviceView:
+def _described(values: Any, where: str, interface: dict[str, Any]) -> DeviceArray:
     if interface.get("mask") is not None:
         raise DataError(where, "arrays with a mask cannot be used")
     shape = tuple(int(n) for n in interface["shape"])
@@ -159,7 +159,7 @@ def _described(values: Any, where: str, interface: dict[str, Any]) -> DeviceView
         raise ShapeError(where, f"strides of {tuple(strides)} bytes cannot be used", HINT)
     if pointer % dtype.itemsize:
         raise ShapeError(where, f"its numbers do not begin at multiples of {dtype.itemsize}", HINT)
-    return DeviceView(
+    return DeviceArray(
         where=where,
         owner=values,
         pointer=int(pointer),

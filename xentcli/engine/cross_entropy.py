@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli import backends
-from xentcli.arrays.device_view import device_view, require_host
+from xentcli.arrays.device_view import device_array, require_host
 from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.layout import Block, dense
 from xentcli.backends import Scalars
@@ -204,7 +204,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
         class_axis=class_axis,
     )
     extras = Extras(weight, sample_weight, upstream)
-    if (there := device_view(logits, "logits")) is not None:
+    if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
         device.require(backend, threads)

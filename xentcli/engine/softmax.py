@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xentcli import backends
-from xentcli.arrays.device_view import device_view
+from xentcli.arrays.device_view import device_array
 from xentcli.arrays.dtypes import BF16, NAMES, Array, as_logits, widen
 from xentcli.arrays.layout import Layout, dense, find
 from xentcli.backends import Scalars
@@ -76,7 +76,7 @@ def probabilities(
     logits: Any, options: LossOptions, run: Run, *, log: bool, out: Any = None
 ) -> Any:
     """Softmax or log-softmax of an array in memory, on the host or on a device."""
-    if (there := device_view(logits, "logits")) is not None:
+    if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
         device.require(run.backend, run.threads)

@@ -11,7 +11,7 @@ import numpy as np
 from numba import cuda
 from numpy.lib.stride_tricks import as_strided
 
-from xentcli.arrays.device_view import DeviceView
+from xentcli.arrays.device_view import DeviceArray
 from xentcli.arrays.dtypes import Array, bits
 from xentcli.backends.cuda import per_row_kernels
 from xentcli.backends.cuda.box import Box
@@ -41,7 +41,7 @@ def _ones(count: int, device: int) -> Any:
 class _Flat:
     """An array's memory from the first element on to the last, as bits of one kind."""
 
-    def __init__(self, array: DeviceView) -> None:
+    def __init__(self, array: DeviceArray) -> None:
         kind = bits(np.empty(0, array.dtype)).dtype
         self.owner = array.owner
         self.__cuda_array_interface__ = {
@@ -54,12 +54,12 @@ class _Flat:
         }
 
 
-def flat(array: DeviceView) -> Any:
+def flat(array: DeviceArray) -> Any:
     """A device array of one axis over the memory of another's array."""
     return cuda.as_cuda_array(_Flat(array), sync=False)
 
 
-def placed_box(array: DeviceView, shape: tuple[int, int, int], steps: tuple[int, ...]) -> Box:
+def placed_box(array: DeviceArray, shape: tuple[int, int, int], steps: tuple[int, ...]) -> Box:
     """An array where it is, for kernels; an axis of one entry has no stride of its own."""
     outer, classes, inner = steps
     return Box(flat(array), shape, (outer, classes, inner if shape[2] > 1 else 1))
@@ -86,7 +86,7 @@ class Queue:
         self.handle = handle
         self.stream: Any = cuda.external_stream(handle) if handle else 0
 
-    def wait_for(self, arrays: list[DeviceView]) -> None:
+    def wait_for(self, arrays: list[DeviceArray]) -> None:
         """Wait until what other streams do to the arrays is done: seldom, so the host may wait."""
         for handle in {array.stream for array in arrays} - {None, self.handle}:
             Queue(handle or 0).finish()
@@ -115,7 +115,7 @@ class Queue:
             self.stream.synchronize()
         return host
 
-    def fetch_placed(self, array: DeviceView) -> Array:
+    def fetch_placed(self, array: DeviceArray) -> Array:
         """A copy on the host of somebody's array."""
         if not array.span:
             return np.empty(array.shape, array.dtype)
@@ -123,7 +123,7 @@ class Queue:
         return as_strided(host, array.shape, array.strides).copy()
 
     def indices(
-        self, array: DeviceView, steps: tuple[int, ...], inner: int, limits: tuple[int, int]
+        self, array: DeviceArray, steps: tuple[int, ...], inner: int, limits: tuple[int, int]
     ) -> tuple[Any, int, int]:
         """Class indices, how many are ignored and how many wrong; (C, ignore_index) are given."""
         indices, found = self.room((array.size,), np.int64), self.send(np.zeros(2, np.int64))
@@ -132,7 +132,7 @@ class Queue:
         ignored, wrong = self.fetch(found).tolist()
         return indices, ignored, wrong
 
-    def doubles(self, array: DeviceView, steps: tuple[int, ...], inner: int) -> tuple[Any, int]:
+    def doubles(self, array: DeviceArray, steps: tuple[int, ...], inner: int) -> tuple[Any, int]:
         """Numbers as float64, and how many of them are not finite."""
         numbers, found = self.room((array.size,)), self.send(np.zeros(1, np.int64))
         kernel = per_row_kernels.over_rows(per_row_kernels.doubles, array.size, self.stream)

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from xentcli import backends
-from xentcli.arrays.device_view import DeviceView, device_view
+from xentcli.arrays.device_view import DeviceArray, device_array
 from xentcli.arrays.dtypes import Array, as_logits, default_output, native
 from xentcli.arrays.layout import Layout, find
 from xentcli.backends import Scalars
@@ -59,7 +59,7 @@ def _require_numba() -> None:
 
 def _described(values: Any, where: str) -> Any:
     """The description of an array on a device; everything else as it is."""
-    array = device_view(values, where)
+    array = device_array(values, where)
     return values if array is None else array
 
 
@@ -93,7 +93,7 @@ class DeviceCalculation:
 
 
 def _result(
-    grouping: AxisGrouping, out: DeviceView | None, x: DeviceView, queue: Queue
+    grouping: AxisGrouping, out: DeviceArray | None, x: DeviceArray, queue: Queue
 ) -> tuple[Any, Box]:
     """The array that the result is written to, the caller's or a new one, and its box."""
     if out is None:
@@ -102,19 +102,19 @@ def _result(
 
 
 def _probabilities(targets: Any, grouping: AxisGrouping, queue: Queue) -> Box:
-    if isinstance(targets, DeviceView):
+    if isinstance(targets, DeviceArray):
         return grouping.box(targets)
     array: Array = as_logits(targets, "targets").transpose(grouping.order)
     return queue.send_box(array.astype(native(array.dtype), copy=False), grouping.shape)
 
 
-def _empty(layout: Layout, out: DeviceView | None, x: DeviceView, queue: Queue) -> Any:
+def _empty(layout: Layout, out: DeviceArray | None, x: DeviceArray, queue: Queue) -> Any:
     """The result where there are no rows."""
     return out.owner if out else queue.room(layout.shape, default_output(x.dtype))
 
 
 def cross_entropy(
-    x: DeviceView, targets: Any, options: LossOptions, extras: Extras, *, grad: bool, out: Any
+    x: DeviceArray, targets: Any, options: LossOptions, extras: Extras, *, grad: bool, out: Any
 ) -> CrossEntropy:
     """`engine.cross_entropy` for logits on a device; the other arrays are on it or on the host."""
     from xentcli.backends.cuda.errors import told
@@ -122,7 +122,7 @@ def cross_entropy(
 
     require_floats(x)
     described = _described(targets, "targets")
-    described = described if isinstance(described, DeviceView) else as_targets(described)
+    described = described if isinstance(described, DeviceArray) else as_targets(described)
     require_targets(described.dtype)
     names = "weight", "sample_weight", "upstream"
     extras = Extras(*(_described(getattr(extras, name), name) for name in names))
@@ -139,7 +139,7 @@ def cross_entropy(
 
 
 def _computed(
-    calculation: DeviceCalculation, arrays: tuple[DeviceView, Any, DeviceView | None], grad: bool
+    calculation: DeviceCalculation, arrays: tuple[DeviceArray, Any, DeviceArray | None], grad: bool
 ) -> CrossEntropy:
     (x, targets, out), problem = arrays, calculation.problem
     layout, queue = problem.layout, problem.queue
@@ -147,7 +147,7 @@ def _computed(
         losses, lse = (queue.room(layout.row_shape) for _ in range(2))
         return calculation.result(losses, lse, _empty(layout, out, x, queue) if grad else None)
     walked = [x, targets if problem.probs else None, out]
-    grouping = grouping_of(layout, [array for array in walked if isinstance(array, DeviceView)])
+    grouping = grouping_of(layout, [array for array in walked if isinstance(array, DeviceArray)])
     result, box = _result(grouping, out, x, queue) if grad else (None, None)
     probs = _probabilities(targets, grouping, queue) if problem.probs else None
     results = calculation.rows(grouping.box(x), probs, box)
@@ -155,7 +155,7 @@ def _computed(
     return calculation.result(losses, lse, result)
 
 
-def softmax(x: DeviceView, options: LossOptions, *, log: bool, out: Any) -> Any:
+def softmax(x: DeviceArray, options: LossOptions, *, log: bool, out: Any) -> Any:
     """Probabilities, or their logarithms, of logits on a device."""
     from xentcli.backends.cuda import launch
     from xentcli.backends.cuda.errors import told

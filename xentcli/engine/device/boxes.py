@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from xentcli.arrays.device_view import HINT, DeviceView
+from xentcli.arrays.device_view import HINT, DeviceArray
 from xentcli.arrays.dtypes import NAMES, name_of
 from xentcli.arrays.layout import Layout
 from xentcli.errors import DataError, DtypeError, ShapeError
@@ -38,13 +38,13 @@ class AxisGrouping:
         """The axes, outermost first."""
         return [axis for group in self.groups for axis in group]
 
-    def steps(self, array: DeviceView) -> tuple[int, ...] | None:
+    def steps(self, array: DeviceArray) -> tuple[int, ...] | None:
         """The strides of the box; None where kernels cannot follow them."""
         steps, (_, classes, inner) = array.folded(self.groups), self.shape
         fits = steps and (steps[2] == 1 if inner > 1 else steps[1] == 1 or classes == 1)
         return steps if fits else None
 
-    def box(self, array: DeviceView) -> Box:
+    def box(self, array: DeviceArray) -> Box:
         """The array as the kernels see it."""
         from xentcli.backends.cuda.stream import placed_box
 
@@ -65,7 +65,7 @@ class AxisGrouping:
         return viewed(memory, shape, tuple(strides)), boxed(memory, self.shape)
 
 
-def grouping_of(layout: Layout, arrays: list[DeviceView]) -> AxisGrouping:
+def grouping_of(layout: Layout, arrays: list[DeviceArray]) -> AxisGrouping:
     """The grouping that fits all arrays; an error where there is none.
 
     Rows that lie one after the other, whatever PyTorch's transpose(1, 2) says; the shape as it
@@ -89,18 +89,18 @@ def grouping_of(layout: Layout, arrays: list[DeviceView]) -> AxisGrouping:
     return groupings[0]
 
 
-def require_floats(array: DeviceView) -> None:
+def require_floats(array: DeviceArray) -> None:
     """An error for a dtype that no kernel takes: on a device nothing is converted."""
     if array.dtype not in NAMES.values():
         what = f"dtype {name_of(array.dtype)} cannot be used on a device"
         raise DtypeError(array.where, what, "float16, bfloat16, float32 and float64 can be")
 
 
-def require_writable(out: Any, layout: Layout, x: DeviceView, others: Iterable[Any]) -> None:
+def require_writable(out: Any, layout: Layout, x: DeviceArray, others: Iterable[Any]) -> None:
     """An error for an `out` that cannot take the results, or that would overwrite an input."""
     if out is None:
         return
-    if not isinstance(out, DeviceView):
+    if not isinstance(out, DeviceArray):
         what = f"a {type(out).__name__} cannot be written to from a device"
         raise DtypeError("out", what, "an array on the device of the logits can")
     if out.shape != layout.shape:
@@ -113,13 +113,13 @@ def require_writable(out: Any, layout: Layout, x: DeviceView, others: Iterable[A
     if not out.is_same(x) and out.shares_memory(x):
         raise DataError("out", "it shares memory with the logits, and is not the logits themselves")
     for array in others:
-        if isinstance(array, DeviceView) and out.shares_memory(array):
+        if isinstance(array, DeviceArray) and out.shares_memory(array):
             raise DataError("out", f"it shares memory with {array.where}")
 
 
-def require_one_device(x: DeviceView, others: Iterable[Any]) -> list[DeviceView]:
+def require_one_device(x: DeviceArray, others: Iterable[Any]) -> list[DeviceArray]:
     """The arrays on a device; an error unless it is that of the logits."""
-    arrays = [array for array in others if isinstance(array, DeviceView)]
+    arrays = [array for array in others if isinstance(array, DeviceArray)]
     for array in arrays:
         if None not in (array.device, x.device) and array.device != x.device:
             what = f"it is on device {array.device}, and the logits are on device {x.device}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xentcli.arrays.device_view import DeviceView
+from xentcli.arrays.device_view import DeviceArray
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
 from xentcli.engine.problem import (
@@ -86,7 +86,7 @@ class DeviceProblem(Problem):
         return self.queue.scaled(given, denominator, factors, room)
 
 
-def _direct(array: DeviceView) -> bool:
+def _direct(array: DeviceArray) -> bool:
     """Whether the kernels can read these numbers; the rare others are converted on the host."""
     readable = array.dtype.kind in "iuf" and array.dtype not in (np.float16, np.uint64)
     return readable and array.span > 0
@@ -94,7 +94,7 @@ def _direct(array: DeviceView) -> bool:
 
 def _vector(values: Any, where: str, allowed: tuple[int, Shape], queue: Queue) -> Any:
     """One finite number per row, on the device, from an array on the device or the host."""
-    if isinstance(values, DeviceView):
+    if isinstance(values, DeviceArray):
         require_length(values.shape, where, allowed)
         steps = values.folded([(), range(len(values.shape))])
         if steps and _direct(values):
@@ -105,11 +105,11 @@ def _vector(values: Any, where: str, allowed: tuple[int, Shape], queue: Queue) -
 
 
 def _host(values: Any, queue: Queue) -> Any:
-    return queue.fetch_placed(values) if isinstance(values, DeviceView) else values
+    return queue.fetch_placed(values) if isinstance(values, DeviceArray) else values
 
 
 def _upstream(values: Any, options: LossOptions, allowed: tuple[int, Shape], queue: Queue) -> Any:
-    if isinstance(values, DeviceView) and values.size != 1:
+    if isinstance(values, DeviceArray) and values.size != 1:
         require_per_row(values.shape, options)
         return _vector(values, "upstream", allowed, queue)
     given = upstream(_host(values, queue), options, allowed)
@@ -121,7 +121,7 @@ def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[A
 
     They are checked there; what is wrong is looked at again on the host, which says it in full.
     """
-    if isinstance(targets, DeviceView):
+    if isinstance(targets, DeviceArray):
         require_row_shaped(targets.shape, layout)
         like_rows = targets.shape == layout.row_shape
         first, last = (layout.class_axis if like_rows else 0), len(targets.shape)
@@ -137,7 +137,7 @@ def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[A
 
 
 def build(
-    x: DeviceView, targets: Any, options: LossOptions, extras: Extras, queue: Queue
+    x: DeviceArray, targets: Any, options: LossOptions, extras: Extras, queue: Queue
 ) -> DeviceProblem:
     """`engine.problem.build` for arrays on the device or the host."""
     layout = find(x.shape, targets.shape, options.class_axis)

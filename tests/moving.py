@@ -23,7 +23,7 @@ from xentcli.arrays.dtypes import BF16, NAMES, bits, narrow, widen
 from xentcli.backends import Scalars, cuda, get
 from xentcli.backends.cuda import CudaBackend, staging
 from xentcli.backends.reference import NumpyBackend
-from xentcli.engine import stream
+from xentcli.engine import rows
 from xentcli.errors import UnavailableError
 
 PLAIN = Scalars()
@@ -262,7 +262,7 @@ def check_a_stream_hands_over_some_slabs_at_a_time():
         np.save(folder / "t.npy", np.arange(20) % 3)
         command = ["grad", folder / "l.npy", folder / "t.npy", "-q"]
         expected = from_npy(captured(*command).out)
-        patch.setattr(stream, "SLAB", 9)
+        patch.setattr(rows, "SLAB", 9)
         patch.setattr(cuda, "CudaBackend", Watched)
         found = from_npy(captured(*command, "--backend", "cuda").out)
     assert sizes == [(9, 3, 1), (9, 3, 1), (2, 3, 1)]

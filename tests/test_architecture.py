@@ -212,3 +212,23 @@ def test_names_that_do_not_exist_are_attribute_errors():
     assert set(dir(xentcli)) == set(xentcli.__all__)
     for name in xentcli.__all__:
         assert getattr(xentcli, name) is not None
+
+
+def scalars_made(tree):
+    """Calls that make kernel scalars from anything but defaults and another z-loss."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Scalars":
+            others = {keyword.arg for keyword in node.keywords} - {"z_loss"}
+            if node.args or others:
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_options_become_scalars_in_one_place(path):
+    assert not list(scalars_made(ast.parse(path.read_text())))
+
+
+def test_the_check_of_scalars_can_fail():
+    assert list(scalars_made(ast.parse("Scalars(o.label_smoothing, o.temperature)"))) == [1]
+    assert list(scalars_made(ast.parse("Scalars(softcap=cap)"))) == [1]
+    assert not list(scalars_made(ast.parse("Scalars.of(options) == Scalars(z_loss=2.0)")))

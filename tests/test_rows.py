@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from cli import inside
 from helpers import assert_same_bits
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xentcli import cross_entropy, softmax
@@ -31,7 +31,12 @@ from xentcli.check.judging import ExactLosses, Judge, JudgeOptions
 from xentcli.check.oracles.dd_arithmetic import Pair
 from xentcli.check.oracles.rows import FloatRows, GradientSpec, scale_of
 from xentcli.check.oracles.ulp import FLOATS, Errors
-from xentcli.check.statistics import EntryGroup, ErrorHistogram, NonfiniteCounts
+from xentcli.check.statistics import (
+    EntryGroup,
+    ErrorHistogram,
+    ErrorStatistics,
+    NonfiniteCounts,
+)
 from xentcli.engine.cross_entropy import LossCalculation, Run
 from xentcli.engine.notes import NonfiniteEntries, NonfiniteRows, ProbabilityCheck
 from xentcli.engine.output_buffer import Destination
@@ -40,11 +45,12 @@ from xentcli.engine.reduction import plan
 from xentcli.engine.result import LossTotals
 from xentcli.engine.rows import RowPiece, RowSource, float_rows, in_memory, walk
 from xentcli.engine.softmax import SoftmaxCalculation
-from xentcli.errors import StrictError
+from xentcli.errors import FormatError, StrictError
 from xentcli.files import open_reader
 from xentcli.options import LossOptions
 
 N, C = 23, 5
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 class Evaluation:
@@ -73,6 +79,11 @@ class Evaluation:
 
 def test_the_consumer_is_short():
     assert len(inspect.getsource(Evaluation).splitlines()) <= 30
+
+
+def test_the_docstring_of_the_walk_has_all_its_parts():
+    for part in ("Shapes:", "Units:", "Errors:", ">>> ", "Source:"):
+        assert part in walk.__doc__
 
 
 @pytest.fixture
@@ -178,6 +189,7 @@ def merged(parts, draw_order):
 CUTS = st.lists(st.integers(0, 10**6), max_size=8)
 
 
+@SETTINGS
 @given(CUTS, CUTS)
 def test_parts_that_are_walked_apart_merge_to_the_same_bits(cuts, order):
     """As other processes would: each has some of the rows and a part of the problem."""
@@ -229,9 +241,9 @@ def test_float_rows_of_any_dtype(dtype):
     assert_same_bits(float_rows(x), wanted)
 
 
-def test_too_few_numbers_are_noticed_at_the_end(data, opened):
+def test_bytes_left_over_are_noticed_at_the_end(data, opened):
     Path("x.npy").write_bytes(Path("x.npy").read_bytes() + b"more")
-    with pytest.raises(Exception, match="bytes"):
+    with pytest.raises(FormatError, match="bytes"):
         evaluated(opened("x.npy"), opened("y.npy"))
 
 
@@ -339,6 +351,7 @@ def is_plain(make):
 
 
 @pytest.mark.parametrize("name", ACCUMULATORS)
+@SETTINGS
 @given(st.data())
 def test_accumulators_give_the_same_bits_for_any_cut_and_any_merging(name, data):
     numbers = data.draw(st.lists(ACCUMULATORS[name][1], max_size=21))
@@ -370,6 +383,7 @@ def exact(numbers):
         return math.inf if total > 0 else -math.inf
 
 
+@SETTINGS
 @given(st.lists(FINITE), st.sampled_from([1, 2, 5, 1 << 15]))
 def test_a_running_sum_is_rounded_once(numbers, chunk):
     with mock.patch.object(sums, "CHUNK", chunk):
@@ -381,6 +395,7 @@ def test_a_running_sum_is_rounded_once(numbers, chunk):
         assert low == float(sum(map(Fraction, numbers), Fraction(0)) - Fraction(high))
 
 
+@SETTINGS
 @given(st.lists(FLOATS_ANY))
 def test_numbers_that_are_not_finite_give_what_adding_gives(numbers):
     total = RunningSum()
@@ -427,6 +442,7 @@ def test_sums_that_were_added_elsewhere_and_what_they_lost():
     assert total.value() == np.inf
 
 
+@SETTINGS
 @given(FINITE, FINITE)
 def test_the_error_of_a_sum_and_of_a_product_is_exact(a, b):
     if not 1e-140 < abs(a) < 1e140 or not 1e-140 < abs(b) < 1e140:
@@ -465,6 +481,7 @@ def facts_of(statistics):
     return repr(plain) + repr({n: s.facts() for n, s in statistics.spreads.items()})
 
 
+@SETTINGS
 @given(CUTS, CUTS, st.integers(0, 10**6))
 def test_error_statistics_are_the_same_for_any_cut_and_any_merging(cuts, order, seed):
     rng = np.random.default_rng(seed)
@@ -475,6 +492,17 @@ def test_error_statistics_are_the_same_for_any_cut_and_any_merging(cuts, order, 
     grad[which] = rng.choice([np.nan, np.inf, 0.0, 1.0], which.sum())
     wanted = facts_of(judged(x, t, grad, []))
     assert facts_of(judged(x, t, grad, cuts, order)) == wanted
+
+
+def test_the_check_of_merging_statistics_can_fail(rng, monkeypatch):
+    x, t = rng.standard_normal((N, C)).astype("f4"), rng.integers(0, C, N)
+    grad = cross_entropy(x, t).grad * 2
+    wanted = facts_of(judged(x, t, grad, []))
+    assert facts_of(judged(x, t, grad, [7])) == wanted
+    for part in (ErrorStatistics, ErrorHistogram, EntryGroup):
+        with monkeypatch.context() as patch:
+            patch.setattr(part, "merge", lambda self, other: None)
+            assert facts_of(judged(x, t, grad, [7])) != wanted
 
 
 @pytest.mark.parametrize("entries", [1, 20, 10**6])
@@ -492,6 +520,7 @@ def test_the_whole_report_is_the_same_for_any_cut(entries, files, rng, capfdbina
     assert (found.code, found.text) == (wanted.code, wanted.text)
 
 
+@SETTINGS
 @given(CUTS, CUTS)
 def test_softmax_counts_merge(cuts, order):
     x = np.arange(12.0).reshape(6, 2)

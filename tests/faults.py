@@ -55,7 +55,7 @@ CALLS = {
 OPERATIONS = {call: name for name, (calls, _) in CALLS.items() for call in calls}
 MAIN = "from xentcli.__main__ import main; main()"
 GATHER = "from xentcli.files import reader; reader.SAFE = 0; "
-PIECES = "from xentcli.engine import stream; stream.SLAB = 1; "
+PIECES = "from xentcli import stream; stream.SLAB = 1; "
 OLD = b"what was there before\n"
 
 

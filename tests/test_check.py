@@ -309,7 +309,7 @@ def test_no_number_is_cut_on_a_terminal(columns, dtype, gradient):
 
 def test_the_terminal_is_coloured_and_a_pipe_is_not(gradient):
     assert "\x1b[1;32mgradient right" in at_terminal(*CHECK).text
-    assert "\x1b" not in captured(*CHECK).text
+    assert "\x1b" not in run(*CHECK).text
 
 
 def test_percentiles_are_upper_edges():

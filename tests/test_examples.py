@@ -69,7 +69,7 @@ def test_figures_are_compared_by_the_published_digits(published, value, decimals
     assert figure("x", published, value, value, decimals).same is same
 
 
-def test_rounded_intermediates_are_distinguished_from_exact_numbers():
+def test_rounded_intermediates_are_told_from_the_exact_numbers():
     loss = Worked(find("cat-dog-bird")).figures[-1]
     assert (loss.published, loss.computed) == ("0.462", "0.462")
     assert loss.exact == pytest.approx(0.46436878, abs=1e-8)

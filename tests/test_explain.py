@@ -15,7 +15,6 @@ from cli import (
     assert_error,
     assert_silent,
     at_terminal,
-    captured,
     described,
     inside,
     npy,
@@ -210,7 +209,7 @@ def test_a_row_out_of_range_says_how_many_there_are(row, files, capfdbinary):
     assert_error(result, 2, f"--row: there is no row {row}: 2 rows given", "0 to 1")
 
 
-def test_without_rows_there_is_no_row_to_explain(files, capfdbinary):
+def test_of_no_rows_there_is_none_to_explain(files, capfdbinary):
     np.save("l.npy", np.zeros((0, 3)))
     np.save("t.npy", np.zeros(0, int))
     assert_error(inside(capfdbinary, "explain", "l.npy", "t.npy"), 2, "0 rows given")
@@ -291,7 +290,7 @@ def test_save_keeps_what_is_there_where_asked(files, capfdbinary):
 
 @pytest.mark.parametrize("form", ["rich", "plain", "markdown", "latex", "json"])
 def test_what_is_no_terminal_gets_the_same_bytes_everywhere(form, files):
-    plain = captured(*ONE, "-f", form)
+    plain = run(*ONE, "-f", form)
     assert plain.code == 0
     change = {"COLUMNS": "200", "FORCE_COLOR": "1", "TERM": "dumb", "LC_ALL": "C"}
     other = run(*ONE, "-f", form, env={**change, "PYTHONIOENCODING": "latin-1"})
@@ -300,7 +299,7 @@ def test_what_is_no_terminal_gets_the_same_bytes_everywhere(form, files):
 
 
 def test_without_a_format_what_is_no_terminal_gets_plain_text(files):
-    assert captured(*ONE).out == captured(*ONE, "-f", "plain").out
+    assert run(*ONE).out == run(*ONE, "-f", "plain").out
 
 
 @pytest.mark.parametrize("columns", [40, 80, 140])
@@ -326,7 +325,7 @@ def test_a_terminal_without_colour_shows_the_same(change, files):
     assert strip.sub("", plain) == strip.sub("", coloured)
 
 
-def test_a_terminal_whose_encoding_has_no_boxes_gets_plain_text(files):
+def test_an_ascii_terminal_gets_plain_text(files):
     result = process_at_terminal(*ONE, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert result.code == 0, result.err
     assert "╭" not in result.text
@@ -334,7 +333,7 @@ def test_a_terminal_whose_encoding_has_no_boxes_gets_plain_text(files):
 
 
 def test_colour_can_be_had_through_a_pipe(files):
-    assert "\x1b[" in captured(*ONE, "-f", "rich", "--color", "always").text
+    assert "\x1b[" in run(*ONE, "-f", "rich", "--color", "always").text
 
 
 def test_json_is_one_of_the_forms_under_either_name(capfdbinary):

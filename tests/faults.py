@@ -318,7 +318,7 @@ def missing():
     return "ptrace is not allowed here" if done.returncode else None
 
 
-def work_off(place, faults):
+def try_each(place, faults):
     """Try some faults; for each the word of what came of it, or what is wrong."""
     for fault in faults:
         try:
@@ -330,7 +330,7 @@ def work_off(place, faults):
 def _all_of(name, part, parts):
     with tempfile.TemporaryDirectory() as root:
         place = Place(Path(root), JOBS[name])
-        return list(work_off(place, list(place.faults())[part::parts]))
+        return list(try_each(place, list(place.faults())[part::parts]))
 
 
 def main(names):

@@ -1,4 +1,4 @@
-"""The plan of the house, held: who imports whom, what is loaded when, how long things are."""
+"""The architecture is kept: who imports what, what is loaded when, how long things are."""
 
 import ast
 import subprocess

@@ -64,7 +64,7 @@ def test_every_bad_input_of_the_list_is_named_by_a_test():
     assert sorted(set(range(1, 101)) - named()) == []
 
 
-def hollow(path, dtype, shape):
+def sparse_npy(path, dtype, shape):
     """An .npy file of zeros that takes no room on the disk; a file to write into."""
     with Path(path).open("wb") as file:
         header = {"descr": dtype, "fortran_order": False, "shape": shape}
@@ -74,8 +74,8 @@ def hollow(path, dtype, shape):
 
 def test_b62_one_bad_target_after_thirty_million_good_ones(files):
     rows = 30_000_000
-    hollow("l.npy", "<f2", (rows, 2))
-    hollow("t.npy", "|i1", (rows,))
+    sparse_npy("l.npy", "<f2", (rows, 2))
+    sparse_npy("t.npy", "|i1", (rows,))
     with Path("t.npy").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\2")
@@ -89,7 +89,7 @@ def test_b62_one_bad_target_after_thirty_million_good_ones(files):
 
 
 def test_b48_more_logits_than_32_bits_count_are_announced_right(files, capfdbinary):
-    hollow("l.npy", "<f4", (2**31 + 1, 3))
+    sparse_npy("l.npy", "<f4", (2**31 + 1, 3))
     result = inside(capfdbinary, "inspect", "l.npy")
     assert (result.code, result.err) == (0, "")
     assert f"({2**31 + 1}, 3) float32" in result.text
@@ -97,7 +97,7 @@ def test_b48_more_logits_than_32_bits_count_are_announced_right(files, capfdbina
 
 
 def test_b48_more_rows_than_the_targets_are_one_error_before_anything_is_read(files):
-    hollow("l.npy", "<f4", (2**31 + 1, 3))
+    sparse_npy("l.npy", "<f4", (2**31 + 1, 3))
     result = run("grad", "l.npy", "t.npy", "-o", "g.npy", memory=LITTLE)
     assert_error(result, 1, "t.npy", "(2,)", str(2**31 + 1))
 
@@ -286,11 +286,17 @@ def test_b98_hard_names_in_the_current_folder_are_read_and_written(name, files):
 @pytest.mark.parametrize(
     "env",
     [
-        {"LC_ALL": "de_DE.UTF-8", "TZ": "junk", "PYTHONWARNINGS": "error"},
-        {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
-        {"NUMBA_NUM_THREADS": "1"},
+        pytest.param(
+            {"LC_ALL": "de_DE.UTF-8", "TZ": "junk", "PYTHONWARNINGS": "error"},
+            marks=pytest.mark.slow,  # Numba starts in each
+        ),
+        pytest.param({"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}, marks=pytest.mark.slow),
+        pytest.param({"NUMBA_NUM_THREADS": "1"}, marks=pytest.mark.slow),
         {"NUMBA_NUM_THREADS": "999"},
-        {"NUMBA_OPT": "rubbish", "NUMBA_CACHE_DIR": "/nonexistent", "TMPDIR": "/nonexistent"},
+        pytest.param(
+            {"NUMBA_OPT": "rubbish", "NUMBA_CACHE_DIR": "/nonexistent", "TMPDIR": "/nonexistent"},
+            marks=pytest.mark.slow,
+        ),
         {"NUMBA_BOUNDSCHECK": "1"},
     ],
     ids=str,

@@ -53,5 +53,10 @@ def test_the_suite_passes_on_the_simulator(outcomes, part, fewest):
 
 def test_every_file_with_a_backend_takes_part():
     names = {path.name for path in files()}
-    assert {"test_semantics.py", "test_edges.py", "test_accuracy.py", "test_loss.py"} <= names
+    assert {
+        "test_semantics.py",
+        "test_edges.py",
+        "test_accuracy.py",
+        "test_cross_entropy.py",
+    } <= names
     assert {"test_stream.py", "test_regressions.py", "test_fuzz_kernels.py"} <= names

@@ -15,7 +15,6 @@ from cli import (
     assert_error,
     assert_silent,
     at_terminal,
-    captured,
     described,
     inside,
     npy,

@@ -24,7 +24,7 @@ from cli import (
     run,
     temporaries,
 )
-from faults import JOBS, Call, Fault, Place, work_off
+from faults import JOBS, Call, Fault, Place, try_each
 from moments import WORKS
 
 NO_STRACE = faults.missing()
@@ -63,7 +63,7 @@ def test_any_single_operation_may_fail(job, tmp_path):
     places = [Place(tmp_path / str(number), JOBS[job]) for number in range(2)]
     chosen = list(few(places[0]))
     with ThreadPoolExecutor() as pool:
-        halves = pool.map(lambda place, part: list(work_off(place, part)), places, split(chosen))
+        halves = pool.map(lambda place, part: list(try_each(place, part)), places, split(chosen))
         done = [item for half in halves for item in half]
     assert [f"{fault}: {wrong}" for fault, _, wrong in done if wrong] == []
     words = {word for _, word, _ in done}

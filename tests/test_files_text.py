@@ -183,13 +183,13 @@ def test_infinite_and_nan_numbers_are_accepted_and_counted(tmp_path, capfdbinary
 
 
 def test_b97_a_table_read_as_float32_is_parsed_as_float64_first(tmp_path, capfdbinary):
-    logits, targets, twin = tmp_path / "l.csv", tmp_path / "t.csv", tmp_path / "l.npy"
+    logits, targets, same = tmp_path / "l.csv", tmp_path / "t.csv", tmp_path / "l.npy"
     logits.write_text("1.00000005960464477539062500001,0\n")
     targets.write_text("0\n")
-    np.save(twin, np.float32([[1.0, 0.0]]))
+    np.save(same, np.float32([[1.0, 0.0]]))
     results = [
         inside(capfdbinary, "grad", path, targets, "-f", "csv", "--dtype", "f32").out
-        for path in (logits, twin)
+        for path in (logits, same)
     ]
     assert results[0] == results[1]
 
@@ -317,9 +317,9 @@ def test_a_header_alone_is_an_error(tmp_path, capfdbinary):
 def test_dtype_says_what_text_is_read_as(tmp_path, capfdbinary):
     data = "0.1,0.2,0.30000000001\n1,2,3\n"
     out = grad_of(capfdbinary, tmp_path, data, "--dtype", "f32")
-    twin = np.loadtxt(io.StringIO(data), delimiter=",").astype("f4")
-    np.save(tmp_path / "twin.npy", twin)
-    paths = tmp_path / "twin.npy", tmp_path / "t.npy"
+    same = np.loadtxt(io.StringIO(data), delimiter=",").astype("f4")
+    np.save(tmp_path / "same.npy", same)
+    paths = tmp_path / "same.npy", tmp_path / "t.npy"
     assert out == inside(capfdbinary, "grad", *paths, "-f", "csv").out
     assert max(len(cell) for cell in out.decode().replace("\n", ",").split(",")) <= 16
 

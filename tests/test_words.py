@@ -22,7 +22,7 @@ from xentcli.options import LossOptions
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = {name: cli.commands[name] for name in cli.commands}
-SLOW = pytest.mark.slow  # it measures sizes that are worth measuring
+FAST = {"grad", "check"}  # of the commands whose examples are run; `bench` alone takes seconds
 
 
 def blocks(kind):
@@ -132,7 +132,8 @@ def test_every_command_and_option_has_help(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=SLOW if name == "bench" else ()) for name in COMMANDS]
+    "name",
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in COMMANDS],
 )
 def test_the_examples_of_the_help_run(name, folder):
     assert 2 <= len(COMMANDS[name].examples) <= 3

@@ -240,7 +240,7 @@ def test_a_device_that_numba_cannot_use(monkeypatch):
         raise UnavailableError("backend", "not here")
 
     of_devices._require_numba.cache_clear()
-    monkeypatch.setattr(of_devices.kernels, "get", missing)
+    monkeypatch.setattr(of_devices.backends, "get", missing)
     with pytest.raises(UnavailableError, match="backend: not here"):
         softmax(Tensor(X))
 

@@ -21,10 +21,10 @@ def up_to(count, simulated):
     return min(count, simulated) if SIMULATED else count
 
 
-def pass_on_the_simulator(name):
-    """Run a file of tests in a process: the simulator is switched on before Numba is there."""
+def pass_on_the_simulator(name, marked=""):
+    """Run a file of tests, or some by markers, in a process that simulates from the start."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", name],
+        [sys.executable, "-m", "pytest", "-q", "-m", marked, name],
         cwd=Path(__file__).parent,
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,

@@ -36,6 +36,11 @@ CLASSES = 45  # three parts of 16 classes: the last one is short
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of kernels that run as Python
 
 
+def slow(parameter):
+    """A parameter of the slow tests."""
+    return pytest.param(parameter, marks=pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch):
     monkeypatch.setattr(launch, "FAST_PART", 16)
@@ -174,7 +179,7 @@ def any_job(rng, special):
 
 
 @pytest.mark.parametrize("special", SPECIAL)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_rows_of_many_parts_are_those_of_the_reference(special, seed):
     rng = np.random.default_rng([seed, SPECIAL.index(special)])
     job = any_job(rng, special)
@@ -242,7 +247,7 @@ class Backwards:
         return reversed(list(np.ndindex(*shape)))
 
 
-@pytest.fixture(params=["plain", "smooth", "probs", "f64"])
+@pytest.fixture(params=["plain", slow("smooth"), "probs", slow("f64")])
 def three(request):
     """Three rows of which the last is ignored, and their kind."""
     rng = np.random.default_rng(7)

@@ -9,10 +9,16 @@ import pytest
 from backends import pass_on_the_simulator
 
 
-def test_everything_on_the_simulator():
-    pass_on_the_simulator("simulated_kernels.py")
+def test_kernels_on_the_simulator():
+    pass_on_the_simulator("simulated_kernels.py", "not slow")
 
 
+@pytest.mark.slow
+def test_more_of_the_kernels_on_the_simulator():
+    pass_on_the_simulator("simulated_kernels.py", "slow")
+
+
+@pytest.mark.slow
 def test_every_kernel_compiles():
     """The simulator sees no types; the compiler of CUDA's toolkit does, where there is one."""
     done = subprocess.run(

@@ -14,6 +14,8 @@ USES = re.compile(r"def test_\w+\([^)]*\bbackend\b|mark\.backends\b")
 PYTEST = [sys.executable, "-m", "pytest"]
 TIMEOUT = 300  # seconds: a guard against hanging
 
+pytestmark = pytest.mark.slow
+
 
 def files():
     """The test files in which something runs on any backend."""

@@ -215,11 +215,12 @@ PROCESSORS = {
 
 
 @pytest.fixture(scope="module")
-def digests(tmp_path_factory):
-    """What the script says with each of them: all compile at the same time, each for itself."""
+def digests(request):
+    """What the script prints with each of them; each has a cache of its own, kept by pytest."""
     running = {}
     for name, variables in PROCESSORS.items():
-        own = {"XENT_CACHE_DIR": str(tmp_path_factory.mktemp("kernels"))} if variables else {}
+        cache = request.config.cache.mkdir(f"kernels-{name}")
+        own = {"XENT_CACHE_DIR": str(cache)} if variables else {}
         running[name] = subprocess.Popen(
             [sys.executable, "-c", SCRIPT],
             env={**os.environ, **variables, **own},
@@ -232,12 +233,14 @@ def digests(tmp_path_factory):
     return {name: out for name, (out, _) in ended.items()}
 
 
+@pytest.mark.slow  # four processes; on a fresh cache they compile for a minute
 def test_the_same_bits_on_other_processors(digests):
     """Vectors of 2 or 4 float64, halves converted by hand, a multiplication with addition that is
     a function call: only the speed may differ. NaN and infinity keep their rules too."""
     assert digests["generic"] == digests["x86-64-v3"] == digests["here"]
 
 
+@pytest.mark.slow  # the same processes
 def test_the_kernels_stay_inside_their_arrays(digests):
     """NUMBA_BOUNDSCHECK sees what is indexed; what goes through pointers, the tests above."""
     assert digests["bounds"] == digests["here"]

@@ -15,6 +15,7 @@ from cli import (
     assert_error,
     assert_silent,
     at_terminal,
+    captured,
     described,
     inside,
     npy,

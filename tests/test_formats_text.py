@@ -22,7 +22,7 @@ from cli import (
 from helpers import assert_same_bits
 
 from xentcli.files.source import Source
-from xentcli.files.text import text
+from xentcli.files.text import reader as text
 
 NO_NUMBERS = {
     "abc": "abc",

@@ -21,8 +21,8 @@ from xentcli import cross_entropy, softmax
 from xentcli.engine import stream
 from xentcli.engine.pipeline import ALIVE, Overlap
 from xentcli.errors import FileError
-from xentcli.files import npy as npy_format
 from xentcli.files import reader
+from xentcli.files.npy import header as npy_format
 from xentcli.files.source import open_source
 
 N, C = 37, 11

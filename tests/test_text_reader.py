@@ -11,7 +11,8 @@ from test_formats_text import HOSTILE, TARGET_TEXTS
 
 from xentcli.errors import FormatError
 from xentcli.files.source import Source
-from xentcli.files.text import lines, text
+from xentcli.files.text import lines
+from xentcli.files.text import reader as text
 
 SIZES = [*range(1, 65), 4095, 4096, 4097]
 BOM = b"\xef\xbb\xbf"

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from xentcli.errors import XentError
 from xentcli.files import How, of_text
 from xentcli.files.source import Source
-from xentcli.files.text import lines, table, text
+from xentcli.files.text import lines, table
+from xentcli.files.text import reader as text
 from xentcli.files.text.style import TextStyle
 
 NUMBER = re.compile(r" *[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity) *", re.I | re.A)

@@ -23,7 +23,8 @@ from test_fuzz_npy import by_numpy
 from xentcli import DataError, OptionError, cross_entropy
 from xentcli.engine import stream
 from xentcli.files import reader, source
-from xentcli.files.text import lines, table, text
+from xentcli.files.text import lines, table
+from xentcli.files.text import reader as text
 
 PIECES = {
     (stream, "SLAB"): (1, 40),

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 
 from xentcli.errors import FormatError
 from xentcli.files.source import Source
-from xentcli.files.text import lines, text
+from xentcli.files.text import lines
+from xentcli.files.text import reader as text
 
 TIMES = int(sys.argv[1]) if __name__ == "__main__" else 1
 

@@ -12,11 +12,12 @@ from pathlib import PurePath
 
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError
-from xentcli.files import foreign, npy, npz
+from xentcli.files import foreign, npz
+from xentcli.files.npy import header as npy
 from xentcli.files.reader import Reader, of_npy
 from xentcli.files.sink import Writable
 from xentcli.files.source import Source, open_source
-from xentcli.files.text import text
+from xentcli.files.text import reader as text
 from xentcli.files.text.style import TextStyle
 from xentcli.files.text.table import of_table
 from xentcli.files.writer import Format, create_writer

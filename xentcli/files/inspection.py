@@ -12,7 +12,8 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array, name_of
 from xentcli.arrays.sums import RunningSum
-from xentcli.files import READABLE, How, npy, npz, of_text, sniff, suffix_format
+from xentcli.files import READABLE, How, npz, of_text, sniff, suffix_format
+from xentcli.files.npy import header as npy
 from xentcli.files.reader import NpyReader
 from xentcli.files.source import Member, Source, open_source
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of, widen
 from xentcli.files.sink import Writable
-from xentcli.files.text.digits import digits
+from xentcli.files.text.printing import digits
 
 
 class JsonWriter:

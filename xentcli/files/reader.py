@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array
-from xentcli.files import npy
+from xentcli.files.npy import header as npy
 from xentcli.files.source import Member, Source
 
 CHUNK = 1 << 20  # numbers, where whoever asks does not care

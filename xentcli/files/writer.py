@@ -13,10 +13,10 @@ from typing import IO, Any, Protocol, cast
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.files import npy
 from xentcli.files.json import JsonWriter
+from xentcli.files.npy import header as npy
 from xentcli.files.sink import Writable
-from xentcli.files.text import text
+from xentcli.files.text import reader as text
 from xentcli.files.text.style import TextStyle
 
 

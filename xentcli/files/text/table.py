@@ -10,7 +10,7 @@ from xentcli.arrays.dtypes import NAMES, Array, narrow
 from xentcli.errors import FormatError
 from xentcli.files.reader import Held, Reader, chunks
 from xentcli.files.source import Source
-from xentcli.files.text import text
+from xentcli.files.text import reader as text
 
 AHEAD = 1 << 20  # numbers that are read to see whether that is all
 

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.files.text.scaling import power, times_power
+from xentcli.files.text.powers_of_ten import power, times_power
 
 PIECE = 1 << 14  # numbers at a time: their arrays stay in the cache
 _RANGE = (1e-260, 1e280)  # where scaling is exact enough

@@ -1,7 +1,7 @@
 """Numbers in text: CSV, TSV and any other one-character delimiter.
 
 What a person would call a mistake is one here: blank lines, comments, `1_000`, `1e400`. Nearly
-every cell is read and checked by `numerals`, thousands at a time. The others are read one by one,
+every cell is read and checked by `parsing`, thousands at a time. The others are read one by one,
 and when anything is wrong the lines are walked through again, slowly, to say where.
 """
 
@@ -17,9 +17,9 @@ from xentcli.arrays.dtypes import BF16, Array, widen
 from xentcli.errors import FormatError, plural, visible
 from xentcli.files.sink import Writable
 from xentcli.files.source import Source
-from xentcli.files.text.digits import encode
 from xentcli.files.text.lines import CHUNK, Lines
-from xentcli.files.text.numerals import LONGEST, Cells, parse
+from xentcli.files.text.parsing import LONGEST, Cells, parse
+from xentcli.files.text.printing import encode
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.files.text.scaling import DOUBT, power, times_power
+from xentcli.files.text.powers_of_ten import DOUBT, power, times_power
 
 LONGEST = 1000  # characters in a cell
 _WORDS = 3  # of eight digits, behind the point

@@ -1,6 +1,6 @@
 """Numbers as text: the very characters that repr and NumPy's str give, for every bit pattern.
 
-`python tests/test_formats_digits.py 1000000` compares that many random numbers of each kind.
+`python tests/test_formats_printing.py 1000000` compares that many random numbers of each kind.
 """
 
 import io
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from xentcli.arrays.dtypes import BF16, widen
-from xentcli.files.text import digits, text
+from xentcli.files.text import printing
+from xentcli.files.text import reader as text
 
 LARGE = {2: 1e3, 4: 1e6, 8: 1e16}
 PATTERNS = {"f2": "u2", "f4": "u4", "f8": "u8"}
@@ -27,7 +28,7 @@ def expected(value):
 
 
 def assert_digits(values):
-    found = digits.digits(values, None)
+    found = printing.digits(values, None)
     wanted = (
         list(map(repr, values.tolist())) if values.itemsize == 8 else list(map(expected, values))
     )
@@ -72,8 +73,8 @@ def test_edges_have_the_digits_of_repr(dtype):
 
 def test_few_numbers_are_asked_of_numpy_one_by_one(rng):
     size = np.abs(rng.standard_normal(10_000))
-    for kind in digits._KINDS.values():
-        assert np.count_nonzero(~digits._shortest(size, kind).sure) < 5
+    for kind in printing._KINDS.values():
+        assert np.count_nonzero(~printing._shortest(size, kind).sure) < 5
 
 
 def test_bfloat16_is_written_as_its_float32():

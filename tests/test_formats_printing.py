@@ -12,7 +12,7 @@ import pytest
 
 from xentcli.arrays.dtypes import BF16, widen
 from xentcli.files.text import printing
-from xentcli.files.text import reader as text
+from xentcli.files.text.writer import write_table
 
 LARGE = {2: 1e3, 4: 1e6, 8: 1e16}
 PATTERNS = {"f2": "u2", "f4": "u4", "f8": "u8"}
@@ -80,7 +80,7 @@ def test_few_numbers_are_asked_of_numpy_one_by_one(rng):
 def test_bfloat16_is_written_as_its_float32():
     values = np.arange(2**16, dtype="<u2").view(BF16)
     stream = io.BytesIO()
-    text.write(stream, values.reshape(-1, 256))
+    write_table(stream, values.reshape(-1, 256))
     found = stream.getvalue().decode().replace("\n", ",").split(",")
     assert found[:-1] == list(map(expected, widen(values, np.dtype("f4"))))
 
@@ -92,7 +92,7 @@ def test_decimals_are_those_of_python(dtype, decimals, rng):
     values = np.concatenate([values, rng.standard_normal(300).astype(dtype)])
     wanted = "".join(f"{value:.{decimals}f}\n" for value in values.tolist())
     stream = io.BytesIO()
-    text.write(stream, values, ",", decimals)
+    write_table(stream, values, ",", decimals)
     assert stream.getvalue().decode() == wanted
 
 
@@ -101,7 +101,7 @@ def test_decimals_are_those_of_python(dtype, decimals, rng):
 def test_lines_and_delimiters_are_where_they_belong(shape, order, rng):
     table = np.asarray(rng.standard_normal(shape), order=order)
     stream = io.BytesIO()
-    text.write(stream, table, ";")
+    write_table(stream, table, ";")
     wanted = "".join(";".join(map(repr, row)) + "\n" for row in table.tolist())
     assert stream.getvalue().decode() == wanted
 
@@ -124,7 +124,7 @@ def test_a_line_of_a_million_columns_is_written_in_pieces(decimals):
     stream = Nowhere()
     tracemalloc.start()
     try:
-        text.write(stream, table, ",", decimals)
+        write_table(stream, table, ",", decimals)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -22,7 +22,8 @@ from xentcli.engine import stream
 from xentcli.engine.pipeline import ALIVE, Overlap
 from xentcli.errors import FileError
 from xentcli.files import reader
-from xentcli.files.npy import header as npy_format
+from xentcli.files.npy import reader as npy_reader
+from xentcli.files.npy.header import read_header
 from xentcli.files.source import open_source
 
 N, C = 37, 11
@@ -103,8 +104,8 @@ def test_the_bits_do_not_depend_on_the_source(logits, job, monkeypatch):
 def test_a_large_file_in_fortran_order_is_gathered_row_by_row(
     axes, slab, files, rng, capfdbinary, monkeypatch
 ):
-    monkeypatch.setattr(reader, "SAFE", 0)
-    monkeypatch.setattr(reader.FortranReader, "best", 1)
+    monkeypatch.setattr(npy_reader, "SAFE", 0)
+    monkeypatch.setattr(npy_reader.FortranReader, "best", 1)
     monkeypatch.setattr(stream, "SLAB", slab)
     x = rng.standard_normal(axes)
     axis = axes.index(C)
@@ -288,7 +289,7 @@ def opened(pid, name):
 def test_the_gathering_reader_notices_changes_too(job):
     np.save("x.npy", np.asfortranarray(np.load("x.npy")))
     with open_source("x.npy") as source:
-        rows = reader.FortranReader(source, npy_format.read_header(source))
+        rows = npy_reader.FortranReader(source, read_header(source))
         rows.read(rows.unit)
         time.sleep(0.01)
         shorten("x.npy")

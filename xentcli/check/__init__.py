@@ -15,7 +15,7 @@ from xentcli.check.report import Report
 from xentcli.engine.problem import Extras, build
 from xentcli.engine.stream import Streams
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.files.reader import Held
+from xentcli.files.reader import InMemoryReader
 from xentcli.options import LossOptions
 
 __all__ = ["How", "Report", "Tolerance", "assert_grad_close", "check", "judge"]
@@ -57,9 +57,9 @@ def check(logits: Any, targets: Any, grad: Any, *, loss: Any = None, **options: 
     theirs = theirs.view(BF16) if theirs.dtype.name == "bfloat16" else theirs
     problem = build(x.shape, Whole(t), loss_options, Extras(**beside))
     streams = Streams(
-        Held(x, "logits", "npy"),
-        Held(t, "targets", "npy") if problem.probs else None,
-        grad=Held(theirs, "grad", "npy"),
+        InMemoryReader(x, "logits", "npy"),
+        InMemoryReader(t, "targets", "npy") if problem.probs else None,
+        grad=InMemoryReader(theirs, "grad", "npy"),
     )
     how = How(method, Tolerance(**strictness), dtype)
     given = None if loss is None else as_logits(_array(loss), "loss")

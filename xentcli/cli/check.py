@@ -11,8 +11,10 @@ from xentcli.cli.console import Progress, emit, say, show, stdout_is_terminal
 from xentcli.cli.inputs import loss_options_of, open_inputs
 from xentcli.cli.options import (
     PATH,
+    READ_FORMAT,
     common_options,
     json_option,
+    key_help,
     loss_options,
     option,
     read_options,
@@ -49,8 +51,8 @@ verdict_options = together(
         show_default=True,
         help="Judge in units of this kind, and read text and nameless bytes as it.",
     ),
-    option("--grad-format", type=click.Choice(["npy", "npz", "csv", "tsv"]), help="Of GRAD."),
-    option("--grad-key", metavar="NAME", help="Array of the gradient in an .npz."),
+    option("--grad-format", type=READ_FORMAT, help="Of GRAD."),
+    option("--grad-key", metavar="NAME", help=key_help("gradient")),
 )
 
 

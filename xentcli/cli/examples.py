@@ -93,10 +93,9 @@ def _check(chosen: list[Example], given: dict[str, Any]) -> None:
 
 
 def _write(chosen: list[Example], given: dict[str, Any]) -> None:
-    from xentcli.files import save
+    from xentcli.files.options import WriteOptions
     from xentcli.files.outputs import Outputs
-    from xentcli.files.text.style import TextStyle
-    from xentcli.files.writer import Format
+    from xentcli.files.writer import save
 
     folder = Path(given["write"])
     with Outputs(no_clobber=given["no_clobber"]) as outputs:
@@ -106,7 +105,7 @@ def _write(chosen: list[Example], given: dict[str, Any]) -> None:
             for name, array in example.files.items():
                 for kind in ("npy", "csv"):
                     sink = outputs.open(str(folder / example.name / f"{name}.{kind}"))
-                    save(sink, array, Format(kind, TextStyle(), name))
+                    save(sink, array, WriteOptions(kind, key=name))
                     count += 1
     say(f"{plural(count, 'file')} of {plural(len(chosen), 'example')} -> {visible(str(folder))}")
 

@@ -22,7 +22,7 @@ from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
     from xentcli.explain import Derivation
-    from xentcli.files.reader import Held
+    from xentcli.files.reader import InMemoryReader
 
 
 def _numbers(
@@ -108,11 +108,11 @@ def _derivation(given: dict[str, Any]) -> Derivation:
         return from_readers(inputs.logits, inputs.targets, options, inputs.extras, given["row"])
 
 
-def _inline(given: dict[str, Any]) -> dict[str, Held]:
+def _inline(given: dict[str, Any]) -> dict[str, InMemoryReader]:
     """Numbers of the command line as the only row of two arrays."""
     import numpy as np
 
-    from xentcli.files.reader import Held
+    from xentcli.files.reader import InMemoryReader
 
     if given["logits"] is not None:
         raise OptionError("command line", "files and --logits, --target do not go together")
@@ -123,6 +123,6 @@ def _inline(given: dict[str, Any]) -> dict[str, Held]:
     if len(target) > 1 or given["target_kind"] == "probs":
         target = target[None, :]
     return {
-        "logits": Held(logits, "--logits", "npy"),
-        "targets": Held(target, "--target", "npy"),
+        "logits": InMemoryReader(logits, "--logits", "npy"),
+        "targets": InMemoryReader(target, "--target", "npy"),
     }

@@ -19,7 +19,7 @@ from xentcli.options import LossOptions
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
     from xentcli.engine.problem import Extras
-    from xentcli.files import How
+    from xentcli.files.options import ReadOptions
     from xentcli.files.outputs import Outputs
     from xentcli.files.reader import Reader
     from xentcli.files.text.style import TextStyle
@@ -59,46 +59,48 @@ def open_inputs(given: dict[str, Any], outputs: Outputs) -> Iterator[Inputs]:
     Logits and targets may also be readers, of numbers from the command line.
     """
     from xentcli.engine.problem import Extras
-    from xentcli.files import How, load
+    from xentcli.files.options import ReadOptions
+    from xentcli.files.reader import load
 
     paths = {role: given[role] for role in ROLES if given.get(role) is not None}
     numbers = {"upstream": _number(paths.get("upstream"))}
     if numbers["upstream"] is not None:
         del paths["upstream"]
     read_once([path for path in paths.values() if isinstance(path, str)])
-    outputs.spare(path for path in paths.values() if isinstance(path, str))
+    outputs.protect_inputs(path for path in paths.values() if isinstance(path, str))
     state()["names"] = {role: _name(path) for role, path in paths.items()}
     style = text_style(given)
-    how = How(given["input_format"], given["key"], style, "--key", given["dtype"])
+    how = ReadOptions(given["input_format"], given["key"], style, "--key", given["dtype"])
     with ExitStack() as stack:
         logits = stack.enter_context(_opened(paths.pop("logits"), how))
         targets = None
         if "targets" in paths:
-            how = How(given["target_format"], given["target_key"], style, "--target-key")
+            how = ReadOptions(given["target_format"], given["target_key"], style, "--target-key")
             targets = stack.enter_context(_opened(paths.pop("targets"), how))
             _tell_rows(logits, targets, given["class_axis"])
             targets = _line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_grad(paths.pop("grad", None), given, logits))
-        beside = {role: load(path, How(style=style)) for role, path in paths.items()}
+        beside = {role: load(path, ReadOptions(style=style)) for role, path in paths.items()}
         upstream, loss = beside.pop("upstream", numbers["upstream"]), beside.pop("loss", None)
         yield Inputs(logits, targets, Extras(upstream=upstream, **beside), grad, loss)
 
 
 @contextmanager
 def _open_grad(path: str | None, given: dict[str, Any], logits: Reader) -> Iterator[Reader | None]:
-    from xentcli.files import How, open_reader
+    from xentcli.files.options import ReadOptions
+    from xentcli.files.reader import open_reader
 
     if path is None:
         yield None
         return
     keys = given["grad_key"], text_style(given), "--grad-key", given["dtype"]
-    with open_reader(path, How(given["grad_format"], *keys)) as grad:
+    with open_reader(path, ReadOptions(given["grad_format"], *keys)) as grad:
         _tell_rows(logits, grad, None)  # of the same shape
         yield grad
 
 
-def _opened(path: str | Reader, how: How) -> AbstractContextManager[Reader]:
-    from xentcli.files import open_reader
+def _opened(path: str | Reader, how: ReadOptions) -> AbstractContextManager[Reader]:
+    from xentcli.files.reader import open_reader
 
     return open_reader(path, how) if isinstance(path, str) else nullcontext(path)
 
@@ -148,7 +150,7 @@ def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
 
     Not where the first axis is that of the classes: the other may have any length then.
     """
-    from xentcli.files import is_text
+    from xentcli.files.reader import is_table
     from xentcli.files.text.table import TableReader
 
     for one, other in ((logits, targets), (targets, logits)):
@@ -158,18 +160,17 @@ def _tell_rows(logits: Reader, targets: Reader, class_axis: int | None) -> None:
             if class_axis in (0, -2):
                 one.count()
                 continue
-            a_line = is_text(other) and other.shape[0] == 1
+            a_line = is_table(other) and other.shape[0] == 1
             one.assume(prod(other.shape) if a_line else prod(other.shape[:1]))
 
 
 def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
-    """Text has always two axes: one line or one column of it are class indices."""
-    from xentcli.files import is_text
-    from xentcli.files.reader import Held
+    """A table has always two axes: one line or one column of it are class indices."""
+    from xentcli.files.reader import InMemoryReader, is_table
 
     known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
-    if is_text(targets) and 1 in targets.shape and targets.shape not in known:
-        return Held(targets.whole().reshape(-1), targets.name, targets.format)
+    if is_table(targets) and 1 in targets.shape and targets.shape not in known:
+        return InMemoryReader(targets.whole().reshape(-1), targets.name, targets.format)
     return targets
 
 

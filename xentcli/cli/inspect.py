@@ -27,11 +27,11 @@ def inspect(**given: Any) -> None:
 
     A FILE may be - for standard input.
     """
-    from xentcli.files import How
     from xentcli.files.inspection import inspect_path, line
+    from xentcli.files.options import ReadOptions
 
     read_once(given["paths"])
-    how = How(given["input_format"], given["key"], text_style(given), "--key")
+    how = ReadOptions(given["input_format"], given["key"], text_style(given), "--key")
     found = [item for path in given["paths"] for item in inspect_path(path, how, given["stats"])]
     if given["as_json"]:
         from xentcli.files.json import dumps

@@ -59,7 +59,7 @@ def grad(**given: Any) -> None:
     with open_outputs(given) as outputs:
         artefact = Artefact(outputs, given, "grad")
         sink = None if given["loss_out"] is None else outputs.open(given["loss_out"])
-        losses = Losses(sink, given, None) if sink else None
+        losses = Losses(sink, given) if sink else None
         with open_inputs(given, outputs) as inputs:
             result, kept = _cross_entropy(inputs, given, artefact, losses)
         artefact.finish()
@@ -98,8 +98,8 @@ def loss(**given: Any) -> None:
     work = out.Work()
     with open_outputs(given) as outputs:
         sink = outputs.open("-" if given["output"] is None else given["output"])
+        losses = None if given["as_json"] else Losses(sink, given, "-f")
         with open_inputs(given, outputs) as inputs:
-            losses = None if given["as_json"] else Losses(sink, given, given["format"])
             result, kept = _cross_entropy(inputs, given, None, losses)
             work.done(inputs.logits)
         if losses:

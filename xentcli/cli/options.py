@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from xentcli.errors import Shown, visible
+from xentcli.files import registry
 from xentcli.options import LossOptions, rule_text
 
 
@@ -25,6 +26,8 @@ def called(where: str, state: dict[str, Any]) -> str:
 
 # Only for completion in the shell: what can be opened is found out by opening it.
 PATH = click.Path(allow_dash=True, readable=False)
+READ_FORMAT = click.Choice(registry.names(registry.readable()))
+WRITE_FORMAT = click.Choice(registry.names(registry.writable()))
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -93,14 +96,21 @@ loss_options = together(
 )
 
 
+def key_help(role: str) -> str:
+    """What an option does that names one array of a file with several."""
+    keyed = registry.suffixes(registry.with_keys())
+    return f"Name of the {role} in a file that holds several arrays ({', '.join(keyed)})."
+
+
 def read_options(*, targets: bool) -> Decorator:
     """How inputs are read."""
-    kinds = click.Choice(["npy", "npz", "csv", "tsv"])
-    ours = [option("--input-format", type=kinds, help="Format of the logits. [default: found]")]
-    keys = [option("--key", metavar="NAME", help="Array of the logits in an .npz.")]
+    ours = [
+        option("--input-format", type=READ_FORMAT, help="Format of the logits. [default: found]")
+    ]
+    keys = [option("--key", metavar="NAME", help=key_help("logits"))]
     if targets:
-        ours.append(option("--target-format", type=kinds, help="Format of the targets."))
-        keys.append(option("--target-key", metavar="NAME", help="Array of the targets in an .npz."))
+        ours.append(option("--target-format", type=READ_FORMAT, help="Format of the targets."))
+        keys.append(option("--target-key", metavar="NAME", help=key_help("targets")))
     return together(
         *ours,
         *keys,
@@ -135,7 +145,7 @@ write_options = together(
     option(
         "-f",
         "--format",
-        type=click.Choice(["npy", "npz", "csv", "tsv", "json"]),
+        type=WRITE_FORMAT,
         help="Format of the output. [default: by its suffix, else as the logits]",
     ),
     option(

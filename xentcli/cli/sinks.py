@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xentcli.cli.console import show, stdout_is_terminal
 from xentcli.cli.inputs import text_style
 from xentcli.errors import OptionError
+from xentcli.files import registry
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
@@ -60,9 +61,10 @@ class Artefact:
 
     def __init__(self, outputs: Outputs, given: dict[str, Any], name: str) -> None:
         self.given, self.name = given, name
-        self._path = given["output"]
-        preview = self._path is None and stdout_is_terminal()
-        self.sink = None if preview else outputs.open("-" if self._path is None else self._path)
+        path = "-" if given["output"] is None else given["output"]
+        self._formats = registry.of_output(path, given["format"], "-f")
+        preview = given["output"] is None and stdout_is_terminal()
+        self.sink = None if preview else outputs.open(path)
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"
@@ -90,12 +92,12 @@ class Artefact:
     def expect(self, shape: tuple[int, ...], dtype: Any, like: str) -> None:
         """What will come, and in which format: the input's unless something says otherwise."""
         from xentcli.engine.notes import NonfiniteEntries
-        from xentcli.files import suffix_format
 
         self.shape, self.dtype = shape, dtype
-        self._format = self.given["format"] or suffix_format(self._path or "") or like
-        if self.sink and self._format in ("csv", "tsv") and len(shape) > 2:
-            what = f"{self._format} has at most 2 axes, the result has {len(shape)}: {shape}"
+        format = registry.choose(self._formats, like)
+        self._format, most = format.name, format.max_axes
+        if self.sink and most is not None and len(shape) > most:
+            what = f"{format.name} has at most {most} axes, the result has {len(shape)}: {shape}"
             raise OptionError("--format", what, "-f npy keeps the shape")
         if self.given["strict"]:
             self._check = NonfiniteEntries(shape)
@@ -113,11 +115,12 @@ class Artefact:
         self._late.finish()
 
     def _create(self) -> Writer:
-        from xentcli.files.writer import Format, create_writer
+        from xentcli.files.options import WriteOptions
+        from xentcli.files.writer import create_writer
 
         if self.sink is None:
             return Preview(self)
-        how = Format(self._format, text_style(self.given), self.name)
+        how = WriteOptions(self._format, text_style(self.given), self.name)
         return create_writer(self.sink, self.shape, self.dtype, how)
 
 
@@ -151,19 +154,21 @@ class Preview:
 
 
 class Losses:
-    """The losses of all rows as they come, or the one of all of them."""
+    """The losses of all rows as they come, or the one of all of them.
 
-    def __init__(self, sink: Sink, given: dict[str, Any], format: str | None) -> None:
-        from xentcli.files import suffix_format
+    `option` is what the format of this output is asked for with, if there is such an option.
+    """
 
+    def __init__(self, sink: Sink, given: dict[str, Any], option: str | None = None) -> None:
         self._sink, self._style = sink, text_style(given)
-        self._format = format or suffix_format(sink.path) or "csv"
+        allowed = registry.of_output(sink.path, given["format"] if option else None, option)
+        self._format = registry.choose(allowed, registry.TEXT)
         self._shape: tuple[int, ...] = ()
         self._late = Late(self._create)
 
     def expect(self, shape: tuple[int, ...]) -> None:
         """One number for each place of this shape."""
-        self._shape = (prod(shape),) if self._format in ("csv", "tsv") else shape
+        self._shape = (prod(shape),) if self._format.is_table else shape
 
     def write(self, losses: Array) -> None:
         """The next numbers."""
@@ -180,9 +185,10 @@ class Losses:
     def _create(self) -> Writer:
         import numpy as np
 
-        from xentcli.files.writer import Format, create_writer
+        from xentcli.files.options import WriteOptions
+        from xentcli.files.writer import create_writer
 
-        how = Format(self._format, self._style, "loss")
+        how = WriteOptions(self._format.name, self._style, "loss")
         return create_writer(self._sink, self._shape, np.dtype(np.float64), how)
 
 

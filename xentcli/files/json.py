@@ -1,4 +1,4 @@
-"""JSON, for output: JSON has no NaN, so numbers that are not finite become null and are counted."""
+"""Writing JSON, which has no NaN: numbers that are not finite become null and are counted."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Lines:
     def left(self) -> int:
         """How many lines are still to come; afterwards they are still to come."""
         before = self._rest, self._complete, self._blank
-        with self._source.again():
+        with self._source.lookahead():
             count = sum(_count(text) for _, text in iter(self.read, (0, b"")))
         self._rest, self._complete, self._blank = before
         return count

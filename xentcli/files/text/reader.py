@@ -1,8 +1,8 @@
-"""Numbers in text: CSV, TSV and any other one-character delimiter.
+"""Reading numbers in text: CSV, TSV and any other one-character delimiter.
 
-What a person would call a mistake is one here: blank lines, comments, `1_000`, `1e400`. Nearly
-every cell is read and checked by `parsing`, thousands at a time. The others are read one by one,
-and when anything is wrong the lines are walked through again, slowly, to say where.
+Blank lines, comments, `1_000` and `1e400` are errors. Nearly every cell is parsed and checked by
+`parsing`, thousands at a time. The others are parsed one by one, and when anything is wrong the
+lines are parsed again, slowly, to say where.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, Array, widen
+from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, plural, visible
-from xentcli.files.sink import Writable
+from xentcli.files import foreign
 from xentcli.files.source import Source
 from xentcli.files.text.lines import CHUNK, Lines
 from xentcli.files.text.parsing import LONGEST, Cells, parse
-from xentcli.files.text.printing import encode
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
@@ -28,8 +27,8 @@ _LOOK = 4096  # bytes that are looked at before all are read
 _PIECE = 2 * CHUNK  # bytes that are parsed at a time, however long a line is
 
 
-class Reader:
-    """A table of numbers, some lines at a time."""
+class TextReader:
+    """Rows of float64 from lines of text, some lines at a time."""
 
     def __init__(self, source: Source, delimiter: str = ",", header: bool = False) -> None:
         _look(source)
@@ -95,9 +94,8 @@ class Reader:
 def _look(source: Source) -> None:
     """Stop before a stream of other bytes, perhaps one without an end, is read as text."""
     start = source.peek(_LOOK)
-    if start[:2] == b"\x1f\x8b":
-        what = "the data are compressed with gzip"
-        raise FormatError(source.name, what, "gunzip -c FILE | xent … -")
+    if foreign.GZIP.recognises(start):
+        raise foreign.refusal(foreign.GZIP, source.name)
     if 2 * start.count(0) > len(start):
         raise FormatError(source.name, "most bytes are NUL: this is no text")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -186,18 +184,3 @@ def _hint(cell: str, place: str) -> str | None:
     if place.startswith("line 1,") and (cell[:1].isalpha() or cell[:1] in "\"'_#"):
         return "--header skips a first line of names"
     return None
-
-
-def write(
-    stream: Writable, array: Array, delimiter: str = ",", decimals: int | None = None
-) -> None:
-    """A table of 1 or 2 axes, one number per line if 1; the shortest digits for the same bits."""
-    if array.dtype == BF16:
-        array = widen(array, np.dtype(np.float32))
-    table = array if array.ndim == 2 else array.reshape(-1, 1)
-    if array.dtype.kind in "iu":
-        lines = (delimiter.join(map(str, row)) for row in table.tolist())
-        stream.write("".join(f"{line}\n" for line in lines).encode("ascii"))
-        return
-    for part in encode(table, delimiter.encode(), decimals):
-        stream.write(part)

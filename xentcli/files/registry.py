@@ -240,12 +240,12 @@ def of_output(path: str, name: str | None, option: str | None = None) -> list[Fo
     allowed = [format for format in found if format.can_write]
     if allowed or not suffix or _is_special(path):
         return allowed
-    known = ", ".join(suffixes(writable()))
-    what = f"cannot write {found[0].name}" if found else f"no format has the suffix .{suffix}"
+    what = f"cannot write {found[0].name}" if found else f"no format has the suffix '.{suffix}'"
+    hint = f"{option} FORMAT sets the format for any suffix: {', '.join(names(writable()))}"
     raise OptionError(
         visible(path),
-        f"{visible(what)}; allowed: {known}",
-        option and f"{option} FORMAT sets it for any suffix: {', '.join(names(writable()))}",
+        f"{visible(what)}; allowed: {', '.join(suffixes(writable()))}",
+        hint if option else None,
     )
 
 

@@ -73,8 +73,8 @@ def test_edges_have_the_digits_of_repr(dtype):
 
 def test_few_numbers_are_asked_of_numpy_one_by_one(rng):
     size = np.abs(rng.standard_normal(10_000))
-    for kind in printing._KINDS.values():
-        assert np.count_nonzero(~printing._shortest(size, kind).sure) < 5
+    for kind in printing._FLOATS.values():
+        assert np.count_nonzero(~printing._shortest(size, kind).certain) < 5
 
 
 def test_bfloat16_is_written_as_its_float32():

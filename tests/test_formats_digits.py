@@ -1,6 +1,6 @@
 """Numbers as text: the very characters that repr and NumPy's str give, for every bit pattern.
 
-`python tests/test_formats_printing.py 1000000` compares that many random numbers of each kind.
+`python tests/test_formats_digits.py 1000000` compares that many random numbers of each kind.
 """
 
 import io

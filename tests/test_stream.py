@@ -105,7 +105,7 @@ def test_a_large_file_in_fortran_order_is_gathered_row_by_row(
     axes, slab, files, rng, capfdbinary, monkeypatch
 ):
     monkeypatch.setattr(npy_reader, "SAFE", 0)
-    monkeypatch.setattr(npy_reader.FortranReader, "best", 1)
+    monkeypatch.setattr(npy_reader.FortranReader, "best_count", 1)
     monkeypatch.setattr(stream, "SLAB", slab)
     x = rng.standard_normal(axes)
     axis = axes.index(C)

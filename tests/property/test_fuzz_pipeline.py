@@ -31,7 +31,7 @@ PIECES = {
     (stream, "SLAB"): (1, 40),
     (reader, "CHUNK"): (1, 20),
     (npy_reader, "SAFE"): (0, 200),
-    (npy_reader.FortranReader, "best"): (1, 20),
+    (npy_reader.FortranReader, "best_count"): (1, 20),
     (source, "CHUNK"): (1, 64),
     (table, "AHEAD"): (1, 20),
     (lines, "CHUNK"): (1, 64),

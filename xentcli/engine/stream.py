@@ -108,16 +108,16 @@ class Streams:
     def _step(self, item: int, slabs: int) -> int:
         """How many outer items at a time, each of so many logits."""
         unit = max(reader.unit for reader in self.readers)
-        wanted = max(SLAB * slabs, *(reader.best for reader in self.readers), unit)
+        wanted = max(SLAB * slabs, *(reader.best_count for reader in self.readers), unit)
         whole = max(1, unit // max(1, item))
         return max(whole, wanted // max(1, item) // whole * whole)
 
 
-def _filled(reader: Reader, room: Array | None, slab: Layout) -> tuple[Array | None, Array]:
+def _filled(reader: Reader, buffer: Array | None, slab: Layout) -> tuple[Array | None, Array]:
     """The next numbers as a box, and the memory that they may have been read into."""
     count = prod(slab.shape)
-    room = reader.room(count) if room is None else room
-    return room, reader.read(count, room).reshape(slab.shape)
+    buffer = reader.make_buffer(count) if buffer is None else buffer
+    return buffer, reader.read(count, buffer).reshape(slab.shape)
 
 
 def _destination(piece: Piece, x: Array, dtype: np.dtype[Any]) -> Destination:

@@ -31,17 +31,17 @@ class Reader(Protocol):
     format: str
     dtype: np.dtype[Any]
     unit: int
-    best: int  # numbers per read below which reading is slow
+    best_count: int  # numbers per read below which reading is slow
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the whole array."""
 
-    def room(self, count: int) -> Array | None:
+    def make_buffer(self, count: int) -> Array | None:
         """A buffer to read that many numbers into; None where that would save no copy."""
 
-    def read(self, count: int, room: Array | None = None) -> Array:
-        """The next numbers, flat; in the buffer `room` where that saves a copy."""
+    def read(self, count: int, buffer: Array | None = None) -> Array:
+        """The next numbers, flat; into `buffer` where that saves a copy."""
 
     def skip(self, count: int) -> None:
         """Skip the next numbers."""
@@ -96,7 +96,7 @@ def chunks(reader: Reader) -> Iterator[Array]:
     reader.finish()
 
 
-def pick(reader: Reader, start: int, count: int, step: int) -> Array:
+def read_strided(reader: Reader, start: int, count: int, step: int) -> Array:
     """`flat[start : start + count * step : step]` of the array; what is between is skipped."""
     place = 0
 
@@ -123,7 +123,7 @@ def pick(reader: Reader, start: int, count: int, step: int) -> Array:
 class InMemoryReader:
     """An array in memory as a reader."""
 
-    best = 1
+    best_count = 1
 
     def __init__(self, array: Array, name: str, format: str) -> None:
         self.array, self.name, self.format = array, name, format
@@ -132,10 +132,10 @@ class InMemoryReader:
         self._flat = array.reshape(-1) if array.flags.c_contiguous else None
         self._done = 0
 
-    def room(self, count: int) -> None:
+    def make_buffer(self, count: int) -> None:
         """None: the array is the buffer."""
 
-    def read(self, count: int, room: Array | None = None) -> Array:
+    def read(self, count: int, buffer: Array | None = None) -> Array:
         """The next numbers: a view, or a copy where the memory is in another order."""
         start, self._done = self._done, self._done + count
         if self._flat is not None:

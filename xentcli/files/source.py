@@ -113,9 +113,9 @@ class Source:
                 self._stream.seek(count, os.SEEK_CUR)
             self.position += count
             return self.position - start
-        room = np.empty(min(count, CHUNK), np.uint8)
+        buffer = np.empty(min(count, CHUNK), np.uint8)
         while count:
-            got = len(self.fill(room[: min(count, CHUNK)]))
+            got = len(self.fill(buffer[: min(count, CHUNK)]))
             if not got:
                 break
             count -= got

@@ -37,25 +37,25 @@ class NpyReader:
     """An .npy stream in C order."""
 
     format = "npy"
-    unit = best = 1
+    unit = best_count = 1
 
     def __init__(self, source: Source, header: Header) -> None:
         check_size(source, header)
         self._source, self.header, self.name = source, header, source.name
         self.shape, self.dtype = header.shape, header.dtype
 
-    def room(self, count: int) -> Array | None:
+    def make_buffer(self, count: int) -> Array | None:
         """A buffer; None where there is only the header's word for its size."""
         sure = self._source.size is not None or count * self.dtype.itemsize <= SAFE
         return np.empty(count, self.dtype) if sure else None
 
-    def read(self, count: int, room: Array | None = None) -> Array:
-        """The next numbers, in the buffer `room` if there is one."""
+    def read(self, count: int, buffer: Array | None = None) -> Array:
+        """The next numbers, into `buffer` if there is one."""
         size = count * self.dtype.itemsize
-        if room is None:
+        if buffer is None:
             data = self._source.read_buffer(size)
         else:
-            data = self._source.fill(room[:count].view(np.uint8))
+            data = self._source.fill(buffer[:count].view(np.uint8))
         if len(data) < size:
             raise ended_early(self._source, self.header)
         return data.view(self.dtype)
@@ -85,7 +85,7 @@ class FortranReader:
     """An .npy file in Fortran order: the numbers of a row are gathered from all over the file."""
 
     format = "npy"
-    best = 1 << 22  # the file is read once per column, so rather many rows at a time
+    best_count = 1 << 22  # the file is read once per column, so rather many rows at a time
 
     def __init__(self, source: Source, header: Header) -> None:
         check_size(source, header)
@@ -94,10 +94,10 @@ class FortranReader:
         self.unit = prod(self.shape[1:])
         self._start, self._row = source.position, 0
 
-    def room(self, count: int) -> None:
+    def make_buffer(self, count: int) -> None:
         """None: rows are gathered in an array of their own."""
 
-    def read(self, count: int, room: Array | None = None) -> Array:
+    def read(self, count: int, buffer: Array | None = None) -> Array:
         """The next rows; one read of the file per column."""
         rows, size = count // self.unit, self.dtype.itemsize
         columns = np.empty((self.unit, rows), self.dtype)

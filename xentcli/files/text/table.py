@@ -39,7 +39,7 @@ class TableReader:
     """
 
     format = "csv"
-    best = 1
+    best_count = 1
 
     def __init__(self, table: TextReader, source: Source, first: Array) -> None:
         self._table, self._source, self._ahead = table, source, first
@@ -61,10 +61,10 @@ class TableReader:
         """Expect that many lines."""
         self.rows = rows
 
-    def room(self, count: int) -> None:
+    def make_buffer(self, count: int) -> None:
         """None: numbers are parsed into an array of their own."""
 
-    def read(self, count: int, room: Array | None = None) -> Array:
+    def read(self, count: int, buffer: Array | None = None) -> Array:
         """The next lines."""
         lines = count // self.unit
         rows, self._ahead = self._ahead[:lines], self._ahead[lines:]

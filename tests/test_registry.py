@@ -288,9 +288,9 @@ def test_a_format_that_cannot_be_written_is_no_format_of_a_result(monkeypatch, f
     only_read = replace(ENTRY, create_writer=None)
     monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, only_read))
     with pytest.raises(OptionError, match="cannot write xf8"):
-        registry.of_output("g.xf8", None)
+        registry.output_formats("g.xf8", None)
     with pytest.raises(OptionError, match="cannot write xf8, only read it; allowed: npy, "):
-        registry.choose(registry.of_output("g", None), "xf8")
+        registry.choose(registry.output_formats("g", None), "xf8")
     with pytest.raises(OptionError, match="cannot write xf8, only read it"):
         save(stream, LOGITS, WriteOptions("xf8"))
 
@@ -404,7 +404,7 @@ def test_a_format_that_cannot_be_read_from_a_pipe_is_an_error_there(monkeypatch,
     monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, seeking))
     source = Source(io.BytesIO(to_bytes(LOGITS)), "a pipe")
     with pytest.raises(OptionError, match="a pipe: cannot read xf8 from a pipe"):
-        registry.of_input(source, "-", None)
+        registry.input_format(source, "-", None)
     Path("l.xf8").write_bytes(to_bytes(LOGITS))
     assert_same_bits(load("l.xf8", ReadOptions()), LOGITS)
 

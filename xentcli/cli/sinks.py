@@ -62,7 +62,7 @@ class Artefact:
     def __init__(self, outputs: Outputs, given: dict[str, Any], name: str) -> None:
         self.given, self.name = given, name
         path = "-" if given["output"] is None else given["output"]
-        self._formats = registry.of_output(path, given["format"], "-f")
+        self._formats = registry.output_formats(path, given["format"], "-f")
         preview = given["output"] is None and stdout_is_terminal()
         self.sink = None if preview else outputs.open(path)
         self.shape: tuple[int, ...] = ()
@@ -161,7 +161,7 @@ class Losses:
 
     def __init__(self, sink: Sink, given: dict[str, Any], option: str | None = None) -> None:
         self._sink, self._style = sink, text_style(given)
-        allowed = registry.of_output(sink.path, given["format"] if option else None, option)
+        allowed = registry.output_formats(sink.path, given["format"] if option else None, option)
         self._format = registry.choose(allowed, registry.TEXT)
         self._shape: tuple[int, ...] = ()
         self._late = Late(self._create)

@@ -20,7 +20,7 @@ from xentcli.files.source import Source, open_source
 def inspect_path(path: str, options: ReadOptions, stats: bool) -> list[Facts]:
     """Facts about each array of a file; its numbers are read for `stats` only, where it can."""
     with open_source(path) as source:
-        format = registry.of_input(source, path, options.format)
+        format = registry.input_format(source, path, options.format)
         inspect = format.inspect or (lambda *given: [_of_reader(format, *given)])
         return [{**facts, "format": format.name} for facts in inspect(source, options, stats)]
 

@@ -60,7 +60,7 @@ class Reader(Protocol):
 def open_reader(path: str, options: ReadOptions) -> Iterator[Reader]:
     """The array in a file, or on standard input for `-`, to be read piece by piece."""
     with open_source(path) as source:
-        yield reader_of(source, registry.of_input(source, path, options.format), options)
+        yield reader_of(source, registry.input_format(source, path, options.format), options)
 
 
 def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:

@@ -165,7 +165,7 @@ def suffixes(formats: Iterable[Format]) -> list[str]:
 
 
 def get(name: str, where: str = "format") -> Format:
-    """The format that is called so; `where` is who asks, for the error about any other name."""
+    """The format of this name; for any other an OptionError, at `where`."""
     for format in FORMATS:
         if format.name == name:
             return format
@@ -174,8 +174,8 @@ def get(name: str, where: str = "format") -> Format:
     raise OptionError(where, what)
 
 
-def to_read(name: str, where: str = "format") -> Format:
-    """The format that is called so, which can be read."""
+def get_readable(name: str, where: str = "format") -> Format:
+    """The format of this name; an OptionError unless it can be read."""
     format = get(name, where)
     if not format.can_read:
         what = f"cannot read {name}" + (", only write it" if format.can_write else "")
@@ -183,8 +183,8 @@ def to_read(name: str, where: str = "format") -> Format:
     return format
 
 
-def to_write(name: str, where: str = "format") -> Format:
-    """The format that is called so, which can be written."""
+def get_writable(name: str, where: str = "format") -> Format:
+    """The format of this name; an OptionError unless it can be written."""
     format = get(name, where)
     if not format.can_write:
         what = f"cannot write {name}" + (", only read it" if format.can_read else "")
@@ -193,7 +193,7 @@ def to_write(name: str, where: str = "format") -> Format:
 
 
 def with_suffix(path: str) -> list[Format]:
-    """The formats that a file of this name may have: none, one, or several that share a suffix.
+    """The formats with the suffix of a path: none, one, or several that share the suffix.
 
     >>> names(with_suffix("a.NPY")), names(with_suffix("a.txt")), names(with_suffix("a"))
     (['npy'], ['csv', 'tsv'], [])
@@ -205,36 +205,37 @@ def _suffix(path: str) -> str:
     return PurePath(path).suffix.lower().removeprefix(".")
 
 
-def of_first_bytes(source: Source) -> Format:
+def sniff(source: Source) -> Format:
     """The format that a source's first bytes show; an error for one that cannot be read."""
     start = source.peek(FIRST_BYTES)
-    format = next((format for format in FORMATS if format.recognises(start)), None) or get(TEXT)
+    recognised = (format for format in FORMATS if format.recognises(start))
+    format = next(recognised, None) or get(TEXT)
     if not format.can_read:
         raise refusal(format, source.name)
     return format
 
 
-def of_input(source: Source, path: str, name: str | None) -> Format:
+def input_format(source: Source, path: str, name: str | None) -> Format:
     """The format to read a source in: the one asked for, else by its suffix or first bytes."""
     found = with_suffix(path)
     if name is None and len(found) != 1:
-        format = of_first_bytes(source)
+        format = sniff(source)
     else:
-        format = to_read(found[0].name if name is None else name, source.name)
+        format = get_readable(found[0].name if name is None else name, source.name)
     if source.file is None and not format.pipes:
-        what = f"cannot read {format.name} from a pipe"
-        raise OptionError(source.name, what, "save it to a file first")
+        what = f"cannot read {format.name} from a pipe or standard input"
+        raise OptionError(source.name, what, "save it to a file, and give its path")
     return format
 
 
-def of_output(path: str, name: str | None, option: str | None = None) -> list[Format]:
-    """The formats that an output may be written in, best first; none where the name says none.
+def output_formats(path: str, name: str | None, option: str | None = None) -> list[Format]:
+    """The formats that an output may have, preferred first; none where its path does not say.
 
     `name` is the format asked for, and `option` what the user calls that option. A suffix that
     no format has is an error, before anything is read or written.
     """
     if name is not None:
-        return [to_write(name, visible(path))]
+        return [get_writable(name, visible(path))]
     suffix = _suffix(path)
     found = with_suffix(path)
     allowed = [format for format in found if format.can_write]
@@ -250,7 +251,7 @@ def of_output(path: str, name: str | None, option: str | None = None) -> list[Fo
 
 
 def _is_special(path: str) -> bool:
-    """Whether a path is no plain file: standard output, a pipe, a device, a folder."""
+    """Whether a path is standard output, a pipe, a device or a folder, and not a plain file."""
     if path == "-" or path.endswith(os.sep):
         return True
     try:
@@ -260,7 +261,7 @@ def _is_special(path: str) -> bool:
 
 
 def choose(allowed: list[Format], like: str) -> Format:
-    """Of the formats of `of_output` that of the logits, `like`, if it is there, else the first."""
+    """The format to write in: of those `allowed` that of the logits, `like`, else the first."""
     if not allowed:
-        return to_write(like)
+        return get_writable(like)
     return next((format for format in allowed if format.name == like), allowed[0])

@@ -30,7 +30,7 @@ def create_writer(
     stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], options: WriteOptions
 ) -> Writer:
     """The writer of a format; an OptionError for one that cannot be written."""
-    format = registry.to_write(options.format)
+    format = registry.get_writable(options.format)
     assert format.create_writer
     return format.create_writer(stream, shape, dtype, options)
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of
 from xentcli.files.format import Facts
-from xentcli.files.inspection import statistics
 from xentcli.files.npy.header import Header, check_size, ended_early, finish, read_data, read_header
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import InMemoryReader, Reader, chunks
@@ -130,6 +129,8 @@ class FortranReader:
 
 def inspect_npy(source: Source, stats: bool) -> Facts:
     """What the header says; a plain file is not read further without `stats`."""
+    from xentcli.files.inspection import statistics  # which reading does without
+
     header = read_header(source)
     check_size(source, header)
     facts: Facts = {

@@ -54,7 +54,7 @@ CALLS = {
 }
 OPERATIONS = {call: name for name, (calls, _) in CALLS.items() for call in calls}
 MAIN = "from xentcli.__main__ import main; main()"
-GATHER = "from xentcli.files import reader; reader.SAFE = 0; "
+GATHER = "from xentcli.files.npy import reader; reader.SAFE = 0; "
 PIECES = "from xentcli.engine import rows; rows.SLAB = 1; "
 OLD = b"what was there before\n"
 

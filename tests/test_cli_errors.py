@@ -430,7 +430,7 @@ def test_quiet_does_not_hide_errors(files, capfdbinary):
 
 
 def test_a_bug_is_one_line_that_says_how_to_report_it(files, capfdbinary, monkeypatch):
-    from xentcli.files import npy as reader
+    from xentcli.files.npy import reader
 
     def broken(*arguments):
         raise RuntimeError("what nobody\n\x1b[31mexpected")
@@ -448,7 +448,7 @@ def test_a_bug_is_one_line_that_says_how_to_report_it(files, capfdbinary, monkey
 
 
 def test_not_enough_memory_is_no_bug(files, capfdbinary, monkeypatch):
-    from xentcli.files import npy as reader
+    from xentcli.files.npy import reader
 
     def broken(*arguments):
         raise MemoryError

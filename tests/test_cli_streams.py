@@ -136,7 +136,8 @@ def test_the_format_is_that_of_the_logits_unless_said_otherwise(
     [
         ("g.npy", [], b"\x93NUMPY"), ("g.npz", [], b"PK"), ("g.csv", [], b"-0.25,"),
         ("g.tsv", [], b"-0.25\t"), ("g.json", [], b"{"), ("g.NPY", [], b"\x93NUMPY"),
-        ("g.csv", ["-f", "npy"], b"\x93NUMPY"), ("g", [], b"-0.25,"), ("g.dat", [], b"-0.25,"),
+        ("g.csv", ["-f", "npy"], b"\x93NUMPY"), ("g", [], b"-0.25,"),
+        ("g.dat", ["-f", "csv"], b"-0.25,"), ("g.txt", [], b"-0.25,"),
     ],
 )  # fmt: skip
 def test_the_suffix_of_the_output_says_its_format(name, options, start, files, capfdbinary):

@@ -166,7 +166,7 @@ def test_rows_are_found_in_a_table_that_is_not_in_memory(source, files, capfdbin
     ("shape", "axis"), [((3, 4, 5), 1), ((3, 4, 5), 2), ((4, 6), 0), ((2, 4, 3, 2), 1)]
 )
 def test_rows_are_found_on_every_class_axis(shape, axis, order, files, capfdbinary, monkeypatch):
-    from xentcli.files import reader
+    from xentcli.files.npy import reader
 
     monkeypatch.setattr(reader, "SAFE", 1)  # so that small arrays are read in pieces too
     x = np.arange(float(np.prod(shape))).reshape(shape)

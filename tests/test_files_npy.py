@@ -379,12 +379,11 @@ def test_b49_a_fifo_is_read_in_order(tmp_path, capfdbinary):
 def test_what_is_written_is_what_numpy_would_write(array):
     import io
 
-    from xentcli.files import save
-    from xentcli.files.text.style import TextStyle
-    from xentcli.files.writer import Format
+    from xentcli.files.options import WriteOptions
+    from xentcli.files.writer import save
 
     stream = io.BytesIO()
-    save(stream, array, Format("npy", TextStyle(), "a"))
+    save(stream, array, WriteOptions("npy"))
     native = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).reshape(array.shape)
     assert_same_bits(from_npy(stream.getvalue()), native)
     assert (len(stream.getvalue()) - array.nbytes) % 64 == 0
@@ -393,16 +392,15 @@ def test_what_is_written_is_what_numpy_would_write(array):
 def test_random_bits_survive_writing_and_reading(rng):
     import io
 
-    from xentcli.files import save
-    from xentcli.files.reader import of_npy
+    from xentcli.files.npy.reader import open_npy
+    from xentcli.files.options import ReadOptions, WriteOptions
     from xentcli.files.source import Source
-    from xentcli.files.text.style import TextStyle
-    from xentcli.files.writer import Format
+    from xentcli.files.writer import save
 
     array = rng.integers(0, 2**32, (50, 20), "u4").view("f4")
     stream = io.BytesIO()
-    save(stream, array, Format("npy", TextStyle(), "a"))
+    save(stream, array, WriteOptions("npy"))
     stream.seek(0)
-    read = of_npy(Source(stream, "a stream"), bfloat16=False).whole()
+    read = open_npy(Source(stream, "a stream"), ReadOptions()).whole()
     assert read.dtype == array.dtype
     assert read.tobytes() == array.tobytes()

@@ -22,7 +22,8 @@ from cli import (
 from helpers import assert_same_bits
 
 from xentcli.files.source import Source
-from xentcli.files.text import text
+from xentcli.files.text.reader import TextReader
+from xentcli.files.text.writer import write_table
 
 NO_NUMBERS = {
     "abc": "abc",
@@ -126,7 +127,7 @@ def test_a_bad_table_in_a_pipe_is_one_error(name, tmp_path):
 
 def read(data, *options):
     """A table as the library reads it."""
-    return text.Reader(Source(io.BytesIO(data), "a table"), *options).read(sys.maxsize)
+    return TextReader(Source(io.BytesIO(data), "a table"), *options).read(sys.maxsize)
 
 
 TABLE = np.array([[1.0, 2.0], [3.0, 4.5]])
@@ -210,7 +211,7 @@ def test_random_bits_survive_as_text(dtype, rng):
     bits = rng.integers(0, np.iinfo(BITS[dtype]).max, (400, 25), BITS[dtype], endpoint=True)
     array = bits.view(dtype)
     stream = io.BytesIO()
-    text.write(stream, array)
+    write_table(stream, array)
     back = read(stream.getvalue()).astype(dtype)
     assert_same_bits(back[~np.isnan(array)], array[~np.isnan(array)])
     assert np.isnan(back[np.isnan(array)]).all()
@@ -219,7 +220,7 @@ def test_random_bits_survive_as_text(dtype, rng):
 def test_every_float16_survives_as_text():
     array = np.arange(2**16, dtype="u2").view("f2").reshape(-1, 64)
     stream = io.BytesIO()
-    text.write(stream, array)
+    write_table(stream, array)
     with np.errstate(over="ignore"):
         assert_same_bits(read(stream.getvalue()).astype("f2"), array)
 
@@ -227,8 +228,8 @@ def test_every_float16_survives_as_text():
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int16])
 def test_whole_numbers_are_written_without_a_point(dtype):
     stream = io.BytesIO()
-    text.write(stream, np.array([3, 0, 100], dtype))
-    text.write(stream, np.array([[1, 2]], dtype), ";")
+    write_table(stream, np.array([3, 0, 100], dtype))
+    write_table(stream, np.array([[1, 2]], dtype), ";")
     assert stream.getvalue() == b"3\n0\n100\n1;2\n"
 
 
@@ -243,7 +244,7 @@ def test_whole_numbers_are_written_without_a_point(dtype):
 )  # fmt: skip
 def test_text_has_the_shortest_digits_that_give_the_same_bits(value, digits):
     stream = io.BytesIO()
-    text.write(stream, np.array([value]))
+    write_table(stream, np.array([value]))
     assert stream.getvalue().decode() == digits + "\n"
 
 

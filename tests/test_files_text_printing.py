@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from xentcli.arrays.dtypes import BF16, widen
-from xentcli.files.text import digits, text
+from xentcli.files.text import printing
+from xentcli.files.text.writer import write_table
 
 LARGE = {2: 1e3, 4: 1e6, 8: 1e16}
 PATTERNS = {"f2": "u2", "f4": "u4", "f8": "u8"}
@@ -27,7 +28,7 @@ def expected(value):
 
 
 def assert_digits(values):
-    found = digits.digits(values, None)
+    found = printing.digits(values, None)
     wanted = (
         list(map(repr, values.tolist())) if values.itemsize == 8 else list(map(expected, values))
     )
@@ -72,14 +73,14 @@ def test_edges_have_the_digits_of_repr(dtype):
 
 def test_few_numbers_are_left_to_numpy(rng):
     size = np.abs(rng.standard_normal(10_000))
-    for kind in digits._KINDS.values():
-        assert np.count_nonzero(~digits._shortest(size, kind).sure) < 5
+    for kind in printing._FLOATS.values():
+        assert np.count_nonzero(~printing._shortest(size, kind).certain) < 5
 
 
 def test_bfloat16_is_written_as_its_float32():
     values = np.arange(2**16, dtype="<u2").view(BF16)
     stream = io.BytesIO()
-    text.write(stream, values.reshape(-1, 256))
+    write_table(stream, values.reshape(-1, 256))
     found = stream.getvalue().decode().replace("\n", ",").split(",")
     assert found[:-1] == list(map(expected, widen(values, np.dtype("f4"))))
 
@@ -91,7 +92,7 @@ def test_decimals_are_those_of_python(dtype, decimals, rng):
     values = np.concatenate([values, rng.standard_normal(300).astype(dtype)])
     wanted = "".join(f"{value:.{decimals}f}\n" for value in values.tolist())
     stream = io.BytesIO()
-    text.write(stream, values, ",", decimals)
+    write_table(stream, values, ",", decimals)
     assert stream.getvalue().decode() == wanted
 
 
@@ -100,7 +101,7 @@ def test_decimals_are_those_of_python(dtype, decimals, rng):
 def test_lines_and_delimiters_are_where_they_belong(shape, order, rng):
     table = np.asarray(rng.standard_normal(shape), order=order)
     stream = io.BytesIO()
-    text.write(stream, table, ";")
+    write_table(stream, table, ";")
     wanted = "".join(";".join(map(repr, row)) + "\n" for row in table.tolist())
     assert stream.getvalue().decode() == wanted
 
@@ -123,7 +124,7 @@ def test_a_long_line_is_written_in_pieces(decimals, columns):
     stream = Nowhere()
     tracemalloc.start()
     try:
-        text.write(stream, table, ",", decimals)
+        write_table(stream, table, ",", decimals)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -11,7 +11,10 @@ from test_files_text import HOSTILE, TARGET_TEXTS
 
 from xentcli.errors import FormatError
 from xentcli.files.source import Source
-from xentcli.files.text import lines, text
+from xentcli.files.text import lines
+from xentcli.files.text import reader as text_reader
+from xentcli.files.text.reader import TextReader
+from xentcli.files.text.writer import write_table
 
 SIZES = [*range(1, 65), 4095, 4096, 4097]
 BOM = b"\xef\xbb\xbf"
@@ -48,7 +51,7 @@ class Endless(io.RawIOBase):
 def outcome(data, size=1 << 30, **options):
     """The table, or what the error says."""
     try:
-        return text.Reader(Source(Trickle(data, size), "a table"), **options).read(sys.maxsize)
+        return TextReader(Source(Trickle(data, size), "a table"), **options).read(sys.maxsize)
     except FormatError as error:
         return str(error)
 
@@ -90,7 +93,7 @@ def test_b93_the_bytes_may_arrive_in_any_pieces(data, header, monkeypatch):
     for size in sizes if len(data) < 4000 else (1, 7, 4095, 4096, 4097):
         assert_same(outcome(data, size, header=header), whole)
         monkeypatch.setattr(lines, "CHUNK", size)  # what is read and parsed at a time
-        monkeypatch.setattr(text, "_PIECE", 2 * size)
+        monkeypatch.setattr(text_reader, "_PIECE", 2 * size)
         assert_same(outcome(data, header=header), whole)
         monkeypatch.undo()
 
@@ -111,7 +114,7 @@ def test_whole_numbers_are_what_python_reads(data):
 
 
 def reader(data, **options):
-    return text.Reader(Source(io.BytesIO(data), "a table"), **options)
+    return TextReader(Source(io.BytesIO(data), "a table"), **options)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 99, 100, 101])
@@ -120,7 +123,7 @@ def test_blocks_of_lines_are_the_table(count, chunk, monkeypatch, rng):
     monkeypatch.setattr(lines, "CHUNK", chunk)
     table = rng.standard_normal((100, 7))
     stream = io.BytesIO()
-    text.write(stream, table)
+    write_table(stream, table)
     ours = reader(stream.getvalue() + b"\n")
     assert ours.width == 7
     blocks = [ours.read(count) for _ in range(-(-100 // count))]
@@ -160,7 +163,7 @@ def peak(act):
 
 
 def drain(source):
-    ours = text.Reader(source)
+    ours = TextReader(source)
     total = 0
     while len(block := ours.read(1000)):
         total += len(block)
@@ -186,7 +189,7 @@ def test_b91_a_line_without_an_end_is_an_error(again):
 
     def act():
         with pytest.raises(FormatError, match=rf"line [23] is longer than {limit} bytes|NUL"):
-            text.Reader(source).read(sys.maxsize)
+            TextReader(source).read(sys.maxsize)
 
     assert peak(act) < 3 * limit
 
@@ -214,7 +217,7 @@ def test_b92_what_is_no_text_is_refused_before_it_is_read():
     for again, words in ((b"\0", "NUL"), (b"\x1f\x8b", "gzip")):
         stream = Endless(b"", again, 10**12)
         with pytest.raises(FormatError, match=words):
-            text.Reader(Source(stream, "a table"))
+            TextReader(Source(stream, "a table"))
         assert stream.left > 10**12 - 5000
 
 
@@ -222,7 +225,7 @@ def test_b92_what_is_no_text_is_refused_before_it_is_read():
 def test_delimiters_do_not_change_the_numbers(delimiter, rng):
     table = rng.standard_normal((30, 5))
     stream = io.BytesIO()
-    text.write(stream, table, delimiter)
+    write_table(stream, table, delimiter)
     assert_same_bits(reader(stream.getvalue(), delimiter=delimiter).read(30), table)
 
 

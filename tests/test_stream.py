@@ -21,8 +21,9 @@ from xentcli import cross_entropy, softmax
 from xentcli.engine import rows
 from xentcli.engine.pipeline import ALIVE, Pipeline
 from xentcli.errors import FileError
-from xentcli.files import npy as npy_format
 from xentcli.files import reader
+from xentcli.files.npy import reader as npy_reader
+from xentcli.files.npy.header import read_header
 from xentcli.files.source import open_source
 from xentcli.files.text import table as text_table
 
@@ -104,8 +105,8 @@ def test_the_bits_do_not_depend_on_the_source(logits, job, monkeypatch):
 def test_a_large_file_in_fortran_order_is_gathered_row_by_row(
     axes, slab, files, rng, capfdbinary, monkeypatch
 ):
-    monkeypatch.setattr(reader, "SAFE", 0)
-    monkeypatch.setattr(reader.FortranReader, "best", 1)
+    monkeypatch.setattr(npy_reader, "SAFE", 0)
+    monkeypatch.setattr(npy_reader.FortranReader, "best_count", 1)
     monkeypatch.setattr(rows, "SLAB", slab)
     x = rng.standard_normal(axes)
     axis = axes.index(C)
@@ -290,7 +291,7 @@ def opened(pid, name):
 def test_the_gathering_reader_notices_changes_too(job):
     np.save("x.npy", np.asfortranarray(np.load("x.npy")))
     with open_source("x.npy") as source:
-        rows = reader.FortranReader(source, npy_format.read_header(source))
+        rows = npy_reader.FortranReader(source, read_header(source))
         rows.read(rows.unit)
         time.sleep(0.01)
         shorten("x.npy")

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xentcli.errors import XentError
-from xentcli.files import How, of_text
+from xentcli.files.options import ReadOptions
 from xentcli.files.source import Source
-from xentcli.files.text import lines, table, text
+from xentcli.files.text import lines, table
+from xentcli.files.text import reader as text_reader
 from xentcli.files.text.style import TextStyle
 
 NUMBER = re.compile(r" *[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity) *", re.I | re.A)
@@ -97,12 +98,12 @@ class Pieces(io.RawIOBase):
 @contextmanager
 def pieces_of(chunk, piece, ahead):
     """Few bytes are read and parsed at a time, few numbers are held."""
-    before = lines.CHUNK, text._PIECE, table.AHEAD
-    lines.CHUNK, text._PIECE, table.AHEAD = chunk, piece, ahead
+    before = lines.CHUNK, text_reader._PIECE, table.AHEAD
+    lines.CHUNK, text_reader._PIECE, table.AHEAD = chunk, piece, ahead
     try:
         yield
     finally:
-        lines.CHUNK, text._PIECE, table.AHEAD = before
+        lines.CHUNK, text_reader._PIECE, table.AHEAD = before
 
 
 def by_csv(data, delimiter, header):
@@ -138,10 +139,10 @@ def _row(raw, delimiter):
 def by_us(data, delimiter, header, pieces):
     """The table by the readers of the command line, some lines at a time; None for our error."""
     cuts, sizes, rows = pieces
-    how = How(style=TextStyle(delimiter, header))
+    how = ReadOptions(style=TextStyle(delimiter, header))
     try:
         with pieces_of(*sizes), closing(Source(Pieces(data, cuts), "a stream")) as source:
-            reader = of_text(source, "csv", how)
+            reader = table.open_text(source, how, ",")
             count, width = reader.shape
             parts = [
                 reader.read(width * min(rows, count - start)) for start in range(0, count, rows)

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xentcli.errors import XentError
-from xentcli.files.reader import of_npy
+from xentcli.files.npy.reader import open_npy
+from xentcli.files.options import ReadOptions
 from xentcli.files.source import CHUNK, Source, open_source
 
 DESCRS = [
@@ -142,12 +143,12 @@ def by_us(data, as_file):
     """Our array, or None for our error; anything else that is raised is a finding."""
     try:
         if not as_file:
-            return of_npy(Source(io.BytesIO(data), "a stream"), False).whole()
+            return open_npy(Source(io.BytesIO(data), "a stream"), ReadOptions()).whole()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "a.npy")
             path.write_bytes(data)
             with open_source(str(path)) as source:
-                return of_npy(source, False).whole()
+                return open_npy(source, ReadOptions()).whole()
     except XentError:
         return None
 

@@ -23,17 +23,19 @@ from test_fuzz_npy import by_numpy
 from xentcli import DataError, OptionError, cross_entropy
 from xentcli.engine import rows
 from xentcli.files import reader, source
-from xentcli.files.text import lines, table, text
+from xentcli.files.npy import reader as npy_reader
+from xentcli.files.text import lines, table
+from xentcli.files.text import reader as text_reader
 
 PIECES = {
     (rows, "SLAB"): (1, 40),
     (reader, "CHUNK"): (1, 20),
-    (reader, "SAFE"): (0, 200),
-    (reader.FortranReader, "best"): (1, 20),
+    (npy_reader, "SAFE"): (0, 200),
+    (npy_reader.FortranReader, "best_count"): (1, 20),
     (source, "CHUNK"): (1, 64),
     (table, "AHEAD"): (1, 20),
     (lines, "CHUNK"): (1, 64),
-    (text, "_PIECE"): (1, 64),
+    (text_reader, "_PIECE"): (1, 64),
 }
 FLOATS = ["<f4", "<f8", "<f2", ">f4", ">f8", ">f2"]
 INTEGERS = ["<i8", "i1", "u1", "<i4", ">i8", ">u2", "<u8", "<f4", ">f8"]

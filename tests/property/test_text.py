@@ -16,7 +16,9 @@ from hypothesis import given, settings
 
 from xentcli.errors import FormatError
 from xentcli.files.source import Source
-from xentcli.files.text import lines, text
+from xentcli.files.text import lines
+from xentcli.files.text.reader import TextReader
+from xentcli.files.text.writer import write_table
 
 TIMES = int(sys.argv[1]) if __name__ == "__main__" else 1
 
@@ -25,7 +27,7 @@ plain = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def read(data):
-    return text.Reader(Source(io.BytesIO(data), "a table")).read(sys.maxsize)
+    return TextReader(Source(io.BytesIO(data), "a table")).read(sys.maxsize)
 
 
 def bits(numbers):
@@ -94,7 +96,7 @@ def test_any_bits_are_written_as_repr_and_read_back(numbers, single):
     with np.errstate(over="ignore", invalid="ignore"):
         table = np.array([numbers], "f4" if single else "f8")
     stream = io.BytesIO()
-    text.write(stream, table)
+    write_table(stream, table)
     back = read(stream.getvalue()).astype(table.dtype)
     known = ~np.isnan(table)
     assert back[known].tobytes() == table[known].tobytes()

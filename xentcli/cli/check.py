@@ -113,17 +113,17 @@ def check(
 
 
 def _reading(sources: CheckInputs, dtype: DtypeName) -> Reading:
-    from xentcli.files import How
+    from xentcli.files.options import ReadOptions
 
     reading = loss_reading(sources, dtype)
-    grad = How(sources.grad_format, sources.grad_key, reading.style, "--grad-key", dtype)
+    grad = ReadOptions(sources.grad_format, sources.grad_key, reading.style, "--grad-key", dtype)
     return replace(reading, grad=grad)
 
 
 def _checked(
     inputs: Inputs, how: CheckOptions, options: LossOptions, bar: ProgressOption
 ) -> Report:
-    from xentcli.check import How, Tolerance, judge
+    from xentcli.check import JudgeOptions, Tolerance, judge
     from xentcli.engine.problem import build
     from xentcli.engine.rows import RowSource
 
@@ -133,7 +133,7 @@ def _checked(
     source = RowSource(inputs.logits, probs, inputs.grad)
     tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers)
     with Progress(not bar.no_progress, out.nbytes(inputs.logits)) as progress:
-        judging = How(how.method, tolerance, how.dtype, progress)
+        judging = JudgeOptions(how.method, tolerance, how.dtype, progress)
         return judge(problem, source, options, judging, inputs.loss)
 
 

@@ -137,10 +137,9 @@ def _check(chosen: list[Example], document: DocumentOptions) -> None:
 
 
 def _write(chosen: list[Example], folder: Path, *, no_clobber: bool) -> None:
-    from xentcli.files import save
+    from xentcli.files.options import WriteOptions
     from xentcli.files.outputs import Outputs
-    from xentcli.files.text.style import TextStyle
-    from xentcli.files.writer import Format
+    from xentcli.files.writer import save
 
     with Outputs(no_clobber=no_clobber) as outputs:
         count = 0
@@ -149,7 +148,7 @@ def _write(chosen: list[Example], folder: Path, *, no_clobber: bool) -> None:
             for name, array in example.files.items():
                 for kind in ("npy", "csv"):
                     sink = outputs.open(str(folder / example.name / f"{name}.{kind}"))
-                    save(sink, array, Format(kind, TextStyle(), name))
+                    save(sink, array, WriteOptions(kind, key=name))
                     count += 1
     inform(f"{plural(count, 'file')} of {plural(len(chosen), 'example')} -> {visible(str(folder))}")
 

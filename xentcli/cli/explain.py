@@ -17,7 +17,7 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
-    from xentcli.files.reader import Held
+    from xentcli.files.reader import InMemoryReader
 
 
 def _numbers(
@@ -125,11 +125,11 @@ def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> I
     return loss_paths(sources.logits, sources.targets, sources)
 
 
-def _inline(which: RowOptions, options: LossOptions) -> tuple[Held, Held]:
+def _inline(which: RowOptions, options: LossOptions) -> tuple[InMemoryReader, InMemoryReader]:
     """Numbers of the command line as the only row of two arrays."""
     import numpy as np
 
-    from xentcli.files.reader import Held
+    from xentcli.files.reader import InMemoryReader
 
     if which.values is None or which.target is None:
         raise OptionError("command line", "--logits and --target are both required")
@@ -137,4 +137,4 @@ def _inline(which: RowOptions, options: LossOptions) -> tuple[Held, Held]:
     target = np.array(which.target, dtype=np.float64)
     if len(target) > 1 or options.target_kind == "probs":
         target = target[None, :]
-    return Held(logits, "--logits", "npy"), Held(target, "--target", "npy")
+    return InMemoryReader(logits, "--logits", "npy"), InMemoryReader(target, "--target", "npy")

@@ -19,7 +19,7 @@ from xentcli.errors import OptionError, visible
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
     from xentcli.engine.problem import Extras
-    from xentcli.files import How
+    from xentcli.files.options import ReadOptions
     from xentcli.files.outputs import Outputs
     from xentcli.files.reader import Reader
     from xentcli.files.text.style import TextStyle
@@ -52,9 +52,9 @@ class Reading:
     """How each array is read: those that are named by their role, the rest as plain text."""
 
     style: TextStyle
-    logits: How
-    targets: How | None = None
-    grad: How | None = None
+    logits: ReadOptions
+    targets: ReadOptions | None = None
+    grad: ReadOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,18 @@ def text_style(inputs: TextReading, decimals: int | None = None) -> TextStyle:
 
 def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
     """How the logits are read; `dtype` is theirs if the file does not name one."""
-    from xentcli.files import How
+    from xentcli.files.options import ReadOptions
 
     style = text_style(inputs)
-    return Reading(style, How(inputs.input_format, inputs.key, style, "--key", dtype))
+    return Reading(style, ReadOptions(inputs.input_format, inputs.key, style, "--key", dtype))
 
 
 def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
     """The same, and how the targets are read."""
-    from xentcli.files import How
+    from xentcli.files.options import ReadOptions
 
     reading = logits_reading(inputs, dtype)
-    how = How(inputs.target_format, inputs.target_key, reading.style, "--target-key")
+    how = ReadOptions(inputs.target_format, inputs.target_key, reading.style, "--target-key")
     return replace(reading, targets=how)
 
 
@@ -112,7 +112,8 @@ def open_inputs(
 ) -> Iterator[Inputs]:
     """Open everything that a command names; standard input can be read only once."""
     from xentcli.engine.problem import Extras
-    from xentcli.files import How, load
+    from xentcli.files.options import ReadOptions
+    from xentcli.files.reader import load
 
     number = _number(paths.upstream)
     if number is not None:
@@ -129,7 +130,7 @@ def open_inputs(
             targets = _line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_grad(paths.grad, reading.grad, logits))
         whole = {
-            role: load(path, How(style=reading.style))
+            role: load(path, ReadOptions(style=reading.style))
             for role in ("weight", "sample_weight", "upstream", "loss")
             if isinstance(path := given.get(role), str)
         }
@@ -141,12 +142,14 @@ def open_inputs(
 def _check_paths(paths: list[str], outputs: Outputs) -> None:
     """No pipe twice, and no input that an output would overwrite in place."""
     read_once(paths)
-    outputs.spare(paths)
+    outputs.protect_inputs(paths)
 
 
 @contextmanager
-def _open_grad(path: str | None, how: How | None, logits: Reader) -> Iterator[Reader | None]:
-    from xentcli.files import open_reader
+def _open_grad(
+    path: str | None, how: ReadOptions | None, logits: Reader
+) -> Iterator[Reader | None]:
+    from xentcli.files.reader import open_reader
 
     if path is None or how is None:
         yield None
@@ -156,8 +159,8 @@ def _open_grad(path: str | None, how: How | None, logits: Reader) -> Iterator[Re
         yield grad
 
 
-def _opened(path: str | Reader, how: How) -> AbstractContextManager[Reader]:
-    from xentcli.files import open_reader
+def _opened(path: str | Reader, how: ReadOptions) -> AbstractContextManager[Reader]:
+    from xentcli.files.reader import open_reader
 
     return open_reader(path, how) if isinstance(path, str) else nullcontext(path)
 
@@ -207,7 +210,7 @@ def _set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> N
 
     Not if axis 0 is the class axis: the other array may have any length then.
     """
-    from xentcli.files import is_text
+    from xentcli.files.reader import is_table
     from xentcli.files.text.table import TableReader
 
     for one, other in ((logits, targets), (targets, logits)):
@@ -217,18 +220,17 @@ def _set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> N
             if class_axis in (0, -2):
                 one.count()
                 continue
-            a_line = is_text(other) and other.shape[0] == 1
+            a_line = is_table(other) and other.shape[0] == 1
             one.assume(prod(other.shape) if a_line else prod(other.shape[:1]))
 
 
 def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
     """Text always has two axes: a single row or column is taken as class indices."""
-    from xentcli.files import is_text
-    from xentcli.files.reader import Held
+    from xentcli.files.reader import InMemoryReader, is_table
 
     known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
-    if is_text(targets) and 1 in targets.shape and targets.shape not in known:
-        return Held(targets.whole().reshape(-1), targets.name, targets.format)
+    if is_table(targets) and 1 in targets.shape and targets.shape not in known:
+        return InMemoryReader(targets.whole().reshape(-1), targets.name, targets.format)
     return targets
 
 

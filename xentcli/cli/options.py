@@ -12,11 +12,12 @@ import click
 
 from xentcli.cli.declare import argument, option
 from xentcli.errors import visible
+from xentcli.files import registry
 from xentcli.options import Backend
 
 DtypeName: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]
-READABLE = ("npy", "npz", "csv", "tsv")
-WRITABLE = (*READABLE, "json")
+READ_FORMAT = click.Choice(registry.names(registry.readable()))
+WRITE_FORMAT = click.Choice(registry.names(registry.writable()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,13 @@ def _one_character(ctx: click.Context, parameter: click.Parameter, value: str | 
 def format_option(what: str) -> Any:
     """The format of an input, where it is not the one that its suffix or first bytes say."""
     words = f"Format of the {what}; detected by default."
-    return option(None, words, group="Input", type=click.Choice(READABLE))
+    return option(None, words, group="Input", type=READ_FORMAT)
 
 
 def key_option(what: str) -> Any:
     """Which array of an archive is read."""
-    words = f"Array of the {what} in an .npz file."
+    keyed = ", ".join(registry.suffixes(registry.with_keys()))
+    words = f"Name of the {what} in a file that holds several arrays ({keyed})."
     return option(None, words, group="Input", metavar="NAME")
 
 
@@ -149,7 +151,7 @@ class WritingOptions(DtypeOption):
         "-f",
         "--format",
         group="Output",
-        type=click.Choice(WRITABLE),
+        type=WRITE_FORMAT,
     )
     decimals: int | None = option(
         None,

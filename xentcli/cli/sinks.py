@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xentcli.cli.console import show, stdout_is_terminal
 from xentcli.cli.options import WritingOptions
 from xentcli.errors import OptionError
+from xentcli.files import registry
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
@@ -67,9 +68,10 @@ class ArrayOutput:
     ) -> None:
         self.name, self.decimals = name, style.decimals
         self._style, self._strict = style, strict
-        self._path, self._asked = writing.output, writing.format
-        preview = self._path is None and stdout_is_terminal()
-        self.sink = None if preview else outputs.open("-" if self._path is None else self._path)
+        path = "-" if writing.output is None else writing.output
+        self._formats = registry.output_formats(path, writing.format, "-f")
+        preview = writing.output is None and stdout_is_terminal()
+        self.sink = None if preview else outputs.open(path)
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"
@@ -97,13 +99,13 @@ class ArrayOutput:
     def expect(self, shape: tuple[int, ...], dtype: Any, like: str) -> None:
         """Set shape, dtype and format, which is that of the input (`like`) by default."""
         from xentcli.engine.notes import NonfiniteEntries
-        from xentcli.files import suffix_format
 
         self.shape, self.dtype = shape, dtype
-        self._format = self._asked or suffix_format(self._path or "") or like
-        if self.sink and self._format in ("csv", "tsv") and len(shape) > 2:
-            what = f"{self._format} holds at most 2 axes, but the result has {len(shape)}: {shape}"
-            raise OptionError("--format", what, "use -f npy")
+        format = registry.choose(self._formats, like)
+        self._format, most = format.name, format.max_axes
+        if self.sink and most is not None and len(shape) > most:
+            what = f"{format.name} holds at most {most} axes, but the result has {len(shape)}"
+            raise OptionError("format", f"{what}: {shape}", "use -f npy")
         if self._strict:
             self._check = NonfiniteEntries(shape)
 
@@ -120,11 +122,12 @@ class ArrayOutput:
         self._writer.finish()
 
     def _create(self) -> Writer:
-        from xentcli.files.writer import Format, create_writer
+        from xentcli.files.options import WriteOptions
+        from xentcli.files.writer import create_writer
 
         if self.sink is None:
             return Preview(self)
-        how = Format(self._format, self._style, self.name)
+        how = WriteOptions(self._format, self._style, self.name)
         return create_writer(self.sink, self.shape, self.dtype, how)
 
 
@@ -158,19 +161,23 @@ class Preview:
 
 
 class LossOutput:
-    """The loss of each row, or the one of all rows."""
+    """The loss of each row, or the one of all rows.
 
-    def __init__(self, sink: Sink, style: TextStyle, format: str | None) -> None:
-        from xentcli.files import suffix_format
+    `option` is what the user calls the option for its format, if it has one.
+    """
 
+    def __init__(
+        self, sink: Sink, style: TextStyle, format: str | None, option: str | None
+    ) -> None:
         self._sink, self._style = sink, style
-        self._format = format or suffix_format(sink.path) or "csv"
+        allowed = registry.output_formats(sink.path, format, option)
+        self._format = registry.choose(allowed, registry.TEXT)
         self._shape: tuple[int, ...] = ()
         self._writer = DeferredWriter(self._create)
 
     def expect(self, shape: tuple[int, ...]) -> None:
         """Set the shape of the losses."""
-        self._shape = (prod(shape),) if self._format in ("csv", "tsv") else shape
+        self._shape = (prod(shape),) if self._format.is_table else shape
 
     def write(self, losses: Array) -> None:
         """Take the next values."""
@@ -187,9 +194,10 @@ class LossOutput:
     def _create(self) -> Writer:
         import numpy as np
 
-        from xentcli.files.writer import Format, create_writer
+        from xentcli.files.options import WriteOptions
+        from xentcli.files.writer import create_writer
 
-        how = Format(self._format, self._style, "loss")
+        how = WriteOptions(self._format.name, self._style, "loss")
         return create_writer(self._sink, self._shape, np.dtype(np.float64), how)
 
 

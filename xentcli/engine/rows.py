@@ -127,16 +127,16 @@ class RowSource:
     def step(self, item: int, entries: int) -> int:
         """How many outer items at a time, each of so many logits."""
         unit = max(reader.unit for reader in self.readers)
-        wanted = max(entries, *(reader.best for reader in self.readers), unit)
+        wanted = max(entries, *(reader.best_count for reader in self.readers), unit)
         whole = max(1, unit // max(1, item))
         return max(whole, wanted // max(1, item) // whole * whole)
 
 
 def in_memory(array: Any, name: str) -> Reader:
     """An array in memory, to be read as a file is; `name` is what errors call it."""
-    from xentcli.files.reader import Held  # which arrays in one piece do without
+    from xentcli.files.reader import InMemoryReader  # which arrays in one piece do without
 
-    return Held(as_array(array, name), name, "npy")
+    return InMemoryReader(as_array(array, name), name, "npy")
 
 
 def walk(
@@ -191,8 +191,8 @@ def _read(source: RowSource, problem: Problem, buffers: PieceBuffers) -> RowPiec
     return RowPiece(0, problem, as_logits(logits), probs, second, buffers)
 
 
-def _filled(reader: Reader, room: Array | None, layout: Layout) -> tuple[Array | None, Array]:
+def _filled(reader: Reader, buffer: Array | None, layout: Layout) -> tuple[Array | None, Array]:
     """The next numbers as a box, and the buffer that they may have been read into."""
     count = prod(layout.shape)
-    room = reader.room(count) if room is None else room
-    return room, reader.read(count, room).reshape(layout.shape)
+    buffer = reader.make_buffer(count) if buffer is None else buffer
+    return buffer, reader.read(count, buffer).reshape(layout.shape)

@@ -7,7 +7,7 @@ from xentcli.arrays.layout import Layout
 from xentcli.engine.problem import Extras, build
 from xentcli.errors import OptionError, plural
 from xentcli.explain import Derivation, derive
-from xentcli.files.reader import Reader, pick
+from xentcli.files.reader import Reader, read_strided
 from xentcli.options import LossOptions
 
 
@@ -29,5 +29,5 @@ def _row(reader: Reader, layout: Layout, row: int, where: str) -> Array:
     """The row's C numbers as float64, for any class axis."""
     _, classes, inner = layout.box
     outer, place = divmod(row, inner)
-    numbers = pick(reader, outer * classes * inner + place, classes, inner)
+    numbers = read_strided(reader, outer * classes * inner + place, classes, inner)
     return reals(numbers, where)

@@ -1,53 +1,94 @@
-"""What people have their logits in and xent does not read: named, and how to convert it."""
+"""Formats that are recognised and not read: an error says what the file is and how to convert it.
+
+To read one of them is to give its entry the functions of `format.Format`.
+"""
 
 from __future__ import annotations
 
 from xentcli.errors import FormatError
+from xentcli.files.format import Format, starts_with
 
-LOOK = 12  # bytes
 
-PICKLE = (
-    "a pickle, which can run any code and which xent never opens",
-    "in Python: numpy.save('logits.npy', array)",
+def _is_pickle(start: bytes) -> bool:
+    return start[:1] == b"\x80" and b"\x02" <= start[1:2] <= b"\x05"
+
+
+def _is_safetensors(start: bytes) -> bool:
+    return start[8:10] == b'{"' and b"\0" in start[:8]
+
+
+PICKLE = Format(
+    "pickle",
+    matches=_is_pickle,
+    description="a pickle, which can run any code when it is opened, so xent never opens one",
+    convert="in Python: numpy.save('logits.npy', array)",
 )
-PYTORCH = (
-    "a file of PyTorch's, which holds a pickle that xent never opens",
-    "in Python: numpy.save('logits.npy', torch.load('FILE').float().numpy())",
+PYTORCH = Format(  # a zip: recognised by its members
+    "pytorch",
+    description="a PyTorch file, which holds a pickle, and xent never opens one",
+    convert="in Python: numpy.save('logits.npy', torch.load('FILE').float().numpy())",
 )
-KINDS = (
-    (
-        b"\x89HDF",
-        "an HDF5 file",
-        "in Python: numpy.save('logits.npy', h5py.File('FILE')['NAME'][:])",
+GZIP = Format(
+    "gzip",
+    matches=starts_with(b"\x1f\x8b"),
+    description="compressed with gzip",
+    convert="gunzip -c FILE | xent … -",
+)
+FOREIGN = (
+    Format(
+        "hdf5",
+        matches=starts_with(b"\x89HDF"),
+        description="an HDF5 file",
+        convert="in Python: numpy.save('logits.npy', h5py.File('FILE')['NAME'][:])",
     ),
-    (b"PAR1", "a Parquet file", "in Python: numpy.save('logits.npy', pandas.read_parquet('FILE'))"),
-    (
-        b"ARROW1",
-        "an Arrow file",
-        "in Python: numpy.save('logits.npy', pandas.read_feather('FILE'))",
+    Format(
+        "parquet",
+        matches=starts_with(b"PAR1"),
+        description="a Parquet file",
+        convert="in Python: numpy.save('logits.npy', pandas.read_parquet('FILE'))",
     ),
-    (b"BZh", "compressed with bzip2", "bunzip2 -c FILE | xent … -"),
-    (b"\xfd7zXZ", "compressed with xz", "xz -dc FILE | xent … -"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "zstd -dc FILE | xent … -"),
-)
-SAFETENSORS = (
-    "a safetensors file",
-    "in Python: numpy.save('logits.npy', safetensors.numpy.load_file('FILE')['NAME'])",
+    Format(
+        "arrow",
+        matches=starts_with(b"ARROW1"),
+        description="an Arrow file",
+        convert="in Python: numpy.save('logits.npy', pandas.read_feather('FILE'))",
+    ),
+    Format(
+        "bzip2",
+        matches=starts_with(b"BZh"),
+        description="compressed with bzip2",
+        convert="bunzip2 -c FILE | xent … -",
+    ),
+    Format(
+        "xz",
+        matches=starts_with(b"\xfd7zXZ"),
+        description="compressed with xz",
+        convert="xz -dc FILE | xent … -",
+    ),
+    Format(
+        "zstd",
+        matches=starts_with(b"\x28\xb5\x2f\xfd"),
+        description="compressed with zstd",
+        convert="zstd -dc FILE | xent … -",
+    ),
+    GZIP,
+    PICKLE,
+    Format(
+        "safetensors",
+        matches=_is_safetensors,
+        description="a safetensors file",
+        convert="in Python: numpy.save('logits.npy', safetensors.numpy.load_file('FILE')['NAME'])",
+    ),
+    PYTORCH,
 )
 
 
-def refuse(start: bytes, where: str) -> None:
-    """An error that names the format of a stream's first bytes, where it is known."""
-    found = next(((name, hint) for magic, name, hint in KINDS if start.startswith(magic)), None)
-    if start[:1] == b"\x80" and b"\x02" <= start[1:2] <= b"\x05":
-        found = PICKLE
-    elif start[8:10] == b'{"' and b"\0" in start[:8]:
-        found = SAFETENSORS
-    if found:
-        raise FormatError(where, f"this is {found[0]}", found[1])
+def refusal(format: Format, where: str) -> FormatError:
+    """The error for a file of a format that is recognised and cannot be read."""
+    return FormatError(where, f"this is {format.description or format.name}", format.convert)
 
 
 def refuse_archive(names: list[str], where: str) -> None:
-    """The same for an archive, by the names of its members."""
+    """An error for a zip of PyTorch, by the names of its members."""
     if any(name.endswith("data.pkl") for name in names):
-        raise FormatError(where, f"this is {PYTORCH[0]}", PYTORCH[1])
+        raise refusal(PYTORCH, where)

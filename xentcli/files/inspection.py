@@ -5,69 +5,37 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array, name_of
 from xentcli.arrays.sums import RunningSum
-from xentcli.files import READABLE, How, npy, npz, of_text, sniff, suffix_format
-from xentcli.files.reader import NpyReader
-from xentcli.files.source import Member, Source, open_source
+from xentcli.files import registry
+from xentcli.files.format import Facts, Format
+from xentcli.files.options import ReadOptions
+from xentcli.files.source import Source, open_source
 
-Facts = dict[str, Any]
 
-
-def inspect_path(path: str, how: How, stats: bool) -> list[Facts]:
-    """One dictionary for each array; a plain .npy is not read beyond its header."""
+def inspect_path(path: str, options: ReadOptions, stats: bool) -> list[Facts]:
+    """Facts about each array of a file; its numbers are read for `stats` only, where it can."""
     with open_source(path) as source:
-        format = how.format or suffix_format(path)
-        if format not in READABLE:
-            format = sniff(source)
-        if format == "npy":
-            return [_of_npy(source, stats)]
-        if format == "npz":
-            return _of_npz(source, how, stats)
-        table = of_text(source, format, how)
-        facts = {"name": source.name, "format": format, "shape": table.shape, "dtype": "float64"}
-        return [{**facts, **(_statistics(table.chunks()) if stats else {})}]
+        format = registry.input_format(source, path, options.format)
+        inspect = format.inspect or (lambda *given: [_of_reader(format, *given)])
+        return [{**facts, "format": format.name} for facts in inspect(source, options, stats)]
 
 
-def _of_npz(source: Source, how: How, stats: bool) -> list[Facts]:
-    archive, names = npz.members(source)
-    if how.key is not None:
-        names = [npz.choose(names, how.key, source.name, how.key_option)]
-    members = (npz.open_member(archive, name, source.name) for name in names)
-    return [{**_of_npy(member, stats), "format": "npz"} for member in members]
-
-
-def _of_npy(source: Source, stats: bool) -> Facts:
-    header = npy.read_header(source)
-    npy.check_size(source, header)
-    facts: Facts = {
-        "name": source.name,
-        "format": "npy",
-        "version": f"{header.version[0]}.{header.version[1]}",
-        "shape": header.shape,
-        "dtype": name_of(header.dtype),
-        "order": "Fortran" if header.fortran_order else "C",
-        "byte_order": _byte_order(header.dtype),
-        "nbytes": header.nbytes,
-    }
-    piped = source.file is None and not isinstance(source, Member)
-    if stats or piped:  # a pipe is read to its end, or its writer would be killed
-        reader = NpyReader(source, replace(header, fortran_order=False))  # any order will do
-        found = _statistics(reader.chunks())
-        facts |= found if stats and header.dtype.kind != "V" else {}
+def _of_reader(format: Format, source: Source, options: ReadOptions, stats: bool) -> Facts:
+    """What a reader knows of its array, for formats without an inspection of their own."""
+    assert format.open_reader
+    reader = format.open_reader(source, options)
+    facts: Facts = {"name": source.name, "format": format.name, "shape": reader.shape}
+    facts["dtype"] = name_of(reader.dtype)
+    if stats:
+        facts |= statistics(reader.chunks())
+    elif source.file is None:  # a pipe is read to its end, or its writer would be killed
+        source.skip(sys.maxsize)
     return facts
-
-
-def _byte_order(dtype: np.dtype[Any]) -> str:
-    if dtype.itemsize == 1 or dtype.kind == "V":
-        return "none"
-    order = dtype.byteorder if dtype.byteorder in "<>" else {"little": "<"}.get(sys.byteorder, ">")
-    return "little" if order == "<" else "big"
 
 
 class Statistics:
@@ -109,10 +77,11 @@ class Statistics:
         }
 
 
-def _statistics(chunks: Iterator[Array]) -> Facts:
+def statistics(chunks: Iterator[Array]) -> Facts:
+    """Statistics of the numbers of an array; of none where its dtype is V2, which has no values."""
     found = Statistics()
     for chunk in chunks:
-        if chunk.dtype.kind != "V":  # bytes without a name have no values
+        if chunk.dtype.kind != "V":
             found.add(chunk)
     return found.facts()
 

@@ -1,4 +1,4 @@
-"""JSON, for output: JSON has no NaN, so numbers that are not finite become null and are counted."""
+"""Writing JSON, which has no NaN: numbers that are not finite become null and are counted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of, widen
 from xentcli.files.sink import Writable
-from xentcli.files.text.digits import digits
+from xentcli.files.text.printing import digits
 
 
 class JsonWriter:
-    """One object with the shape, the dtype, the numbers in nested lists, and how many of them are
-    not finite: that comes last, when it is known."""
+    """One object with the shape, the dtype, the numbers in nested lists, and last the count of
+    those that are not finite."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class JsonWriter:
     ) -> None:
         self._stream, self._decimals = stream, decimals
         self._lengths = [prod(shape[axis:]) for axis in range(len(shape))]  # of the lists, flat
-        self._done, self._bad = 0, 0
+        self._done, self._nonfinite = 0, 0
         head = json.dumps({"shape": list(shape), "dtype": name_of(dtype)}).removesuffix("}")
         empty = json.dumps(np.empty(shape).tolist()) if 0 in shape else ""
         stream.write(f'{head}, "data": {empty}'.encode())
@@ -35,7 +35,7 @@ class JsonWriter:
     def write(self, values: Array) -> None:
         """The next numbers, whole lines of the last axis."""
         values = widen(values, np.dtype(np.float32)) if values.dtype == BF16 else values
-        self._bad += int(np.count_nonzero(~np.isfinite(values)))
+        self._nonfinite += int(np.count_nonzero(~np.isfinite(values)))
         width = self._lengths[-1] if self._lengths else 1
         for line in values.reshape(-1, width):
             shortest = [float(number) for number in digits(line, None)]
@@ -47,17 +47,17 @@ class JsonWriter:
             self._stream.write(f"{comma}{opened}{text}{closed}".encode())
 
     def finish(self) -> None:
-        """The end of the object."""
-        self._stream.write(f', "nonfinite": {self._bad}}}\n'.encode())
+        """Write the count and the end of the object."""
+        self._stream.write(f', "nonfinite": {self._nonfinite}}}\n'.encode())
 
 
 def dumps(value: dict[str, Any]) -> str:
-    """One line of strict JSON."""
+    """An object as one line of strict JSON."""
     return json.dumps(value, allow_nan=False) + "\n"
 
 
 def plain(value: Any, decimals: int | None = None) -> Any:
-    """Arrays and numbers as lists and floats, with null for what is not finite.
+    """Arrays and numbers as lists and floats, with None where they are not finite.
 
     >>> plain(np.array([[1.0, np.nan]]))
     [[1.0, None]]

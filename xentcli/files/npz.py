@@ -6,14 +6,23 @@ import io
 import struct
 import zipfile
 import zlib
-from typing import Any, cast
+from typing import IO, Any, cast
 
+import numpy as np
+
+from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, OptionError, plural, visible
 from xentcli.files import foreign
+from xentcli.files.format import Facts
+from xentcli.files.npy.reader import inspect_npy, open_npy
+from xentcli.files.npy.writer import NpyWriter
+from xentcli.files.options import ReadOptions
+from xentcli.files.reader import Reader
+from xentcli.files.sink import Writable
 from xentcli.files.source import Member, Source
 
-# What zipfile raises on damaged archives, besides the error that it has for them.
-_BROKEN = (
+# What zipfile raises on damaged archives, besides its own error for them.
+_DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -23,39 +32,60 @@ _BROKEN = (
     ValueError,
 )
 
-MOST_DEFLATED = 1032  # the largest ratio that deflate can reach
+MAX_RATIO = 1032  # of inflated to deflated bytes, the limit of the deflate format
 
 
-def members(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
-    """The archive and the names of its arrays. What cannot be searched is read whole."""
+def open_npz(source: Source, options: ReadOptions) -> Reader:
+    """The reader of the array that the options name, or of the only one."""
+    archive, names = _open_archive(source)
+    key = choose_key(names, options, source.name)
+    return open_npy(_open_member(archive, key, source.name), options)
+
+
+def inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+    """Facts about every array, or about the one that the options name."""
+    archive, names = _open_archive(source)
+    if options.key is not None:
+        names = [choose_key(names, options, source.name)]
+    return [inspect_npy(_open_member(archive, name, source.name), stats) for name in names]
+
+
+def member_names(source: Source) -> list[str]:
+    """The names of the arrays."""
+    return _open_archive(source)[1]
+
+
+def _open_archive(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
+    """The archive and the names of its arrays; a pipe is read whole, as zip needs to seek."""
     start = source.peek(4)
-    if start not in (b"PK\x03\x04", b"PK\x05\x06"):  # before a stream without an end is read
+    if start not in (b"PK\x03\x04", b"PK\x05\x06"):  # before an endless stream is read whole
         raise FormatError(source.name, f"not an .npz file: it starts with {start!r}")
     stream = source.file or io.BytesIO(source.read_all())
     try:
         archive = zipfile.ZipFile(cast(Any, stream))
-    except _BROKEN as error:
+    except _DAMAGED as error:
         raise FormatError(source.name, f"not an .npz file: {error}") from error
     foreign.refuse_archive(archive.namelist(), source.name)
     return archive, [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
 
 
-def open_member(archive: zipfile.ZipFile, key: str, where: str) -> Member:
-    """One member as a source of its own, of its declared size."""
+def _open_member(archive: zipfile.ZipFile, key: str, where: str) -> Member:
+    """One member as a source with the size that the archive declares."""
     info = archive.getinfo(f"{key}.npy")
     name = f"{where}[{visible(key)}]"
     try:
         stream = archive.open(info)
-    except _BROKEN as error:
+    except _DAMAGED as error:
         raise FormatError(where, f"member '{visible(key)}' cannot be read: {error}") from error
-    if info.file_size > info.compress_size * MOST_DEFLATED + 64:
+    if info.file_size > info.compress_size * MAX_RATIO + 64:
         what = f"declares {info.file_size} bytes, which {info.compress_size} cannot inflate to"
         raise FormatError(name, what)
-    return Member(stream, name, info.file_size, _BROKEN)
+    return Member(stream, name, info.file_size, _DAMAGED)
 
 
-def choose(names: list[str], key: str | None, where: str, option: str | None) -> str:
-    """The array named `key`; the only one where none is named. `option` is what names it."""
+def choose_key(names: list[str], options: ReadOptions, where: str) -> str:
+    """The name of the array that the options ask for; of the only one where they do not."""
+    key, option = options.key, options.key_option
     listed = ", ".join(map(visible, names[:10])) or "none"
     if key is None and len(names) != 1:
         hint = f"choose one with {option} NAME" if option else "an archive of one array is needed"
@@ -63,3 +93,30 @@ def choose(names: list[str], key: str | None, where: str, option: str | None) ->
     if key is not None and key not in names:
         raise OptionError(where, f"no array '{visible(key)}'; it holds {listed}")
     return key or names[0]
+
+
+class _Archive(zipfile.ZipFile):
+    """An archive that is not finished is thrown away; ZipFile would complain on stderr."""
+
+    def __del__(self) -> None:
+        """Do nothing."""
+
+
+class NpzWriter:
+    """An archive with one member."""
+
+    def __init__(
+        self, stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], name: str
+    ) -> None:
+        self._archive = _Archive(cast(Any, stream), "w")
+        self._member: IO[bytes] = self._archive.open(f"{name}.npy", "w", force_zip64=True)
+        self._npy = NpyWriter(cast(Any, self._member), shape, dtype)
+
+    def write(self, values: Array) -> None:
+        """The next numbers."""
+        self._npy.write(values)
+
+    def finish(self) -> None:
+        """Write the archive's directory, which comes last."""
+        self._member.close()
+        self._archive.close()

@@ -1,61 +1,93 @@
-"""Arrays that are read from their beginning to their end, some numbers at a time.
+"""Arrays that are read from beginning to end, some numbers at a time.
 
-A reader knows the shape and the dtype before it reads any number. It hands out numbers in the C
-order of the shape, `unit` or a multiple of it at a time, and at the end makes sure that nothing
-is left over and that nobody changed the input meanwhile.
+A reader knows the shape and the dtype before it reads any number. It returns numbers in the C
+order of the shape, `unit` or a multiple of it at a time, and checks at the end that nothing is
+left over and that the file has not changed meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, Array
-from xentcli.files import npy
-from xentcli.files.source import Member, Source
+from xentcli.arrays.dtypes import Array
+from xentcli.errors import OptionError
+from xentcli.files import registry
+from xentcli.files.format import Format
+from xentcli.files.options import ReadOptions
+from xentcli.files.source import Source, open_source
 
-CHUNK = 1 << 20  # numbers, where whoever asks does not care
-SAFE = 1 << 26  # bytes that are allocated on the word of a header
+CHUNK = 1 << 20  # numbers per piece, where the caller does not say how many
 
 
 class Reader(Protocol):
-    """What the module docstring says, as a type."""
+    """One array as the module docstring describes it; `format` is the name of its format."""
 
     name: str
     format: str
     dtype: np.dtype[Any]
     unit: int
-    best: int  # numbers at a time, at least, if that is more than usual
+    best_count: int  # numbers per read below which reading is slow
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the whole array."""
+        """Shape of the whole array."""
 
-    def room(self, count: int) -> Array | None:
-        """Memory that so many numbers can be read into, where that saves a copy."""
+    def make_buffer(self, count: int) -> Array | None:
+        """A buffer to read that many numbers into; None where that would save no copy."""
 
-    def read(self, count: int, room: Array | None = None) -> Array:
-        """The next numbers, flat, in `room` if it can be used."""
+    def read(self, count: int, buffer: Array | None = None) -> Array:
+        """The next numbers, flat; into `buffer` where that saves a copy."""
 
     def skip(self, count: int) -> None:
-        """Go over the next numbers."""
+        """Skip the next numbers."""
 
     def finish(self) -> None:
-        """Nothing may be left, and nothing may have changed."""
+        """Check that nothing is left and that the file has not changed."""
 
     def chunks(self) -> Iterator[Array]:
-        """Everything, in pieces."""
+        """The whole array in pieces."""
 
     def whole(self) -> Array:
-        """Everything."""
+        """The whole array."""
+
+
+@contextmanager
+def open_reader(path: str, options: ReadOptions) -> Iterator[Reader]:
+    """The array in a file, or on standard input for `-`, to be read piece by piece."""
+    with open_source(path) as source:
+        yield reader_of(source, registry.input_format(source, path, options.format), options)
+
+
+def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
+    """The reader of an array in a format that can be read."""
+    if options.key is not None and not format.has_keys:
+        keyed = " or ".join(registry.suffixes(registry.with_keys()))
+        what = f"this is {format.name}, and {options.key_option or 'key'} is for {keyed}"
+        raise OptionError(source.name, what)
+    assert format.open_reader
+    reader = format.open_reader(source, options)
+    reader.format = format.name
+    return reader
+
+
+def load(path: str, options: ReadOptions) -> Array:
+    """The whole array in a file, or on standard input for `-`."""
+    with open_reader(path, options) as reader:
+        return reader.whole()
+
+
+def is_table(reader: Reader) -> bool:
+    """Whether an array comes from a table of lines and columns, which always has two axes."""
+    return registry.get(reader.format).is_table
 
 
 def chunks(reader: Reader) -> Iterator[Array]:
-    """Everything that a reader has, in pieces."""
+    """The rest of an array in pieces."""
     left, step = prod(reader.shape), max(reader.unit, CHUNK // reader.unit * reader.unit)
     while left:
         count = min(step, left)
@@ -64,8 +96,8 @@ def chunks(reader: Reader) -> Iterator[Array]:
     reader.finish()
 
 
-def pick(reader: Reader, start: int, count: int, step: int) -> Array:
-    """`count` numbers, `step` apart, from a place on; the others are skipped, not kept."""
+def read_strided(reader: Reader, start: int, count: int, step: int) -> Array:
+    """`flat[start : start + count * step : step]` of the array; what is between is skipped."""
     place = 0
 
     def read(first: int, numbers: int) -> Array:
@@ -88,10 +120,10 @@ def pick(reader: Reader, start: int, count: int, step: int) -> Array:
     return found
 
 
-class Held:
+class InMemoryReader:
     """An array in memory as a reader."""
 
-    best = 1
+    best_count = 1
 
     def __init__(self, array: Array, name: str, format: str) -> None:
         self.array, self.name, self.format = array, name, format
@@ -100,137 +132,27 @@ class Held:
         self._flat = array.reshape(-1) if array.flags.c_contiguous else None
         self._done = 0
 
-    def room(self, count: int) -> None:
-        """None: the numbers are there."""
+    def make_buffer(self, count: int) -> None:
+        """None: the array is the buffer."""
 
-    def read(self, count: int, room: Array | None = None) -> Array:
-        """The next numbers: a view, or a copy where the memory has another order."""
+    def read(self, count: int, buffer: Array | None = None) -> Array:
+        """The next numbers: a view, or a copy where the memory is in another order."""
         start, self._done = self._done, self._done + count
         if self._flat is not None:
             return self._flat[start : self._done]
         return self.array[start // self.unit : self._done // self.unit].reshape(-1)
 
     def skip(self, count: int) -> None:
-        """Go over the next numbers."""
+        """Skip the next numbers."""
         self._done += count
 
     def finish(self) -> None:
-        """Nothing can be left."""
+        """Nothing to check."""
 
     def chunks(self) -> Iterator[Array]:
-        """Everything, in pieces."""
+        """The whole array in pieces."""
         return chunks(self)
 
     def whole(self) -> Array:
-        """The array."""
+        """The array itself."""
         return self.array
-
-
-class NpyReader:
-    """An .npy stream in C order."""
-
-    format = "npy"  # or the archive's that it is a member of
-    unit = best = 1
-
-    def __init__(self, source: Source, header: npy.Header) -> None:
-        npy.check_size(source, header)
-        self._source, self.header, self.name = source, header, source.name
-        self.shape, self.dtype = header.shape, header.dtype
-
-    def room(self, count: int) -> Array | None:
-        """None where only a header says that there are so many."""
-        sure = self._source.size is not None or count * self.dtype.itemsize <= SAFE
-        return np.empty(count, self.dtype) if sure else None
-
-    def read(self, count: int, room: Array | None = None) -> Array:
-        """The next numbers, in `room` where there is one."""
-        size = count * self.dtype.itemsize
-        if room is None:
-            data = self._source.read_buffer(size)
-        else:
-            data = self._source.fill(room[:count].view(np.uint8))
-        if len(data) < size:
-            raise npy.ended_early(self._source, self.header)
-        return data.view(self.dtype)
-
-    def skip(self, count: int) -> None:
-        """Go over the next numbers; in a plain file without reading them."""
-        size = count * self.dtype.itemsize
-        if self._source.skip(size) < size:
-            raise npy.ended_early(self._source, self.header)
-
-    def finish(self) -> None:
-        """Nothing may follow."""
-        npy.finish(self._source)
-
-    def chunks(self) -> Iterator[Array]:
-        """Everything, in pieces."""
-        return chunks(self)
-
-    def whole(self) -> Array:
-        """Everything at once."""
-        array = self.read(prod(self.shape)).reshape(self.shape)
-        self.finish()
-        return array
-
-
-class FortranReader:
-    """An .npy file in Fortran order: the numbers of some rows are gathered from all over it."""
-
-    format = "npy"
-    best = 1 << 22  # the file is read once for each column, so rather many rows at a time
-
-    def __init__(self, source: Source, header: npy.Header) -> None:
-        npy.check_size(source, header)
-        self._source, self.header, self.name = source, header, source.name
-        self.shape, self.dtype = header.shape, header.dtype
-        self.unit = prod(self.shape[1:])
-        self._start, self._row = source.position, 0
-
-    def room(self, count: int) -> None:
-        """None: the numbers are gathered elsewhere."""
-
-    def read(self, count: int, room: Array | None = None) -> Array:
-        """The next rows; one read of the file for each of their numbers' places."""
-        rows, size = count // self.unit, self.dtype.itemsize
-        columns = np.empty((self.unit, rows), self.dtype)
-        for c, column in enumerate(columns.view(np.uint8)):
-            offset = self._start + (c * self.shape[0] + self._row) * size
-            if self._source.read_at(column.data, offset) < rows * size:
-                raise npy.ended_early(self._source, self.header)
-        self._row += rows
-        box = columns.reshape(*self.shape[:0:-1], rows)
-        return np.ascontiguousarray(box.T).reshape(-1)
-
-    def skip(self, count: int) -> None:
-        """Go over the next rows."""
-        self._row += count // self.unit
-
-    def finish(self) -> None:
-        """The size was compared at the beginning."""
-        self._source.verify()
-
-    def chunks(self) -> Iterator[Array]:
-        """Everything, in pieces."""
-        return chunks(self)
-
-    def whole(self) -> Array:
-        """Everything, in the file's own order."""
-        array = npy.read_data(self._source, self.header)
-        self.finish()
-        return array
-
-
-def of_npy(source: Source, bfloat16: bool) -> Reader:
-    """The reader for an .npy stream; two nameless bytes are bfloat16 where somebody says so."""
-    header = npy.read_header(source)
-    format = "npz" if isinstance(source, Member) else "npy"
-    if bfloat16 and header.dtype == np.dtype("V2"):
-        header = replace(header, dtype=BF16)
-    if not (header.fortran_order and sum(n > 1 for n in header.shape) > 1):
-        reader = NpyReader(source, header)
-        reader.format = format
-        return reader
-    if source.file is None or header.nbytes <= SAFE:
-        return Held(npy.read_data(source, header), source.name, format)
-    return FortranReader(source, header)

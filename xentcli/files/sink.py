@@ -1,8 +1,7 @@
 """Where bytes go: a file that is old or new but never half, a special file, standard output.
 
-A plain file is written beside its destination under a temporary name, and renamed over it when
-everything has succeeded. Devices and pipes are written to as they are: a rename would replace
-them.
+A plain file is written under a temporary name in the same folder, and renamed to its own name when
+everything has succeeded. Devices and pipes are written in place: a rename would replace them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from xentcli import signals
 from xentcli.errors import FileError, OptionError, visible
-from xentcli.files.source import named
+from xentcli.files.source import file_errors
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -28,17 +27,17 @@ BUFFER = 1 << 20
 
 
 class Writable(Protocol):
-    """What formats need of a destination."""
+    """What a format needs to write to."""
 
     def write(self, data: Buffer, /) -> int:
-        """Take the next bytes."""
+        """Write the next bytes."""
 
     def flush(self) -> None:
-        """Hand on what is waiting."""
+        """Write what is buffered."""
 
 
 class Sink:
-    """One destination; opening it shows at once whether it can be written."""
+    """One output; opening one that cannot be written is an error."""
 
     def __init__(self, path: str, *, no_clobber: bool = False, fsync: bool = False) -> None:
         if not path:
@@ -47,14 +46,14 @@ class Sink:
         self.name = "<stdout>" if path == "-" else visible(path)
         self._identity: tuple[int, int] | None = None
         self._temporary: Path | None = None
-        self._old: Path | None = None  # another name of the file that is replaced
-        self._placed = False
+        self._backup: Path | None = None  # a second name of the file that is replaced
+        self._replaced = False
         self._target = Path(path)
         self._mode: int | None = None
         self._fsync = fsync
-        self._keep = no_clobber
+        self._no_clobber = no_clobber
         try:
-            with self._named():
+            with self._errors():
                 self._stream = self._open()
                 if not self._temporary:
                     self._identity = _identity(os.fstat(self._stream.fileno()))
@@ -83,40 +82,40 @@ class Sink:
             raise FileError(self.name, "is read-only")
         if state and not stat.S_ISREG(state.st_mode):
             return self._target.open("wb", BUFFER)
-        if state and self._keep:
+        if state and self._no_clobber:
             raise self._exists()
         self._target = Path(os.path.realpath(self.path))  # a symlink stays, its target changes
         if state:
             self._mode, self._identity = stat.S_IMODE(state.st_mode), _identity(state)
-        return self._beside()
+        return self._open_temporary()
 
-    def _beside(self) -> IO[bytes]:
+    def _open_temporary(self) -> IO[bytes]:
         folder = self._target.parent
         if not folder.is_dir():
             raise FileError(self.name, f"there is no folder {visible(str(folder))}")
-        with signals.deferred():  # no moment at which the file is there and not listed
+        with signals.deferred():  # a signal must find the file listed
             number, name = tempfile.mkstemp(prefix=".xent-", suffix=".tmp", dir=folder)
             signals.temporary_files.add(name)
             self._temporary = Path(name)
         return os.fdopen(number, "wb", BUFFER)
 
-    def _named(self) -> AbstractContextManager[None]:
-        return named(self.name, "writing")
+    def _errors(self) -> AbstractContextManager[None]:
+        return file_errors(self.name, "writing")
 
     def write(self, data: Buffer, /) -> int:
-        """Take the next bytes; an error names this destination."""
-        with self._named():
+        """Write the next bytes; an error names this output."""
+        with self._errors():
             return self._stream.write(data)
 
     def flush(self) -> None:
-        """Hand on what is waiting in the buffer; `zipfile` asks for it."""
-        with self._named():
+        """Write what is buffered; `zipfile` calls this."""
+        with self._errors():
             self._stream.flush()
 
     def finish(self) -> None:
-        """Everything is on its way to the disk; the destination is still the old one."""
+        """Write everything out; the target is still the old file."""
         self.flush()
-        with self._named():
+        with self._errors():
             if self._temporary:
                 self._set_mode(self._temporary)
                 if self._durable:
@@ -132,68 +131,68 @@ class Sink:
 
     @property
     def _durable(self) -> bool:
-        """A file that is replaced must not be lost in a crash of the machine."""
+        """Whether to wait for the disk: a crash of the machine must not lose a replaced file."""
         return self._fsync or self._mode is not None
 
-    def is_called(self, path: str) -> bool:
-        """Whether a path is this one's, or leads to the same place."""
+    def is_at(self, path: str) -> bool:
+        """Whether a path is that of this output, or leads to the same file."""
         leads_here = path != "-" and os.path.realpath(path) == str(self._target)
         return path == self.path or leads_here
 
-    def same(self, other: Sink) -> bool:
-        """Whether one is written in place into the file or pipe that the other is too."""
+    def shares_stream(self, other: Sink) -> bool:
+        """Whether both are the same file or pipe, and one of them is written in place."""
         in_place = not (self.is_file and other.is_file)
         return in_place and self._identity is not None and self._identity == other._identity
 
-    def spoils(self, state: os.stat_result) -> bool:
-        """Whether it is written in place into this plain file."""
+    def would_overwrite(self, state: os.stat_result) -> bool:
+        """Whether it is written in place into the plain file with this `os.stat`."""
         plain = stat.S_ISREG(state.st_mode)
         return plain and not self.is_file and self._identity == _identity(state)
 
     @property
     def is_file(self) -> bool:
-        """Whether it is replaced at the end, and nothing is written in place."""
+        """Whether it is a plain file, which is replaced at the end and not written in place."""
         return self._temporary is not None
 
-    def keep_old(self) -> None:
-        """Give a file that will be replaced a second name, to have it back if others fail."""
+    def back_up(self) -> None:
+        """Give a file that will be replaced a second name, for `restore`."""
         if self._temporary and self._mode is not None:
-            old = self._temporary.with_name(f"{self._temporary.stem}-old.tmp")
+            backup = self._temporary.with_name(f"{self._temporary.stem}-old.tmp")
             with suppress(OSError):  # a file system without hard links
-                os.link(self._target, old)
-                signals.temporary_files.add(str(old))
-                self._old = old
+                os.link(self._target, backup)
+                signals.temporary_files.add(str(backup))
+                self._backup = backup
 
-    def place(self) -> None:
-        """Put the new file in the old one's place."""
+    def replace_target(self) -> None:
+        """Rename the temporary file to the target's name."""
         if self._temporary:
-            with self._named():
-                self._put(self._temporary)
+            with self._errors():
+                self._rename(self._temporary)
             signals.temporary_files.discard(str(self._temporary))
             self._temporary = None
 
-    def settle(self) -> None:
-        """All are placed: the old file is not needed any more, and the new name is kept."""
-        with self._named():
-            if self._old:
-                self._old.unlink()
-                signals.temporary_files.discard(str(self._old))
-                self._old = None
-            if self._placed and self._durable:
+    def remove_backup(self) -> None:
+        """All targets are replaced: remove the old file's second name, and wait for the disk."""
+        with self._errors():
+            if self._backup:
+                self._backup.unlink()
+                signals.temporary_files.discard(str(self._backup))
+                self._backup = None
+            if self._replaced and self._durable:
                 _sync_folder(self._target.parent)
 
     def restore(self) -> None:
-        """Another destination cannot be placed: this one becomes what it was."""
+        """Another target cannot be replaced: put the old file back, or remove the new one."""
         with suppress(OSError):
-            if self._placed and self._old:
-                self._old.replace(self._target)
-            elif self._placed and self._mode is None:
+            if self._replaced and self._backup:
+                self._backup.replace(self._target)
+            elif self._replaced and self._mode is None:
                 self._target.unlink()
 
-    def _put(self, temporary: Path) -> None:
-        if not self._keep:
+    def _rename(self, temporary: Path) -> None:
+        if not self._no_clobber:
             temporary.replace(self._target)
-            self._placed = True
+            self._replaced = True
             return
         try:
             os.link(temporary, self._target)  # unlike a rename, it never replaces
@@ -203,22 +202,22 @@ class Sink:
             if os.path.lexists(self._target):
                 raise self._exists() from None
             temporary.replace(self._target)
-            self._placed = True
+            self._replaced = True
             return
-        self._placed = True
+        self._replaced = True
         temporary.unlink()
 
     def _exists(self) -> FileError:
         return FileError(self.name, "exists, and --no-clobber keeps it")
 
     def discard(self) -> None:
-        """Leave no trace."""
+        """Close the stream and remove the temporary files."""
         with suppress(OSError):
             self._stream.close()
         self._remove()
 
     def _remove(self) -> None:
-        for path in filter(None, (self._temporary, self._old)):
+        for path in filter(None, (self._temporary, self._backup)):
             with suppress(OSError):
                 path.unlink()
             signals.temporary_files.discard(str(path))
@@ -237,7 +236,7 @@ def _descriptor(path: str) -> int | None:
 
 
 def _identity(state: os.stat_result) -> tuple[int, int] | None:
-    """What is equal for two names of one file or pipe; None for a device, which may be shared."""
+    """Device and inode of a file or pipe; None for a character device, which may be shared."""
     return None if stat.S_ISCHR(state.st_mode) else (state.st_dev, state.st_ino)
 
 

@@ -23,34 +23,34 @@ CHUNK = 1 << 24
 class Source:
     """A stream of bytes with a name for messages and, for a plain file, a size.
 
-    A few bytes can be looked at before they are read, which pipes do not offer.
+    Unlike a pipe, it has a `peek`.
     """
 
     def __init__(self, stream: IO[bytes], name: str, path: str | None = None) -> None:
         self._stream = stream
-        self._ahead = b""
+        self._ahead = b""  # bytes that were peeked at and not read
         self._path = path
         self._state = os.fstat(stream.fileno()) if path else None
-        self._copy: IO[bytes] | None = None  # where it is kept what is read
-        self._kept: IO[bytes] | None = None
+        self._recording: IO[bytes] | None = None  # gets a copy of what is read
+        self._recorded: IO[bytes] | None = None
         self.name = name
         self.position = 0
 
     @property
     def size(self) -> int | None:
-        """How many bytes there are, where that is certain."""
+        """The size of a plain file in bytes; None for anything else."""
         return self._state.st_size if self._state else None
 
     @property
     def file(self) -> Seekable | None:
-        """The file to seek in, where it is one."""
+        """The stream for seeking, where it is a plain file."""
         return Seekable(self._stream, self.name) if self._state else None
 
     def close(self) -> None:
-        """Let go of what `again` has kept; the stream itself is the opener's."""
-        if self._kept:
+        """Remove the temporary copy; the stream itself is closed by whoever opened it."""
+        if self._recorded:
             with suppress(OSError):  # it was a copy
-                self._kept.close()
+                self._recorded.close()
 
     def peek(self, count: int) -> bytes:
         """The next bytes, without consuming them."""
@@ -62,7 +62,7 @@ class Source:
         return self._ahead[:count]
 
     def read(self, count: int) -> bytes:
-        """That many bytes, fewer only at the end."""
+        """The next `count` bytes, fewer only at the end."""
         data = self.peek(count)
         self._ahead = self._ahead[count:]
         self.position += len(data)
@@ -78,7 +78,7 @@ class Source:
         return b"".join(parts)
 
     def read_buffer(self, count: int) -> Array:
-        """That many bytes as a writable array; nothing is allocated before it is there."""
+        """The next `count` bytes as a writable array; memory grows with the bytes that come."""
         if self.size is not None and self.size - self.position >= count:
             return self.fill(np.empty(count, np.uint8))
         parts = [np.empty(0, np.uint8)]
@@ -91,7 +91,7 @@ class Source:
         return np.concatenate(parts)
 
     def fill(self, buffer: Array) -> Array:
-        """Read into a buffer of bytes; what of it was filled, less only at the end."""
+        """Read into a buffer of bytes; the part of it that was filled, less only at the end."""
         first = self.read(min(len(self._ahead), len(buffer)))
         buffer[: len(first)] = np.frombuffer(first, np.uint8)
         filled = len(first)
@@ -105,92 +105,92 @@ class Source:
         return buffer[:filled]
 
     def skip(self, count: int) -> int:
-        """Go over that many bytes; fewer only at the end."""
+        """Skip `count` bytes, fewer only at the end; how many it were."""
         start = self.position
         count -= len(self.read(min(len(self._ahead), count)))
         if self._state:
-            with named(self.name, "reading"):
+            with file_errors(self.name, "reading"):
                 self._stream.seek(count, os.SEEK_CUR)
             self.position += count
             return self.position - start
-        room = np.empty(min(count, CHUNK), np.uint8)
+        buffer = np.empty(min(count, CHUNK), np.uint8)
         while count:
-            got = len(self.fill(room[: min(count, CHUNK)]))
+            got = len(self.fill(buffer[: min(count, CHUNK)]))
             if not got:
                 break
             count -= got
         return self.position - start
 
     def read_at(self, view: memoryview, offset: int) -> int:
-        """Read from any place of a plain file, without moving on; the number of bytes."""
+        """Read a plain file from an offset, without moving the position; how many bytes came."""
         assert self._state
-        with named(self.name, "reading"):
+        with file_errors(self.name, "reading"):
             return os.preadv(self._stream.fileno(), [view], offset)
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """What is read in here is read once more afterwards. A pipe is kept in a file for that."""
+    def lookahead(self) -> Iterator[None]:
+        """What is read inside is read again afterwards; a pipe is copied to a file for that."""
         ahead, position = self._ahead, self.position
         if self._state:
-            with named(self.name, "reading"):
+            with file_errors(self.name, "reading"):
                 start = self._stream.tell()
             yield
-            with named(self.name, "reading"):
+            with file_errors(self.name, "reading"):
                 self._stream.seek(start)
         else:
-            with named("temporary file", "writing"):
-                self._copy = self._kept = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
+            with file_errors("temporary file", "writing"):
+                self._recording = self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
             yield
-            self._stream, self._copy = self._kept, None
-            with named("temporary file", "writing"):
-                self._stream.seek(0)  # and the end of what was kept is written
+            self._stream, self._recording = self._recorded, None
+            with file_errors("temporary file", "writing"):
+                self._stream.seek(0)  # which also writes the end of the copy
         self._ahead, self.position = ahead, position
 
     def verify(self) -> None:
         """An error where a plain file has changed since it was opened."""
         if self._state is None or self._path is None:
             return
-        with named(self.name, "reading"):
+        with file_errors(self.name, "reading"):
             now = os.fstat(self._stream.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
             raise FileError(self.name, "changed while it was read")
-        with suppress(OSError):  # that it was removed does not matter: everything was read
+        with suppress(OSError):  # a file that was removed could be read to its end
             there = os.stat(self._path)  # noqa: PTH116 (Path would change the name)
             if (there.st_dev, there.st_ino) != (now.st_dev, now.st_ino):
                 raise FileError(self.name, "was replaced while it was read")
 
     def _into(self, view: memoryview) -> int:
-        with named(self.name, "reading"):
+        with file_errors(self.name, "reading"):
             count: int = self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
-        self._keep(view[:count])
+        self._record(view[:count])
         return count
 
     def _read_some(self, count: int) -> bytes:
-        with named(self.name, "reading"):
+        with file_errors(self.name, "reading"):
             data = self._stream.read(count)
-        self._keep(data)
+        self._record(data)
         return data
 
-    def _keep(self, data: bytes | memoryview) -> None:
-        if self._copy:
-            with named("temporary file", "writing"):
-                self._copy.write(data)
+    def _record(self, data: bytes | memoryview) -> None:
+        if self._recording:
+            with file_errors("temporary file", "writing"):
+                self._recording.write(data)
 
 
 class Seekable:
-    """A file for `zipfile`, which takes an OSError for a damaged archive; these errors are ours."""
+    """A file for `zipfile`, which takes an OSError for a damaged archive and a FileError not."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream, self._name = stream, name
 
     def read(self, count: int = -1) -> bytes:
         """The next bytes."""
-        with named(self._name, "reading"):
+        with file_errors(self._name, "reading"):
             return self._stream.read(count)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place; that there is none is the archive's fault, and `zipfile` may try it."""
-        with named(self._name, "reading"):
+        """Seek; an impossible offset is the archive's fault, an error that `zipfile` expects."""
+        with file_errors(self._name, "reading"):
             try:
                 return self._stream.seek(offset, whence)
             except OSError as error:
@@ -199,45 +199,45 @@ class Seekable:
         raise io.UnsupportedOperation("it points outside of itself")
 
     def tell(self) -> int:
-        """The place where the next bytes come from."""
-        with named(self._name, "reading"):
+        """The offset of the next byte."""
+        with file_errors(self._name, "reading"):
             return self._stream.tell()
 
     def seekable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
 
 class Member(Source):
-    """A member of an archive: its size is only declared, and nothing is allocated because of it.
+    """A member of an archive; its size is only `declared`, so no memory is allocated for it.
 
-    `broken` are the errors that a damaged archive shows itself by.
+    `damaged` are the exceptions that a damaged archive raises.
     """
 
     def __init__(
-        self, stream: IO[bytes], name: str, size: int, broken: tuple[type[Exception], ...]
+        self, stream: IO[bytes], name: str, size: int, damaged: tuple[type[Exception], ...]
     ) -> None:
         super().__init__(stream, name)
-        self.declared, self._broken = size, broken
+        self.declared, self._damaged = size, damaged
 
     def _into(self, view: memoryview) -> int:
         try:
             return super()._into(view)
-        except self._broken as error:
+        except self._damaged as error:
             raise FormatError(self.name, f"the archive is damaged: {error}") from error
 
     def _read_some(self, count: int) -> bytes:
         try:
             return super()._read_some(count)
-        except self._broken as error:
+        except self._damaged as error:
             raise FormatError(self.name, f"the archive is damaged: {error}") from error
 
 
 @contextmanager
-def named(where: str, doing: str) -> Iterator[None]:
-    """The operating system's errors become ours, with the name of what they are about.
+def file_errors(where: str, doing: str) -> Iterator[None]:
+    """Turn an OSError into a FileError that names the file.
 
-    That nobody reads a pipe any more is no error to be told.
+    A BrokenPipeError stays what it is: it ends the command without a message.
     """
     try:
         yield
@@ -249,7 +249,7 @@ def named(where: str, doing: str) -> Iterator[None]:
 
 @contextmanager
 def open_source(path: str) -> Iterator[Source]:
-    """Open a path, or standard input for `-`; its name is safe to print."""
+    """Open a path, or standard input for `-`; the source's name is safe to print."""
     name = visible(path)
     if not path:
         raise OptionError("command line", "an input's name is empty")
@@ -259,7 +259,7 @@ def open_source(path: str) -> Iterator[Source]:
         return
     stream = _opened(path, name)
     try:
-        with named(name, "opening"):
+        with file_errors(name, "opening"):
             regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
             source = Source(stream, name, path if regular else None)
         with closing(source):
@@ -268,12 +268,12 @@ def open_source(path: str) -> Iterator[Source]:
         with suppress(OSError):  # the first error counts
             stream.close()
         raise
-    with named(name, "closing"):
+    with file_errors(name, "closing"):
         stream.close()
 
 
 def _opened(path: str, name: str) -> IO[bytes]:
-    with named(name, "opening"):
+    with file_errors(name, "opening"):
         try:
             return open(path, "rb", buffering=0)  # noqa: PTH123 (Path would change the name)
         except FileNotFoundError as error:
@@ -287,5 +287,5 @@ def _stdin() -> Any:
         raise OptionError(
             "<stdin>", "'-' reads standard input, which is a terminal", "pipe data into it"
         )
-    with named("<stdin>", "opening"):
+    with file_errors("<stdin>", "opening"):
         return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)

@@ -1,110 +1,43 @@
-"""Arrays that are written from their beginning to their end, some numbers at a time.
+"""Arrays that are written from beginning to end, some numbers at a time.
 
-A writer is told the shape and the dtype first. It takes numbers in the C order of the shape,
-whole lines of the last axis at a time.
+A writer gets the shape and the dtype first. It takes numbers in the C order of the shape, whole
+lines of the last axis at a time.
 """
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass
-from typing import IO, Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.files import npy
-from xentcli.files.json import JsonWriter
+from xentcli.files import registry
+from xentcli.files.options import WriteOptions
 from xentcli.files.sink import Writable
-from xentcli.files.text import text
-from xentcli.files.text.style import TextStyle
-
-
-@dataclass(frozen=True)
-class Format:
-    """How an array is written; `key` is what an archive calls it."""
-
-    name: str
-    style: TextStyle
-    key: str
 
 
 class Writer(Protocol):
-    """What the module docstring says, as a type."""
+    """One array as the module docstring describes it."""
 
     def write(self, values: Array) -> None:
-        """The next numbers, flat."""
+        """Write the next numbers, flat."""
 
     def finish(self) -> None:
-        """There are no more."""
-
-
-class NpyWriter:
-    """An .npy file or stream."""
-
-    def __init__(self, stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._stream = stream
-        stream.write(npy.header_bytes(shape, dtype))
-
-    def write(self, values: Array) -> None:
-        """The next numbers."""
-        self._stream.write(npy.data_bytes(values))
-
-    def finish(self) -> None:
-        """Nothing follows the data."""
-
-
-class Archive(zipfile.ZipFile):
-    """An archive that is not finished is thrown away; ZipFile would complain on stderr."""
-
-    def __del__(self) -> None:
-        """Do nothing."""
-
-
-class NpzWriter:
-    """An archive with one member."""
-
-    def __init__(
-        self, stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], name: str
-    ) -> None:
-        self._archive = Archive(cast(Any, stream), "w")
-        self._member: IO[bytes] = self._archive.open(f"{name}.npy", "w", force_zip64=True)
-        self._npy = NpyWriter(cast(Any, self._member), shape, dtype)
-
-    def write(self, values: Array) -> None:
-        """The next numbers."""
-        self._npy.write(values)
-
-    def finish(self) -> None:
-        """The directory of the archive comes last."""
-        self._member.close()
-        self._archive.close()
-
-
-class TextWriter:
-    """Lines of numbers; an array of one axis has one number on each line."""
-
-    def __init__(self, stream: Writable, shape: tuple[int, ...], how: Format) -> None:
-        self._stream = stream
-        self._style = how.style.between(how.name), how.style.decimals
-        self._width = shape[-1] if len(shape) == 2 else 1
-
-    def write(self, values: Array) -> None:
-        """The next lines."""
-        text.write(self._stream, values.reshape(-1, self._width), *self._style)
-
-    def finish(self) -> None:
-        """Nothing follows the last line."""
+        """Write what comes after the last number."""
 
 
 def create_writer(
-    stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], how: Format
+    stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], options: WriteOptions
 ) -> Writer:
-    """The writer for a format."""
-    if how.name == "npy":
-        return NpyWriter(stream, shape, dtype)
-    if how.name == "npz":
-        return NpzWriter(stream, shape, dtype, how.key)
-    if how.name == "json":
-        return JsonWriter(stream, shape, dtype, how.style.decimals)
-    return TextWriter(stream, shape, how)
+    """The writer of a format; an OptionError for one that cannot be written."""
+    format = registry.get_writable(options.format)
+    assert format.create_writer
+    return format.create_writer(stream, shape, dtype, options)
+
+
+def save(stream: Writable, array: Array, options: WriteOptions) -> None:
+    """Write a whole array."""
+    writer = create_writer(stream, array.shape, array.dtype, options)
+    if array.size:
+        writer.write(array.reshape(-1))
+    writer.finish()

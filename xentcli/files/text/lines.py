@@ -1,4 +1,4 @@
-"""Lines of text from a source, some at a time, with the number that the first of them has."""
+"""Lines of text from a source, some at a time, with the line number of the first."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 from xentcli.errors import FormatError
 from xentcli.files.source import Source
 
-CHUNK = 1 << 19  # bytes read at a time: their numbers still fit into the cache
-LONGEST = 1 << 27  # bytes of a line, which is the least that has to be in memory
+CHUNK = 1 << 19  # bytes read at a time: their numbers still fit into the CPU cache
+LONGEST = 1 << 27  # bytes of a line; a whole line has to be in memory
 _BLANKS = b" \r\n"
 
 
 class Lines:
-    """Complete lines, each ended by a line feed alone, without the blank ones at the end.
+    """Complete lines, each ended by a line feed alone, without blank lines at the end.
 
-    Blank lines are held back until it is known whether more text follows them: at the end they
-    are nothing, elsewhere a mistake. Of several that follow each other the first is enough.
+    Blank lines are held back until it is known whether more text follows: at the end they are
+    ignored, elsewhere they are an error. Of several in a row the first is kept.
     """
 
     def __init__(self, source: Source) -> None:
@@ -26,17 +26,17 @@ class Lines:
         self._blank = (0, b"")  # the first of the blank lines that are held back
 
     def skip(self) -> None:
-        """Leave out one line, whatever is in it."""
+        """Skip one line, whatever it holds."""
         text = self._read()
         end = text.find(b"\n") + 1
         self._rest = text[end:] + self._rest
         self._complete -= _count(text[end:])
 
     def read(self) -> tuple[int, bytes]:
-        """The next lines and the number of the first; no bytes at the end."""
+        """The next lines and the line number of the first; no bytes at the end."""
         while text := self._read():
             number = self._complete - _count(text) + 1
-            if b"\r" in text:  # which is found out faster than by replace
+            if b"\r" in text:  # looking is faster than replacing
                 text = text.replace(b"\r\n", b"\n")
             filled = len(text.rstrip(_BLANKS))
             end = text.find(b"\n", filled) + 1 if filled else 0
@@ -50,15 +50,15 @@ class Lines:
         return 0, b""
 
     def left(self) -> int:
-        """How many lines are still to come; afterwards they are still to come."""
+        """The number of lines that are not read yet; they can still be read afterwards."""
         before = self._rest, self._complete, self._blank
-        with self._source.again():
+        with self._source.lookahead():
             count = sum(_count(text) for _, text in iter(self.read, (0, b"")))
         self._rest, self._complete, self._blank = before
         return count
 
     def _read(self) -> bytes:
-        """Text up to a line feed; one is put where the last line has none."""
+        """Text up to a line feed; the last line gets one if it has none."""
         parts, size, end = [self._rest], len(self._rest), 0
         self._rest = b""
         while not end and (data := self._source.read(CHUNK)):
@@ -77,5 +77,5 @@ class Lines:
 
 
 def _count(text: bytes) -> int:
-    """Line feeds; some times as fast as the method of bytes."""
+    """The number of line feeds; several times as fast as `bytes.count`."""
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))

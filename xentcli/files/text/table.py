@@ -1,4 +1,4 @@
-"""Tables of numbers in text as readers."""
+"""Tables of numbers in text as arrays with two axes: lines, and cells in each."""
 
 from __future__ import annotations
 
@@ -8,39 +8,40 @@ import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, narrow
 from xentcli.errors import FormatError
-from xentcli.files.reader import Held, Reader, chunks
+from xentcli.files.options import ReadOptions
+from xentcli.files.reader import InMemoryReader, Reader, chunks
 from xentcli.files.source import Source
-from xentcli.files.text import text
+from xentcli.files.text.reader import TextReader
 
-AHEAD = 1 << 20  # numbers that are read to see whether that is all
+AHEAD = 1 << 20  # numbers; a table of no more is read into memory at once
 
 
-def of_table(table: text.Reader, source: Source, format: str, dtype: str) -> Reader:
-    """The reader for a table: one that holds it where it is short."""
-    kind = NAMES.get(dtype, NAMES["f64"])
-    lines = max(2, AHEAD // table.width + 1)  # one line alone, however long, is held
-    first = narrow(table.read(lines), kind)
+def open_text(source: Source, options: ReadOptions, delimiter: str) -> Reader:
+    """The reader of a table; `delimiter` is that of the format, which the options may replace."""
+    style, dtype = options.style, NAMES.get(options.dtype, NAMES["f64"])
+    table = TextReader(source, style.delimiter or delimiter, style.header)
+    lines = max(2, AHEAD // table.width + 1)  # one line alone, however long, is in memory anyway
+    first = narrow(table.read(lines), dtype)
     if len(first) < lines:
         source.verify()
-        return Held(first, source.name, format)
+        return InMemoryReader(first, source.name, "csv")
     reader = TableReader(table, source, first)
-    reader.format = format
     if source.file is not None:
         reader.count()
     return reader
 
 
 class TableReader:
-    """A table that is longer than what is held; it has two axes.
+    """A table that is too long to be read into memory at once.
 
-    How many lines it has is counted in a file. In a pipe nobody knows: `assume` takes the number
-    from an array that has to fit; where nobody can tell, all is put into a temporary file.
+    The lines of a file are counted. The length of a pipe is unknown: `assume` takes it from an
+    array of the same length; without one, the pipe is copied to a temporary file and counted.
     """
 
     format = "csv"
-    best = 1
+    best_count = 1
 
-    def __init__(self, table: text.Reader, source: Source, first: Array) -> None:
+    def __init__(self, table: TextReader, source: Source, first: Array) -> None:
         self._table, self._source, self._ahead = table, source, first
         self.name, self.dtype, self.unit = source.name, first.dtype, table.width
         self.rows: int | None = None
@@ -48,7 +49,7 @@ class TableReader:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Lines and cells in each."""
+        """Lines, and cells in each."""
         return (self.count() if self.rows is None else self.rows), self.unit
 
     def count(self) -> int:
@@ -57,13 +58,13 @@ class TableReader:
         return self.rows
 
     def assume(self, rows: int) -> None:
-        """There have to be so many lines."""
+        """Expect that many lines."""
         self.rows = rows
 
-    def room(self, count: int) -> None:
-        """None: the numbers are made elsewhere."""
+    def make_buffer(self, count: int) -> None:
+        """None: numbers are parsed into an array of their own."""
 
-    def read(self, count: int, room: Array | None = None) -> Array:
+    def read(self, count: int, buffer: Array | None = None) -> Array:
         """The next lines."""
         lines = count // self.unit
         rows, self._ahead = self._ahead[:lines], self._ahead[lines:]
@@ -77,22 +78,22 @@ class TableReader:
         return rows.reshape(-1)
 
     def skip(self, count: int) -> None:
-        """Go over the next lines; they are read all the same."""
+        """Skip the next lines; they are parsed and checked all the same."""
         while count:
             some = min(count, AHEAD // self.unit * self.unit or self.unit)
             self.read(some)
             count -= some
 
     def finish(self) -> None:
-        """No line may follow."""
+        """Check that no line follows."""
         self._source.verify()
         if len(self._ahead) or len(self._table.read(1)):
             raise FormatError(self.name, f"has more than {self.rows} rows")
 
     def chunks(self) -> Iterator[Array]:
-        """Everything, in pieces."""
+        """The whole table in pieces."""
         return chunks(self)
 
     def whole(self) -> Array:
-        """Everything."""
+        """The whole table."""
         return np.concatenate(list(self.chunks())).reshape(self.shape)

@@ -1,8 +1,8 @@
-"""Decimal numbers in bytes as float64, thousands at a time and rounded as strtod rounds.
+"""Parse decimal numbers to float64, thousands at a time and correctly rounded, as strtod does.
 
 Eight digits are one 64-bit word, and a word becomes a number in three multiplications. A cell
-that is not plain (a word like nan, more than 24 digits, a result too near the middle between
-two float64) is called unsure, and whoever asked reads it with Python's float.
+that this cannot parse (a word like nan, more than 24 digits, a result too near the middle between
+two float64) is left to the caller, who parses it with Python's float.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.files.text.scaling import DOUBT, power, times_power
+from xentcli.files.text.powers_of_ten import ERROR_BOUND, power, times_power
 
 LONGEST = 1000  # characters in a cell
 _WORDS = 3  # of eight digits, behind the point
@@ -32,10 +32,10 @@ _LAST = np.array(
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a piece of text: their numbers, whether these are sure, where they are."""
+    """The cells of a piece of text: their numbers, which are parsed, and where they are."""
 
     values: Array
-    sure: Array
+    parsed: Array
     starts: Array
     ends: Array
     last: Array  # the index of the last cell of each line
@@ -56,14 +56,14 @@ class _Marks:
 
 
 def parse(text: bytes, delimiter: bytes) -> Cells:
-    """Read a text of cells that each end in a delimiter or a line feed."""
+    """Parse cells that each end in a delimiter or a line feed."""
     buffer = np.frombuffer(_PAD + text, np.uint8)
     marks = _find(buffer, ord(delimiter))
     if delimiter != b" " and b" " in text:
         marks = _trimmed(buffer, marks)
-    values, sure = _values(buffer, marks)
+    values, parsed = _values(buffer, marks)
     pad = len(_PAD)
-    return Cells(values, sure, marks.starts - pad, marks.ends - pad, marks.last)
+    return Cells(values, parsed, marks.starts - pad, marks.ends - pad, marks.last)
 
 
 def _find(buffer: Array, delimiter: int) -> _Marks:
@@ -89,7 +89,7 @@ def _find(buffer: Array, delimiter: int) -> _Marks:
 
 
 def _trimmed(buffer: Array, marks: _Marks) -> _Marks:
-    """The same without the blanks around each number."""
+    """The same without the blanks around each cell."""
     starts, ends = marks.starts.copy(), marks.ends.copy()
     some = np.flatnonzero(ends - starts <= LONGEST)
     some = some[buffer[starts[some]] == _BLANK]
@@ -109,33 +109,33 @@ def _values(buffer: Array, marks: _Marks) -> tuple[Array, Array]:
     sign = buffer[marks.starts]
     begin = marks.starts + ((sign == _MINUS) | (sign == _PLUS))
     count = marks.stop - begin - marks.has_point
-    sure = marks.plain & (count > 0) & (count < _MOST)
+    parsed = marks.plain & (count > 0) & (count < _MOST)
     behind = marks.stop - 1 - np.where(marks.has_point, marks.point, begin - 1)
-    if not sure.all():
-        count, behind = np.where(sure, count, 1), np.where(sure, behind, 1)
+    if not parsed.all():
+        count, behind = np.where(parsed, count, 1), np.where(parsed, behind, 1)
     mantissa, good = _digits(buffer, marks.stop, count, behind)
     exponent, fine = _exponents(buffer, marks)
     exponent -= behind * marks.has_point
-    sure &= good & fine & (exponent >= _SCALES[0]) & (exponent <= _SCALES[1])
-    if not sure.all():
-        mantissa, exponent = np.where(sure, mantissa, 0), np.where(sure, exponent, 0)
+    parsed &= good & fine & (exponent >= _SCALES[0]) & (exponent <= _SCALES[1])
+    if not parsed.all():
+        mantissa, exponent = np.where(parsed, mantissa, 0), np.where(parsed, exponent, 0)
     values, rounded = _scaled(mantissa, exponent)
-    return np.where(sign == _MINUS, -values, values), sure & rounded
+    return np.where(sign == _MINUS, -values, values), parsed & rounded
 
 
 def _scaled(mantissa: Array, exponent: Array) -> tuple[Array, Array]:
-    """mantissa · 10**exponent, and where it is sure to be rounded as it should be."""
+    """mantissa · 10**exponent, and where that is correctly rounded for certain."""
     high = mantissa.astype(np.float64)
     if mantissa.max() < 2**53 and exponent.max() <= 0 and exponent.min() >= -22:
         return high / power(-exponent), np.ones(len(high), np.bool_)  # both are exact
     low = (mantissa - high.astype(np.uint64)).view(np.int64).astype(np.float64)
     high, low = times_power(high, low, exponent)
-    slack = high * DOUBT
+    slack = high * ERROR_BOUND
     return high, (high + (low + slack) == high) & (high + (low - slack) == high)
 
 
 def _exponents(buffer: Array, marks: _Marks) -> tuple[Array, Array]:
-    """The exponents after an e, else 0, and where they are plain."""
+    """The exponents after an e, else 0, and where they are at most three digits."""
     exponents, plain = np.zeros(len(marks.ends), np.int64), np.ones(len(marks.ends), np.bool_)
     some = np.flatnonzero(marks.has_exponent)
     if some.size:
@@ -151,9 +151,9 @@ def _exponents(buffer: Array, marks: _Marks) -> tuple[Array, Array]:
 
 
 def _digits(buffer: Array, ends: Array, count: Array, behind: Array) -> tuple[Array, Array]:
-    """The numbers of so many digits before these places, and where they are plain.
+    """The integers of the `count` digits that end at `ends`, and where all of these are digits.
 
-    A point is passed over where fewer digits are behind it than there are in all.
+    `behind` is the number of digits after a decimal point, which is skipped.
     """
     words = min(_WORDS, -(-(int(count.max()) + 1) // 8))
     size = 8 * words
@@ -175,7 +175,7 @@ def _digits(buffer: Array, ends: Array, count: Array, behind: Array) -> tuple[Ar
 
 
 def _eight(digits: Array) -> Array:
-    """Eight bytes of 0 to 9, the first in the lowest byte, as a number; by pairs, then fours."""
+    """Eight bytes of 0 to 9, the first in the lowest byte, as an integer; by pairs, then fours."""
     pairs = digits * 10 + (digits >> 8)
     lower, upper = pairs & 0x000000FF000000FF, (pairs >> 16) & 0x000000FF000000FF
     fours = lower * (100 + (1000000 << 32)) + upper * (1 + (10000 << 32))

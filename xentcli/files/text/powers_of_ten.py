@@ -1,8 +1,8 @@
-"""Powers of ten with twice the digits of float64, for numbers on their way from and to text.
+"""Powers of ten in twice the precision of float64, for parsing and printing numbers.
 
 A product is the sum of two float64, the second the rounding error of the first, after Dekker
-(1971). It is wrong by less than `DOUBT` of itself, so whoever rounds it can tell when that
-decides nothing, and asks Python, which is always exact and slower.
+(1971). Its relative error is below `ERROR_BOUND`: where that could change how the product is
+rounded, the caller falls back on Python, which is exact and slower.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 
 SMALLEST, LARGEST = -280, 290  # exponents of ten at which no part of a product is subnormal
-DOUBT = 2.0**-95  # a bound of the error: some units of 2**-104
+ERROR_BOUND = 2.0**-95  # relative; the error is some units of 2**-104
 _SPLIT = 2.0**27 + 1
 
 
@@ -34,7 +34,7 @@ def _power(exponent: int) -> tuple[float, float]:
 
 
 def power(exponents: Array) -> Array:
-    """10 to these whole numbers, rounded to float64."""
+    """10 to the power of these integers, rounded to float64."""
     return powers()[0].take(exponents - SMALLEST)
 
 
@@ -47,20 +47,21 @@ def times_power(high: Array, low: Array, exponents: Array) -> tuple[Array, Array
     index = exponents - SMALLEST
     first, second = powers()[0].take(index), powers()[1].take(index)
     product = high * first
-    error = _rounding(high, first, product) + (high * second + low * first)
+    error = _product_error(high, first, product) + (high * second + low * first)
     total = product + error
     return total, error - (total - product)
 
 
-def _rounding(a: Array, b: Array, product: Array) -> Array:
-    """What the rounded product of a and b lacks, exactly."""
-    a1, a2 = _halves(a)
-    b1, b2 = _halves(b)
+def _product_error(a: Array, b: Array, product: Array) -> Array:
+    """a · b minus its rounded `product`, exactly."""
+    a1, a2 = _split(a)
+    b1, b2 = _split(b)
     rest: Array = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
     return rest
 
 
-def _halves(a: Array) -> tuple[Array, Array]:
+def _split(a: Array) -> tuple[Array, Array]:
+    """a as the sum of two numbers of at most 26 bits."""
     large = _SPLIT * a
     high = large - (large - a)
     return high, a - high

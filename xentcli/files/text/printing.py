@@ -1,9 +1,9 @@
-"""Floating-point numbers as text, thousands at a time: the shortest digits for the same bits.
+"""Print floating-point numbers, thousands at a time: the shortest digits for the same bits.
 
 The text is that of Python's repr for float64, and of NumPy's str (since 2.3) for float32 and
-float16. A number is scaled to a whole one of 17 digits (9 for float32), and is cut from the right
-as long as what is left is nearer to it than to its neighbours. Where the precision does not
-suffice to say that, NumPy is asked, one number at a time.
+float16. A number is scaled to an integer of 17 digits (9 for float32), which loses digits on the
+right as long as the rest is nearer to the number than to its neighbours. Where the precision does
+not suffice to decide that, NumPy prints the number.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from functools import cache
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.files.text.scaling import power, times_power
+from xentcli.files.text.powers_of_ten import power, times_power
 
-PIECE = 1 << 14  # numbers at a time: their arrays stay in the cache
+PIECE = 1 << 14  # numbers at a time: their arrays stay in the CPU cache
 _RANGE = (1e-260, 1e280)  # where scaling is exact enough
-_NEAR = 2.0**-40  # relative; margins are known much better than this
+_NEAR = 2.0**-40  # relative; far above the error of the margins
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """What of a floating-point format decides its digits."""
+class _Float:
+    """What decides the digits of a floating-point type."""
 
-    most: int  # digits that suffice to tell all numbers apart
+    most: int  # digits that suffice to distinguish all numbers
     bits: int  # of the mantissa
     lowest: int  # exponent of the smallest normal number
     large: int  # numbers from 10**large on are written with an exponent
 
 
 _SMALL = -4  # and so are numbers below 10**-4
-_KINDS = {2: _Kind(5, 11, -14, 3), 4: _Kind(9, 24, -126, 6), 8: _Kind(17, 53, -1022, 16)}
+_FLOATS = {2: _Float(5, 11, -14, 3), 4: _Float(9, 24, -126, 6), 8: _Float(17, 53, -1022, 16)}
 
 
 def digits(values: Array, decimals: int | None) -> list[str]:
-    """Numbers as text: the shortest that give the same bits, or rounded to `decimals`.
+    """Numbers as text: the shortest digits for the same bits, or rounded to `decimals`.
 
     >>> digits(np.float32([0.1, 1e-8, np.inf]), None), digits(np.float64([0.125]), 2)
     (['0.1', '1e-08', 'inf'], ['0.12'])
@@ -71,14 +71,14 @@ def _rounded(values: Array, separators: Array, decimals: int) -> bytes:
 
 
 def _joined(values: Array, separators: Array) -> bytes:
-    """Every number with its separator behind it."""
-    kind = _KINDS[values.itemsize]
-    with np.errstate(invalid="ignore"):  # a signalling NaN is one all the same
+    """Every number followed by its separator."""
+    kind = _FLOATS[values.itemsize]
+    with np.errstate(invalid="ignore"):  # of signalling NaNs
         size = np.abs(values.astype(np.float64))
     decimals = _shortest(size, kind)
-    some = np.flatnonzero(~decimals.sure)
+    some = np.flatnonzero(~decimals.certain)
     if some.size:
-        _ask(values, size, decimals, some)
+        _ask_numpy(values, size, decimals, some)
     columns, shown = _layout(size, decimals, kind)
     columns[:, -1] = separators
     shown[:, 0] = np.signbit(values)
@@ -87,23 +87,24 @@ def _joined(values: Array, separators: Array) -> bytes:
         shown[where, 1:-1] = np.arange(1, shown.shape[1] - 1) < 4
         shown[where, 0] &= name == b"inf"
     columns *= shown
-    return columns.tobytes().translate(None, b"\0")  # some times as fast as columns[shown]
+    return columns.tobytes().translate(None, b"\0")  # several times as fast as columns[shown]
 
 
 @dataclass(frozen=True)
 class _Decimals:
-    """Digits as a whole number of full length, the exponent of the first, how many count."""
+    """Decimal numbers: digits as an integer of full length, the exponent of the first digit, how
+    many digits count, and where that is certain."""
 
     whole: Array
     exponents: Array
     counts: Array
-    sure: Array
+    certain: Array
 
 
-def _shortest(size: Array, kind: _Kind) -> _Decimals:
-    zero, sure = size == 0, (size > _RANGE[0]) & (size < _RANGE[1])
-    if not sure.all():
-        size = np.where(sure, size, 1.0)
+def _shortest(size: Array, kind: _Float) -> _Decimals:
+    zero, certain = size == 0, (size > _RANGE[0]) & (size < _RANGE[1])
+    if not certain.all():
+        size = np.where(certain, size, 1.0)
     pattern = size.view(np.int64)
     binary = (pattern >> 52) - 1023
     exponents = (binary * 78913) >> 18  # log10(2) · 2**18: at most 1 too small
@@ -113,18 +114,19 @@ def _shortest(size: Array, kind: _Kind) -> _Decimals:
     half_step = (np.maximum(binary, kind.lowest) - kind.bits + 1023) << 52
     upper = half_step.view(np.float64) * power(scale)
     edge = (pattern & (2**52 - 1) == 0) & (binary > kind.lowest)
-    whole, counts, safe = _cut(scaled, upper, np.where(edge, 0.5, 1.0) * upper, kind.most)
+    whole, counts, safe = _shorten(scaled, upper, np.where(edge, 0.5, 1.0) * upper, kind.most)
     over = whole >= 10**kind.most  # 9.99 became 10
     whole[over] //= 10
     counts[over] = 1
     whole[zero], counts[zero], exponents[zero] = 0, 1, 0
-    return _Decimals(whole, exponents + over, counts, (sure & safe) | zero)
+    return _Decimals(whole, exponents + over, counts, (certain & safe) | zero)
 
 
-def _cut(
+def _shorten(
     scaled: tuple[Array, Array], upper: Array, lower: Array, most: int
 ) -> tuple[Array, Array, Array]:
-    """The roundest whole numbers that are nearer than the margins, their digits, where sure.
+    """The integers with the fewest digits that are nearer than the margins, how many digits count,
+    and where that is certain.
 
     The margins differ at powers of two, below which the next number is half as far.
     """
@@ -132,7 +134,7 @@ def _cut(
     rest = (scaled[0] - nearest) + scaled[1]
     nudge = np.rint(rest)
     whole, rest = (nearest.astype(np.int64) + nudge.astype(np.int64)), rest - nudge
-    result, counts, sure = whole.copy(), np.full(len(whole), most), np.ones(len(whole), np.bool_)
+    result, counts, certain = whole.copy(), np.full(len(whole), most), np.ones(len(whole), np.bool_)
     some = np.arange(len(whole))
     for place in range(1, most):
         step = 10**place
@@ -141,21 +143,21 @@ def _cut(
         up = beyond > 0
         distance = np.abs((whole - (down + up * step)) + rest)  # of whole numbers first: exact
         fits = distance < upper
-        doubt = (distance > lower * (1 - _NEAR)) & (distance < upper * (1 + _NEAR))
-        doubt |= fits & (np.abs(beyond) < _NEAR * step + 2.0**-30)
-        sure[some[doubt]] = False
+        close = (distance > lower * (1 - _NEAR)) & (distance < upper * (1 + _NEAR))
+        close |= fits & (np.abs(beyond) < _NEAR * step + 2.0**-30)
+        certain[some[close]] = False
         some = some[fits]
         if not some.size:
             break
         result[some] = (down + up * step)[fits]
         counts[some] = most - place
         whole, rest, upper, lower = whole[fits], rest[fits], upper[fits], lower[fits]
-    return result, counts, sure
+    return result, counts, certain
 
 
-def _ask(values: Array, size: Array, decimals: _Decimals, some: Array) -> None:
-    """Put NumPy's digits, which are always right, where ours are not sure."""
-    most = _KINDS[values.itemsize].most
+def _ask_numpy(values: Array, size: Array, decimals: _Decimals, some: Array) -> None:
+    """Take the digits of `some` numbers from NumPy, which is exact."""
+    most = _FLOATS[values.itemsize].most
     for index in some[np.isfinite(size[some])]:
         text = np.format_float_scientific(abs(values[index]), unique=True, trim="-")
         mantissa, _, exponent = text.replace(".", "").partition("e")
@@ -165,11 +167,11 @@ def _ask(values: Array, size: Array, decimals: _Decimals, some: Array) -> None:
 
 
 @cache
-def _template(kind: _Kind) -> tuple[Array, Array]:
-    """Columns that hold every layout of a number, and which of them each layout shows.
+def _template(kind: _Float) -> tuple[Array, Array]:
+    """Columns of characters for any number, and which of them each layout shows.
 
-    Layouts are numbered by exponent, two for the long and the short exponent at the end, and
-    within these by the count of digits.
+    Layouts are ordered by exponent, the last two being those with an exponent of two and of three
+    digits, and within these by the count of digits.
     """
     columns = b"-0.000" + b"0." * kind.most + b"e+000,"
     masks = np.zeros((kind.large - _SMALL + 2, kind.most + 1, len(columns)), np.bool_)
@@ -189,8 +191,8 @@ def _template(kind: _Kind) -> tuple[Array, Array]:
     return np.frombuffer(columns, np.uint8), masks.reshape(-1, len(columns))
 
 
-def _layout(size: Array, decimals: _Decimals, kind: _Kind) -> tuple[Array, Array]:
-    """All columns of the numbers, and which are shown."""
+def _layout(size: Array, decimals: _Decimals, kind: _Float) -> tuple[Array, Array]:
+    """The characters of all columns of the numbers, and which columns are shown."""
     template, masks = _template(kind)
     exponents = decimals.exponents
     columns = np.empty((len(size), len(template)), np.uint8)
@@ -212,7 +214,7 @@ def _layout(size: Array, decimals: _Decimals, kind: _Kind) -> tuple[Array, Array
 
 
 def _characters(whole: Array, most: int) -> Array:
-    """Whole numbers of so many digits as characters; each word of 64 bits holds eight."""
+    """Integers of `most` digits as characters, eight in each 64-bit word."""
     words = np.empty((len(whole), -(-most // 8)), "<u8")
     rest = whole.view(np.uint64)
     for word in range(words.shape[1] - 1, -1, -1):
@@ -223,7 +225,7 @@ def _characters(whole: Array, most: int) -> Array:
 
 
 def _eight(number: Array) -> Array:
-    """The eight digits of numbers, the first in the lowest byte; by fours, then pairs."""
+    """The eight digits of integers, the first in the lowest byte; by fours, then pairs."""
     front = number // 10**4
     fours = front | ((number - front * 10**4) << 32)
     front = (fours * 10486 >> 20) & 0x0000007F0000007F

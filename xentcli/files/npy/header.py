@@ -1,4 +1,4 @@
-"""NumPy's .npy files, versions 1 to 3, for files and for pipes.
+"""The header of .npy files, versions 1 to 3, and the array that follows it.
 
 The header is parsed by its grammar and never evaluated: `numpy.load` runs Python's parser on it,
 which a hostile file can crash or make allocate. Format: numpy.lib.format, NEP 1.
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, Array, name_of
+from xentcli.arrays.dtypes import Array, name_of
 from xentcli.errors import DtypeError, FormatError
 from xentcli.files.foreign import PICKLE
 from xentcli.files.source import Member, Source
@@ -33,7 +33,7 @@ _DESCR = re.compile(r"([<>|=])(f[248]|[iu][1248]|b1|V2)")
 
 @dataclass(frozen=True)
 class Header:
-    """What an .npy file says of its array."""
+    """What the header of an .npy file says about its array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -48,13 +48,13 @@ class Header:
 
 
 def read_header(source: Source) -> Header:
-    """Parse the header and leave the stream at the first byte of the data."""
+    """Parse the header; the next byte of the stream is the first of the data."""
     where = source.name
     start = source.read(8)
     if not start:
         raise FormatError(where, "the file is empty")
     if start[:6] == MAGIC and len(start) < 8:
-        raise FormatError(where, "ends after its first word, before the version")
+        raise FormatError(where, "ends after the signature, before the version")
     if start[:6] != MAGIC:
         raise FormatError(where, f"not an .npy file: it starts with {start[:6]!r}", _hint(start))
     major, minor = start[6], start[7]
@@ -74,9 +74,9 @@ def read_header(source: Source) -> Header:
 
 def _hint(start: bytes) -> str | None:
     if start[:2] == b"PK":
-        return "it looks like an .npz (zip) file: --input-format npz"
+        return "it looks like an .npz file (zip): its format is npz"
     if start[:1] == b"\x80":
-        return f"it looks like {PICKLE[0]}; {PICKLE[1]}"
+        return f"it looks like {PICKLE.description}; {PICKLE.convert}"
     return None
 
 
@@ -115,7 +115,7 @@ def _sizes(shape: str, long: bool) -> tuple[int, ...] | None:
 
 
 def _entries(text: str, where: str) -> dict[str, str]:
-    """The three entries of the header as text; none where it is no such dictionary."""
+    """The three entries of the header as text; none where the header is not such a dictionary."""
     entries: dict[str, str] = {}
     position = 1
     while match := _ENTRY.match(text, position):
@@ -138,7 +138,7 @@ def _dtype(descr: str, where: str) -> np.dtype[Any]:
 
 
 def check_size(source: Source, header: Header) -> None:
-    """Where the size of the file is known, it has to be what the header says."""
+    """An error where the size of the file is known and is not what the header says."""
     size = source.declared if isinstance(source, Member) else source.size
     if size is not None and size - source.position != header.nbytes:
         raise _wrong_size(source, header, size - source.position)
@@ -158,14 +158,14 @@ def read_data(source: Source, header: Header) -> Array:
 
 
 def finish(source: Source) -> None:
-    """Nothing may follow the array, and the file may not have changed meanwhile."""
+    """Check that nothing follows the array and that the file has not changed."""
     source.verify()
     if source.read(1):
         raise FormatError(source.name, "more bytes follow the array")
 
 
 def ended_early(source: Source, header: Header) -> Exception:
-    """Why fewer bytes came than the header says."""
+    """The error where fewer bytes came than the header says."""
     source.verify()
     return _wrong_size(source, header, source.position - header.start)
 
@@ -178,19 +178,3 @@ def _wrong_size(source: Source, header: Header, have: int) -> FormatError:
         f"shape {header.shape} of {name_of(header.dtype)} needs {need} bytes of data, the file has "
         f"{have}: {abs(have - need)} {what}",
     )
-
-
-def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """The header of an array as version 1.0, in C order and little-endian."""
-    descr = np.dtype("V2") if dtype == BF16 else dtype.newbyteorder("<")
-    text = f"{{'descr': '{descr.str}', 'fortran_order': False, 'shape': {shape}, }}"
-    padding = -(len(MAGIC) + 4 + len(text) + 1) % 64  # the data start aligned
-    header = (text + " " * padding + "\n").encode("latin-1")
-    return MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header
-
-
-def data_bytes(array: Array) -> memoryview:
-    """The numbers of an array as they follow the header."""
-    dtype = None if array.dtype == BF16 else array.dtype.newbyteorder("<")
-    data: memoryview = np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
-    return data

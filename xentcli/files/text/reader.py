@@ -1,8 +1,8 @@
-"""Numbers in text: CSV, TSV and any other one-character delimiter.
+"""Reading numbers in text: CSV, TSV and any other one-character delimiter.
 
-What a person would call a mistake is one here: blank lines, comments, `1_000`, `1e400`. Nearly
-every cell is read and checked by `numerals`, thousands at a time. The others are read one by one,
-and when anything is wrong the lines are walked through again, slowly, to say where.
+Blank lines, comments, `1_000` and `1e400` are errors. Nearly every cell is parsed and checked by
+`parsing`, thousands at a time. The others are parsed one by one, and when anything is wrong the
+lines are parsed again, slowly, to say where.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, Array, widen
+from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, plural, visible
-from xentcli.files.sink import Writable
+from xentcli.files import foreign
 from xentcli.files.source import Source
-from xentcli.files.text.digits import encode
 from xentcli.files.text.lines import CHUNK, Lines
-from xentcli.files.text.numerals import LONGEST, Cells, parse
+from xentcli.files.text.parsing import LONGEST, Cells, parse
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _KNOWN = {word: float(word) for word in (b"nan", b"inf", b"-inf")}
-_LOOK = 4096  # bytes that are looked at before all are read
+_LOOK = 4096  # bytes that are checked before more are read
 _PIECE = 2 * CHUNK  # bytes that are parsed at a time, however long a line is
 
 
-class Reader:
-    """A table of numbers, some lines at a time."""
+class TextReader:
+    """Rows of float64 from lines of text, some lines at a time."""
 
     def __init__(self, source: Source, delimiter: str = ",", header: bool = False) -> None:
         _look(source)
@@ -59,11 +58,11 @@ class Reader:
         return np.concatenate(parts)
 
     def lines_left(self) -> int:
-        """How many lines are still to be read; they can be read all the same."""
+        """The number of lines that are not read yet; they can still be read afterwards."""
         return len(self._ready) + self._lines.left()
 
     def _parse(self, number: int, text: bytes) -> Array:
-        """Complete lines as numbers; the first of them has this number."""
+        """Complete lines as numbers; `number` is that of the first line."""
         parts, lasts, count = [], [], 0
         for piece in _pieces(text, self._delimiter.encode()):
             cells = parse(piece, self._delimiter.encode())
@@ -78,7 +77,7 @@ class Reader:
         return np.concatenate(parts).reshape(len(widths), -1)
 
     def _mistake(self, number: int, text: bytes) -> FormatError:
-        """The first thing that is wrong in lines that cannot be read."""
+        """The error for the first mistake in lines that cannot be parsed."""
         width = self.width
         for place, raw in enumerate(text.removesuffix(b"\n").split(b"\n"), number):
             try:
@@ -93,13 +92,12 @@ class Reader:
 
 
 def _look(source: Source) -> None:
-    """Stop before a stream of other bytes, perhaps one without an end, is read as text."""
+    """An error for a stream that is not text, before all of it is read: it may be endless."""
     start = source.peek(_LOOK)
-    if start[:2] == b"\x1f\x8b":
-        what = "the data are compressed with gzip"
-        raise FormatError(source.name, what, "gunzip -c FILE | xent … -")
+    if foreign.GZIP.recognises(start):
+        raise foreign.refusal(foreign.GZIP, source.name)
     if 2 * start.count(0) > len(start):
-        raise FormatError(source.name, "most bytes are NUL: this is no text")
+        raise FormatError(source.name, "most bytes are NUL: this is not text")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise FormatError(source.name, "the text is UTF-16", "save it as UTF-8")
     if start[:3] == b"\xef\xbb\xbf":
@@ -107,7 +105,7 @@ def _look(source: Source) -> None:
 
 
 def _pieces(text: bytes, delimiter: bytes) -> Iterator[bytes]:
-    """Cells of some length in all; a cell alone where it is longer."""
+    """The text in pieces of whole cells, each of at most `_PIECE` bytes or one cell."""
     start = 0
     while start < len(text):
         stop = len(text)
@@ -120,19 +118,19 @@ def _pieces(text: bytes, delimiter: bytes) -> Iterator[bytes]:
 
 
 def _complete(piece: bytes, cells: Cells) -> bool:
-    """Read the cells that are not sure one by one; false where one is no number."""
-    unsure = np.flatnonzero(~cells.sure)
-    places = zip(cells.starts[unsure].tolist(), cells.ends[unsure].tolist(), strict=True)
+    """Parse the cells that are left, one by one; false where one is not a number."""
+    rest = np.flatnonzero(~cells.parsed)
+    places = zip(cells.starts[rest].tolist(), cells.ends[rest].tolist(), strict=True)
     texts = (piece[start:end] for start, end in places)
     numbers = [_KNOWN.get(text) or _number(text) for text in texts]
     if None in numbers:
         return False
-    cells.values[unsure] = numbers
+    cells.values[rest] = numbers
     return True
 
 
 def _number(raw: bytes) -> float | None:
-    """The number in a cell, if it is one and in range."""
+    """The number in a cell, None where it is not one or out of range."""
     cell = raw.decode("latin-1").strip(" ")
     if len(raw) > LONGEST or not cell.isascii():
         return None
@@ -143,7 +141,7 @@ def _number(raw: bytes) -> float | None:
 
 
 def _cells(raw: bytes, place: str, where: str, delimiter: str) -> Iterator[float]:
-    """The numbers of a line, up to the first that is none."""
+    """The numbers of a line; an error for the first cell that is not one."""
     line = _line(raw, place, where)
     for column, cell in enumerate(line.split(delimiter), 1):
         yield _value(cell, where, f"{place}, column {column}")
@@ -186,18 +184,3 @@ def _hint(cell: str, place: str) -> str | None:
     if place.startswith("line 1,") and (cell[:1].isalpha() or cell[:1] in "\"'_#"):
         return "--header skips a first line of names"
     return None
-
-
-def write(
-    stream: Writable, array: Array, delimiter: str = ",", decimals: int | None = None
-) -> None:
-    """A table of 1 or 2 axes, one number per line if 1; the shortest digits for the same bits."""
-    if array.dtype == BF16:
-        array = widen(array, np.dtype(np.float32))
-    table = array if array.ndim == 2 else array.reshape(-1, 1)
-    if array.dtype.kind in "iu":
-        lines = (delimiter.join(map(str, row)) for row in table.tolist())
-        stream.write("".join(f"{line}\n" for line in lines).encode("ascii"))
-        return
-    for part in encode(table, delimiter.encode(), decimals):
-        stream.write(part)

@@ -1,0 +1,40 @@
+"""How arrays are read and written: frozen objects that the formats get, without the file's path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xentcli.files.text.style import TextStyle
+
+PLAIN = TextStyle()
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How one input is read.
+
+    `format` is the name of a registered format, by default that of the suffix or of the first
+    bytes. `key` chooses one array of a file that holds several; `key_option` is what the user
+    calls that option, or None where an input has no such option. `dtype` is for data whose file
+    does not say it: text, and the dtype V2, which is bfloat16 with "bf16".
+    """
+
+    format: str | None = None
+    key: str | None = None
+    style: TextStyle = PLAIN
+    key_option: str | None = None
+    dtype: str = "auto"
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the dtype V2 is bfloat16."""
+        return self.dtype == "bf16"
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How one array is written; `key` is its name in a file that can hold several."""
+
+    format: str
+    style: TextStyle = PLAIN
+    key: str = "array"

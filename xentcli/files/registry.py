@@ -1,0 +1,267 @@
+"""The formats that xent knows, one entry each, and which of them a file is in.
+
+An input's suffix says its format, else its first bytes do; an option overrules both. An output's
+suffix says its format, and one that no format has is an error; without a suffix, on standard
+output, in pipes and devices the format is that of the logits.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from functools import partial
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from xentcli.errors import OptionError, visible
+from xentcli.files.foreign import FOREIGN, refusal
+from xentcli.files.format import FIRST_BYTES, Facts, Format, starts_with
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xentcli.files.options import ReadOptions, WriteOptions
+    from xentcli.files.reader import Reader
+    from xentcli.files.sink import Writable
+    from xentcli.files.source import Source
+    from xentcli.files.writer import Writer
+
+    Shape = tuple[int, ...]
+    Dtype = np.dtype[Any]
+
+
+def _open_npy(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.npy.reader import open_npy
+
+    return open_npy(source, options)
+
+
+def _create_npy(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
+    from xentcli.files.npy.writer import NpyWriter
+
+    return NpyWriter(stream, shape, dtype)
+
+
+def _inspect_npy(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+    from xentcli.files.npy.reader import inspect_npy
+
+    return [inspect_npy(source, stats)]
+
+
+def _open_npz(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.npz import open_npz
+
+    return open_npz(source, options)
+
+
+def _create_npz(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
+    from xentcli.files.npz import NpzWriter
+
+    return NpzWriter(stream, shape, dtype, options.key)
+
+
+def _inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+    from xentcli.files.npz import inspect_npz
+
+    return inspect_npz(source, options, stats)
+
+
+def _npz_names(source: Source) -> list[str]:
+    from xentcli.files.npz import member_names
+
+    return member_names(source)
+
+
+def _open_text(delimiter: str, source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.text.table import open_text
+
+    return open_text(source, options, delimiter)
+
+
+def _create_text(
+    delimiter: str, stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions
+) -> Writer:
+    from xentcli.files.text.writer import TextWriter
+
+    return TextWriter(stream, shape, options.style, delimiter)
+
+
+def _create_json(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
+    from xentcli.files.json import JsonWriter
+
+    return JsonWriter(stream, shape, dtype, options.style.decimals)
+
+
+def _text(name: str, delimiter: str) -> Format:
+    """A table of numbers in text; all of them share the suffix .txt."""
+    return Format(
+        name,
+        suffixes=(name, "txt"),
+        open_reader=partial(_open_text, delimiter),
+        create_writer=partial(_create_text, delimiter),
+        is_table=True,
+        keeps_dtype=False,
+    )
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "npy",
+        suffixes=("npy",),
+        matches=starts_with(b"\x93NUMPY"),
+        open_reader=_open_npy,
+        create_writer=_create_npy,
+        inspect=_inspect_npy,
+    ),
+    Format(
+        "npz",
+        suffixes=("npz",),
+        matches=starts_with(b"PK\x03\x04"),
+        open_reader=_open_npz,
+        create_writer=_create_npz,
+        inspect=_inspect_npz,
+        member_names=_npz_names,
+    ),
+    _text("csv", ","),
+    _text("tsv", "\t"),
+    Format("json", suffixes=("json",), create_writer=_create_json),
+    *FOREIGN,
+)
+TEXT = "csv"  # has no first bytes of its own: what no format recognises is read as text
+
+
+def readable() -> list[Format]:
+    """The formats that can be read."""
+    return [format for format in FORMATS if format.can_read]
+
+
+def writable() -> list[Format]:
+    """The formats that can be written."""
+    return [format for format in FORMATS if format.can_write]
+
+
+def with_keys() -> list[Format]:
+    """The formats of which one file can hold several arrays, each with a name."""
+    return [format for format in readable() if format.has_keys]
+
+
+def names(formats: Iterable[Format]) -> list[str]:
+    """What the formats are called.
+
+    >>> names(readable()), names(writable())
+    (['npy', 'npz', 'csv', 'tsv'], ['npy', 'npz', 'csv', 'tsv', 'json'])
+    """
+    return [format.name for format in formats]
+
+
+def suffixes(formats: Iterable[Format]) -> list[str]:
+    """The suffixes of some formats, each once.
+
+    >>> suffixes(readable())
+    ['.npy', '.npz', '.csv', '.txt', '.tsv']
+    """
+    return list(dict.fromkeys(f".{suffix}" for format in formats for suffix in format.suffixes))
+
+
+def get(name: str, where: str = "format") -> Format:
+    """The format of this name; for any other an OptionError, at `where`."""
+    for format in FORMATS:
+        if format.name == name:
+            return format
+    known = [format for format in FORMATS if format.can_read or format.can_write]
+    what = f"there is no format '{visible(name)}'; allowed: {', '.join(names(known))}"
+    raise OptionError(where, what)
+
+
+def get_readable(name: str, where: str = "format") -> Format:
+    """The format of this name; an OptionError unless it can be read."""
+    format = get(name, where)
+    if not format.can_read:
+        what = f"cannot read {name}" + (", only write it" if format.can_write else "")
+        raise OptionError(where, f"{what}; allowed: {', '.join(names(readable()))}", format.convert)
+    return format
+
+
+def get_writable(name: str, where: str = "format") -> Format:
+    """The format of this name; an OptionError unless it can be written."""
+    format = get(name, where)
+    if not format.can_write:
+        what = f"cannot write {name}" + (", only read it" if format.can_read else "")
+        raise OptionError(where, f"{what}; allowed: {', '.join(names(writable()))}")
+    return format
+
+
+def with_suffix(path: str) -> list[Format]:
+    """The formats with the suffix of a path: none, one, or several that share the suffix.
+
+    >>> names(with_suffix("a.NPY")), names(with_suffix("a.txt")), names(with_suffix("a"))
+    (['npy'], ['csv', 'tsv'], [])
+    """
+    return [format for format in FORMATS if _suffix(path) in format.suffixes]
+
+
+def _suffix(path: str) -> str:
+    return PurePath(path).suffix.lower().removeprefix(".")
+
+
+def sniff(source: Source) -> Format:
+    """The format that a source's first bytes show; an error for one that cannot be read."""
+    start = source.peek(FIRST_BYTES)
+    recognised = (format for format in FORMATS if format.recognises(start))
+    format = next(recognised, None) or get(TEXT)
+    if not format.can_read:
+        raise refusal(format, source.name)
+    return format
+
+
+def input_format(source: Source, path: str, name: str | None) -> Format:
+    """The format to read a source in: the one asked for, else by its suffix or first bytes."""
+    found = with_suffix(path)
+    if name is None and len(found) != 1:
+        format = sniff(source)
+    else:
+        format = get_readable(found[0].name if name is None else name, source.name)
+    if source.file is None and not format.pipes:
+        what = f"cannot read {format.name} from a pipe or standard input"
+        raise OptionError(source.name, what, "save it to a file, and give its path")
+    return format
+
+
+def output_formats(path: str, name: str | None, option: str | None = None) -> list[Format]:
+    """The formats that an output may have, preferred first; none where its path does not say.
+
+    `name` is the format asked for, and `option` what the user calls that option. A suffix that
+    no format has is an error, before anything is read or written.
+    """
+    if name is not None:
+        return [get_writable(name, visible(path))]
+    suffix = _suffix(path)
+    found = with_suffix(path)
+    allowed = [format for format in found if format.can_write]
+    if allowed or not suffix or _is_special(path):
+        return allowed
+    what = f"cannot write {found[0].name}" if found else f"no format has the suffix '.{suffix}'"
+    hint = f"{option} FORMAT sets the format for any suffix: {', '.join(names(writable()))}"
+    raise OptionError(
+        visible(path),
+        f"{visible(what)}; allowed: {', '.join(suffixes(writable()))}",
+        hint if option else None,
+    )
+
+
+def _is_special(path: str) -> bool:
+    """Whether a path is standard output, a pipe, a device or a folder, and not a plain file."""
+    if path == "-" or path.endswith(os.sep):
+        return True
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 (Path would change the name)
+    except OSError:  # a new file
+        return False
+
+
+def choose(allowed: list[Format], like: str) -> Format:
+    """The format to write in: of those `allowed` that of the logits, `like`, else the first."""
+    if not allowed:
+        return get_writable(like)
+    return next((format for format in allowed if format.name == like), allowed[0])

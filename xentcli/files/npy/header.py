@@ -74,7 +74,7 @@ def read_header(source: Source) -> Header:
 
 def _hint(start: bytes) -> str | None:
     if start[:2] == b"PK":
-        return "it looks like an .npz file (zip): its format is npz"
+        return "it looks like an .npz file (zip): read it with the format npz"
     if start[:1] == b"\x80":
         return f"it looks like {PICKLE.description}; {PICKLE.convert}"
     return None

@@ -44,7 +44,6 @@ from cli import (
     wait_for,
 )
 from helpers import assert_same_bits
-from test_stream import opened
 
 from xentcli import cross_entropy
 
@@ -164,8 +163,22 @@ def test_b64_the_mean_over_no_rows_may_be_an_error(files, capfdbinary):
     assert_unchanged(files, before)
 
 
-def changed_behind(change, targets):
-    """A process that reads logits from a FIFO while its targets change; its code and stderr."""
+def places(pid, name):
+    """Where a process stands in each of its open files of that name."""
+    found = []
+    with suppress(OSError):  # it has closed one meanwhile
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            if link.readlink().name == name:
+                info = Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()
+                found.append(int(re.search(r"pos:\s*(\d+)", info)[1]))
+    return found
+
+
+def changed_behind(change, targets, read):
+    """A process that reads logits from a FIFO while its targets change; its code and stderr.
+
+    They change as soon as so many of their bytes are read, or all of them where `read` is None.
+    """
     x = np.random.default_rng(0).standard_normal((40_000, 8))
     np.save("x.npy", x)
     np.save("t.npy", targets(x))
@@ -175,8 +188,8 @@ def changed_behind(change, targets):
         with Path("fifo").open("wb") as fifo:
             fifo.write(data[:1000])
             fifo.flush()
-            wait_for(lambda: opened(process.pid, "t.npy"))
-            time.sleep(0.2)
+            read = Path("t.npy").stat().st_size if read is None else read
+            wait_for(lambda: max(places(process.pid, "t.npy"), default=0) >= read)
             change("t.npy")
             fifo.write(data[1000:])
         _, err = process.communicate()
@@ -196,7 +209,7 @@ def cut_off(path):
 
 @pytest.mark.parametrize("change", [overwrite, cut_off])
 def test_b65_probabilities_that_change_meanwhile_are_noticed(change, files):
-    code, err, _ = changed_behind(change, lambda x: np.full(x.shape, 1 / 8))
+    code, err, _ = changed_behind(change, lambda x: np.full(x.shape, 1 / 8), read=1)
     assert (code, err) == (4, "xent: error: t.npy: changed while it was read\n")
     assert not Path("g.npy").exists()
 
@@ -204,7 +217,7 @@ def test_b65_probabilities_that_change_meanwhile_are_noticed(change, files):
 @pytest.mark.parametrize("change", [overwrite, cut_off])
 def test_b65_indices_are_those_that_were_checked_whatever_happens_to_their_file(change, files):
     """They were read to their end before any logit."""
-    code, err, x = changed_behind(change, lambda x: np.arange(len(x)) % 8)
+    code, err, x = changed_behind(change, lambda x: np.arange(len(x)) % 8, read=None)
     assert (code, err) == (0, "")
     assert_same_bits(np.load("g.npy"), cross_entropy(x, np.arange(len(x)) % 8).grad)
 

@@ -386,7 +386,9 @@ def test_more_axes_than_a_format_has_are_an_error(format, files, capfdbinary):
     if format.max_axes is None:
         assert_done(result)
     else:
-        assert_error(result, 2, f"{format.name} has at most 2 axes, the result has 3", "-f npy")
+        assert_error(
+            result, 2, f"{format.name} holds at most 2 axes, but the result has 3", "-f npy"
+        )
 
 
 @pytest.mark.parametrize("format", registry.readable(), ids=name)

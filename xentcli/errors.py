@@ -29,25 +29,28 @@ from typing import TypeAlias
 class Setting:
     """An option inside a message, with its value where one is meant.
 
+    `in_python` is what to write in Python where that is not the same option.
+
     >>> Setting("reduction", "none").python(), Setting("ignore_index").python()
-    ('reduction="none"', 'ignore_index')
+    ("reduction='none'", 'ignore_index')
     """
 
     name: str
-    value: str | int | float | None = None
+    value: str | bool | int | float | None = None
+    in_python: str | None = None
 
     def python(self) -> str:
         """The option as a keyword argument."""
-        if self.value is None:
-            return self.name
-        value = f'"{self.value}"' if isinstance(self.value, str) else self.value
-        return f"{self.name}={value}"
+        if self.in_python is not None:
+            return self.in_python
+        return self.name if self.value is None else f"{self.name}={self.value!r}"
 
 
 Words: TypeAlias = "str | tuple[str | Setting, ...]"
+Speak: TypeAlias = Callable[[Setting], str]
 
 
-def worded(words: Words, speak: Callable[[Setting], str] = Setting.python) -> str:
+def worded(words: Words, speak: Speak = Setting.python) -> str:
     """A message as text, its settings written by `speak`.
 
     >>> worded(("use ", Setting("class_axis", 1), " or ", Setting("class_axis", -1)))
@@ -63,7 +66,7 @@ class XentError(Exception):
     >>> print(XentError("targets", "row 3 is 10, allowed are 0 to 9"))
     targets: row 3 is 10, allowed are 0 to 9
     >>> print(DataError("upstream", "3 numbers", ("use ", Setting("reduction", "none"))))
-    upstream: 3 numbers (use reduction="none")
+    upstream: 3 numbers (use reduction='none')
     """
 
     exit_code = 1
@@ -83,7 +86,7 @@ class XentError(Exception):
         """What to do about it, for Python callers."""
         return worded(self._hint) if self._hint else None
 
-    def in_words(self, speak: Callable[[Setting], str]) -> tuple[str, str | None]:
+    def in_words(self, speak: Speak) -> tuple[str, str | None]:
         """What and hint, with options written by `speak`."""
         return worded(self._what, speak), worded(self._hint, speak) if self._hint else None
 

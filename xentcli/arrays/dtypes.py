@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xentcli.errors import DtypeError, ShapeError
+from xentcli.errors import DtypeError, Setting, ShapeError, Words
 
 Array = npt.NDArray[Any]
 
@@ -65,9 +65,10 @@ def as_logits(values: Any, where: str = "logits") -> Array:
     raise DtypeError(where, f"dtype {name_of(array.dtype)} cannot be used", _hint(array.dtype))
 
 
-def _hint(dtype: np.dtype[Any]) -> str:
+def _hint(dtype: np.dtype[Any]) -> Words:
     if dtype == np.dtype("V2"):
-        return "dtype V2 may hold bfloat16: say --dtype bf16, or view it as such"
+        read_as = Setting("dtype", "bf16", in_python="array.view(ml_dtypes.bfloat16)")
+        return "if dtype V2 holds bfloat16, use ", read_as
     return "float16, bfloat16, float32, float64 and integers can be"
 
 

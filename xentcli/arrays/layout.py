@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from xentcli.arrays.dtypes import Array, native
-from xentcli.errors import OptionError, ShapeError
+from xentcli.errors import OptionError, Setting, ShapeError
 
 Shape = tuple[int, ...]
 
@@ -134,6 +134,6 @@ def _fitting(shape: Shape, targets: Shape | None) -> int:
         raise OptionError(
             "class_axis",
             f"both axis 1 and axis {last} of logits {shape} fit targets {targets}",
-            f"say --class-axis 1 or --class-axis {last}",
+            ("use ", Setting("class_axis", 1), " or ", Setting("class_axis", last)),
         )
     return 1 if first_fits else last

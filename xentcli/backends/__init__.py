@@ -24,7 +24,7 @@ from typing import Protocol
 from xentcli.arrays.dtypes import Array
 from xentcli.backends import devices
 from xentcli.backends.scalars import Scalars
-from xentcli.errors import OptionError, UnavailableError, visible
+from xentcli.errors import OptionError, Setting, UnavailableError, visible
 
 __all__ = ["NAMES", "Backend", "Scalars", "get", "require_threads"]
 
@@ -109,7 +109,8 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
         reason = " ".join(str(error).split())  # Numba's has several lines
         raise OptionError("backend", f"numba does not start: {reason}") from error
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
-    raise OptionError("backend", what, "--backend numpy computes without Numba")
+    hint = Setting("backend", "numpy"), " computes without Numba"
+    raise OptionError("backend", what, hint)
 
 
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:

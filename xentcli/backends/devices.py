@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xentcli.errors import UnavailableError, visible
+from xentcli.errors import Setting, UnavailableError, Words, visible
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 
 _OLDEST_FOR_CUDA_13 = (7, 5)  # its compiler has dropped older devices
 
-INSTEAD = "--backend cpu computes without one"
+INSTEAD: Words = (Setting("backend", "cpu"), " computes without one")
 
 
 class Device(NamedTuple):

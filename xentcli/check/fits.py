@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 
 from xentcli.arrays.layout import Layout, Shape
-from xentcli.errors import ShapeError
+from xentcli.errors import Setting, ShapeError
 from xentcli.options import LossOptions
 
 
@@ -52,9 +52,9 @@ def require_loss(given: Shape, layout: Layout, options: LossOptions) -> None:
     count, rows = _size(given), layout.rows
     if options.reduction == "none":
         if given not in (layout.row_shape, (rows,), (rows, 1), (1, rows)):
-            what = f"shape {given}, but --reduction none gives one loss per row: {layout.row_shape}"
+            what = f"shape {given}, but reduction none gives one loss per row: {layout.row_shape}"
             raise ShapeError("loss", what)
     elif count != 1:
         what = f"{count} numbers, but the reduction {options.reduction} gives one"
-        hint = "--reduction none judges one loss per row" if count == rows else None
-        raise ShapeError("loss", what, hint)
+        hint = Setting("reduction", "none"), " judges one loss per row"
+        raise ShapeError("loss", what, hint if count == rows else None)

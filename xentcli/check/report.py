@@ -11,7 +11,7 @@ from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout, Shape
 from xentcli.check.oracles.ulp import Errors, FloatInfo
 from xentcli.check.statistics import ErrorStatistics, WorstEntry
-from xentcli.errors import plural
+from xentcli.errors import Setting, Speak, Words, plural, worded
 
 NOT_KNOWN = "no known mistake explains it"
 SHARP = 0.51  # ULP: an oracle that is off by more is said to be
@@ -28,10 +28,11 @@ class Finding(NamedTuple):
 
     name: str
     words: str
-    evidence: str
+    evidence: Words
 
-    def __str__(self) -> str:
-        return f"{self.words}: {self.evidence}"
+    def text(self, speak: Speak = Setting.python) -> str:
+        """The description and the evidence, with options written by `speak`."""
+        return f"{self.words}: {worded(self.evidence, speak)}"
 
 
 class LossVerdict(NamedTuple):
@@ -127,16 +128,16 @@ class Report:
             return ""
         return f"{self.method} may be off by {short(limit)} ULP, and miss errors up to that"
 
-    def diagnosis(self) -> list[str]:
+    def diagnosis(self, speak: Speak = Setting.python) -> list[str]:
         """What would explain the errors, or that nothing does."""
         if self.ok or not self.statistics.off:
             return []
-        return [str(finding) for finding in self.findings] or [NOT_KNOWN]
+        return [finding.text(speak) for finding in self.findings] or [NOT_KNOWN]
 
-    def lines(self) -> list[str]:
+    def lines(self, speak: Speak = Setting.python) -> list[str]:
         """The report for a pipe, and for an assertion."""
         lines = [text for text, _ in self.verdicts()]
-        lines += [f"diagnosis: {text}" for text in self.diagnosis()]
+        lines += [f"diagnosis: {text}" for text in self.diagnosis(speak)]
         lines += [f"{name}: {_pairs(facts)}" for name, facts in self.spreads().items()]
         for name, place in self.places().items():
             lines.append(
@@ -175,7 +176,7 @@ class Report:
         found = self.statistics.places.items()
         return {names.get(name, name): place for name, place in found if place.entries}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, speak: Speak = Setting.python) -> dict[str, Any]:
         """The report as one JSON object."""
         from xentcli.files.json import plain
 
@@ -199,7 +200,10 @@ class Report:
             "not_finite": asdict(s.nonfinite),
             "worst": [self._worst_fact(entry, plain) for entry in s.worst],
             "loss": _plain(self.loss._asdict(), plain) if self.loss else None,
-            "diagnosis": [finding._asdict() for finding in self.findings],
+            "diagnosis": [
+                {**finding._asdict(), "evidence": worded(finding.evidence, speak)}
+                for finding in self.findings
+            ],
         }
 
     def _worst_fact(self, entry: WorstEntry, plain: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from xentcli.cli.options import (
     format_option,
     key_option,
 )
+from xentcli.cli.session import as_flag
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _reading(sources: CheckInputs, dtype: DtypeName) -> Reading:
     from xentcli.files.options import ReadOptions
 
     reading = loss_reading(sources, dtype)
-    grad = ReadOptions(sources.grad_format, sources.grad_key, reading.style, "--grad-key", dtype)
+    grad = ReadOptions(sources.grad_format, sources.grad_key, reading.style, "grad_key", dtype)
     return replace(reading, grad=grad)
 
 
@@ -141,10 +142,10 @@ def _print(report: Report, as_json: bool) -> None:
     if as_json:
         from xentcli.files.json import dumps
 
-        write_stdout(dumps(report.facts()))
+        write_stdout(dumps(report.facts(as_flag)))
     elif stdout_is_terminal():
         from xentcli.cli.check_report import check_report
 
         show(lambda width: check_report(report, width))
     else:
-        write_stdout("".join(f"{line}\n" for line in report.lines()))
+        write_stdout("".join(f"{line}\n" for line in report.lines(as_flag)))

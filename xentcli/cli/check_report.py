@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from xentcli.check.report import NOT_KNOWN, short
+from xentcli.cli.session import as_flag
 from xentcli.cli.tables import AROUND, new_table
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def check_report(report: Report, width: int) -> RenderableType:
     parts: list[RenderableType] = [
         Text(text, style="bold green" if right else "bold red") for text, right in report.verdicts()
     ]
-    for text in report.diagnosis():
+    for text in report.diagnosis(as_flag):
         parts.append(Text(text, style="dim" if text == NOT_KNOWN else "yellow"))
     parts += [_spreads(report), _places(report, width)]
     if report.where():

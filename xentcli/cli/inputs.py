@@ -94,7 +94,7 @@ def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
     from xentcli.files.options import ReadOptions
 
     style = text_style(inputs)
-    return Reading(style, ReadOptions(inputs.input_format, inputs.key, style, "--key", dtype))
+    return Reading(style, ReadOptions(inputs.input_format, inputs.key, style, "key", dtype))
 
 
 def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
@@ -102,7 +102,7 @@ def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
     from xentcli.files.options import ReadOptions
 
     reading = logits_reading(inputs, dtype)
-    how = ReadOptions(inputs.target_format, inputs.target_key, reading.style, "--target-key")
+    how = ReadOptions(inputs.target_format, inputs.target_key, reading.style, "target_key")
     return replace(reading, targets=how)
 
 
@@ -112,8 +112,6 @@ def open_inputs(
 ) -> Iterator[Inputs]:
     """Open everything that a command names; standard input can be read only once."""
     from xentcli.engine.problem import Extras
-    from xentcli.files.options import ReadOptions
-    from xentcli.files.reader import load
 
     number = _number(paths.upstream)
     if number is not None:
@@ -129,14 +127,22 @@ def open_inputs(
             _set_row_count(logits, targets, class_axis)
             targets = _line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_grad(paths.grad, reading.grad, logits))
-        whole = {
-            role: load(path, ReadOptions(style=reading.style))
-            for role in ("weight", "sample_weight", "upstream", "loss")
-            if isinstance(path := given.get(role), str)
-        }
+        whole = _whole(given, reading.style)
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
         yield Inputs(logits, targets, extras, grad, whole.get("loss"))
+
+
+def _whole(given: dict[str, str | Reader], style: TextStyle) -> dict[str, Array]:
+    """The arrays that are small enough to be read whole."""
+    from xentcli.files.options import ReadOptions
+    from xentcli.files.reader import load
+
+    roles = ("weight", "sample_weight", "upstream", "loss")
+    paths = {role: path for role in roles if isinstance(path := given.get(role), str)}
+    return {
+        role: load(path, ReadOptions(style=style, key_option=None)) for role, path in paths.items()
+    }
 
 
 def _check_paths(paths: list[str], outputs: Outputs) -> None:

@@ -78,7 +78,7 @@ def grad(
     with open_outputs(writing) as outputs:
         array = ArrayOutput(outputs, writing, style, "grad", running.strict)
         sink = None if writing.loss_out is None else outputs.open(writing.loss_out)
-        losses = LossOutput(sink, style, None, None) if sink else None
+        losses = LossOutput(sink, style) if sink else None
         buffer = LossBuffer() if form.as_json else None
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
@@ -122,7 +122,7 @@ def loss(
     with open_outputs(writing) as outputs:
         sink = outputs.open("-" if writing.output is None else writing.output)
         buffer = LossBuffer() if form.as_json else None
-        losses = None if buffer else LossOutput(sink, style, writing.format, "-f")
+        losses = None if buffer else LossOutput(sink, style, writing.format, chosen=True)
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
             result = Job(running, writing.dtype).cross_entropy(options, inputs, None, consumers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Any, Literal, TypeAlias
 
 import click
@@ -50,6 +51,7 @@ class Session:
         return self.names.get(where) or FLAGS.get(where) or where
 
 
+TAB = r"$'\t'"  # as a shell takes it
 FLAGS: dict[str, str] = {}  # what the command line calls each argument of the library
 
 
@@ -58,9 +60,13 @@ def as_flag(setting: Setting) -> str:
 
     >>> as_flag(Setting("ignore_index", 255)), as_flag(Setting("no_clobber", True))
     ('--ignore-index 255', '--no-clobber')
+    >>> as_flag(Setting("delimiter", ";"))
+    "--delimiter ';'"
     """
     flag = FLAGS.get(setting.name, "--" + setting.name.replace("_", "-"))
-    return flag if setting.value in (None, True) else f"{flag} {setting.value}"
+    if setting.value is None or setting.value is True:
+        return flag
+    return f"{flag} {TAB if setting.value == chr(9) else quote(str(setting.value))}"
 
 
 def current() -> Session:

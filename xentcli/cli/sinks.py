@@ -69,7 +69,7 @@ class ArrayOutput:
         self.name, self.decimals = name, style.decimals
         self._style, self._strict = style, strict
         path = "-" if writing.output is None else writing.output
-        self._formats = registry.output_formats(path, writing.format, "-f")
+        self._formats = registry.output_formats(path, writing.format, chosen=True)
         preview = writing.output is None and stdout_is_terminal()
         self.sink = None if preview else outputs.open(path)
         self.shape: tuple[int, ...] = ()
@@ -163,14 +163,14 @@ class Preview:
 class LossOutput:
     """The loss of each row, or the one of all rows.
 
-    `option` is what the user calls the option for its format, if it has one.
+    `chosen` is whether the user can ask for its format.
     """
 
     def __init__(
-        self, sink: Sink, style: TextStyle, format: str | None, option: str | None
+        self, sink: Sink, style: TextStyle, format: str | None = None, *, chosen: bool = False
     ) -> None:
         self._sink, self._style = sink, style
-        allowed = registry.output_formats(sink.path, format, option)
+        allowed = registry.output_formats(sink.path, format, chosen=chosen)
         self._format = registry.choose(allowed, registry.TEXT)
         self._shape: tuple[int, ...] = ()
         self._writer = DeferredWriter(self._create)

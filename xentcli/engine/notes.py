@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import HALVES, NAMES, Array, widen
-from xentcli.errors import StrictError, Words, plural
+from xentcli.errors import Setting, StrictError, Words, plural
 
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
 
@@ -158,7 +158,7 @@ class NonfiniteEntries:
     (None, None)
     >>> entries.require_none()
     Traceback (most recent call last):
-    xentcli.errors.StrictError: logits: 1 result is not finite; first: [1, 1] (without --strict \
+    xentcli.errors.StrictError: logits: 1 result is not finite; first: [1, 1] (without strict \
 it is written as it is)
     """
 
@@ -187,4 +187,5 @@ it is written as it is)
             place = ", ".join(str(int(i)) for i in np.unravel_index(self.first, self.shape))
             verb = "is" if self.count == 1 else "are"
             text = f"{plural(self.count, 'result')} {verb} not finite; first: [{place}]"
-            raise StrictError("logits", text, "without --strict it is written as it is")
+            hint = "without ", Setting("strict"), " it is written as it is"
+            raise StrictError("logits", text, hint)

@@ -14,7 +14,7 @@ from xentcli.arrays.dtypes import Array, reals
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
 from xentcli.engine.targets import IGNORED, Values, as_indices, require_targets, target_kind_of
-from xentcli.errors import DataError, ShapeError, plural
+from xentcli.errors import DataError, Setting, ShapeError, plural
 from xentcli.options import LossOptions
 
 CHUNK = 1 << 20  # rows
@@ -156,7 +156,7 @@ def require_per_row(shape: Shape, options: LossOptions) -> None:
         raise ShapeError(
             "upstream",
             f"shape {shape}, but the reduction {options.reduction} gives one number",
-            "one upstream per row goes with --reduction none",
+            ("use ", Setting("reduction", "none"), " for one upstream gradient per row"),
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.engine.notes import Note
 from xentcli.engine.problem import Problem
-from xentcli.errors import DataError
+from xentcli.errors import DataError, Setting
 from xentcli.options import LossOptions
 
 
@@ -66,7 +66,8 @@ class ReductionPlan:
     def notes(self, loss: float, *, all_finite: bool) -> list[Note]:
         """Why the reduced loss is not finite although the loss of each row is."""
         if self.when_empty is not None:
-            text = f"no row is left, so the mean is {self.when_empty:g} (--empty-mean)"
+            mean = f"no row is left, so the mean is {self.when_empty:g} ("
+            text = mean, Setting("empty_mean"), ")"
             return [Note("targets", text, strict=math.isnan(self.when_empty))]
         if self.denominator == 0:
             where = "weight" if self.problem.sample_weight is None else "sample_weight"

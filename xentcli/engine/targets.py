@@ -14,7 +14,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, Array, as_array, as_logits, name_of, widen
 from xentcli.arrays.layout import Layout, Shape
-from xentcli.errors import DtypeError, OptionError, ShapeError, TargetError, plural
+from xentcli.errors import DtypeError, OptionError, Setting, ShapeError, TargetError, Words, plural
 from xentcli.options import LossOptions
 
 IGNORED = -1
@@ -168,9 +168,9 @@ class _TargetCheck:
 
     def _raise_outside(self, value: Any) -> None:
         value = int(value) if abs(value) < 2**64 else value  # 1e300, not its 300 digits
-        hint = None
+        hint: Words | None = None
         if value < 0:
-            hint = f"--ignore-index {value} leaves such rows out"
+            hint = Setting("ignore_index", value), " leaves such rows out"
         elif value == self.classes:
             hint = "classes are counted from 0"
         what = f"{self.outside.words(self.rows)} outside 0 to {self.classes - 1}"

@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.errors import FormatError, OptionError, plural, visible
+from xentcli.errors import FormatError, OptionError, Setting, Words, plural, visible
 from xentcli.files import foreign
 from xentcli.files.format import Facts
 from xentcli.files.npy.reader import inspect_npy, open_npy
@@ -88,7 +88,9 @@ def choose_key(names: list[str], options: ReadOptions, where: str) -> str:
     key, option = options.key, options.key_option
     listed = ", ".join(map(visible, names[:10])) or "none"
     if key is None and len(names) != 1:
-        hint = f"choose one with {option} NAME" if option else "an archive of one array is needed"
+        hint: Words = "an archive of one array is needed"
+        if option:
+            hint = "choose one with ", Setting(option), " NAME"
         raise OptionError(where, f"holds {plural(len(names), 'array')}: {listed}", hint)
     if key is not None and key not in names:
         raise OptionError(where, f"no array '{visible(key)}'; it holds {listed}")

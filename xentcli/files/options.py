@@ -22,13 +22,16 @@ class ReadOptions:
     format: str | None = None
     key: str | None = None
     style: TextStyle = PLAIN
-    key_option: str | None = None
+    key_option: str | None = "key"
     dtype: str = "auto"
 
     @property
     def bfloat16(self) -> bool:
         """Whether the dtype V2 is bfloat16."""
         return self.dtype == "bf16"
+
+
+DEFAULT = ReadOptions()
 
 
 @dataclass(frozen=True)

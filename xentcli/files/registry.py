@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from xentcli.errors import OptionError, visible
+from xentcli.errors import OptionError, Setting, visible
 from xentcli.files.foreign import FOREIGN, refusal
 from xentcli.files.format import FIRST_BYTES, Facts, Format, starts_with
 
@@ -228,10 +228,10 @@ def input_format(source: Source, path: str, name: str | None) -> Format:
     return format
 
 
-def output_formats(path: str, name: str | None, option: str | None = None) -> list[Format]:
+def output_formats(path: str, name: str | None, *, chosen: bool = False) -> list[Format]:
     """The formats that an output may have, preferred first; none where its path does not say.
 
-    `name` is the format asked for, and `option` what the user calls that option. A suffix that
+    `name` is the format asked for; `chosen` is whether the user can ask for one. A suffix that
     no format has is an error, before anything is read or written.
     """
     if name is not None:
@@ -242,11 +242,11 @@ def output_formats(path: str, name: str | None, option: str | None = None) -> li
     if allowed or not suffix or _is_special(path):
         return allowed
     what = f"cannot write {found[0].name}" if found else f"no format has the suffix '.{suffix}'"
-    hint = f"{option} FORMAT sets the format for any suffix: {', '.join(names(writable()))}"
+    hint = Setting("format"), f" sets the format for any suffix: {', '.join(names(writable()))}"
     raise OptionError(
         visible(path),
         f"{visible(what)}; allowed: {', '.join(suffixes(writable()))}",
-        hint if option else None,
+        hint if chosen else None,
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from xentcli import signals
-from xentcli.errors import FileError, OptionError, visible
+from xentcli.errors import FileError, OptionError, Setting, visible
 from xentcli.files.source import file_errors
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class Sink:
         temporary.unlink()
 
     def _exists(self) -> FileError:
-        return FileError(self.name, "exists, and --no-clobber keeps it")
+        return FileError(self.name, ("already exists (", Setting("no_clobber", True), ")"))
 
     def discard(self) -> None:
         """Close the stream and remove the temporary files."""

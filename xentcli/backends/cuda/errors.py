@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from xentcli.backends import devices
-from xentcli.errors import UnavailableError, XentError, visible
+from xentcli.errors import Setting, UnavailableError, XentError, visible
 
 _MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _INCOMPATIBLE = (209, 218, 222)  # no binary for this device, invalid PTX, PTX of a newer CUDA
@@ -35,7 +35,8 @@ def as_unavailable(error: Exception) -> UnavailableError:
     reason = in_one_line(error)
     if code == _MEMORY:
         what = "there is not enough memory on the CUDA device, or here that can be page-locked"
-        return UnavailableError("backend", f"{what}: {reason}", "--backend cpu needs neither")
+        hint = Setting("backend", "cpu"), " needs neither"
+        return UnavailableError("backend", f"{what}: {reason}", hint)
     fitting = _extra()
     if code in _INCOMPATIBLE:
         what = "numba.cuda compiles for another CUDA version or device than is here"

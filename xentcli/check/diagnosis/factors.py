@@ -39,10 +39,10 @@ def _divisors(case: HypothesisCase) -> list[Factor]:
     d, rows, present = case.denominator, case.layout.rows, case.present
     reduction = case.options.reduction
     if reduction != "mean":
-        words = f"it is divided by the {present} rows, which --reduction {reduction} does not do"
+        words = f"it is divided by the {present} rows, which the reduction {reduction} does not do"
         found = [Factor(1 / max(1, present), "divided", words)]
         if rows != present:
-            words = f"it is divided by all {rows} rows, which --reduction {reduction} does not do"
+            words = f"it is divided by all {rows} rows, which the reduction {reduction} does not do"
             found.append(Factor(1 / max(1, rows), "divided", words))
         return found
     sums = "the sum of the weights" if d not in (rows, present) else "those not ignored"

@@ -12,6 +12,7 @@ from xentcli.check.diagnosis.sample import SampledRows
 from xentcli.check.oracles.ulp import FLOATS, FloatInfo
 from xentcli.check.report import Finding, short
 from xentcli.check.statistics import ErrorStatistics
+from xentcli.errors import Setting
 
 ENOUGH = 0.99  # of the numbers have to fit into a dtype
 FEWEST = 16  # numbers, so that it is not by chance
@@ -35,7 +36,8 @@ def cancelled(
     words = f"{name} cancellation: the target's entry is p − 1, which has lost its digits"
     evidence = (
         f"{target.off:,} of the {statistics.off:,} entries that are off are the target's; those "
-        f"examined are within {_within(case, sampled)} epsilon of p and 1; see --like-peers"
+        f"examined are within {_within(case, sampled)} epsilon of p and 1; see ",
+        Setting("like_peers"),
     )
     return [Finding("cancellation", words, evidence)]
 
@@ -44,7 +46,10 @@ def rounded(case: HypothesisCase, sampled: SampledRows) -> Finding:
     """The right gradient, less exact than it could be."""
     words = f"no mistake found beyond the rounding of naive {case.finfo.name} arithmetic"
     within = _within(case, sampled)
-    evidence = f"those examined are within {within} epsilon of the terms; see --like-peers"
+    evidence = (
+        f"those examined are within {within} epsilon of the terms; see ",
+        Setting("like_peers"),
+    )
     return Finding("rounding", words, evidence)
 
 
@@ -63,7 +68,9 @@ def lower_precision(case: HypothesisCase) -> LowerPrecision | None:
                 half = "half precision: in " if finfo.name != "float32" else ""
                 words = f"computed in {half}{finfo.name}"
                 evidence = (
-                    f"every number{what} fits into {finfo.name}; --dtype {key} judges in its ULP"
+                    f"every number{what} fits into {finfo.name}; ",
+                    Setting("dtype", key),
+                    " judges in its ULP",
                 )
                 return LowerPrecision(finfo, Finding(finfo.name, words, evidence))
     return None

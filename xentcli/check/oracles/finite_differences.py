@@ -17,7 +17,7 @@ from xentcli.arrays.layout import Layout
 from xentcli.check.oracles.dd_arithmetic import pair
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale
-from xentcli.errors import OptionError
+from xentcli.errors import OptionError, Setting
 from xentcli.options import LossOptions
 
 STEP = 2.0**-7
@@ -42,7 +42,8 @@ class FiniteDifferenceOracle:
         work = 6 * layout.rows * layout.classes**2
         if work > MOST:
             what = f"finite-diff needs {work:.1e} exponentials for logits of shape {layout.shape}"
-            raise OptionError("method", what, "some rows of it, or --method exact")
+            hint = "check some of the rows, or use ", Setting("method", "exact")
+            raise OptionError("method", what, hint)
         return cls(options, scale)
 
     def __call__(self, rows: FloatRows) -> OracleResult:

@@ -9,7 +9,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, narrow, native, widen
 from xentcli.check.oracles.dd_arithmetic import Pair
-from xentcli.errors import DtypeError, OptionError
+from xentcli.errors import DtypeError, OptionError, Setting
 
 JudgedDtype: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]
 
@@ -61,11 +61,9 @@ def float_info_of(dtype: np.dtype[Any], name: JudgedDtype = "auto") -> FloatInfo
     for finfo in FLOATS.values():
         if native(dtype) == finfo.dtype:
             return finfo
-    raise DtypeError(
-        "grad",
-        f"dtype {name_of(dtype)} cannot be compared: a gradient holds floats",
-        "say --dtype bf16 if it holds bfloat16" if dtype == np.dtype("V2") else None,
-    )
+    what = f"dtype {name_of(dtype)} cannot be compared: a gradient holds floats"
+    hint = "use ", Setting("dtype", "bf16"), " if it holds bfloat16"
+    raise DtypeError("grad", what, hint if dtype == np.dtype("V2") else None)
 
 
 class Errors(NamedTuple):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.errors import FormatError, plural, visible
+from xentcli.errors import FormatError, Setting, Words, plural, visible
 from xentcli.files import foreign
 from xentcli.files.source import Source
 from xentcli.files.text.lines import CHUNK, Lines
@@ -175,12 +175,11 @@ def _value(raw: str, where: str, place: str) -> float:
     raise FormatError(where, f"{place}: '{shown}' is not a number", _hint(cell, place))
 
 
-def _hint(cell: str, place: str) -> str | None:
+def _hint(cell: str, place: str) -> Words | None:
     for character, name in ((";", "';'"), ("\t", "tab"), (" ", "' '")):
         parts = cell.strip().split(character)
         if len(parts) > 1 and all(map(_NUMBER.fullmatch, parts)):
-            option = r"$'\t'" if name == "tab" else name
-            return f"the delimiter seems to be {name}: -d {option}"
+            return f"the delimiter seems to be {name}: ", Setting("delimiter", character)
     if place.startswith("line 1,") and (cell[:1].isalpha() or cell[:1] in "\"'_#"):
-        return "--header skips a first line of names"
+        return Setting("header", True), " skips a header line"
     return None

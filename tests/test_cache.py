@@ -115,6 +115,7 @@ def test_without_a_folder_everything_works(tmp_path):
     assert run(tmp_path / "file" / "no folder") == "compiled"
 
 
+@pytest.mark.slow
 def test_many_first_runs_at_once(tmp_path):
     """One of them compiles; the others wait for it, and read."""
     processes = [start(tmp_path) for _ in range(5)]

@@ -69,4 +69,4 @@ def test_what_is_set_to_zero_is_zero():
     assert exponential.MAX_SCALED_GAP / math.log(2) < 1022 + exponential.SCALE_BITS
     assert mp.exp(exponential.F32_MIN_DIFFERENCE) < mp.mpf(2) ** -150
     assert -exponential.F32_MIN_DIFFERENCE / math.log(2) < 126 + exponential.F32_SCALE_BITS
-    assert mp.exp(-exp_pass.MAX_GAP) < mp.mpf(2) ** -150
+    assert mp.exp(-exp_pass.MAX_FLOAT32_GAP) < mp.mpf(2) ** -150

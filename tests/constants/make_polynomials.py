@@ -14,6 +14,7 @@ Everything is computed with 40 digits. `test_constants.py` runs the same.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -116,6 +117,7 @@ POLYNOMIALS = {
 }
 
 
+@cache
 def best(polynomial):
     """The coefficients that have the smallest largest error (Remez), as many as there are."""
     low, high = polynomial.interval

@@ -33,10 +33,10 @@ def root() -> Path:
 
 
 def sources() -> list[Path]:
-    """The files whose text decides what the kernels of the CPU are: all that is compiled.
+    """The source files of the CPU kernels: everything that is compiled into them.
 
-    Beside the folder these are the constants and sums that both backends share, and the fields of
-    `Scalars`, whose order is compiled in.
+    Besides `backends/cpu` that is `elementary`, and the file that defines `Scalars`, because the
+    order of its fields is compiled in.
     """
     here = Path(__file__).parent
     scalars = Path(str(sys.modules[Scalars.__module__].__file__))

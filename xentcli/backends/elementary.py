@@ -1,19 +1,19 @@
-"""What both compiled backends share of exp and log1p: constants, polynomials, exact sums.
+"""Constants and formulas of exp, log1p and exact sums that both compiled backends share.
 
-Each polynomial is a tuple of coefficients, highest power first, for Horner's rule with one `fma`
-per coefficient. `tests/constants/make_polynomials.py` makes them, or bounds their errors.
+A polynomial is a tuple of coefficients, highest power first, for Horner's rule with one `fma` per
+coefficient. `tests/constants/make_polynomials.py` makes the constants, or bounds their errors.
 
-The functions are plain Python. `backends.cpu` compiles them for float64, float32 and vectors of
-16, `backends.cuda` for single numbers. The other formulas of a row stand once in each backend:
-theirs differ in the order of operations, and with it in the last bit.
+The functions are plain Python: `backends.cpu` compiles them for numbers and for vectors of 16,
+`backends.cuda` for numbers. The other formulas of a row are written once per backend, because they
+differ in the order of operations and in the use of `fma`, and so in the last bit.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-ROUND = 6755399441055744.0  # 1.5·2⁵²: a whole number added to it stands in the last bits
-LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: exact times a whole number
+ROUND = 6755399441055744.0  # 1.5·2⁵²: the last bits of ROUND + n are the integer n
+LN2_HIGH = 6.93147180369123816490e-01  # its last 21 bits are 0: n·LN2_HIGH is exact
 LN2_LOW = 1.90821492927058770002e-10  # ln 2 − LN2_HIGH
 PER_LN2 = 1.4426950408889634  # 1 / ln 2
 MAX_GAP = 746.0  # exp(−746) is 0 as a float64
@@ -41,7 +41,7 @@ EXP_SINGLE = (
     0.4999998988166617,
 )
 
-# eʳ for |r| ≤ ln 2 / 2 in float64, as far as a float32 result needs it.
+# eʳ for |r| ≤ ln 2 / 2 in float64, with the accuracy that a float32 result needs.
 EXP_FOR_FLOAT32 = (
     0.001384365101867992,
     0.008374155954367846,

@@ -114,6 +114,7 @@ def log1p(x):
     inverse = 1.0 / ((2.0 + f) * u)  # one division for two quotients, of which both are small
     s = f * u * inverse
     z = s * s
+    r = log1p_series(z)
     half = f * f * 0.5
-    rest = s * fma(log1p_series(z), z, half) + (k * LN2_LOW + error * (2.0 + f) * inverse)
+    rest = s * fma(r, z, half) + (k * LN2_LOW + error * (2.0 + f) * inverse)
     return k * LN2_HIGH - ((half - rest) - f)

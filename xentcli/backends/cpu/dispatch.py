@@ -230,24 +230,16 @@ def softmax_boxes(span, logits, scalars, log, out, work):
     classes, begin, end = logits.shape[1], span[0], span[1]
     if classes <= SHORT:
         size = max(classes, LANES) * LANES
-        x_tile, exp_tile, p_tile = (
-            np.empty(size, work.dtype),
-            np.empty(size),
-            np.empty(size, out.dtype),
-        )
-        xs, exps, box, p_box = (
-            pointer(x_tile, 0),
-            pointer(exp_tile, 0),
-            view_of(logits),
-            view_of(out),
-        )
+        x_tile, exp_tile = np.empty(size, work.dtype), np.empty(size)
+        p_tile = np.empty(size, out.dtype)
+        xs, exps, ps = pointer(x_tile, 0), pointer(exp_tile, 0), pointer(p_tile, 0)
+        box, p_box = view_of(logits), view_of(out)
         for row in range(begin, end, LANES):
-            peak = load_tile(box, tile_rows(box, row, end, constant_for(exps, 0.0)), classes, xs)
+            zero = constant_for(exps, 0.0)
+            peak = load_tile(box, tile_rows(box, row, end, zero), classes, xs)
             # The rows after these have not been read, and may be the same memory.
-            lanes = tile_rows(p_box, row, min(row + LANES, end), constant_for(exps, 0.0))
-            softmax_tile(
-                xs, classes, peak, scalars, log, exps, TileOutput(p_box, lanes, pointer(p_tile, 0))
-            )
+            rows = tile_rows(p_box, row, min(row + LANES, end), zero)
+            softmax_tile(xs, classes, peak, scalars, log, exps, TileOutput(p_box, rows, ps))
         keep_alive(x_tile)
         keep_alive(p_tile)
         keep_alive(exp_tile)

@@ -128,7 +128,8 @@ def exp_stage1_f32(x, peak):
 def exp_stage2_f32(parts):
     """The second stage."""
     gap, high, low, r, power = parts
-    curved = fma(r * r, exp_series_f32(r), low)
+    t = exp_series_f32(r)
+    curved = fma(r * r, t, low)
     return gap, high, curved, high + curved, power
 
 

@@ -85,7 +85,7 @@ def mass(weight, q, scalars, uniform):
 
 @inline_jit
 def mass_times_gap(a, gap):
-    """a·d of a class; 0 where the mass is 0, uniform if the gap is infinite."""
+    """a·d of a class; 0 where the mass is 0, even if the gap is infinite."""
     zero = constant(a, 0.0)
     return select(equal(a, zero), zero, a * gap)
 

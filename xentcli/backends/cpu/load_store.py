@@ -72,8 +72,8 @@ def advance(typing: Any, ptr: Any, by: Any) -> Any:
 def memory_vector(array: Any) -> Any:
     """The LLVM type of 16 elements in memory."""
     bits = array.dtype.bitwidth
-    integers: Any = ir.IntType(bits)
-    element = {32: ir.FloatType(), 64: ir.DoubleType()}.get(bits, integers)
+    integer: Any = ir.IntType(bits)
+    element = {32: ir.FloatType(), 64: ir.DoubleType()}.get(bits, integer)
     return ir.VectorType(element, LANES)
 
 

@@ -224,39 +224,32 @@ def fast_range(logits, targets, weight, scale, scalars, results, grad, work, str
     write_ignored_rows(targets, results, grad)
     classes = logits.shape[1]
     rows = rows_not_ignored(targets)
-    buffers = np.empty((2, (classes + 64) // 64 * 64 + 2 * LATENCY + 64), work.dtype)
-    even, odd = advance(aligned(buffers[0]), LATENCY), advance(aligned(buffers[1]), LATENCY)
+    memory = np.empty((2, (classes + 64) // 64 * 64 + 2 * LATENCY + 64), work.dtype)
+    even, odd = advance(aligned(memory[0]), LATENCY), advance(aligned(memory[1]), LATENCY)
     peak, grad_scale = 0.0, GradientScale(0.0, 0.0, 0.0, 0.0, True)
     for k in range(len(rows) + 2 if len(rows) else 0):
         i = rows[min(max(k - 1, 0), len(rows) - 1)]
         next_x = row_pointer(logits, rows[min(k, len(rows) - 1)])
         x = row_pointer(logits, i)
+        both = next_x, x
         exps, before = (odd, even) if k % 2 else (even, odd)
         peaks = constant_for(exps, peak)
         state = start_pipeline(x, peaks)
         if grad is None:
-            sums = exp_pass(state, (next_x, x), classes, 0, peaks, None)
+            sums = exp_pass(state, both, classes, 0, peaks, None)
         elif k < 2:
-            sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps)
+            sums = exp_pass(state, both, classes, 0, peaks, exps)
         else:
-            out, target = row_pointer(grad, rows[k - 2]), targets[rows[k - 2]]
-            sums = exp_pass_and_write(
-                state,
-                (next_x, x),
-                classes,
-                peaks,
-                (exps, before),
-                grad_scale,
-                (out, target, streaming),
-            )
-            write_out_of_range_row(out, target, before, classes, grad_scale)
+            ptr, target = row_pointer(grad, rows[k - 2]), targets[rows[k - 2]]
+            buffers, out = (exps, before), (ptr, target, streaming)
+            sums = exp_pass_and_write(state, both, classes, peaks, buffers, grad_scale, out)
+            write_out_of_range_row(ptr, target, before, classes, grad_scale)
         if 1 <= k <= len(rows):
             y = targets[i]
             hot = weight[y]
             results[0, i], results[1, i], row = finish_sums(x, y, exps, peak, sums, hot, scalars)
             if grad is not None:
-                grad_scale = gradient_scale(
-                    x, y, exps, peak, hot, scale[min(i, len(scale) - 1)], row
-                )
+                row_scale = scale[min(i, len(scale) - 1)]
+                grad_scale = gradient_scale(x, y, exps, peak, hot, row_scale, row)
         peak = max_across(sums.maximum)
-    keep_alive(buffers)
+    keep_alive(memory)

@@ -16,16 +16,16 @@ from xentcli.backends.cuda.launch_params import UNSCALE
 from xentcli.backends.cuda.primitives import get, larger, load4, put, smaller, store4
 from xentcli.backends.cuda.reductions import NO_CLASS, THREADS, reduce_max, reduce_sums
 
-# Of logits this far below the largest e·2⁴⁸ is 0 in float32, and so is their share of a float32
-# loss. `exp_float32` is accurate for twice that, for logits so large that the gap is rounded.
-MAX_GAP = 350.0
+# Logits this far below the largest have e·2⁴⁸ = 0 in float32, and add nothing to a float32 loss.
+# `exp_float32` is accurate for twice this gap, since the gap of very large logits is rounded.
+MAX_FLOAT32_GAP = 350.0
 
 
 @device
 def shared_offset(params, start, task):
     """Where a row's part lies in shared memory, with the same alignment as in device memory."""
-    room = (params.size + 7) // 4 * 4
-    at = task.group * room
+    size = (params.size + 7) // 4 * 4
+    at = task.group * size
     if params.x_step == 1:
         at += (params.x_phase + start) & 3
     return at
@@ -91,7 +91,7 @@ def part_exponentials(z, at, peak, extremes, task, constants):
     (`extremes` are of the same classes only if the part is aligned in shared memory.)
     """
     reference = exp_reference(float64(peak))
-    highest, lowest = float32(reference), float32(reference - MAX_GAP)
+    highest, lowest = float32(reference), float32(reference - MAX_FLOAT32_GAP)
     bounds = reference, highest, lowest
     ones, others = int32(0), 0.0
     c, end = at + 4 * task.thread, at + (task.count & -4)

@@ -61,9 +61,9 @@ def load_scaled_logits(x, start, params, z, at, task):
     most = -math.inf
     c = task.thread
     while c < task.count:
-        score = scaled_logit(float64(get(x, start + c * params.x_step)), params)
-        put(z, at + c, score)
-        most = larger(most, score)
+        scaled = scaled_logit(float64(get(x, start + c * params.x_step)), params)
+        put(z, at + c, scaled)
+        most = larger(most, scaled)
         c += task.threads
     return most
 
@@ -73,21 +73,14 @@ def part_exponentials(z, at, peak, given, params, task):
     """Replace z by e; the sums of this thread's classes, without the peak and the target's z."""
     reference = exp_reference(peak)
     spread = has_other_masses(params)
-    ones, others, low, peak_mass, other_mass, gap_sum, argmax = (
-        0.0,
-        0.0,
-        0.0,
-        0.0,
-        0.0,
-        0.0,
-        NO_CLASS,
-    )
+    ones, others, low, peak_mass, other_mass, gap_sum = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    argmax = NO_CLASS
     c = task.thread
     while c < task.count:
-        score = get(z, at + c)
-        e, lost = exponential_with_error(reference, score, params)
+        scaled = get(z, at + c)
+        e, lost = exponential_with_error(reference, scaled, params)
         put(z, at + c, e)
-        if score == reference:
+        if scaled == reference:
             ones += 1.0
             argmax = min_of(argmax, float64(task.begin + c))
         else:
@@ -95,9 +88,9 @@ def part_exponentials(z, at, peak, given, params, task):
         if spread:
             a = mass_of_class(given, task.begin + c, params, task.row)
             if a != 0.0:
-                gap, _ = scaled_gap(reference, score, divisor(params))
+                gap, _ = scaled_gap(reference, scaled, divisor(params))
                 gap_sum = fma(a, gap, gap_sum)
-                if score == reference:
+                if scaled == reference:
                     peak_mass += a
                 else:
                     other_mass += a
@@ -158,8 +151,8 @@ def output_value(c, e, factors, given, start, params, task):
     if params.mode == SOFTMAX:
         return e / (1.0 + others)
     if params.mode == LOG:
-        score = scaled_logit(float64(get(given[0], start + c * params.x_step)), params)
-        gap, error = scaled_gap(peak, score, divisor(params))
+        scaled = scaled_logit(float64(get(given[0], start + c * params.x_step)), params)
+        gap, error = scaled_gap(peak, scaled, divisor(params))
         return 0.0 - (gap + (error + log1p(others)))
     g = e * per_e
     if has_other_masses(params):
@@ -190,8 +183,8 @@ def write_part(peaks, given, start_x, params, task, grad, shared):
     while c < task.count:
         e = get(z, task.group * params.size + c)
         if own != peak:
-            score = scaled_logit(float64(get(given[0], start_x + c * params.x_step)), params)
-            e = exponential(peak, score, params)
+            scaled = scaled_logit(float64(get(given[0], start_x + c * params.x_step)), params)
+            e = exponential(peak, scaled, params)
         value = output_value(c, e, factors, given, start_x, params, task)
         put(grad, start + c * params.g_step, value)
         c += task.threads

@@ -67,7 +67,7 @@ def share_row_result(sums, peak, given, params, task, out, facts):
 
 @device
 def gradient_product(grad, e, high, low):
-    """e row_scale a factor of two words, of one word for a half type; a product of 0 is +0.0."""
+    """e times a factor of two words, of one word for a half type; a product of 0 is +0.0."""
     if size_of(grad) == 2:
         return fma(e, high, float32(0.0))
     return fma(e, high, fma(e, low, float32(0.0)))

@@ -246,7 +246,7 @@ def rescale_factor(peak, part, params):
 
 @device
 def combine_parts(states, params, task, sums):
-    """The sums of a whole row, for its first thread; all threads have to params it."""
+    """The sums of a whole row, valid in its first thread; all threads must call this."""
     first = task.row * params.parts * SUMS_SIZE
     peak = -math.inf
     for k in range(task.thread, params.parts, task.threads):

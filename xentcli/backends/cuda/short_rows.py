@@ -63,9 +63,9 @@ def compute_row(tile, at, given, params, task, out):
     """The results of a row; its gradient replaces its logits in the tile."""
     peak = -math.inf
     for c in range(params.classes):
-        score = scaled_logit(get(tile, at + c), params)
-        put(tile, at + c, score)
-        peak = larger(peak, score)
+        scaled = scaled_logit(get(tile, at + c), params)
+        put(tile, at + c, scaled)
+        peak = larger(peak, scaled)
     target_z = 0.0
     if params.kind == INDEX:
         target_z = get(tile, at + task.y)

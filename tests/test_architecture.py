@@ -1,6 +1,7 @@
 """The architecture is kept: who imports what, what is loaded when, how long things are."""
 
 import ast
+import re
 import subprocess
 import sys
 from fnmatch import fnmatchcase
@@ -235,3 +236,32 @@ def test_the_check_of_scalars_can_fail():
     assert list(scalars_made(ast.parse("Scalars(o.label_smoothing, o.temperature)"))) == [1]
     assert list(scalars_made(ast.parse("Scalars(softcap=cap)"))) == [1]
     assert not list(scalars_made(ast.parse("Scalars.of(options) == Scalars(z_loss=2.0)")))
+
+
+# `explain` and `examples` show whole commands; everything else speaks to Python callers too.
+LIBRARY = ("arrays", "backends", "check", "engine", "files")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if folder_of(name_of(path)) in LIBRARY], ids=name_of
+)
+def test_the_library_names_options_as_settings_not_as_flags(path):
+    assert not list(flags_in(ast.parse(path.read_text())))
+
+
+def flags_in(tree):
+    """Every flag in a string that is not a docstring."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+    }
+    for node in ast.walk(tree):
+        text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if text and id(node) not in docstrings:
+            yield from re.findall(r"(?<!\S)--[a-z][a-z-]*", node.value)
+
+
+def test_the_check_of_flags_can_fail():
+    assert list(flags_in(ast.parse('raise E("x", f"{n} rows, use --reduction none")')))
+    assert not list(flags_in(ast.parse('def f():\n    """As --reduction does."""')))

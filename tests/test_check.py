@@ -205,7 +205,7 @@ def test_losses_that_do_not_fit_the_reduction(gradient):
     assert "hint: --reduction none judges one loss per row" in result.err
     np.save("loss.npy", LOSSES[:1])
     result = captured(*CHECK, "--loss", "loss.npy", "--reduction", "none")
-    assert_error(result, 1, "shape (1,), but --reduction none gives one loss per row: (2,)")
+    assert_error(result, 1, "shape (1,), but reduction none gives one loss per row: (2,)")
 
 
 @pytest.mark.parametrize(

@@ -584,7 +584,7 @@ def test_an_unknown_mistake_is_said_to_be_unknown(data, rng):
 
 def test_the_evidence_says_what_would_make_it_right(data):
     (finding,) = check(data["x"], data["t"], summed(data)).findings
-    assert str(finding) == (
+    assert finding.text() == (
         f"it is not divided by the batch: matches within {finding.evidence.split()[2]} ULP "
         "if divided by 40 in 40 rows"
     )

@@ -28,6 +28,7 @@ from cli import (
 )
 from helpers import assert_same_bits
 
+from xentcli import DataError, cross_entropy
 from xentcli.errors import visible
 
 
@@ -539,3 +540,20 @@ def test_from_npy_fails_on_bytes_after_the_array():
 def test_run_is_this_interpreter():
     result = run("info")
     assert sys.executable in result.text
+
+
+def test_errors_name_options_as_the_caller_writes_them(files, capfdbinary):
+    """Python callers read keywords, users of the command line flags."""
+    np.save("u.npy", np.ones(2))
+    with pytest.raises(DataError, match=r"use reduction='none' for one upstream") as error:
+        cross_entropy(LOGITS, TARGETS, upstream=np.ones(2))
+    assert "--" not in str(error.value)
+    result = inside(capfdbinary, "loss", "l.npy", "t.npy", "--upstream", "u.npy")
+    assert "hint: use --reduction none for one upstream" in result.err
+
+
+def test_notes_name_options_as_the_caller_writes_them(files, capfdbinary):
+    (note,) = cross_entropy(LOGITS, [-100, -100]).notes
+    assert note.text == "no row is left, so the mean is nan (empty_mean)"
+    np.save("t.npy", [-100, -100])
+    assert "the mean is nan (--empty-mean)" in inside(capfdbinary, "loss", "l.npy", "t.npy").err

@@ -472,7 +472,7 @@ def test_no_clobber_keeps_a_file_that_came_during_the_work(files):
         _, err = process.communicate(npy(LOGITS), timeout=30)
     assert (files / "g.npy").read_bytes() == b"somebody else's"
     assert process.returncode == 4
-    assert b"g.npy: exists" in err
+    assert b"g.npy: already exists" in err
     assert not temporaries(files)
 
 

@@ -129,7 +129,7 @@ def test_an_added_format_is_in_the_help(command):
     [
         (["-f", "png"], ["'png'", "'xf8'"]),
         (["--input-format", "png"], ["'png'", "'xf8'"]),
-        (["-o", "g.png"], ["g.png", "'.png'", ".xf8", "-f FORMAT", "json, xf8"]),
+        (["-o", "g.png"], ["g.png", "'.png'", ".xf8", "--format", "json, xf8"]),
     ],
 )
 def test_an_added_format_is_in_the_errors_that_list_formats(arguments, words, folder):
@@ -209,7 +209,7 @@ def test_a_suffix_that_no_format_has_is_an_error_before_anything_is_read(
         (files / name).write_bytes(b"old")
     before = contents(files)
     result = inside(capfdbinary, *command.split(), name)
-    suffix, hint = Path(name).suffix, [] if "loss-out" in command else ["hint: -f FORMAT", "json"]
+    suffix, hint = Path(name).suffix, [] if "loss-out" in command else ["hint: --format", "json"]
     assert_error(result, 2, name, f"'{suffix}'", ".npy, .npz, .csv, .txt, .tsv, .json", *hint)
     assert_unchanged(files, before)
 

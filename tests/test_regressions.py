@@ -253,7 +253,7 @@ def test_words_are_no_numbers_with_another_delimiter(files, capfdbinary):
     (files / "l.csv").write_text("# a title\n1,2\n")
     assert "-d" not in inside(capfdbinary, "softmax", "l.csv").err
     (files / "l.csv").write_text("1;2\n3;4\n")
-    assert "-d ';'" in inside(capfdbinary, "softmax", "l.csv").err
+    assert "--delimiter ';'" in inside(capfdbinary, "softmax", "l.csv").err
 
 
 def test_a_target_of_many_digits_is_printed_short(files, capfdbinary):

@@ -34,6 +34,10 @@ class Finding(NamedTuple):
         """The description and the evidence, with options written by `speak`."""
         return f"{self.words}: {worded(self.evidence, speak)}"
 
+    def facts(self, speak: Speak = Setting.python) -> dict[str, str]:
+        """The same for JSON."""
+        return {**self._asdict(), "evidence": worded(self.evidence, speak)}
+
 
 class LossVerdict(NamedTuple):
     """The loss, or the worst of one per row; `kind` is the dtype whose ULP are counted."""
@@ -200,10 +204,7 @@ class Report:
             "not_finite": asdict(s.nonfinite),
             "worst": [self._worst_fact(entry, plain) for entry in s.worst],
             "loss": _plain(self.loss._asdict(), plain) if self.loss else None,
-            "diagnosis": [
-                {**finding._asdict(), "evidence": worded(finding.evidence, speak)}
-                for finding in self.findings
-            ],
+            "diagnosis": [finding.facts(speak) for finding in self.findings],
         }
 
     def _worst_fact(self, entry: WorstEntry, plain: Any) -> dict[str, Any]:

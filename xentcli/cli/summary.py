@@ -41,13 +41,13 @@ def emit_notes(notes: tuple[Note, ...], *, strict: bool) -> None:
     """Print the notes; with `strict` the first that is serious is an error."""
     for item in notes:
         if strict and item.strict:
-            raise StrictError(item.where, item.text, "without --strict this is only a note")
+            raise StrictError(item.where, item.words, "without --strict this is only a note")
         note(note_text(item))
 
 
 def note_text(item: Note) -> str:
     """A note as the command line words it."""
-    return f"{current().called(item.where)}: {worded(item.text, as_flag)}"
+    return f"{current().called(item.where)}: {worded(item.words, as_flag)}"
 
 
 def loss_words(result: CrossEntropy, reduction: str) -> str:

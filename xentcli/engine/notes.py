@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import HALVES, NAMES, Array, widen
-from xentcli.errors import Setting, StrictError, Words, plural
+from xentcli.errors import Setting, StrictError, Words, plural, worded
 
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
 
@@ -16,8 +16,13 @@ class Note(NamedTuple):
     """One sentence about an argument, and whether `--strict` makes it an error."""
 
     where: str
-    text: Words
+    words: Words
     strict: bool
+
+    @property
+    def text(self) -> str:
+        """The sentence for Python callers."""
+        return worded(self.words)
 
 
 class ProbabilityCheck:

@@ -5,6 +5,7 @@ smaller, and printed by `python tests/test_accuracy.py`.
 """
 
 import itertools
+import math
 import sys
 import time
 from functools import cache
@@ -202,7 +203,13 @@ def exact_strata(dtype):
     """Logits and targets, and the exact losses and gradients."""
     cases = itertools.islice(strata(), 0, None, 3 if SIMULATED else 1)
     rows = [(x.astype(dtype), y) for x, y in cases]
-    return [(x, y, *exactly(x, y, reduction="none")) for x, y in rows]
+    return [(x, y, *exactly(x, y, enough_digits(x), reduction="none")) for x, y in rows]
+
+
+def enough_digits(x):
+    """40 digits of one less the largest probability, however small, for logits of any size."""
+    top, gap = (float(np.max(values)) for values in (np.abs(x), np.ptp(x, axis=1)))
+    return 40 + math.ceil(gap / math.log(10) + math.log10(1 + top))
 
 
 def measure(backend, dtype):

@@ -49,6 +49,7 @@ class Undescribed:
         return np.zeros((2, 3))
 
 
+@pytest.mark.slow
 def test_everything_on_the_simulator():
     pass_on_the_simulator("simulated_device_arrays.py")
 

@@ -379,8 +379,8 @@ def test_b49_a_fifo_is_read_in_order(tmp_path, capfdbinary):
 def test_what_is_written_is_what_numpy_would_write(array):
     import io
 
+    from xentcli.files.opening import save
     from xentcli.files.options import WriteOptions
-    from xentcli.files.writer import save
 
     stream = io.BytesIO()
     save(stream, array, WriteOptions("npy"))
@@ -393,9 +393,9 @@ def test_random_bits_survive_writing_and_reading(rng):
     import io
 
     from xentcli.files.npy.reader import open_npy
+    from xentcli.files.opening import save
     from xentcli.files.options import ReadOptions, WriteOptions
     from xentcli.files.source import Source
-    from xentcli.files.writer import save
 
     array = rng.integers(0, 2**32, (50, 20), "u4").view("f4")
     stream = io.BytesIO()

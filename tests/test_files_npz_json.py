@@ -215,8 +215,8 @@ def test_json_has_null_and_a_count_where_numbers_are_not_finite(tmp_path, capfdb
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_json_numbers_give_the_same_bits(dtype, rng):
+    from xentcli.files.opening import save
     from xentcli.files.options import WriteOptions
-    from xentcli.files.writer import save
 
     array = rng.standard_normal((30, 4)).astype(dtype) * np.array(1e-6, dtype)
     stream = io.BytesIO()

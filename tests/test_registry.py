@@ -37,12 +37,11 @@ from xentcli.arrays.dtypes import BF16, NAMES, name_of, narrow
 from xentcli.errors import OptionError
 from xentcli.files import registry
 from xentcli.files.inspection import inspect_path
+from xentcli.files.opening import create_writer, is_table, load, open_reader, save
 from xentcli.files.options import ReadOptions, WriteOptions
-from xentcli.files.reader import is_table, load, open_reader
 from xentcli.files.source import Source
 from xentcli.files.text import lines, table
 from xentcli.files.text import reader as text_reader
-from xentcli.files.writer import create_writer, save
 
 PACKAGE = Path(xentcli.__file__).parent
 KNOWN = [format for format in registry.FORMATS if format.can_read or format.can_write]

@@ -46,7 +46,7 @@ from xentcli.engine.result import LossTotals
 from xentcli.engine.rows import RowPiece, RowSource, float_rows, in_memory, walk
 from xentcli.engine.softmax import SoftmaxCalculation
 from xentcli.errors import FormatError, StrictError
-from xentcli.files.reader import open_reader
+from xentcli.files.opening import open_reader
 from xentcli.options import LossOptions
 
 N, C = 23, 5

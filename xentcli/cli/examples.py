@@ -137,9 +137,9 @@ def _check(chosen: list[Example], document: DocumentOptions) -> None:
 
 
 def _write(chosen: list[Example], folder: Path, *, no_clobber: bool) -> None:
+    from xentcli.files.opening import save
     from xentcli.files.options import WriteOptions
     from xentcli.files.outputs import Outputs
-    from xentcli.files.writer import save
 
     with Outputs(no_clobber=no_clobber) as outputs:
         count = 0

@@ -135,8 +135,8 @@ def open_inputs(
 
 def _whole(given: dict[str, str | Reader], style: TextStyle) -> dict[str, Array]:
     """The arrays that are small enough to be read whole."""
+    from xentcli.files.opening import load
     from xentcli.files.options import ReadOptions
-    from xentcli.files.reader import load
 
     roles = ("weight", "sample_weight", "upstream", "loss")
     paths = {role: path for role in roles if isinstance(path := given.get(role), str)}
@@ -155,7 +155,7 @@ def _check_paths(paths: list[str], outputs: Outputs) -> None:
 def _open_grad(
     path: str | None, how: ReadOptions | None, logits: Reader
 ) -> Iterator[Reader | None]:
-    from xentcli.files.reader import open_reader
+    from xentcli.files.opening import open_reader
 
     if path is None or how is None:
         yield None
@@ -166,7 +166,7 @@ def _open_grad(
 
 
 def _opened(path: str | Reader, how: ReadOptions) -> AbstractContextManager[Reader]:
-    from xentcli.files.reader import open_reader
+    from xentcli.files.opening import open_reader
 
     return open_reader(path, how) if isinstance(path, str) else nullcontext(path)
 
@@ -216,7 +216,7 @@ def _set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> N
 
     Not if axis 0 is the class axis: the other array may have any length then.
     """
-    from xentcli.files.reader import is_table
+    from xentcli.files.opening import is_table
     from xentcli.files.text.table import TableReader
 
     for one, other in ((logits, targets), (targets, logits)):
@@ -232,7 +232,8 @@ def _set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> N
 
 def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
     """Text always has two axes: a single row or column is taken as class indices."""
-    from xentcli.files.reader import InMemoryReader, is_table
+    from xentcli.files.opening import is_table
+    from xentcli.files.reader import InMemoryReader
 
     known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
     if is_table(targets) and 1 in targets.shape and targets.shape not in known:

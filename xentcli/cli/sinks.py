@@ -122,8 +122,8 @@ class ArrayOutput:
         self._writer.finish()
 
     def _create(self) -> Writer:
+        from xentcli.files.opening import create_writer
         from xentcli.files.options import WriteOptions
-        from xentcli.files.writer import create_writer
 
         if self.sink is None:
             return Preview(self)
@@ -194,8 +194,8 @@ class LossOutput:
     def _create(self) -> Writer:
         import numpy as np
 
+        from xentcli.files.opening import create_writer
         from xentcli.files.options import WriteOptions
-        from xentcli.files.writer import create_writer
 
         how = WriteOptions(self._format.name, self._style, "loss")
         return create_writer(self._sink, self._shape, np.dtype(np.float64), how)

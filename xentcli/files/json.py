@@ -11,7 +11,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of, widen
 from xentcli.files.sink import Writable
-from xentcli.files.text.printing import digits
+from xentcli.files.text.printing import PIECE, digits
 
 
 class JsonWriter:
@@ -37,14 +37,21 @@ class JsonWriter:
         values = widen(values, np.dtype(np.float32)) if values.dtype == BF16 else values
         self._nonfinite += int(np.count_nonzero(~np.isfinite(values)))
         width = self._lengths[-1] if self._lengths else 1
-        for line in values.reshape(-1, width):
-            shortest = [float(number) for number in digits(line, None)]
-            text = json.dumps(plain(shortest, self._decimals), allow_nan=False)[1:-1]
-            opened = "[" * sum(self._done % length == 0 for length in self._lengths)
-            comma = ", " if self._done else ""
-            self._done += width
-            closed = "]" * sum(self._done % length == 0 for length in self._lengths)
-            self._stream.write(f"{comma}{opened}{text}{closed}".encode())
+        lines = values.reshape(-1, width)
+        at_once = max(1, PIECE // width)  # for short lines each call of `digits` would cost most
+        for first in range(0, len(lines), at_once):
+            shortest = [float(number) for number in digits(lines[first : first + at_once], None)]
+            for start in range(0, len(shortest), width):
+                self._write_line(shortest[start : start + width])
+
+    def _write_line(self, numbers: list[float]) -> None:
+        """One line of the last axis, with the brackets that open before and close after it."""
+        text = json.dumps(plain(numbers, self._decimals), allow_nan=False)[1:-1]
+        opened = "[" * sum(self._done % length == 0 for length in self._lengths)
+        comma = ", " if self._done else ""
+        self._done += len(numbers)
+        closed = "]" * sum(self._done % length == 0 for length in self._lengths)
+        self._stream.write(f"{comma}{opened}{text}{closed}".encode())
 
     def finish(self) -> None:
         """Write the count and the end of the object."""

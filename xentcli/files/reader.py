@@ -8,18 +8,12 @@ left over and that the file has not changed meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.errors import OptionError, Setting
-from xentcli.files import registry
-from xentcli.files.format import Format
-from xentcli.files.options import DEFAULT, ReadOptions
-from xentcli.files.source import Source, open_source
 
 CHUNK = 1 << 20  # numbers per piece, where the caller does not say how many
 
@@ -54,37 +48,6 @@ class Reader(Protocol):
 
     def whole(self) -> Array:
         """The whole array."""
-
-
-@contextmanager
-def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
-    """The array in a file, or on standard input for `-`, to be read piece by piece."""
-    with open_source(path) as source:
-        yield reader_of(source, registry.input_format(source, path, options.format), options)
-
-
-def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
-    """The reader of an array in a format that can be read."""
-    if options.key is not None and not format.has_keys:
-        keyed = " or ".join(registry.suffixes(registry.with_keys()))
-        key = Setting(options.key_option or "key")
-        what = f"this is {format.name}, and ", key, f" is for {keyed}"
-        raise OptionError(source.name, what)
-    assert format.open_reader
-    reader = format.open_reader(source, options)
-    reader.format = format.name
-    return reader
-
-
-def load(path: str, options: ReadOptions = DEFAULT) -> Array:
-    """The whole array in a file, or on standard input for `-`."""
-    with open_reader(path, options) as reader:
-        return reader.whole()
-
-
-def is_table(reader: Reader) -> bool:
-    """Whether an array comes from a table of lines and columns, which always has two axes."""
-    return registry.get(reader.format).is_table
 
 
 def chunks(reader: Reader) -> Iterator[Array]:

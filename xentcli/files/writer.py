@@ -6,14 +6,9 @@ lines of the last axis at a time.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from xentcli.arrays.dtypes import Array
-from xentcli.files import registry
-from xentcli.files.options import WriteOptions
-from xentcli.files.sink import Writable
 
 
 class Writer(Protocol):
@@ -24,20 +19,3 @@ class Writer(Protocol):
 
     def finish(self) -> None:
         """Write what comes after the last number."""
-
-
-def create_writer(
-    stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], options: WriteOptions
-) -> Writer:
-    """The writer of a format; an OptionError for one that cannot be written."""
-    format = registry.get_writable(options.format)
-    assert format.create_writer
-    return format.create_writer(stream, shape, dtype, options)
-
-
-def save(stream: Writable, array: Array, options: WriteOptions) -> None:
-    """Write a whole array."""
-    writer = create_writer(stream, array.shape, array.dtype, options)
-    if array.size:
-        writer.write(array.reshape(-1))
-    writer.finish()

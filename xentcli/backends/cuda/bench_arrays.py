@@ -19,7 +19,7 @@ def require_memory() -> None:
         raise UnavailableError("backend", what, INSTEAD)
 
 
-class DeviceArray:
+class BenchArray:
     """Numba's array in C order; also bfloat16, for which Numba holds the bits.
 
     Other libraries use it through `__cuda_array_interface__`; `dtype` is the dtype's name.
@@ -39,18 +39,18 @@ class DeviceArray:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: Any) -> DeviceArray:
-        return DeviceArray(self.data[index], self.numpy_dtype)
+    def __getitem__(self, index: Any) -> BenchArray:
+        return BenchArray(self.data[index], self.numpy_dtype)
 
-    def reshape(self, *shape: int) -> DeviceArray:
+    def reshape(self, *shape: int) -> BenchArray:
         """The same memory in another shape."""
-        return DeviceArray(self.data.reshape(*shape), self.numpy_dtype)
+        return BenchArray(self.data.reshape(*shape), self.numpy_dtype)
 
-    def copy(self) -> DeviceArray:
+    def copy(self) -> BenchArray:
         """A copy in device memory."""
         other = cuda.device_array(self.shape, self.data.dtype)
         other.copy_to_device(self.data)
-        return DeviceArray(other, self.numpy_dtype)
+        return BenchArray(other, self.numpy_dtype)
 
     def copy_to_host(self) -> Array:
         """A copy as a NumPy array."""
@@ -58,7 +58,7 @@ class DeviceArray:
         return host.view(self.numpy_dtype)
 
 
-def repeated(part: Array, first: int) -> DeviceArray:
+def repeated(part: Array, first: int) -> BenchArray:
     """An array with `first` entries along axis 0: those of the part, repeated."""
     host = np.ascontiguousarray(part)
     host = host.view(np.int16) if part.dtype == BF16 else host
@@ -69,7 +69,7 @@ def repeated(part: Array, first: int) -> DeviceArray:
         more = min(done, first - done)
         whole[done : done + more].copy_to_device(whole[:more])
         done += more
-    return DeviceArray(whole, part.dtype)
+    return BenchArray(whole, part.dtype)
 
 
 def synchronize() -> None:

@@ -129,7 +129,7 @@ class FortranReader:
 
 def inspect_npy(source: Source, stats: bool) -> Facts:
     """What the header says; a plain file is not read further without `stats`."""
-    from xentcli.files.inspection import statistics  # which reading does without
+    from xentcli.files.statistics import statistics  # which reading does without
 
     header = read_header(source)
     check_size(source, header)

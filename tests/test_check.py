@@ -53,7 +53,8 @@ def test_a_right_gradient_ends_with_0(gradient):
     assert result.code == 0, result.err
     assert result.text.startswith("PASS gradient: all 6 entries within 128 ULP of float64\n")
     assert re.fullmatch(
-        r"xent: judged \(2, 3\) float64 by double-double to 128 ULP of float64; \d+\.\d+ s\n",
+        r"xent: checked \(2, 3\) float64 against double-double, tolerance 128 ULP of float64; "
+        r"\d+\.\d+ s\n",
         result.err,
     )
 
@@ -100,7 +101,7 @@ def test_the_default_tolerance_is_that_of_the_gradients_kind(dtype, words, gradi
     result = inside(capfdbinary, *CHECK)
     assert result.code == 0
     assert f"within {words}\n" in result.text
-    assert f"to {words};" in result.err
+    assert f"tolerance {words};" in result.err
 
 
 def test_dtype_says_in_which_kind_to_judge(gradient, capfdbinary):
@@ -508,7 +509,7 @@ def test_a_gradient_that_is_too_short_is_an_error(gradient):
 def test_finite_differences_agree(gradient, capfdbinary):
     result = inside(capfdbinary, *CHECK, "--method", "finite-diff")
     assert result.code == 0
-    assert "by finite differences" in result.err
+    assert "against finite differences" in result.err
     assert re.search(
         r"method: finite differences may be off by \S+ ULP, and miss errors up to that", result.text
     )

@@ -171,7 +171,7 @@ def test_an_unknown_example_suggests_the_nearest(name, hint, capfdbinary):
 def test_the_sample_data_are_what_write_writes(tmp_path, capfdbinary):
     result = inside(capfdbinary, "examples", "--write", tmp_path / "data")
     assert (result.code, result.out) == (0, b"")
-    assert result.err.startswith("xent: 52 files of 12 examples -> ")
+    assert result.err.startswith("xent: wrote 52 files for 12 examples to ")
     written = contents(tmp_path / "data")
     assert len(written) == 52
     here = contents(ROOT / "sample_data")

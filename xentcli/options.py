@@ -50,9 +50,7 @@ class LossOptions:
         group="Loss",
         choices=get_args(Reduction),
     )
-    ignore_index: int = setting(
-        -100, "Target value of rows that are left out.", group="Loss", integer=True
-    )
+    ignore_index: int = setting(-100, "Ignore rows with this target.", group="Loss", integer=True)
     label_smoothing: float = setting(
         0.0,
         "Fraction of the target spread evenly over all classes.",
@@ -69,7 +67,7 @@ class LossOptions:
     )
     z_loss: float = setting(
         0.0,
-        "Coefficient of logsumexp², which is added to each row's loss.",
+        "Add F times logsumexp² to each row's loss.",
         group="Loss",
         low=0.0,
     )
@@ -77,7 +75,7 @@ class LossOptions:
         None, "Denominator of the mean; computed from the data by default.", group="Loss", above=0.0
     )
     empty_mean: EmptyMean = setting(
-        "nan", "Result of a mean over zero rows.", group="Loss", choices=get_args(EmptyMean)
+        "nan", "Mean when every row is ignored.", group="Loss", choices=get_args(EmptyMean)
     )
     target_kind: TargetKind = setting(
         "auto",
@@ -87,7 +85,10 @@ class LossOptions:
         flag="targets",
     )
     class_axis: int | None = setting(
-        None, "Class axis; inferred from the shapes by default.", group="Logits", integer=True
+        None,
+        "Class axis; by default inferred from the shapes, or the last one.",
+        group="Logits",
+        integer=True,
     )
 
     def __post_init__(self) -> None:

@@ -28,16 +28,16 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 # Each command: the module that holds it, which is imported when it is needed, and its line in the
 # list of commands.
 COMMANDS = {
-    "grad": ("losses", "Loss and its gradient with respect to the logits."),
-    "loss": ("losses", "Loss only, without the gradient."),
-    "softmax": ("losses", "Probabilities; --log for log-probabilities."),
-    "explain": ("explain", "Derivation of one row's gradient, step by step."),
-    "examples": ("examples", "Published worked examples, recomputed and compared."),
+    "grad": ("losses", "Compute the gradient with respect to the logits, and the loss."),
+    "loss": ("losses", "Compute the loss only."),
+    "softmax": ("losses", "Compute probabilities, or log-probabilities with --log."),
+    "explain": ("explain", "Derive one row's gradient, step by step."),
+    "examples": ("examples", "Recompute published worked examples."),
     "check": ("check", "Check a gradient (and loss) that another program computed."),
-    "inspect": ("inspect", "Shape, dtype, memory order and version of array files."),
-    "bench": ("bench", "Speed, compared with the memory's limit and other libraries."),
-    "info": ("info", "Versions, CPU, threads, backends, cache folder."),
-    "completion": ("info", "Shell completion script."),
+    "inspect": ("inspect", "Show shape, dtype and memory order of array files."),
+    "bench": ("bench", "Benchmark against memory bandwidth and other libraries."),
+    "info": ("info", "Show versions, CPU, threads, backends and the cache folder."),
+    "completion": ("info", "Print a shell completion script."),
 }
 EXAMPLES = (
     "xent grad logits.npy targets.npy -o grad.npy",
@@ -115,7 +115,11 @@ def _pipe_watched() -> Iterator[None]:
 def cli() -> None:
     """Softmax cross-entropy and its gradient, from files and pipes.
 
-    Every option --some-name can also be set by the environment variable XENT_SOME_NAME.
+    Every option --some-name of any command can also be set by the environment variable
+    XENT_SOME_NAME; for one that takes no value, to 1.
+
+    Exit codes: 0 done, 1 invalid data or a difference found, 2 wrong usage, 3 something is not
+    available, 4 reading or writing failed, 70 a bug.
     """
 
 

@@ -30,7 +30,9 @@ def _shape(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
     try:
         return tuple(tuple(int(n) for n in value.split(",")) for value in values)
     except ValueError:
-        raise click.BadParameter("whole numbers separated by commas: N,C") from None
+        raise click.BadParameter(
+            "expected whole numbers separated by commas, such as 64,10"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class CaseOptions:
     temperature: float = same_as(LossOptions, "temperature", group="Case")
     softcap: float | None = same_as(LossOptions, "softcap", group="Case")
     z_loss: float = same_as(LossOptions, "z_loss", group="Case")
-    class_axis: int = option(-1, "Class axis.", group="Case", type=int)
+    class_axis: int = option(-1, "Class axis.", group="Case", type=int, metavar="INT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +124,10 @@ class ExportOptions:
     ],
 )
 def bench(case: CaseOptions, measuring: MeasuringOptions, export: ExportOptions) -> None:
-    """Measure the speed, and compare it with the memory's limit and other libraries.
+    """Benchmark the kernels against memory bandwidth and other libraries.
 
     Each result is compared with the exact one before timing; then the implementations take turns.
-    "of limit" is the time needed just to move the same bytes, measured in the same rounds, as a
-    share of the time taken.
+    "of limit" is the time needed just to move the same bytes, divided by the time taken.
     """
     from xentcli.bench import Plan, measure
     from xentcli.bench.export import as_csv, as_json, as_markdown

@@ -70,7 +70,7 @@ class CheckOptions:
     )
     dtype: DtypeName = option(
         "auto",
-        "Dtype whose ULP are counted, and that text and arrays of dtype V2 are read as.",
+        "Dtype in which ULP are counted, and that text and arrays of dtype V2 are read as.",
         group="Check",
         type=click.Choice(get_args(DtypeName)),
     )
@@ -79,6 +79,7 @@ class CheckOptions:
 @command(
     "check",
     examples=[
+        "xent check logits.npy targets.npy grad.npy",
         "xent grad logits.npy targets.npy | xent check logits.npy targets.npy -",
         "xent grad logits.npy targets.npy | xent check logits.npy targets.npy - --ulp 2 --json",
     ],
@@ -92,9 +93,9 @@ def check(
 ) -> int:
     """Check a gradient of the cross-entropy, and say what may be wrong with it.
 
-    GRAD has the shape of LOGITS. One of the three may be - for standard input. It is compared
-    with the exact gradient: computed in float64 for float32 and smaller, in twice that precision
-    for float64. The default tolerance is 128 ULP of float32 or float64, 1 ULP of float16 or
+    GRAD has the shape of LOGITS, and is compared with the exact gradient: computed in float64 for
+    float32 and smaller, in twice that precision for float64. One of the three may be - for
+    standard input. The default tolerance is 128 ULP of float32 or float64, 1 ULP of float16 or
     bfloat16; --ulp, --rtol and --atol replace it. The exit code is 0 if every entry is within
     the tolerance, else 1.
     """
@@ -108,8 +109,8 @@ def check(
         report = _checked(inputs, how, options, bar)
         work.done(inputs.logits, inputs.grad)
     _print(report, form.as_json)
-    what = f"{report.shape} {report.finfo.name}"
-    inform(f"judged {what} by {report.method} to {report.tolerance}; {work.seconds:.3f} s")
+    what = f"checked {report.shape} {report.finfo.name} against {report.method}"
+    inform(f"{what}, tolerance {report.tolerance}; {work.seconds:.3f} s")
     return 0 if report.ok else 1
 
 

@@ -32,7 +32,7 @@ class ExampleOptions:
 
     check: bool = option(
         False,
-        "Compare all published figures; exit code 1 if one differs.",
+        "Compare all published figures; the exit code is 1 if one differs.",
         group="Example",
         is_flag=True,
     )
@@ -84,7 +84,7 @@ class ExampleDocument(DocumentOptions):
 def examples(which: ExampleName, options: ExampleOptions, document: ExampleDocument) -> None:
     """Recompute published worked examples, and compare every figure.
 
-    Without NAME all examples are listed.
+    Without NAME, list all examples.
     """
     from xentcli.examples import all_examples, find
     from xentcli.examples.documents import list_document
@@ -150,7 +150,8 @@ def _write(chosen: list[Example], folder: Path, *, no_clobber: bool) -> None:
                     sink = outputs.open(str(folder / example.name / f"{name}.{kind}"))
                     save(sink, array, WriteOptions(kind, key=name))
                     count += 1
-    inform(f"{plural(count, 'file')} of {plural(len(chosen), 'example')} -> {visible(str(folder))}")
+    what = f"{plural(count, 'file')} for {plural(len(chosen), 'example')}"
+    inform(f"wrote {what} to {visible(str(folder))}")
 
 
 def _make(folder: Path) -> None:

@@ -50,7 +50,7 @@ class ExplainInputs(LossReading, DtypeOption):
 class RowOptions:
     """Which row is explained, and how much of it is shown."""
 
-    row: int = option(0, "Index of the row, starting at 0.", group="Row", type=int)
+    row: int = option(0, "Index of the row, starting at 0.", group="Row", type=int, metavar="INT")
     values: tuple[str, ...] | None = option(
         None,
         "Logits of a single row, instead of files.",
@@ -67,11 +67,12 @@ class RowOptions:
         callback=_numbers,
     )
     names: tuple[str, ...] = option(
-        None, "Class names.", group="Row", metavar="NAME,…", callback=_names
+        None, "Class names, one for each class.", group="Row", metavar="NAME,…", callback=_names
     )
     top: int | None = option(
         None,
-        "Show K classes and the rest as one line; by default 10 if there are more than 20.",
+        "Show the K classes with the largest gradients and sum up the rest; by default 10 if there "
+        "are more than 20.",
         group="Row",
         type=click.IntRange(1),
         metavar="K",
@@ -94,8 +95,8 @@ def explain(
 ) -> None:
     """Derive the gradient of one row, step by step.
 
-    LOGITS and TARGETS are files as for xent grad. Only this row's logits are read; targets and
-    weights of all rows are read for the denominator of the mean.
+    LOGITS and TARGETS are files as for xent grad. Only this row's logits are read, but all
+    targets and weights, to compute the denominator of the mean.
     """
     from xentcli.explain.class_selection import DisplayOptions
     from xentcli.explain.document import to_document

@@ -8,7 +8,7 @@ from xentcli.cli.command import command
 from xentcli.cli.console import show, stdout_is_terminal, write_stdout
 from xentcli.cli.declare import argument, option
 from xentcli.cli.inputs import logits_reading, read_once
-from xentcli.cli.options import JsonOption, LogitsReading
+from xentcli.cli.options import JsonOption, LogitsReading, format_option, key_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,14 @@ class InspectPaths:
     """Any number of files."""
 
     paths: tuple[str, ...] = argument("FILE...", many=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectReading(LogitsReading):
+    """How the files are read."""
+
+    input_format: str | None = format_option("files")
+    key: str | None = key_option("array")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +47,7 @@ class InspectOptions:
     ],
 )
 def inspect(
-    files: InspectPaths, options: InspectOptions, reading: LogitsReading, form: JsonOption
+    files: InspectPaths, options: InspectOptions, reading: InspectReading, form: JsonOption
 ) -> None:
     """Show shape, dtype, memory order, byte order and version of array files.
 

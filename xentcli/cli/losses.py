@@ -36,7 +36,7 @@ class GradWriting(WritingOptions):
 
     loss_out: str | None = option(
         None,
-        "Write the loss to PATH too: one number, or one per row.",
+        "Write the loss to PATH too: one number, or one per row; - is standard output.",
         group="Output",
         metavar="PATH",
         file=True,

@@ -25,10 +25,10 @@ class WeightFiles:
     """Where the arrays come from that scale the loss."""
 
     weight: str | None = option(
-        None, "Weight of each class, shape (C,).", group="Loss", metavar="FILE", file=True
+        None, "Weight of each class, C numbers.", group="Loss", metavar="FILE", file=True
     )
     sample_weight: str | None = option(
-        None, "Weight of each row.", group="Loss", metavar="FILE", file=True
+        None, "Weight of each row, N numbers.", group="Loss", metavar="FILE", file=True
     )
     upstream: str | None = option(
         None,
@@ -68,7 +68,8 @@ class TextReading:
 
     delimiter: str | None = option(
         None,
-        "Field delimiter in text files; a comma, or a tab in .tsv files, by default.",
+        "Field delimiter of text inputs and outputs, such as ';' or '\\t'; by default a comma, or "
+        "a tab in .tsv files.",
         "-d",
         "--delimiter",
         group="Input",
@@ -77,7 +78,7 @@ class TextReading:
     )
     header: bool = option(
         False,
-        "Skip the first line of text files, a header.",
+        "Skip the first line (a header) of every text input, targets included.",
         "--header/--no-header",
         group="Input",
     )
@@ -125,8 +126,8 @@ class DtypeOption:
 
     dtype: DtypeName = option(
         "auto",
-        "Dtype of the result, and of logits whose file does not name theirs: bf16 for arrays of "
-        "dtype V2, any for text, which is parsed as f64 first.",
+        "Dtype of the result, and of logits that have none of their own: bf16 for arrays of dtype "
+        "V2; text is parsed as f64, then converted.",
         group="Output",
         type=click.Choice(get_args(DtypeName)),
     )
@@ -138,7 +139,7 @@ class WritingOptions(DtypeOption):
 
     output: str | None = option(
         None,
-        "Write the result to PATH; - is standard output.",
+        "Write the result to PATH; - is standard output, even on a terminal.",
         "-o",
         "--output",
         group="Output",
@@ -147,7 +148,7 @@ class WritingOptions(DtypeOption):
     )
     format: str | None = option(
         None,
-        "Format of the output; by default that of its suffix, else that of the logits.",
+        "Format of the output; by default from its suffix, else that of the logits.",
         "-f",
         "--format",
         group="Output",
@@ -169,7 +170,10 @@ class WritingOptions(DtypeOption):
         is_flag=True,
     )
     fsync: bool = option(
-        False, "Sync new files to disk too, not only replaced ones.", group="Output", is_flag=True
+        False,
+        "Call fsync on new files too; replaced files always are.",
+        group="Output",
+        is_flag=True,
     )
 
 
@@ -207,5 +211,8 @@ class RunningOptions(ProgressOption):
         metavar="N",
     )
     strict: bool = option(
-        False, "Treat non-finite results as errors.", group="Machine", is_flag=True
+        False,
+        "Treat non-finite results and serious notes as errors.",
+        group="Machine",
+        is_flag=True,
     )

@@ -35,7 +35,7 @@ class DocumentOptions:
     )
     save: str | None = option(
         None,
-        f"Write to FILE instead, in the format of its suffix: {SAVED}.",
+        f"Write to FILE, in the format of its suffix: {SAVED}.",
         group="Output",
         metavar="FILE",
         file=True,

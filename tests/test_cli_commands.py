@@ -26,17 +26,7 @@ from cli import (
 )
 from helpers import assert_same_bits
 
-COMMANDS = [
-    "grad",
-    "loss",
-    "softmax",
-    "check",
-    "explain",
-    "examples",
-    "inspect",
-    "info",
-    "completion",
-]
+from xentcli.cli import COMMANDS
 
 
 def test_grad_writes_the_gradient(files):

@@ -48,7 +48,7 @@ class Complex:
 BAD_TARGETS = {
     "B51-minus-1": (np.array([0, -1]), ["row 1", "-1", "0 to 2", "--ignore-index -1"]),
     "B51-int8": (np.array([0, -1], "i1"), ["row 1", "-1", "0 to 2"]),
-    "B53-C": (np.array([0, 3]), ["row 1", "is 3", "0 to 2", "counted from 0"]),
+    "B53-C": (np.array([0, 3]), ["row 1", "is 3", "0 to 2", "start at 0"]),
     "B53-C+1": (np.array([4, 0]), ["row 0", "is 4", "0 to 2"]),
     "B53-2-to-31": (np.array([0, 2**31]), ["row 1", "2147483648"]),
     "B53-2-to-63-less-1": (np.array([0, 2**63 - 1]), ["row 1", "9223372036854775807"]),

@@ -25,6 +25,9 @@ NAMES = {
 }
 HALVES = (NAMES["f16"], BF16)
 
+SUPPORTED_FLOATS = "supported: float16, bfloat16, float32 and float64"  # hints of errors
+SUPPORTED = "supported: float16, bfloat16, float32, float64 and integers"
+
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype in this machine's byte order; `BF16`, which is always little-endian, as it is."""
@@ -62,14 +65,14 @@ def as_logits(values: Any, where: str = "logits") -> Array:
         return array
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
-    raise DtypeError(where, f"dtype {name_of(array.dtype)} cannot be used", _hint(array.dtype))
+    raise DtypeError(where, f"dtype {name_of(array.dtype)} is not supported", _hint(array.dtype))
 
 
 def _hint(dtype: np.dtype[Any]) -> Words:
     if dtype == np.dtype("V2"):
         read_as = Setting("dtype", "bf16", in_python="array.view(ml_dtypes.bfloat16)")
         return "if dtype V2 holds bfloat16, use ", read_as
-    return "float16, bfloat16, float32, float64 and integers can be"
+    return SUPPORTED
 
 
 def reals(values: Any, where: str) -> Array:

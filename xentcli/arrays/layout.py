@@ -107,7 +107,7 @@ def find(shape: Shape, targets: Shape | None, class_axis: int | None) -> Layout:
     (1, 2)
     """
     if not 1 <= len(shape) <= 32:
-        raise ShapeError("logits", f"shape {shape} is not usable", "1 to 32 axes are")
+        raise ShapeError("logits", f"shape {shape} is not supported", "use 1 to 32 axes")
     axis = _asked(shape, class_axis) if class_axis is not None else _fitting(shape, targets)
     layout = Layout(shape, axis)
     if layout.classes == 0:

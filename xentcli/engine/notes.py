@@ -164,7 +164,7 @@ class NonfiniteEntries:
     >>> entries.require_none()
     Traceback (most recent call last):
     xentcli.errors.StrictError: logits: 1 result is not finite; first: [1, 1] (without strict \
-it is written as it is)
+it is written anyway)
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -192,5 +192,5 @@ it is written as it is)
             place = ", ".join(str(int(i)) for i in np.unravel_index(self.first, self.shape))
             verb = "is" if self.count == 1 else "are"
             text = f"{plural(self.count, 'result')} {verb} not finite; first: [{place}]"
-            hint = "without ", Setting("strict"), " it is written as it is"
+            hint = "without ", Setting("strict"), " it is written anyway"
             raise StrictError("logits", text, hint)

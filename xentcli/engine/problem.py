@@ -164,7 +164,7 @@ def require_length(given: Shape, where: str, allowed: tuple[int, Shape]) -> None
     """An error unless there is one number for each class or row; one column or line is taken."""
     length, shape = allowed
     if given not in (shape, (length,), (length, 1), (1, length)) and prod(given) != 1:
-        raise ShapeError(where, f"shape {given} does not fit: {shape} is needed")
+        raise ShapeError(where, f"shape {given} does not fit; expected {shape}")
     if prod(given) != length:
         raise ShapeError(where, f"{plural(prod(given), 'number')} given, {length} needed")
 
@@ -176,5 +176,5 @@ def vector(values: Any, where: str, allowed: tuple[int, Shape]) -> Array:
     flat = array.reshape(-1)
     if not np.isfinite(flat).all():
         first = int(np.argmin(np.isfinite(flat)))
-        raise DataError(where, f"entry {first} is {flat[first].item()}, finite numbers are allowed")
+        raise DataError(where, f"entry {first} is {flat[first].item()}; expected finite numbers")
     return flat

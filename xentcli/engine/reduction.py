@@ -73,7 +73,7 @@ class ReductionPlan:
             where = "weight" if self.problem.sample_weight is None else "sample_weight"
             return [Note(where, "the rows' weights sum to 0, so the mean is nan", strict=True)]
         if all_finite and not math.isfinite(loss):
-            return [Note("logits", "the sum of the losses is out of range", strict=True)]
+            return [Note("logits", "the sum of the losses overflows float64", strict=True)]
         return []
 
 
@@ -97,5 +97,5 @@ def plan(problem: Problem, options: LossOptions) -> ReductionPlan:
 
 def _empty_mean(options: LossOptions) -> float:
     if options.empty_mean == "error":
-        raise DataError("targets", "no row is left: the mean over no rows is not defined")
+        raise DataError("targets", "no row is left, and the mean over zero rows is undefined")
     return math.nan if options.empty_mean == "nan" else 0.0

@@ -69,7 +69,7 @@ def require_targets(dtype: np.dtype[Any]) -> None:
         return
     raise DtypeError(
         "targets",
-        f"dtype {name_of(dtype)} cannot be used",
+        f"dtype {name_of(dtype)} is not supported",
         "class indices are integers, probabilities are floats of the logits' shape",
     )
 
@@ -87,7 +87,7 @@ def target_kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
         )
     if kind == "probs" and options.ignore_index >= 0:
         raise OptionError(
-            "ignore_index", f"{options.ignore_index} has no meaning for probability targets"
+            "ignore_index", f"{options.ignore_index} applies to class indices, not to probabilities"
         )
     return kind
 
@@ -172,7 +172,7 @@ class _TargetCheck:
         if value < 0:
             hint = Setting("ignore_index", value), " leaves such rows out"
         elif value == self.classes:
-            hint = "classes are counted from 0"
+            hint = "class indices start at 0"
         what = f"{self.outside.words(self.rows)} outside 0 to {self.classes - 1}"
         raise TargetError("targets", f"{what}; first: row {self.outside.row} is {value}", hint)
 

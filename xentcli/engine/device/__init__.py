@@ -43,8 +43,8 @@ def require(backend: str, threads: int | None) -> None:
     if backend in backends.NAMES and backend != BACKEND:
         raise OptionError(
             "backend",
-            f"{backend} computes on the host, and the logits are on a device",
-            "bring them to the host first (tensor.cpu(), array.get(), numpy.asarray), or use cuda",
+            f"{backend} computes on the host, but the logits are on a device",
+            "move them to the host first (tensor.cpu(), array.get(), numpy.asarray), or use cuda",
         )
     if backend not in ("auto", BACKEND):
         backends.get(backend, 0)  # which says what there is

@@ -59,7 +59,7 @@ def read_header(source: Source) -> Header:
         raise FormatError(where, f"not an .npy file: it starts with {start[:6]!r}", _hint(start))
     major, minor = start[6], start[7]
     if (major, minor) not in ((1, 0), (2, 0), (3, 0)):
-        raise FormatError(where, f"version {major}.{minor} of .npy is not known: 1.0, 2.0, 3.0")
+        raise FormatError(where, f"version {major}.{minor} of .npy is not supported: 1.0, 2.0, 3.0")
     width = 2 if major == 1 else 4
     length = int.from_bytes(_exactly(source, width, "the header's length"), "little")
     if length > MAX_HEADER:
@@ -94,14 +94,14 @@ def _parse(text: str, where: str, version: tuple[int, int]) -> Header:
     if sizes is None or order not in ("True", "False") or descr[:1] != "'":
         raise FormatError(
             where,
-            f"the header is not understood: {text.strip()[:80]!r}",
-            "descr has to be a plain dtype, fortran_order True or False, shape a tuple",
+            f"cannot parse the header: {text.strip()[:80]!r}",
+            "expected descr, a plain dtype; fortran_order, True or False; shape, a tuple",
         )
     header = Header(sizes, _dtype(descr[1:-1], where), order == "True", version)
     if len(sizes) > MAX_AXES:
         raise FormatError(where, f"{len(sizes)} axes; at most {MAX_AXES} are allowed")
     if prod(n for n in sizes if n) * header.dtype.itemsize > MAX_BYTES:
-        raise FormatError(where, f"shape {sizes} is larger than any memory")
+        raise FormatError(where, f"shape {sizes} is larger than the address space")
     return header
 
 
@@ -131,8 +131,8 @@ def _dtype(descr: str, where: str) -> np.dtype[Any]:
     if not _DESCR.fullmatch(descr):
         raise DtypeError(
             where,
-            f"dtype {descr[:40]!r} cannot be used",
-            "float16, bfloat16 (as V2), float32, float64 and integers can be",
+            f"dtype {descr[:40]!r} is not supported",
+            "supported: float16, bfloat16 (as V2), float32, float64 and integers",
         )
     return np.dtype(descr)
 

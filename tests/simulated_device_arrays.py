@@ -201,7 +201,9 @@ def test_rows_and_classes_may_lie_in_any_order(rng):
 
 
 def test_arrays_that_lie_in_different_orders_are_an_error():
-    with pytest.raises(ShapeError, match=r"^out: strides .* beside those of logits .*contiguous"):
+    with pytest.raises(
+        ShapeError, match=r"^out: strides .* together with those of logits .*contiguous"
+    ):
         softmax(Tensor(np.asfortranarray(X)), out=Tensor(np.empty_like(X)))
 
 
@@ -280,9 +282,9 @@ MEMORY = np.zeros(4 * N * C)
         (Tensor(np.empty((N, C + 1))), ShapeError, r"shape \(6, 6\) does not fit"),
         (Tensor(np.empty_like(X), read_only=True), DataError, "the array is read-only"),
         (Tensor(np.empty_like(X, int)), DtypeError, "dtype int64 is not supported on a device"),
-        (Tensor(np.empty_like(X), device=1), DataError, "on device 1, and the logits .* device 0"),
+        (Tensor(np.empty_like(X), device=1), DataError, "on device 1, but the logits .* device 0"),
         (Tensor(np.empty(C)[None].repeat(1, 0)), ShapeError, "does not fit"),
-        (Tensor(MEMORY[1 : N * C + 1].reshape(N, C)), DataError, "shares memory with the logits"),
+        (Tensor(MEMORY[1 : N * C + 1].reshape(N, C)), DataError, "overlaps the logits"),
         (Tensor(MEMORY[60 : N * C + 60].reshape(N, C)), DataError, "shares memory with targets"),
         (Tensor(np.broadcast_to(np.empty(C), X.shape)), DataError, "elements share memory"),
     ],

@@ -217,6 +217,9 @@ def _set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> N
     Not if axis 0 is the class axis: the other array may have any length then.
     """
     from xentcli.files.reader import is_table
+
+    if not (is_table(logits) or is_table(targets)):
+        return  # other files need none of the modules for text
     from xentcli.files.text.table import TableReader
 
     for one, other in ((logits, targets), (targets, logits)):

@@ -92,16 +92,11 @@ class LogitsReading(TextReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetsReading:
-    """How the targets are read."""
+class LossReading(LogitsReading, WeightFiles):
+    """How everything is read that a loss is computed from."""
 
     target_format: str | None = format_option("targets")
     target_key: str | None = key_option("targets")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossReading(TargetsReading, LogitsReading, WeightFiles):
-    """How everything is read that a loss is computed from."""
 
 
 @dataclass(frozen=True, kw_only=True)

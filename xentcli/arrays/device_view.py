@@ -1,4 +1,4 @@
-"""Arrays on a device: their shape, dtype and memory. Their numbers are not read here.
+"""Arrays on a device: their shape, dtype and memory. Their data are not read here.
 
 PyTorch, CuPy, JAX and Numba describe an array by `__cuda_array_interface__`, where a bfloat16
 array has the dtype `<V2`; its own `dtype` attribute tells that it is bfloat16.
@@ -18,8 +18,8 @@ import numpy as np
 from xentcli.arrays.dtypes import BF16, SUPPORTED, Array, name_of
 from xentcli.errors import DataError, DtypeError, ShapeError
 
-CUDA = 2  # DLPack's number for it
-LEGACY = 1  # how the interface calls the default stream, whose handle is 0
+CUDA = 2  # DLPack's device type
+LEGACY = 1  # the interface's value for the default stream, whose handle is 0
 HINT = "make it contiguous first: for example tensor.contiguous()"
 
 
@@ -55,9 +55,9 @@ class DeviceArray:
         return 1 + sum((n - 1) * stride for n, stride in steps) // self.dtype.itemsize
 
     def folded(self, groups: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
-        """The stride in elements of each group of axes, seen as one.
+        """The stride in elements of each group of axes, merged into one.
 
-        None where the axes of a group do not follow each other in memory.
+        None if the axes of a group cannot be merged without a copy.
         """
         steps = [
             _step([(self.shape[axis], self.strides[axis]) for axis in group]) for group in groups
@@ -68,7 +68,7 @@ class DeviceArray:
 
     @property
     def overlaps_itself(self) -> bool:
-        """Whether two entries may be the same memory."""
+        """Whether two elements may share memory."""
         covered = 0
         steps = zip(self.strides, self.shape, strict=True)
         for stride, n in sorted((stride, n) for stride, n in steps if n > 1):
@@ -78,11 +78,11 @@ class DeviceArray:
         return False
 
     def shares_memory(self, other: DeviceArray) -> bool:
-        """Whether one element of both is the same memory."""
+        """Whether any element shares memory with the other array."""
         return np.shares_memory(_unread(self), _unread(other))
 
     def is_same(self, other: DeviceArray) -> bool:
-        """Whether all elements of both are the same memory, each at the same place."""
+        """Whether both are the same view of the same memory."""
         one, two = (
             (array.pointer, array.shape, array.strides, array.dtype) for array in (self, other)
         )
@@ -182,7 +182,7 @@ def _dtype(values: Any, where: str, typestr: str) -> np.dtype[Any]:
 
 
 def _stream(values: Any, interface: dict[str, Any]) -> int | None:
-    """The producer's stream: PyTorch leaves it out of the interface, and means its current one."""
+    """The producer's stream; PyTorch omits it from the interface, and its current one is meant."""
     stream = interface.get("stream")
     torch: Any = sys.modules.get("torch")
     tensor: Any = getattr(torch, "Tensor", ())

@@ -1,4 +1,4 @@
-"""The float dtypes of logits and gradients, and the way between them and the kernels.
+"""The float dtypes of logits and gradients, and their conversion for the kernels.
 
 Kernels compute on float32 or float64. float16 and bfloat16 are widened on the way in, which is
 exact, and rounded once on the way out. NumPy has no bfloat16, and an .npy file holds one as dtype
@@ -30,7 +30,7 @@ SUPPORTED = "supported: float16, bfloat16, float32, float64 and integers"
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in this machine's byte order; `BF16`, which is always little-endian, as it is."""
+    """The dtype in native byte order; `BF16`, which is always little-endian, unchanged."""
     return dtype if dtype == BF16 else dtype.newbyteorder("=")
 
 
@@ -81,14 +81,14 @@ def reals(values: Any, where: str) -> Array:
 
 
 def bits(array: Array) -> Array:
-    """A view with a dtype that Numba has: uint16 for float16, int16 for bfloat16."""
+    """A view with a dtype that Numba supports: uint16 for float16, int16 for bfloat16."""
     if array.dtype == BF16:
         return array.view(np.int16)
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
 def compute_dtype(logits: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
-    """What a kernel computes on: float64 where one of both is, else float32."""
+    """The dtype a kernel computes in: float64 if either is float64, else float32."""
     wide = 8 in (logits.itemsize, out.itemsize)
     return NAMES["f64"] if wide else NAMES["f32"]
 

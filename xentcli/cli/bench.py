@@ -62,7 +62,7 @@ class CaseOptions:
     temperature: float = same_as(LossOptions, "temperature", group="Case")
     softcap: float | None = same_as(LossOptions, "softcap", group="Case")
     z_loss: float = same_as(LossOptions, "z_loss", group="Case")
-    class_axis: int = option(-1, "Class axis.", group="Case", type=int)
+    class_axis: int = option(-1, "Class axis.", group="Case", type=int, metavar="INT")
 
 
 @dataclass(frozen=True, kw_only=True)

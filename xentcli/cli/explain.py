@@ -40,7 +40,7 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainInputs(LossReading, DtypeOption):
-    """The inputs of a loss, whose logits and targets may be in the command line instead."""
+    """The inputs of a loss; logits and targets may be given on the command line instead."""
 
     logits: str | None = argument("[LOGITS]", required=False)
     targets: str | None = argument("[TARGETS]", required=False)
@@ -50,7 +50,7 @@ class ExplainInputs(LossReading, DtypeOption):
 class RowOptions:
     """Which row is explained, and how much of it is shown."""
 
-    row: int = option(0, "Index of the row, starting at 0.", group="Row", type=int)
+    row: int = option(0, "Index of the row, starting at 0.", group="Row", type=int, metavar="INT")
     values: tuple[str, ...] | None = option(
         None,
         "Logits of a single row, instead of files.",
@@ -104,13 +104,13 @@ def explain(
 
     paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
     with open_inputs(paths, reading, Outputs(), options.class_axis) as inputs:
-        assert inputs.targets  # and nothing is written while they are read
+        assert inputs.targets  # nothing is written while they are read
         row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
     publish(to_document(row, DisplayOptions(which.names, which.top, document.decimals)), document)
 
 
 def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> InputPaths:
-    """The files, or the numbers of the command line in their place."""
+    """The files, or the numbers given on the command line."""
     if which.values is not None or which.target is not None:
         if sources.logits is not None:
             what = "LOGITS and TARGETS cannot be combined with --logits and --target"
@@ -126,7 +126,7 @@ def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> I
 
 
 def _inline(which: RowOptions, options: LossOptions) -> tuple[InMemoryReader, InMemoryReader]:
-    """Numbers of the command line as the only row of two arrays."""
+    """Numbers from the command line, as arrays of one row."""
     import numpy as np
 
     from xentcli.files.reader import InMemoryReader

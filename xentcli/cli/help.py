@@ -80,7 +80,7 @@ class HelpFormatter(click.HelpFormatter):
             self._wrapped(text, 4)
 
     def getvalue(self) -> str:
-        """The page, in characters that standard output has: Click takes ASCII for an accident."""
+        """The page, in characters that standard output has: Click would switch ASCII to UTF-8."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         return super().getvalue().encode(encoding, ERRORS).decode(encoding)
 
@@ -120,7 +120,7 @@ class Option(click.Option):
 
 
 class Context(click.Context):
-    """What a command runs in; its help pages are ours."""
+    """Click's context, with the help pages of this module."""
 
     formatter_class = HelpFormatter
 

@@ -43,7 +43,7 @@ class InputPaths:
     loss: str | None = None
 
     def given(self) -> dict[str, str | Reader]:
-        """What there is, by its role."""
+        """The arrays that are given, by their role."""
         return {role: value for role, value in vars(self).items() if value is not None}
 
 
@@ -98,7 +98,7 @@ def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
 
 
 def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
-    """The same, and how the targets are read."""
+    """How the logits and the targets are read."""
     from xentcli.files.options import ReadOptions
 
     reading = logits_reading(inputs, dtype)

@@ -38,7 +38,7 @@ class Destination:
         self._boxed = boxed if self._is_view else np.empty(layout.box, self.dtype)
 
     def unshared(self, source: Array) -> Array:
-        """The source, or a copy of it where writing here would change it before it is read.
+        """The source, or a copy of it if writing here would change it before it is read.
 
         The logits may be overwritten in place: a row is read before it is written.
         """

@@ -6,8 +6,8 @@
 | sum       | Σ L_i                         | Σ L_i               |
 | mean      | Σ L_i / D,  D = Σ v_i·w_{y_i} | Σ L_i / Σ v_i       |
 
-over the rows that are not ignored. The z-loss is divided by Σ v_i in both cases. A kernel knows
-nothing of this: it gets one scale per row, and the z-loss multiplied by D / Σ v_i.
+over the rows that are not ignored. The z-loss is divided by Σ v_i in both cases. Kernels
+only get one scale per row, and the z-loss multiplied by D / Σ v_i.
 """
 
 from __future__ import annotations

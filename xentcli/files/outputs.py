@@ -1,4 +1,4 @@
-"""All output files of one command: afterwards all of them are new, or none is."""
+"""All output files of one command, which are replaced together or not at all."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _require_numba() -> None:
 
 
 def _described(values: Any, where: str) -> Any:
-    """The description of an array on a device; everything else as it is."""
+    """The description of an array on a device; anything else unchanged."""
     array = device_array(values, where)
     return values if array is None else array
 

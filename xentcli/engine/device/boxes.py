@@ -68,8 +68,8 @@ class AxisGrouping:
 def grouping_of(layout: Layout, arrays: list[DeviceArray]) -> AxisGrouping:
     """The grouping that fits all arrays; an error where there is none.
 
-    Rows that lie one after the other, whatever PyTorch's transpose(1, 2) says; the shape as it
-    is; or classes that lie one after the other, as in Fortran order.
+    Tried in this order: contiguous rows, as after PyTorch's transpose(1, 2); the shape as given;
+    contiguous classes, as in Fortran order.
     """
     class_axis, axes = layout.class_axis, range(len(layout.shape))
     others = [axis for axis in axes if axis != class_axis]

@@ -138,7 +138,7 @@ def _dtype(descr: str, where: str) -> np.dtype[Any]:
 
 
 def check_size(source: Source, header: Header) -> None:
-    """An error where the size of the file is known and is not what the header says."""
+    """An error if the size of the file is known and does not match the header."""
     size = source.declared if isinstance(source, Member) else source.size
     if size is not None and size - source.position != header.nbytes:
         raise _wrong_size(source, header, size - source.position)
@@ -165,7 +165,7 @@ def finish(source: Source) -> None:
 
 
 def ended_early(source: Source, header: Header) -> Exception:
-    """The error where fewer bytes came than the header says."""
+    """The error for a file that is shorter than its header says."""
     source.verify()
     return _wrong_size(source, header, source.position - header.start)
 

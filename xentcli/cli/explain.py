@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from xentcli.cli.command import command
 from xentcli.cli.declare import argument, option
 from xentcli.cli.inputs import NUMBER, InputPaths, loss_paths, loss_reading, open_inputs
-from xentcli.cli.options import DtypeOption, LossReading
+from xentcli.cli.options import DtypeName, LossReading
 from xentcli.cli.publish import DocumentOptions, publish
 from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
@@ -39,11 +39,17 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainInputs(LossReading, DtypeOption):
+class ExplainInputs(LossReading):
     """The inputs of a loss; logits and targets may be given on the command line instead."""
 
     logits: str | None = argument("[LOGITS]", required=False)
     targets: str | None = argument("[TARGETS]", required=False)
+    dtype: DtypeName = option(
+        "auto",
+        "Dtype that text, and arrays of dtype V2, are read as.",
+        group="Input",
+        type=click.Choice(get_args(DtypeName)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,8 +115,8 @@ class LossInputs(LossReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DtypeOption:
-    """The dtype of the result, and of inputs that do not name theirs."""
+class WritingOptions:
+    """Where the result goes, and how it is written."""
 
     dtype: DtypeName = option(
         "auto",
@@ -125,12 +125,6 @@ class DtypeOption:
         group="Output",
         type=click.Choice(get_args(DtypeName)),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WritingOptions(DtypeOption):
-    """Where the result goes, and how it is written."""
-
     output: str | None = option(
         None,
         "Write the result to PATH; - is standard output.",

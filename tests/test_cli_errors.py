@@ -385,9 +385,11 @@ def test_a_wrong_word_on_the_command_line_is_printed_safely(name, files, capfdbi
         assert_error(inside(capfdbinary, *arguments), 2)
 
 
-def test_a_name_in_utf_8_is_printed_where_the_locale_is_ascii(files):
-    result = run("softmax", "Größe.npy", env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
-    assert_error(result, 2, "no such file")
+def test_a_name_that_the_encoding_lacks_is_escaped_and_not_changed(files):
+    env = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    assert_error(run("softmax", "Größe.npy", env=env), 2, r"Gr\xf6\xdfe.npy: no such file")
+    (files / "Größe.npy").write_bytes((files / "l.npy").read_bytes())
+    assert run("inspect", "Größe.npy", env=env).out.startswith(rb"Gr\xf6\xdfe.npy: ")
 
 
 def test_a_missing_file_whose_name_is_not_utf_8_is_printed_safely(files):

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 import click
@@ -31,6 +30,8 @@ _PLAIN = {
     "∂": "d",
     "κ": "kappa",
     "λ": "lambda",
+    "δ": "delta",
+    "≥": ">=",
     "ε": "eps",
     "▲": "^",
     "▼": "v",
@@ -38,14 +39,11 @@ _PLAIN = {
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """A codec's error handler: letters without accents, known symbols as ASCII, else `?`."""
+    """A codec's error handler: known symbols as ASCII; others, as in names of files, escaped."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    parts = []
-    for character in error.object[error.start : error.end]:
-        plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-        parts.append(_PLAIN.get(character) or plain or "?")
-    return "".join(parts), error.end
+    missing = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or c.encode("unicode_escape").decode() for c in missing), error.end
 
 
 ERRORS = "xent-plain"

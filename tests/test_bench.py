@@ -229,7 +229,7 @@ def test_the_share_of_the_limit_counts_the_bytes():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--shape", "5"], "--shape: (5,) is not usable: N,C or more axes"),
+        (["--shape", "5"], "--shape: (5,) is not allowed; expected N,C or more axes"),
         (["--shape", "5,x"], "whole numbers separated by commas"),
         (["--shape", "5,0"], "N,C or more axes"),
         (["--shape", "1000000000,1000000"], "N,C or more axes"),

@@ -73,7 +73,7 @@ def simulated(*arguments, **more):
     [
         (
             {"NUMBA_CUDA_DRIVER": "/nowhere"},
-            ["no NVIDIA driver is installed here; NUMBA_CUDA_DRIVER is '/nowhere'\n", "cpu"],
+            ["no NVIDIA driver is installed; NUMBA_CUDA_DRIVER is '/nowhere'\n", "cpu"],
         ),
         # Numba reads a number, and simulates nothing
         ({"NUMBA_ENABLE_CUDASIM": "yes", "FAKE_INIT": "100"}, ["finds no device\n"]),

@@ -1,4 +1,4 @@
-"""What arrays on a device say of themselves; the rest on Numba's simulator, in a process."""
+"""How arrays on a device are described; the rest on Numba's simulator, in a process."""
 
 from pathlib import Path
 
@@ -83,14 +83,18 @@ def test_arrays_of_libraries_that_are_on_the_host_stay_there(device):
 @pytest.mark.parametrize(
     ("values", "error", "match"),
     [
-        (Described(typestr="<V2"), DtypeError, "dtype V2 cannot be used"),
-        (Described(typestr=">f4"), DtypeError, "dtype float32 cannot be used"),
-        (Described(typestr="<c8"), DtypeError, "dtype complex64 cannot be used"),
+        (Described(typestr="<V2"), DtypeError, "dtype V2 is not supported"),
+        (Described(typestr=">f4"), DtypeError, "dtype float32 is not supported"),
+        (Described(typestr="<c8"), DtypeError, "dtype complex64 is not supported"),
         (Described(strides=(12, -4)), ShapeError, r"strides of \(12, -4\) bytes"),
         (Described(strides=(18, 4)), ShapeError, r"strides of \(18, 4\) bytes"),
-        (Described(data=(4098, False)), ShapeError, "do not begin at multiples of 4"),
-        (Described(mask=Described()), DataError, "arrays with a mask cannot be used"),
-        (Undescribed(KeyError("torch.bfloat16")), DataError, "does not say where: .*bfloat16"),
+        (Described(data=(4098, False)), ShapeError, "not aligned to 4 bytes"),
+        (Described(mask=Described()), DataError, "masked arrays are not supported"),
+        (
+            Undescribed(KeyError("torch.bfloat16")),
+            DataError,
+            "its memory cannot be found: .*bfloat16",
+        ),
         (Undescribed(AttributeError("only for one device")), DataError, "only for one device"),
     ],
 )
@@ -102,7 +106,7 @@ def test_what_cannot_be_used(values, error, match):
 @pytest.mark.parametrize("name", ["targets", "weight", "sample_weight", "upstream", "out"])
 def test_arrays_on_a_device_beside_logits_on_the_host(name):
     given = {"targets": [0, 1], name: Described()}
-    with pytest.raises(DataError, match=f"^{name}: the array is on a device, and the logits are"):
+    with pytest.raises(DataError, match=f"^{name}: the array is on a device, but the logits are"):
         cross_entropy(np.zeros((2, 3)), **given)
 
 

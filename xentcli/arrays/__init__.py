@@ -1,1 +1,1 @@
-"""Numbers and where they lie: dtypes, memory layout, exact sums, device arrays."""
+"""Arrays: dtypes, memory layout, exact sums, descriptions of device arrays."""

@@ -1,4 +1,4 @@
-"""Arrays on a device: their shape, dtype and memory. Their numbers are not read here.
+"""Arrays on a device: their shape, dtype and memory. Their data are not read here.
 
 PyTorch, CuPy, JAX and Numba describe an array by `__cuda_array_interface__`, where a bfloat16
 array has the dtype `<V2`; its own `dtype` attribute tells that it is bfloat16.
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, Array, name_of
+from xentcli.arrays.dtypes import BF16, SUPPORTED, Array, name_of
 from xentcli.errors import DataError, DtypeError, ShapeError
 
-CUDA = 2  # DLPack's number for it
-LEGACY = 1  # how the interface calls the default stream, whose handle is 0
-HINT = "make it contiguous first: tensor.contiguous(), or the like in your library"
+CUDA = 2  # DLPack's device type
+LEGACY = 1  # the interface's value for the default stream, whose handle is 0
+HINT = "make it contiguous first: for example tensor.contiguous()"
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class DeviceArray:
         return 1 + sum((n - 1) * stride for n, stride in steps) // self.dtype.itemsize
 
     def folded(self, groups: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
-        """The stride in elements of each group of axes, seen as one.
+        """The stride in elements of each group of axes, merged into one.
 
-        None where the axes of a group do not follow each other in memory.
+        None if the axes of a group cannot be merged without a copy.
         """
         steps = [
             _step([(self.shape[axis], self.strides[axis]) for axis in group]) for group in groups
@@ -68,7 +68,7 @@ class DeviceArray:
 
     @property
     def overlaps_itself(self) -> bool:
-        """Whether two entries may be the same memory."""
+        """Whether two elements may share memory."""
         covered = 0
         steps = zip(self.strides, self.shape, strict=True)
         for stride, n in sorted((stride, n) for stride, n in steps if n > 1):
@@ -78,11 +78,11 @@ class DeviceArray:
         return False
 
     def shares_memory(self, other: DeviceArray) -> bool:
-        """Whether one element of both is the same memory."""
+        """Whether any element shares memory with the other array."""
         return np.shares_memory(_unread(self), _unread(other))
 
     def is_same(self, other: DeviceArray) -> bool:
-        """Whether all elements of both are the same memory, each at the same place."""
+        """Whether both are the same view of the same memory."""
         one, two = (
             (array.pointer, array.shape, array.strides, array.dtype) for array in (self, other)
         )
@@ -134,21 +134,21 @@ def require_host(**arrays: Any) -> None:
     """An error for arrays on a device where the logits are on the host."""
     for where, values in arrays.items():
         if device_array(values, where) is not None:
-            what = "the array is on a device, and the logits are on the host"
-            raise DataError(where, what, "bring the logits to the device, or the array to the host")
+            what = "the array is on a device, but the logits are on the host"
+            raise DataError(where, what, "move the logits to the device, or the array to the host")
 
 
 def _undescribed(where: str, error: Exception, values: Any = None) -> DataError:
     if getattr(values, "requires_grad", False):
-        what = "the tensor requires grad, and the gradient is not recorded here"
-        return DataError(where, what, "give tensor.detach()")
+        what = "the tensor requires grad, but xent records nothing for autograd"
+        return DataError(where, what, "pass tensor.detach()")
     reason = " ".join(str(error).split())
-    return DataError(where, f"the array is on a device and does not say where: {reason}")
+    return DataError(where, f"the array is on a device, but its memory cannot be found: {reason}")
 
 
 def _described(values: Any, where: str, interface: dict[str, Any]) -> DeviceArray:
     if interface.get("mask") is not None:
-        raise DataError(where, "arrays with a mask cannot be used")
+        raise DataError(where, "masked arrays are not supported")
     shape = tuple(int(n) for n in interface["shape"])
     dtype = _dtype(values, where, interface["typestr"])
     strides = interface.get("strides")
@@ -156,9 +156,9 @@ def _described(values: Any, where: str, interface: dict[str, Any]) -> DeviceArra
         strides = [prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))]
     pointer, read_only = interface["data"]
     if any(stride < 0 or stride % dtype.itemsize for stride in strides):
-        raise ShapeError(where, f"strides of {tuple(strides)} bytes cannot be used", HINT)
+        raise ShapeError(where, f"strides of {tuple(strides)} bytes are not supported", HINT)
     if pointer % dtype.itemsize:
-        raise ShapeError(where, f"its numbers do not begin at multiples of {dtype.itemsize}", HINT)
+        raise ShapeError(where, f"the data are not aligned to {dtype.itemsize} bytes", HINT)
     return DeviceArray(
         where=where,
         owner=values,
@@ -177,13 +177,12 @@ def _dtype(values: Any, where: str, typestr: str) -> np.dtype[Any]:
     if dtype == np.dtype("V2") and str(getattr(values, "dtype", "")).endswith("bfloat16"):
         return BF16
     if dtype.kind not in "iufb" or not dtype.isnative:
-        hint = "float16, bfloat16, float32, float64 and integers can be"
-        raise DtypeError(where, f"dtype {name_of(dtype)} cannot be used", hint)
+        raise DtypeError(where, f"dtype {name_of(dtype)} is not supported", SUPPORTED)
     return dtype
 
 
 def _stream(values: Any, interface: dict[str, Any]) -> int | None:
-    """The producer's stream: PyTorch leaves it out of the interface, and means its current one."""
+    """The producer's stream; PyTorch omits it from the interface, and its current one is meant."""
     stream = interface.get("stream")
     torch: Any = sys.modules.get("torch")
     tensor: Any = getattr(torch, "Tensor", ())

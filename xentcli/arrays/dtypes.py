@@ -1,4 +1,4 @@
-"""The float dtypes of logits and gradients, and the way between them and the kernels.
+"""The float dtypes of logits and gradients, and their conversion for the kernels.
 
 Kernels compute on float32 or float64. float16 and bfloat16 are widened on the way in, which is
 exact, and rounded once on the way out. NumPy has no bfloat16, and an .npy file holds one as dtype
@@ -25,9 +25,12 @@ NAMES = {
 }
 HALVES = (NAMES["f16"], BF16)
 
+SUPPORTED_FLOATS = "supported: float16, bfloat16, float32 and float64"  # hints of errors
+SUPPORTED = "supported: float16, bfloat16, float32, float64 and integers"
+
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in this machine's byte order; `BF16`, which is always little-endian, as it is."""
+    """The dtype in native byte order; `BF16`, which is always little-endian, unchanged."""
     return dtype if dtype == BF16 else dtype.newbyteorder("=")
 
 
@@ -62,14 +65,14 @@ def as_logits(values: Any, where: str = "logits") -> Array:
         return array
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
-    raise DtypeError(where, f"dtype {name_of(array.dtype)} cannot be used", _hint(array.dtype))
+    raise DtypeError(where, f"dtype {name_of(array.dtype)} is not supported", _hint(array.dtype))
 
 
 def _hint(dtype: np.dtype[Any]) -> Words:
     if dtype == np.dtype("V2"):
         read_as = Setting("dtype", "bf16", in_python="array.view(ml_dtypes.bfloat16)")
         return "if dtype V2 holds bfloat16, use ", read_as
-    return "float16, bfloat16, float32, float64 and integers can be"
+    return SUPPORTED
 
 
 def reals(values: Any, where: str) -> Array:
@@ -78,14 +81,14 @@ def reals(values: Any, where: str) -> Array:
 
 
 def bits(array: Array) -> Array:
-    """A view with a dtype that Numba has: uint16 for float16, int16 for bfloat16."""
+    """A view with a dtype that Numba supports: uint16 for float16, int16 for bfloat16."""
     if array.dtype == BF16:
         return array.view(np.int16)
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
 def compute_dtype(logits: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
-    """What a kernel computes on: float64 where one of both is, else float32."""
+    """The dtype a kernel computes in: float64 if either is float64, else float32."""
     wide = 8 in (logits.itemsize, out.itemsize)
     return NAMES["f64"] if wide else NAMES["f32"]
 

@@ -1,6 +1,6 @@
-"""Where the classes lie in an array of logits, and how to walk it in rows of C classes.
+"""The class axis of logits, and how to go over them in rows of C classes.
 
-Every array of logits is seen as (outer, C, inner). Rows are numbered in the C order of the
+Logits of any shape are viewed as (outer, C, inner). Rows are numbered in the C order of the
 shape without its class axis, whatever the order in memory. A `Block` is some consecutive rows.
 """
 
@@ -39,7 +39,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of the logits and the axis of it that holds the classes."""
+    """The shape of the logits, and its class axis."""
 
     shape: Shape
     class_axis: int
@@ -85,7 +85,7 @@ class Layout:
 
 
 def is_dense(box: Array) -> bool:
-    """Whether kernels can read and write a box: neighbours side by side, in native byte order."""
+    """Whether kernels can use a box: contiguous along an axis, in native byte order."""
     axis = 1 if box.shape[2] == 1 else 2
     side_by_side = box.strides[axis] == box.itemsize or box.shape[axis] <= 1
     whole = all(stride % box.itemsize == 0 for stride in box.strides)
@@ -101,13 +101,13 @@ def find(shape: Shape, targets: Shape | None, class_axis: int | None) -> Layout:
     """The layout of logits: the class axis asked for, else the one that fits the targets.
 
     PyTorch's (N, C, d1, …) and the (…, C) of most other libraries are both known; where both
-    fit, the axis has to be said.
+    fit, the axis has to be given.
 
     >>> find((2, 5, 4), (2, 4), None).class_axis, find((2, 4, 5), (2, 4), None).class_axis
     (1, 2)
     """
     if not 1 <= len(shape) <= 32:
-        raise ShapeError("logits", f"shape {shape} is not usable", "1 to 32 axes are")
+        raise ShapeError("logits", f"shape {shape} is not supported", "use 1 to 32 axes")
     axis = _asked(shape, class_axis) if class_axis is not None else _fitting(shape, targets)
     layout = Layout(shape, axis)
     if layout.classes == 0:

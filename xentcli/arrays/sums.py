@@ -135,7 +135,7 @@ def _sum_in_units(values: Array, largest: float, room: Array) -> int:
         shift = math.ldexp(1.5, power)
         np.add(values, shift, out=upper)
         counted = int(upper.view(np.int64).sum()) - len(values) * _bits(shift)
-        counted = (counted + 2**63) % 2**64 - 2**63  # the sum of the bits runs over
+        counted = (counted + 2**63) % 2**64 - 2**63  # the sum of the bits overflows
         units += counted << (power - 52 + UNIT)
         upper -= shift
         np.subtract(values, upper, out=lower)

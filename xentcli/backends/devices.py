@@ -70,7 +70,7 @@ def find() -> Driver:
     """The driver and its devices, at least one; an `UnavailableError` says what is missing."""
     library = _library()
     if library is None:
-        what = "no NVIDIA driver is installed here" + _variable("NUMBA_CUDA_DRIVER")
+        what = "no NVIDIA driver is installed" + _variable("NUMBA_CUDA_DRIVER")
         raise UnavailableError("backend", what, INSTEAD)
     code = library.cuInit(0)
     if code not in (0, _NO_DEVICE):

@@ -1,4 +1,4 @@
-"""The numbers that a kernel needs beside its arrays."""
+"""The numbers that a kernel needs in addition to its arrays."""
 
 from __future__ import annotations
 

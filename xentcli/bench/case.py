@@ -45,7 +45,9 @@ class Case:
     def __post_init__(self) -> None:
         axes = len(self.shape)
         if axes < 2 or min(self.shape) < 1 or self.nbytes > LARGEST:
-            raise OptionError("shape", f"{self.shape} is not usable: N,C or more axes, each ≥ 1")
+            raise OptionError(
+                "shape", f"{self.shape} is not allowed; expected N,C or more axes, each ≥ 1"
+            )
         if not -axes <= self.class_axis < axes:
             raise OptionError("class_axis", f"{self.class_axis} is not an axis of {self.shape}")
         if self.in_place and not self.gradient:

@@ -166,7 +166,7 @@ def _judged(
 
 
 def _array(values: Any) -> Any:
-    """A tensor of PyTorch as an array, its bfloat16 too; anything else as it is."""
+    """A tensor of PyTorch as an array, its bfloat16 too; anything else unchanged."""
     if not hasattr(values, "detach"):
         return values
     tensor = values.detach().cpu()

@@ -35,7 +35,7 @@ class Finding(NamedTuple):
         return f"{self.words}: {worded(self.evidence, speak)}"
 
     def facts(self, speak: Speak = Setting.python) -> dict[str, str]:
-        """The same for JSON."""
+        """The finding for JSON."""
         return {**self._asdict(), "evidence": worded(self.evidence, speak)}
 
 
@@ -59,7 +59,7 @@ class LossVerdict(NamedTuple):
         return cls(given, exact, float(found.ulp[row]), kind, len(off), count, row)
 
     def words(self) -> str:
-        """In one line."""
+        """The verdict in one line."""
         which = ""
         if self.losses > 1:
             which = f"{self.off:,} of {self.losses:,} losses off; the worst, row {self.row}: "
@@ -111,7 +111,7 @@ class Report:
         return ",".join(str(int(i)) for i in index)
 
     def where(self) -> str:
-        """The rows and columns between which all entries lie that are off."""
+        """The ranges of rows and columns that hold all entries that are off."""
         s = self.statistics
         if not s.off:
             return ""
@@ -119,7 +119,7 @@ class Report:
         return ", ".join(f"{name} {first} to {last}" for name, (first, last) in parts)
 
     def nonfinite(self) -> str:
-        """NaN and infinities, in words."""
+        """The counts of NaN and infinities, in words."""
         found = asdict(self.statistics.nonfinite)
         return ", ".join(
             f"{count:,} {NONFINITE_WORDS[name]}" for name, count in found.items() if count

@@ -36,7 +36,7 @@ class ErrorHistogram:
         self._bins = np.zeros((HIGHEST - LOWEST) * STEPS + 2, np.int64)
 
     def add(self, values: Array) -> None:
-        """The next numbers; infinity is one."""
+        """Count the next numbers; infinity is one."""
         if not values.size:
             return
         self.largest = max(self.largest, float(values.max()))
@@ -126,7 +126,7 @@ class NonfiniteCounts:
 
 @dataclass
 class ErrorStatistics:
-    """Everything that is counted while rows go by. Rows have their numbers in the whole."""
+    """Everything that is counted over the rows. Rows are numbered in the whole problem."""
 
     classes: int
     entries: int = 0

@@ -21,7 +21,7 @@ Rows = list[list[str]]
 
 
 def check_report(report: Report, width: int) -> RenderableType:
-    """The whole of it."""
+    """The report as a rich renderable."""
     parts: list[RenderableType] = [
         Text(text, style="bold green" if right else "bold red") for text, right in report.verdicts()
     ]
@@ -29,7 +29,7 @@ def check_report(report: Report, width: int) -> RenderableType:
         parts.append(Text(text, style="dim" if text == NOT_KNOWN else "yellow"))
     parts += [_spreads(report), _places(report, width)]
     if report.where():
-        parts.append(Text(f"All that is off lies in {report.where()}."))
+        parts.append(Text(f"All wrong entries are in {report.where()}."))
     for text in filter(None, (report.nonfinite(), report.oracle_limit())):
         parts.append(Text(text))
     return Group(*parts, *_worst(report, width))

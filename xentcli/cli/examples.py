@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleName:
-    """Which example."""
+    """The example to show."""
 
     name: str | None = argument("[NAME]", required=False, type=click.STRING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleOptions:
-    """What is done with the examples."""
+    """What to do with the examples."""
 
     check: bool = option(
         False,
@@ -61,7 +61,7 @@ class ExampleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleDocument(DocumentOptions):
-    """The form of the document; the training example has a table for CSV too."""
+    """The format of the document; the training example can be CSV too."""
 
     format: str | None = option(
         None,

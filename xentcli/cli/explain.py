@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from xentcli.cli.command import command
 from xentcli.cli.declare import argument, option
 from xentcli.cli.inputs import NUMBER, InputPaths, loss_paths, loss_reading, open_inputs
-from xentcli.cli.options import DtypeOption, LossReading
+from xentcli.cli.options import DtypeName, LossReading
 from xentcli.cli.publish import DocumentOptions, publish
 from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
@@ -39,11 +39,17 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainInputs(LossReading, DtypeOption):
-    """The inputs of a loss, whose logits and targets may be in the command line instead."""
+class ExplainInputs(LossReading):
+    """The inputs of a loss; logits and targets may be given on the command line instead."""
 
     logits: str | None = argument("[LOGITS]", required=False)
     targets: str | None = argument("[TARGETS]", required=False)
+    dtype: DtypeName = option(
+        "auto",
+        "Dtype that text, and arrays of dtype V2, are read as.",
+        group="Input",
+        type=click.Choice(get_args(DtypeName)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +111,13 @@ def explain(
 
     paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
     with open_inputs(paths, reading, Outputs(), options.class_axis) as inputs:
-        assert inputs.targets  # and nothing is written while they are read
+        assert inputs.targets  # nothing is written while they are read
         row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
     publish(to_document(row, DisplayOptions(which.names, which.top, document.decimals)), document)
 
 
 def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> InputPaths:
-    """The files, or the numbers of the command line in their place."""
+    """The files, or the numbers given on the command line."""
     if which.values is not None or which.target is not None:
         if sources.logits is not None:
             what = "LOGITS and TARGETS cannot be combined with --logits and --target"
@@ -127,7 +133,7 @@ def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> I
 
 
 def _inline(which: RowOptions, options: LossOptions) -> tuple[InMemoryReader, InMemoryReader]:
-    """Numbers of the command line as the only row of two arrays."""
+    """Numbers from the command line, as arrays of one row."""
     import numpy as np
 
     from xentcli.files.reader import InMemoryReader

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 import click
@@ -31,6 +30,8 @@ _PLAIN = {
     "∂": "d",
     "κ": "kappa",
     "λ": "lambda",
+    "δ": "delta",
+    "≥": ">=",
     "ε": "eps",
     "▲": "^",
     "▼": "v",
@@ -38,14 +39,11 @@ _PLAIN = {
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """A codec's error handler: letters without accents, known symbols as ASCII, else `?`."""
+    """A codec's error handler: known symbols as ASCII; others, as in names of files, escaped."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    parts = []
-    for character in error.object[error.start : error.end]:
-        plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-        parts.append(_PLAIN.get(character) or plain or "?")
-    return "".join(parts), error.end
+    missing = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or c.encode("unicode_escape").decode() for c in missing), error.end
 
 
 ERRORS = "xent-plain"
@@ -80,7 +78,7 @@ class HelpFormatter(click.HelpFormatter):
             self._wrapped(text, 4)
 
     def getvalue(self) -> str:
-        """The page, in characters that standard output has: Click takes ASCII for an accident."""
+        """The page, in characters that standard output has: Click would switch ASCII to UTF-8."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         return super().getvalue().encode(encoding, ERRORS).decode(encoding)
 
@@ -120,7 +118,7 @@ class Option(click.Option):
 
 
 class Context(click.Context):
-    """What a command runs in; its help pages are ours."""
+    """Click's context, with the help pages of this module."""
 
     formatter_class = HelpFormatter
 

@@ -38,7 +38,7 @@ def info(form: JsonOption) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Shell:
-    """For which shell."""
+    """The shell that the script is for."""
 
     shell: str = argument("SHELL", type=click.Choice(SHELLS))
 

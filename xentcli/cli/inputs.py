@@ -43,7 +43,7 @@ class InputPaths:
     loss: str | None = None
 
     def given(self) -> dict[str, str | Reader]:
-        """What there is, by its role."""
+        """The arrays that are given, by their role."""
         return {role: value for role, value in vars(self).items() if value is not None}
 
 
@@ -98,7 +98,7 @@ def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
 
 
 def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
-    """The same, and how the targets are read."""
+    """How the logits and the targets are read."""
     from xentcli.files.options import ReadOptions
 
     reading = logits_reading(inputs, dtype)
@@ -217,6 +217,9 @@ def _set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> N
     Not if axis 0 is the class axis: the other array may have any length then.
     """
     from xentcli.files.opening import is_table
+
+    if not (is_table(logits) or is_table(targets)):
+        return  # other files need none of the modules for text
     from xentcli.files.text.table import TableReader
 
     for one, other in ((logits, targets), (targets, logits)):

@@ -13,7 +13,7 @@ from xentcli.cli.options import JsonOption, LogitsReading, format_option, key_op
 
 @dataclass(frozen=True, kw_only=True)
 class InspectPaths:
-    """Any number of files."""
+    """The files to inspect."""
 
     paths: tuple[str, ...] = argument("FILE...", many=True)
 

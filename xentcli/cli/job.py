@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What computes, and the dtype of the result."""
+    """How to compute, and the dtype of the result."""
 
     running: RunningOptions
     dtype: DtypeName
@@ -72,7 +72,7 @@ class Job:
         return Run(self.running.backend, self.running.threads, note, progress)
 
     def _result_dtype(self) -> Any:
-        """The dtype asked for; without one the default is right."""
+        """The dtype asked for; None for the default."""
         from xentcli.arrays.dtypes import NAMES
 
         return NAMES.get(self.dtype)

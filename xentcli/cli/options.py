@@ -22,7 +22,7 @@ WRITE_FORMAT = click.Choice(registry.names(registry.writable()))
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFiles:
-    """Where the arrays come from that scale the loss."""
+    """The files of weights and of the upstream gradient."""
 
     weight: str | None = option(
         None, "Weight of each class, C numbers.", group="Loss", metavar="FILE", file=True
@@ -50,13 +50,13 @@ def _one_character(ctx: click.Context, parameter: click.Parameter, value: str | 
 
 
 def format_option(what: str) -> Any:
-    """The format of an input, where it is not the one that its suffix or first bytes say."""
+    """The option for the format of an input."""
     words = f"Format of the {what}; detected by default."
     return option(None, words, group="Input", type=READ_FORMAT)
 
 
 def key_option(what: str) -> Any:
-    """Which array of an archive is read."""
+    """The option for the name of an array in an archive."""
     keyed = ", ".join(registry.suffixes(registry.with_keys()))
     words = f"Name of the {what} in a file that holds several arrays ({keyed})."
     return option(None, words, group="Input", metavar="NAME")
@@ -64,7 +64,7 @@ def key_option(what: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TextReading:
-    """How text is read, whatever it holds."""
+    """How text files are read."""
 
     delimiter: str | None = option(
         None,
@@ -93,50 +93,39 @@ class LogitsReading(TextReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetsReading:
-    """How the targets are read."""
+class LossReading(LogitsReading, WeightFiles):
+    """How the inputs of a loss are read."""
 
     target_format: str | None = format_option("targets")
     target_key: str | None = key_option("targets")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossReading(TargetsReading, LogitsReading, WeightFiles):
-    """How everything is read that a loss is computed from."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class LogitsInputs(LogitsReading):
-    """Where the logits come from, and how they are read."""
+    """The file of the logits, and how it is read."""
 
     logits: str = argument("LOGITS")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossInputs(LossReading):
-    """Where everything comes from that a loss is computed from, and how it is read."""
+    """The inputs of a loss, and how they are read."""
 
     logits: str = argument("LOGITS")
     targets: str = argument("TARGETS")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DtypeOption:
-    """The dtype of the result, and of inputs that do not name theirs."""
+class WritingOptions:
+    """Where the result goes, and how it is written."""
 
     dtype: DtypeName = option(
         "auto",
         "Dtype of the result, and of logits that have none of their own: bf16 for arrays of dtype "
-        "V2; text is parsed as f64, then converted.",
+        "V2; text, which is parsed as f64 first.",
         group="Output",
         type=click.Choice(get_args(DtypeName)),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WritingOptions(DtypeOption):
-    """Where the result goes, and how it is written."""
-
     output: str | None = option(
         None,
         "Write the result to PATH; - is standard output, even on a terminal.",
@@ -179,21 +168,21 @@ class WritingOptions(DtypeOption):
 
 @dataclass(frozen=True, kw_only=True)
 class JsonOption:
-    """Whether to print an object for programs."""
+    """Whether to print JSON."""
 
     as_json: bool = option(False, "Print one JSON object.", "--json", group="Output", is_flag=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressOption:
-    """Whether to show a bar."""
+    """Whether to show a progress bar."""
 
     no_progress: bool = option(False, "Do not show a progress bar.", group="Machine", is_flag=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningOptions(ProgressOption):
-    """What computes, and how strict it is about the result."""
+    """The backend, its threads, and whether notes are errors."""
 
     backend: Backend = option(
         "auto",
@@ -212,7 +201,7 @@ class RunningOptions(ProgressOption):
     )
     strict: bool = option(
         False,
-        "Treat non-finite results and serious notes as errors.",
+        "Treat non-finite results and notes about suspicious data as errors.",
         group="Machine",
         is_flag=True,
     )

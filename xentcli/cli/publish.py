@@ -23,7 +23,7 @@ SAVED = "svg, html, md, tex, txt or json"
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentOptions:
-    """The form of a document, and where it goes."""
+    """The format of a document, and where it is written."""
 
     format: str | None = option(
         None,
@@ -66,12 +66,12 @@ class DocumentOptions:
 
     @property
     def form(self) -> str | None:
-        """The form that is asked for, if any is."""
+        """The format asked for, or None."""
         return "json" if self.as_json else self.format
 
 
 def publish(document: Document, options: DocumentOptions) -> None:
-    """To the file asked for, else to standard output."""
+    """Write a document to the file of --save, else to standard output."""
     from xentcli.display import WIDTH, as_text
     from xentcli.files.outputs import Outputs
 
@@ -90,7 +90,7 @@ def publish(document: Document, options: DocumentOptions) -> None:
 
 
 def _at_terminal(form: str | None) -> bool:
-    """Whether to draw for a person, in colour; a pipe may ask for that."""
+    """Whether to draw for a terminal; a pipe gets that only if it is asked for."""
     if form == "rich" and current().options.color == "always":
         return True
     return stdout_is_terminal() and form in (None, "rich") and _draws_boxes()

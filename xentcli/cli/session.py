@@ -1,4 +1,4 @@
-"""What is true of one run of a command line: its settings, and what its inputs are called."""
+"""The state of one run of the command line: its settings, and the names of its inputs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FLAGS: dict[str, str] = {}  # what the command line calls each argument of the l
 
 
 def as_flag(setting: Setting) -> str:
-    """An option inside a message, as it is typed.
+    """An option inside a message, as a user types it.
 
     >>> as_flag(Setting("ignore_index", 255)), as_flag(Setting("no_clobber", True))
     ('--ignore-index 255', '--no-clobber')

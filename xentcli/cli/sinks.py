@@ -93,7 +93,7 @@ class ArrayOutput:
 
     @property
     def destination(self) -> str:
-        """The arrow and path of the summary line."""
+        """The arrow and path in the summary line."""
         return "" if self.sink is None else f" -> {self.sink.name}"
 
     def expect(self, shape: tuple[int, ...], dtype: Any, like: str) -> None:

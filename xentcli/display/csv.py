@@ -9,5 +9,7 @@ from xentcli.errors import OptionError
 def as_text(document: Document, width: int) -> str:
     """The header and one line per row, with the shortest digits that round-trip."""
     if not document.table:
-        raise OptionError("--format", "there is no table for csv", "xent examples training has one")
+        raise OptionError(
+            "format", "this document has no table for csv", "xent examples training has one"
+        )
     return "".join(f"{','.join(map(str, line))}\n" for line in document.table)

@@ -59,7 +59,7 @@ class LossCalculation:
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
         """Compute the next rows; `grad`, of their shape, takes the gradient."""
         plan, results = self.plan.of(piece.problem), np.empty((2, piece.layout.rows))
-        with np.errstate(all="ignore"):  # NaN and infinity are answers here
+        with np.errstate(all="ignore"):  # NaN and infinity are valid results
             for block in piece.layout.blocks(self.backend.block):
                 out = results[:, block.rows]
                 self._compute(block, piece, plan, out, grad)
@@ -178,8 +178,8 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     to 1 is left out there: it would take another pass over all of them. With logits on
     the host, all other arrays have to be there.
 
-    Errors: `DataError` (a ValueError) where arrays do not fit, or a target is no class;
-    `OptionError` (a ValueError) for an option out of range; nothing is written then.
+    Errors: `DataError` (a ValueError) where shapes do not match, or a target is not a class;
+    `OptionError` (a ValueError) for an option out of range. Nothing is written on an error.
 
     >>> import numpy as np
     >>> r = cross_entropy(np.array([[1.0, 2.0, 3.0]]), np.array([0]))

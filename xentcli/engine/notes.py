@@ -1,4 +1,4 @@
-"""Notes on results that are right and may be surprising all the same."""
+"""Notes on results that are correct but may surprise."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class ProbabilityCheck:
         self.worst = (0.0, 0, "")  # its error, its number, and what is wrong with it
 
     def add(self, q: Array) -> None:
-        """Look at the next rows, (n, C) or a box (outer, C, inner). float32 is precise enough.
+        """Check the next rows, (n, C) or a box (outer, C, inner). float32 is precise enough.
 
-        First at all of them at once, which is what most blocks need: the smallest of each row
-        took 90 ms for 2²⁴ entries of 64 classes, the smallest of all takes 2.
+        First all of them at once, which settles most blocks: the minimum of each row took 90 ms
+        for 2²⁴ entries of 64 classes, the minimum of all takes 2.
         """
         q = q[..., None] if q.ndim == 2 else q
-        # Four printed digits are enough to pass, and so is what a half type can hold.
+        # Probabilities printed with four digits, or stored in a 16-bit dtype, pass.
         tolerance = 1e-2 if q.dtype in HALVES else 1e-3
         values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
         with np.errstate(all="ignore"):
@@ -93,7 +93,7 @@ class ProbabilityCheck:
 def _all_right(box: Array, tolerance: float) -> bool:
     """Whether all rows of a box are clearly right; false if there is a NaN.
 
-    These sums are off by less than a quarter of the tolerance. What is not clear is looked at
+    These sums are off by less than a quarter of the tolerance. What is not clear is checked
     again by rows, so that the result does not depend on how the rows are cut.
     """
     sums = _sums(box)
@@ -128,7 +128,7 @@ class NonfiniteRows:
     def add(self, values: Array) -> None:
         """The next rows' values."""
         start, self.rows = self.rows, self.rows + values.size
-        if np.isfinite(values.sum()):  # a sum of finite numbers that overflows is looked at
+        if np.isfinite(values.sum()):  # a sum of finite numbers may overflow: checked below
             return
         bad = ~np.isfinite(values)
         if not self.count and bad.any():
@@ -164,7 +164,7 @@ class NonfiniteEntries:
     >>> entries.require_none()
     Traceback (most recent call last):
     xentcli.errors.StrictError: logits: 1 result is not finite; first: [1, 1] (without strict \
-it is written as it is)
+it is written anyway)
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -192,5 +192,5 @@ it is written as it is)
             place = ", ".join(str(int(i)) for i in np.unravel_index(self.first, self.shape))
             verb = "is" if self.count == 1 else "are"
             text = f"{plural(self.count, 'result')} {verb} not finite; first: [{place}]"
-            hint = "without ", Setting("strict"), " it is written as it is"
+            hint = "without ", Setting("strict"), " it is written anyway"
             raise StrictError("logits", text, hint)

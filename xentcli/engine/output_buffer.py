@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array, as_logits, default_output, name_of, native
+from xentcli.arrays.dtypes import (
+    SUPPORTED_FLOATS,
+    Array,
+    as_logits,
+    default_output,
+    name_of,
+    native,
+)
 from xentcli.arrays.layout import Block, Layout, is_dense
 from xentcli.errors import DataError, DtypeError, ShapeError
 
@@ -31,7 +38,7 @@ class Destination:
         self._boxed = boxed if self._is_view else np.empty(layout.box, self.dtype)
 
     def unshared(self, source: Array) -> Array:
-        """The source, or a copy of it where writing here would change it before it is read.
+        """The source, or a copy of it if writing here would change it before it is read.
 
         The logits may be overwritten in place: a row is read before it is written.
         """
@@ -59,17 +66,19 @@ class Destination:
 
 def _checked(out: Any, layout: Layout) -> Array:
     if not isinstance(out, np.ndarray):
-        raise DtypeError("out", f"a {type(out).__name__} cannot be written to, a NumPy array can")
+        raise DtypeError("out", f"expected a NumPy array, not a {type(out).__name__}")
     if out.shape != layout.shape:
         raise ShapeError("out", f"shape {out.shape} does not fit logits of shape {layout.shape}")
     if out.dtype.kind in "iu":
-        raise DtypeError("out", f"dtype {name_of(out.dtype)} cannot hold fractions")
+        raise DtypeError(
+            "out", f"dtype {name_of(out.dtype)} cannot hold fractions", SUPPORTED_FLOATS
+        )
     if not out.flags.writeable:
         raise DataError("out", "the array is read-only")
     try:
         return as_logits(out, "out")
     except DtypeError as error:
-        raise DtypeError("out", error.what, "float16, bfloat16, float32 and float64 can") from error
+        raise DtypeError("out", error.what, SUPPORTED_FLOATS) from error
 
 
 def _same_memory(a: Array, b: Array) -> bool:

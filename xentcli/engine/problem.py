@@ -22,7 +22,7 @@ CHUNK = 1 << 20  # rows
 
 @dataclass(frozen=True)
 class Extras:
-    """The arrays that may stand beside logits and targets, as the user gave them."""
+    """The optional input arrays, as the user gave them."""
 
     weight: Any = None
     sample_weight: Any = None
@@ -33,11 +33,11 @@ class Extras:
 class Problem:
     """Targets, weights and upstream gradients, checked and in one form.
 
-    Logits and probabilities are not here: they may come piece by piece.
+    Logits and probabilities are not part of it: they may come piece by piece.
 
     `targets` are class indices (N,) with `IGNORED`, or None where there are probabilities.
-    `weight` is (C,) and `sample_weight` (N,), or None for ones, which are not made on the word of
-    a header; `upstream` a number or (N,). All float64.
+    `weight` is (C,) and `sample_weight` (N,), or None for ones, which are not allocated for a size
+    that only a header claims; `upstream` a number or (N,). All float64.
     """
 
     layout: Layout
@@ -164,7 +164,7 @@ def require_length(given: Shape, where: str, allowed: tuple[int, Shape]) -> None
     """An error unless there is one number for each class or row; one column or line is taken."""
     length, shape = allowed
     if given not in (shape, (length,), (length, 1), (1, length)) and prod(given) != 1:
-        raise ShapeError(where, f"shape {given} does not fit: {shape} is needed")
+        raise ShapeError(where, f"shape {given} does not fit; expected {shape}")
     if prod(given) != length:
         raise ShapeError(where, f"{plural(prod(given), 'number')} given, {length} needed")
 
@@ -176,5 +176,5 @@ def vector(values: Any, where: str, allowed: tuple[int, Shape]) -> Array:
     flat = array.reshape(-1)
     if not np.isfinite(flat).all():
         first = int(np.argmin(np.isfinite(flat)))
-        raise DataError(where, f"entry {first} is {flat[first].item()}, finite numbers are allowed")
+        raise DataError(where, f"entry {first} is {flat[first].item()}; expected finite numbers")
     return flat

@@ -6,8 +6,8 @@
 | sum       | Σ L_i                         | Σ L_i               |
 | mean      | Σ L_i / D,  D = Σ v_i·w_{y_i} | Σ L_i / Σ v_i       |
 
-over the rows that are not ignored. The z-loss is divided by Σ v_i in both cases. A kernel knows
-nothing of this: it gets one scale per row, and the z-loss multiplied by D / Σ v_i.
+over the rows that are not ignored. The z-loss is divided by Σ v_i in both cases. Kernels
+only get one scale per row, and the z-loss multiplied by D / Σ v_i.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ReductionPlan:
             where = "weight" if self.problem.sample_weight is None else "sample_weight"
             return [Note(where, "the rows' weights sum to 0, so the mean is nan", strict=True)]
         if all_finite and not math.isfinite(loss):
-            return [Note("logits", "the sum of the losses is out of range", strict=True)]
+            return [Note("logits", "the sum of the losses overflows float64", strict=True)]
         return []
 
 
@@ -97,5 +97,5 @@ def plan(problem: Problem, options: LossOptions) -> ReductionPlan:
 
 def _empty_mean(options: LossOptions) -> float:
     if options.empty_mean == "error":
-        raise DataError("targets", "no row is left: the mean over no rows is not defined")
+        raise DataError("targets", "no row is left, and the mean over zero rows is undefined")
     return math.nan if options.empty_mean == "nan" else 0.0

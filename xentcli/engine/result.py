@@ -17,7 +17,7 @@ class CrossEntropy:
 
     `loss` is a float for mean and sum, else a float64 array with one per row. `grad` has the
     shape of the logits, or is None. `lse` is the log-sum-exp of each row, float64, NaN where the
-    row is ignored. `backend` is the one that ran; `notes` say what may surprise. Where the
+    row is ignored. `backend` is the one that ran; `notes` are about what may surprise. Where the
     results were handed on piece by piece, as by the command line, the arrays are None. Where the
     logits are on a device, the arrays are there too.
     """

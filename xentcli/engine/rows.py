@@ -1,6 +1,6 @@
 """The walk over rows: pieces of logits with their targets, read once, in order.
 
-`walk` is what the loss, the softmax and the check stand on, and whatever else goes over all rows.
+The loss, the softmax and the check use `walk`, and so can anything else that goes over all rows.
 A consumer takes the pieces one after the other. It asks a `LossCalculation` for their losses,
 log-sum-exps and gradients, or computes what it wants from `float_rows`, and adds it up in
 accumulators: `RunningSum`, `LossTotals`, counts. These have `add` and `merge`, and give the same
@@ -77,7 +77,7 @@ class RowPiece:
         return None if indices is None else np.asarray(indices, np.int64)
 
     def split(self, entries: int) -> Iterator[RowPiece]:
-        """The same rows in smaller pieces, of about so many logits."""
+        """The same rows in smaller pieces, of about `entries` logits."""
         for block in self.layout.blocks(entries):
             yield self._part(block)
 
@@ -103,7 +103,7 @@ def float_rows(box: Array, where: str = "logits") -> Array:
 class RowSource:
     """The arrays that are walked together; all have the shape of the logits.
 
-    `second` is any other array beside them: a gradient to be judged, logits to compare with.
+    `second` is any other array: a gradient to be judged, logits to compare with.
     """
 
     logits: Reader
@@ -125,7 +125,7 @@ class RowSource:
         return [reader for reader in (self.logits, self.probs, self.second) if reader]
 
     def step(self, item: int, entries: int) -> int:
-        """How many outer items at a time, each of so many logits."""
+        """How many outer items to read at a time, each of `item` logits."""
         unit = max(reader.unit for reader in self.readers)
         wanted = max(entries, *(reader.best_count for reader in self.readers), unit)
         whole = max(1, unit // max(1, item))
@@ -134,7 +134,7 @@ class RowSource:
 
 def in_memory(array: Any, name: str) -> Reader:
     """An array in memory, to be read as a file is; `name` is what errors call it."""
-    from xentcli.files.reader import InMemoryReader  # which arrays in one piece do without
+    from xentcli.files.reader import InMemoryReader  # arrays in one piece do not need it
 
     return InMemoryReader(as_array(array, name), name, "npy")
 

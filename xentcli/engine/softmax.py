@@ -34,7 +34,7 @@ class Probabilities:
 class SoftmaxCalculation:
     """Probabilities, or their logarithms, piece by piece.
 
-    Of the options the temperature, the softcap and the class axis matter.
+    Of the options only the temperature, the softcap and the class axis matter.
     """
 
     def __init__(self, layout: Layout, options: LogitsOptions, run: Run, *, log: bool) -> None:
@@ -42,11 +42,11 @@ class SoftmaxCalculation:
         self.backend = backends.get(run.backend, prod(layout.shape), run.threads, run.notify)
         self.scalars = Scalars.of(options)
         self.rows, self.entries = 0, 0  # that are done; that are not finite
-        self.nonfinite = NonfiniteRows("result")  # a row is NaN throughout or nowhere
+        self.nonfinite = NonfiniteRows("result")  # a row is all NaN, or has none
 
     def add(self, piece: RowPiece, result: Destination) -> None:
         """Compute the next rows into `result`, which has their shape."""
-        with np.errstate(all="ignore"):  # NaN and infinity are answers here
+        with np.errstate(all="ignore"):  # NaN and infinity are valid results
             for block in piece.layout.blocks(self.backend.block):
                 rows = result.buffer(block)
                 x = dense(block.of(piece.logits))

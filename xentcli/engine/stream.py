@@ -1,8 +1,8 @@
 """From readers through the kernels to writers, in constant memory.
 
 The logits come in pieces of some rows, which stay in the cache from the read through the kernel
-to the write. What is in memory of all rows is one small integer per class index, and the row
-weights and upstream gradients where there are any.
+to the write. Kept in memory for all rows: one small integer per class index, and the row
+weights and upstream gradients if there are any.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ChunkConsumer(Protocol):
     """Takes results piece by piece: a writer, or a buffer."""
 
     def write(self, values: Array) -> None:
-        """The next numbers, flat."""
+        """Take the next numbers, flat."""
 
 
 class PieceResult(NamedTuple):

@@ -21,15 +21,15 @@ IGNORED = -1
 
 
 class Values(Protocol):
-    """An array that may be too long for the memory: shape, dtype, and its numbers in pieces."""
+    """An array that may not fit into memory: shape, dtype, and its numbers in pieces."""
 
     @property
     def shape(self) -> Shape:
-        """Of the whole array."""
+        """That of the whole array."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the whole array."""
+        """That of the whole array."""
 
     def chunks(self) -> Iterator[Array]:
         """All its numbers in C order, in flat pieces; once."""
@@ -43,12 +43,12 @@ class Whole:
 
     @property
     def shape(self) -> Shape:
-        """Of the array."""
+        """That of the array."""
         return self.array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the array."""
+        """That of the array."""
         return self.array.dtype
 
     def chunks(self) -> Iterator[Array]:
@@ -69,7 +69,7 @@ def require_targets(dtype: np.dtype[Any]) -> None:
         return
     raise DtypeError(
         "targets",
-        f"dtype {name_of(dtype)} cannot be used",
+        f"dtype {name_of(dtype)} is not supported",
         "class indices are integers, probabilities are floats of the logits' shape",
     )
 
@@ -87,7 +87,7 @@ def target_kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
         )
     if kind == "probs" and options.ignore_index >= 0:
         raise OptionError(
-            "ignore_index", f"{options.ignore_index} has no meaning for probability targets"
+            "ignore_index", f"{options.ignore_index} applies to class indices, not to probabilities"
         )
     return kind
 
@@ -106,7 +106,9 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
         found = check.indices(chunk)
         if indices is None:
             indices = found if len(found) == layout.rows else found.astype(narrow)
-        if check.rows > len(indices):  # grows with what is there, not with what is announced
+        if check.rows > len(
+            indices
+        ):  # grows with the numbers that come, not with the size that a header claims
             indices.resize(min(layout.rows, 2 * check.rows), refcheck=False)
         indices[check.rows - len(found) : check.rows] = found
     check.raise_if_invalid()
@@ -172,7 +174,7 @@ class _TargetCheck:
         if value < 0:
             hint = Setting("ignore_index", value), " leaves such rows out"
         elif value == self.classes:
-            hint = "classes are counted from 0"
+            hint = "class indices start at 0"
         what = f"{self.outside.words(self.rows)} outside 0 to {self.classes - 1}"
         raise TargetError("targets", f"{what}; first: row {self.outside.row} is {value}", hint)
 

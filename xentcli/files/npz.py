@@ -88,7 +88,7 @@ def choose_key(names: list[str], options: ReadOptions, where: str) -> str:
     key, option = options.key, options.key_option
     listed = ", ".join(map(visible, names[:10])) or "none"
     if key is None and len(names) != 1:
-        hint: Words = "an archive of one array is needed"
+        hint: Words = "expected an archive of one array"
         if option:
             hint = "choose one with ", Setting(option), " NAME"
         raise OptionError(where, f"holds {plural(len(names), 'array')}: {listed}", hint)

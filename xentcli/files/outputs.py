@@ -1,4 +1,4 @@
-"""All output files of one command: afterwards all of them are new, or none is."""
+"""All output files of one command, which are replaced together or not at all."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Outputs:
     def open(self, path: str) -> Sink:
         """Open another output; the same one twice is an error."""
         if any(sink.is_at(path) for sink in self._sinks):
-            raise OptionError(visible(path), "is named as output twice")
+            raise OptionError(visible(path), "is an output twice")
         sink = Sink(path, no_clobber=self._no_clobber, fsync=self._fsync)
         others = [other.name for other in self._sinks if sink.shares_stream(other)]
         self._sinks.append(sink)
         if others:
-            raise OptionError(sink.name, f"is named as output twice, once as {others[0]}")
+            raise OptionError(sink.name, f"is an output twice, once as {others[0]}")
         return sink
 
     def protect_inputs(self, paths: Iterable[str]) -> None:

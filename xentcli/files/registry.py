@@ -147,7 +147,7 @@ def with_keys() -> list[Format]:
 
 
 def names(formats: Iterable[Format]) -> list[str]:
-    """What the formats are called.
+    """The names of some formats.
 
     >>> names(readable()), names(writable())
     (['npy', 'npz', 'csv', 'tsv'], ['npy', 'npz', 'csv', 'tsv', 'json'])

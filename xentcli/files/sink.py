@@ -71,7 +71,7 @@ class Sink:
 
     def _file(self) -> IO[bytes]:
         if self.path.endswith(os.sep):
-            raise FileError(self.name, "is the name of a folder")
+            raise FileError(self.name, "is a folder")
         try:
             state = self._target.stat()
         except FileNotFoundError:

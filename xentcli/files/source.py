@@ -105,7 +105,7 @@ class Source:
         return buffer[:filled]
 
     def skip(self, count: int) -> int:
-        """Skip `count` bytes, fewer only at the end; how many it were."""
+        """Skip `count` bytes, fewer only at the end; returns how many."""
         start = self.position
         count -= len(self.read(min(len(self._ahead), count)))
         if self._state:
@@ -122,7 +122,7 @@ class Source:
         return self.position - start
 
     def read_at(self, view: memoryview, offset: int) -> int:
-        """Read a plain file from an offset, without moving the position; how many bytes came."""
+        """Read a plain file from an offset, keeping the position; returns the number of bytes."""
         assert self._state
         with file_errors(self.name, "reading"):
             return os.preadv(self._stream.fileno(), [view], offset)
@@ -178,7 +178,7 @@ class Source:
 
 
 class Seekable:
-    """A file for `zipfile`, which takes an OSError for a damaged archive and a FileError not."""
+    """A file for `zipfile`, which takes an OSError, but not a FileError, for a damaged archive."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream, self._name = stream, name

@@ -48,7 +48,9 @@ def check(driver: devices.Driver | None) -> None:
         nvvm.NVVM()
         nvvm.LibDevice()
     except Exception as error:  # it looks for its parts in many places
-        what = f"the driver is here ({driver}), but not the CUDA compiler: {in_one_line(error)}"
+        what = (
+            f"the driver is installed ({driver}), but not the CUDA compiler: {in_one_line(error)}"
+        )
         raise UnavailableError("backend", what, devices.extra(driver)) from error
     if not cuda.is_available():
         reason = " ".join(str(cuda.cuda_error() or "it does not say why").split())

@@ -29,21 +29,21 @@ def translate_errors() -> Iterator[None]:
 
 
 def as_unavailable(error: Exception) -> UnavailableError:
-    """Why CUDA does not work here, with a hint."""
+    """The error that says why CUDA does not work, with a hint."""
     code = getattr(error, "code", None)
     code = int(code) if code is not None else None
     reason = in_one_line(error)
     if code == _MEMORY:
-        what = "there is not enough memory on the CUDA device, or here that can be page-locked"
+        what = "not enough memory on the CUDA device, or of page-locked memory on the host"
         hint = Setting("backend", "cpu"), " needs neither"
         return UnavailableError("backend", f"{what}: {reason}", hint)
     fitting = _extra()
     if code in _INCOMPATIBLE:
-        what = "numba.cuda compiles for another CUDA version or device than is here"
+        what = "numba.cuda compiles for another CUDA version or device than the installed one"
         return UnavailableError("backend", f"{what}: {reason}", fitting)
     if code is not None:
         return UnavailableError("backend", f"the CUDA device failed: {reason}", devices.INSTEAD)
-    return UnavailableError("backend", f"numba.cuda does not work here: {reason}", fitting)
+    return UnavailableError("backend", f"numba.cuda does not work: {reason}", fitting)
 
 
 def in_one_line(error: BaseException) -> str:

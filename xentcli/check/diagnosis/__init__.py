@@ -2,7 +2,7 @@
 
 A mistake explains a gradient when all entries of the rows agree to the rounding of naive
 arithmetic. Two that cannot be told apart on these data are both named; what agrees with the
-right gradient is no mistake.
+right gradient is not a mistake.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class Factor(NamedTuple):
 
 
 def factors(case: HypothesisCase) -> list[Factor]:
-    """The constants that have a reason here; 1 is the first."""
+    """The constants that have a known reason; 1 is the first."""
     words = "it is divided by the number of classes too"
     found = [Factor(1.0, "", ""), Factor(1 / case.classes, "by-classes", words)]
     found += _divisors(case)

@@ -33,11 +33,11 @@ class Match(NamedTuple):
 
     @property
     def right(self) -> bool:
-        """Whether it is no mistake at all."""
+        """Whether it is the right gradient."""
         return self.name == "right" and self.factor.value == 1
 
     def finding(self, rows: int) -> Finding:
-        """In words."""
+        """The match as a finding."""
         words = [] if self.name == "right" else [self.words]
         words += [self.factor.words] if self.factor.words else []
         names = [] if self.name == "right" else [self.name]

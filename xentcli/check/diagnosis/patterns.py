@@ -28,7 +28,7 @@ def ignored_rows(sampled: SampledRows, spec: GradientSpec, problem: Problem) -> 
 
 
 def _content(some: SampledRows, spec: GradientSpec) -> str:
-    """What stands there, if that is recognised."""
+    """What the ignored rows hold, if that is recognised."""
     options, _, finfo = spec
     p = softmax(capped(some.rows.x, options.temperature, options.softcap))
     classes, target = p.shape[1], options.ignore_index

@@ -1,8 +1,8 @@
 """Double-double arithmetic: a number as the sum of two float64, about 106 bits.
 
 The high part is the number rounded to float64, the low part what that left out. The algorithms
-are Dekker's (1971) and Knuth's. Numbers whose square would overflow do not come here: callers
-keep powers of two apart.
+are Dekker's (1971) and Knuth's. Numbers whose square would overflow are not allowed: callers
+keep powers of two separately.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 
 def pair(value: Array | float) -> Pair:
-    """A float64 as it is."""
+    """A float64 as a pair, with a low part of 0."""
     high = np.asarray(value, np.float64)
     return Pair(high, np.zeros_like(high))
 

@@ -79,9 +79,9 @@ def _softmax(x: Array, options: LossOptions, dtype: Any) -> _NaiveSoftmax:
 def allowed(rows: NaiveGradient, exact: Array, finfo: FloatInfo) -> Array:
     """Twice the row's largest error of the naive gradient, relative to the terms.
 
-    Twice, because another order of adding is no mistake; two epsilons at least, because a row may
-    be lucky. Target entries, which a subtraction makes, are apart from the others. A half is
-    rounded once, to a unit.
+    Twice, because another order of adding is not a mistake; two epsilons at least, because a row
+    may be lucky. Target entries, which a subtraction makes, are separate from the others. A
+    16-bit gradient is rounded once, to a unit.
     """
     work = FLOATS["f64" if finfo.name == "float64" else "f32"]
     share = np.where(rows.size > 0, np.abs(rows.grad - exact) / rows.size, 0.0)

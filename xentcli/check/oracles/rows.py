@@ -81,7 +81,7 @@ def one_hot(target: Array, classes: int) -> Array:
 
 
 class OracleResult(NamedTuple):
-    """What an oracle says of some rows.
+    """The result of an oracle for some rows.
 
     `grad` and `losses` (of each row, before the reduction) are sums of two float64; `size` is
     that of the terms that an entry is the difference of, `error_bound` how far off the oracle

@@ -43,8 +43,8 @@ def require(backend: str, threads: int | None) -> None:
     if backend in backends.NAMES and backend != BACKEND:
         raise OptionError(
             "backend",
-            f"{backend} computes on the host, and the logits are on a device",
-            "bring them to the host first (tensor.cpu(), array.get(), numpy.asarray), or use cuda",
+            f"{backend} computes on the host, but the logits are on a device",
+            "move them to the host first (tensor.cpu(), array.get(), numpy.asarray), or use cuda",
         )
     if backend not in ("auto", BACKEND):
         backends.get(backend, 0)  # which says what there is
@@ -58,7 +58,7 @@ def _require_numba() -> None:
 
 
 def _described(values: Any, where: str) -> Any:
-    """The description of an array on a device; everything else as it is."""
+    """The description of an array on a device; anything else unchanged."""
     array = device_array(values, where)
     return values if array is None else array
 

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from xentcli.arrays.device_view import HINT, DeviceArray
-from xentcli.arrays.dtypes import NAMES, name_of
+from xentcli.arrays.dtypes import NAMES, SUPPORTED_FLOATS, name_of
 from xentcli.arrays.layout import Layout
 from xentcli.errors import DataError, DtypeError, ShapeError
 
@@ -68,8 +68,8 @@ class AxisGrouping:
 def grouping_of(layout: Layout, arrays: list[DeviceArray]) -> AxisGrouping:
     """The grouping that fits all arrays; an error where there is none.
 
-    Rows that lie one after the other, whatever PyTorch's transpose(1, 2) says; the shape as it
-    is; or classes that lie one after the other, as in Fortran order.
+    Tried in this order: contiguous rows, as after PyTorch's transpose(1, 2); the shape as given;
+    contiguous classes, as in Fortran order.
     """
     class_axis, axes = layout.class_axis, range(len(layout.shape))
     others = [axis for axis in axes if axis != class_axis]
@@ -83,8 +83,8 @@ def grouping_of(layout: Layout, arrays: list[DeviceArray]) -> AxisGrouping:
         left = [grouping for grouping in groupings if grouping.steps(array)]
         if not left:
             what = f"strides of {array.strides} bytes with the classes on axis {class_axis}"
-            why = "" if array is arrays[0] else f" beside those of {arrays[0].where}"
-            raise ShapeError(array.where, f"{what} cannot be used{why}", HINT)
+            why = "" if array is arrays[0] else f" together with those of {arrays[0].where}"
+            raise ShapeError(array.where, f"{what} are not supported{why}", HINT)
         groupings = left
     return groupings[0]
 
@@ -92,8 +92,8 @@ def grouping_of(layout: Layout, arrays: list[DeviceArray]) -> AxisGrouping:
 def require_floats(array: DeviceArray) -> None:
     """An error for a dtype that no kernel takes: on a device nothing is converted."""
     if array.dtype not in NAMES.values():
-        what = f"dtype {name_of(array.dtype)} cannot be used on a device"
-        raise DtypeError(array.where, what, "float16, bfloat16, float32 and float64 can be")
+        what = f"dtype {name_of(array.dtype)} is not supported on a device"
+        raise DtypeError(array.where, what, SUPPORTED_FLOATS)
 
 
 def require_writable(out: Any, layout: Layout, x: DeviceArray, others: Iterable[Any]) -> None:
@@ -101,17 +101,17 @@ def require_writable(out: Any, layout: Layout, x: DeviceArray, others: Iterable[
     if out is None:
         return
     if not isinstance(out, DeviceArray):
-        what = f"a {type(out).__name__} cannot be written to from a device"
-        raise DtypeError("out", what, "an array on the device of the logits can")
+        what = f"expected an array on the device of the logits, not a {type(out).__name__}"
+        raise DtypeError("out", what)
     if out.shape != layout.shape:
         raise ShapeError("out", f"shape {out.shape} does not fit logits of shape {layout.shape}")
     if out.read_only:
         raise DataError("out", "the array is read-only")
     require_floats(out)
     if out.overlaps_itself:
-        raise DataError("out", "some of its entries are the same memory", HINT)
+        raise DataError("out", "some of its elements share memory", HINT)
     if not out.is_same(x) and out.shares_memory(x):
-        raise DataError("out", "it shares memory with the logits, and is not the logits themselves")
+        raise DataError("out", "it overlaps the logits without being the same array")
     for array in others:
         if isinstance(array, DeviceArray) and out.shares_memory(array):
             raise DataError("out", f"it shares memory with {array.where}")
@@ -122,6 +122,6 @@ def require_one_device(x: DeviceArray, others: Iterable[Any]) -> list[DeviceArra
     arrays = [array for array in others if isinstance(array, DeviceArray)]
     for array in arrays:
         if None not in (array.device, x.device) and array.device != x.device:
-            what = f"it is on device {array.device}, and the logits are on device {x.device}"
-            raise DataError(array.where, what, "all arrays have to be on one device")
+            what = f"it is on device {array.device}, but the logits are on device {x.device}"
+            raise DataError(array.where, what, "move all arrays to one device")
     return [x, *arrays]

@@ -73,7 +73,7 @@ class DeviceProblem(Problem):
 
     def scale(self, denominator: float) -> Any:
         """What the gradient of each row is multiplied by, as `ReductionPlan.scale`."""
-        if denominator == 0:  # seldom, and not worth a kernel
+        if denominator == 0:  # rare, and not worth a kernel
             weights = self.queue.fetch(self._row_weights(self.class_weight))
             return self.queue.send(np.where(weights == 0, 0.0, np.nan))
         given = self.upstream
@@ -119,7 +119,7 @@ def _upstream(values: Any, options: LossOptions, allowed: tuple[int, Shape], que
 def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[Any, int]:
     """Class indices on the device, and how many rows are ignored.
 
-    They are checked there; what is wrong is looked at again on the host, which says it in full.
+    They are checked there; invalid ones are checked again on the host, for the full message.
     """
     if isinstance(targets, DeviceArray):
         require_row_shaped(targets.shape, layout)

@@ -59,7 +59,7 @@ def read_header(source: Source) -> Header:
         raise FormatError(where, f"not an .npy file: it starts with {start[:6]!r}", _hint(start))
     major, minor = start[6], start[7]
     if (major, minor) not in ((1, 0), (2, 0), (3, 0)):
-        raise FormatError(where, f"version {major}.{minor} of .npy is not known: 1.0, 2.0, 3.0")
+        raise FormatError(where, f"version {major}.{minor} of .npy is not supported: 1.0, 2.0, 3.0")
     width = 2 if major == 1 else 4
     length = int.from_bytes(_exactly(source, width, "the header's length"), "little")
     if length > MAX_HEADER:
@@ -94,14 +94,14 @@ def _parse(text: str, where: str, version: tuple[int, int]) -> Header:
     if sizes is None or order not in ("True", "False") or descr[:1] != "'":
         raise FormatError(
             where,
-            f"the header is not understood: {text.strip()[:80]!r}",
-            "descr has to be a plain dtype, fortran_order True or False, shape a tuple",
+            f"cannot parse the header: {text.strip()[:80]!r}",
+            "expected descr, a plain dtype; fortran_order, True or False; shape, a tuple",
         )
     header = Header(sizes, _dtype(descr[1:-1], where), order == "True", version)
     if len(sizes) > MAX_AXES:
         raise FormatError(where, f"{len(sizes)} axes; at most {MAX_AXES} are allowed")
     if prod(n for n in sizes if n) * header.dtype.itemsize > MAX_BYTES:
-        raise FormatError(where, f"shape {sizes} is larger than any memory")
+        raise FormatError(where, f"shape {sizes} is larger than the address space")
     return header
 
 
@@ -131,14 +131,14 @@ def _dtype(descr: str, where: str) -> np.dtype[Any]:
     if not _DESCR.fullmatch(descr):
         raise DtypeError(
             where,
-            f"dtype {descr[:40]!r} cannot be used",
-            "float16, bfloat16 (as V2), float32, float64 and integers can be",
+            f"dtype {descr[:40]!r} is not supported",
+            "supported: float16, bfloat16 (as V2), float32, float64 and integers",
         )
     return np.dtype(descr)
 
 
 def check_size(source: Source, header: Header) -> None:
-    """An error where the size of the file is known and is not what the header says."""
+    """An error if the size of the file is known and does not match the header."""
     size = source.declared if isinstance(source, Member) else source.size
     if size is not None and size - source.position != header.nbytes:
         raise _wrong_size(source, header, size - source.position)
@@ -165,7 +165,7 @@ def finish(source: Source) -> None:
 
 
 def ended_early(source: Source, header: Header) -> Exception:
-    """The error where fewer bytes came than the header says."""
+    """The error for a file that is shorter than its header says."""
     source.verify()
     return _wrong_size(source, header, source.position - header.start)
 

@@ -44,7 +44,7 @@ class NpyReader:
         self.shape, self.dtype = header.shape, header.dtype
 
     def make_buffer(self, count: int) -> Array | None:
-        """A buffer; None where there is only the header's word for its size."""
+        """A buffer; None if only the header claims its size."""
         sure = self._source.size is not None or count * self.dtype.itemsize <= SAFE
         return np.empty(count, self.dtype) if sure else None
 
@@ -129,7 +129,7 @@ class FortranReader:
 
 def inspect_npy(source: Source, stats: bool) -> Facts:
     """What the header says; a plain file is not read further without `stats`."""
-    from xentcli.files.statistics import statistics  # which reading does without
+    from xentcli.files.statistics import statistics  # reading does not need it
 
     header = read_header(source)
     check_size(source, header)
@@ -145,7 +145,9 @@ def inspect_npy(source: Source, stats: bool) -> Facts:
     }
     piped = source.file is None and not isinstance(source, Member)
     if stats or piped:  # a pipe is read to its end, or its writer would be killed
-        reader = NpyReader(source, replace(header, fortran_order=False))  # any order will do
+        reader = NpyReader(
+            source, replace(header, fortran_order=False)
+        )  # the order does not matter
         found = statistics(reader.chunks())
         facts |= found if stats and header.dtype.kind != "V" else {}
     return facts

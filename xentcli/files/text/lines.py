@@ -36,7 +36,7 @@ class Lines:
         """The next lines and the line number of the first; no bytes at the end."""
         while text := self._read():
             number = self._complete - _count(text) + 1
-            if b"\r" in text:  # looking is faster than replacing
+            if b"\r" in text:  # searching is faster than replacing
                 text = text.replace(b"\r\n", b"\n")
             filled = len(text.rstrip(_BLANKS))
             end = text.find(b"\n", filled) + 1 if filled else 0

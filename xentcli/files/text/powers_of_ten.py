@@ -12,10 +12,10 @@ from functools import cache
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
+from xentcli.arrays.error_free import two_product
 
 SMALLEST, LARGEST = -280, 290  # exponents of ten at which no part of a product is subnormal
 ERROR_BOUND = 2.0**-95  # relative; the error is some units of 2**-104
-_SPLIT = 2.0**27 + 1
 
 
 @cache
@@ -46,22 +46,7 @@ def times_power(high: Array, low: Array, exponents: Array) -> tuple[Array, Array
     """
     index = exponents - SMALLEST
     first, second = powers()[0].take(index), powers()[1].take(index)
-    product = high * first
-    error = _product_error(high, first, product) + (high * second + low * first)
+    product, rest = two_product(high, first)
+    error = rest + (high * second + low * first)
     total = product + error
     return total, error - (total - product)
-
-
-def _product_error(a: Array, b: Array, product: Array) -> Array:
-    """a · b minus its rounded `product`, exactly."""
-    a1, a2 = _split(a)
-    b1, b2 = _split(b)
-    rest: Array = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
-    return rest
-
-
-def _split(a: Array) -> tuple[Array, Array]:
-    """a as the sum of two numbers of at most 26 bits."""
-    large = _SPLIT * a
-    high = large - (large - a)
-    return high, a - high

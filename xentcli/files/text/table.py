@@ -78,7 +78,7 @@ class TableReader:
         return rows.reshape(-1)
 
     def skip(self, count: int) -> None:
-        """Skip the next lines; they are parsed and checked all the same."""
+        """Skip the next lines; they are parsed and checked anyway."""
         while count:
             some = min(count, AHEAD // self.unit * self.unit or self.unit)
             self.read(some)

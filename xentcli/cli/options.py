@@ -121,8 +121,8 @@ class WritingOptions:
 
     dtype: DtypeName = option(
         "auto",
-        "Dtype of the result, and of logits that have none of their own: bf16 for arrays of dtype "
-        "V2; text, which is parsed as f64 first.",
+        "Dtype of the result, and of logits that have none of their own: arrays of dtype V2 "
+        "(bf16), and text, which is parsed as f64 first.",
         group="Output",
         type=click.Choice(get_args(DtypeName)),
     )

@@ -111,7 +111,7 @@ def _settings(options: ExampleOptions, name: str | None) -> TrainingSettings:
             asked[0], "applies to the training example only", "xent examples training"
         )
     if options.lr is not None and not math.isfinite(options.lr):
-        raise OptionError("--lr", f"{options.lr} is not allowed: a finite number")
+        raise OptionError("lr", f"{options.lr} is not allowed; expected a finite number")
     default = TrainingSettings()
     return TrainingSettings(
         default.steps if options.steps is None else options.steps,

@@ -105,7 +105,7 @@ def _settings(options: ExampleOptions, name: str | None) -> TrainingSettings:
     from xentcli.examples.example import TrainingSettings
 
     given = {"steps": options.steps, "lr": options.lr}
-    asked = [f"--{option}" for option, value in given.items() if value is not None]
+    asked = [option for option, value in given.items() if value is not None]
     if asked and name != "training":
         raise OptionError(
             asked[0], "applies to the training example only", "xent examples training"

@@ -202,7 +202,7 @@ def test_one_file_cannot_be_both_outputs(second, exists, files, capfdbinary):
 def test_one_pipe_or_open_file_cannot_be_both_outputs(options, files):
     os.mkfifo("fifo")
     result = bash(f"set -o pipefail; xent grad l.npy t.npy -f npy {options}")
-    assert_error(result, 2, "is an output twice")
+    assert_error(result, 2, "is given as output twice")
     assert {*contents(files)} <= {"l.npy", "t.npy", "out"}
     assert contents(files).get("out", b"") == b""
 

@@ -41,7 +41,7 @@ class LossOptions:
     'mean'
     >>> LossOptions(label_smoothing=2)
     Traceback (most recent call last):
-    xentcli.errors.OptionError: label_smoothing: 2 is not allowed: a number from 0 to 1
+    xentcli.errors.OptionError: label_smoothing: 2 is not allowed; expected a number from 0 to 1
     """
 
     reduction: Reduction = setting(
@@ -116,7 +116,7 @@ def _check(options: LossOptions | LogitsOptions) -> None:
         value = getattr(options, item.name)
         if not _allowed(value, item.default, item.metadata):
             rule = rule_text(item.metadata)
-            raise OptionError(item.name, f"{value!r} is not allowed: {rule}")
+            raise OptionError(item.name, f"{value!r} is not allowed; expected {rule}")
 
 
 def _allowed(value: Any, default: Any, rule: Mapping[str, Any]) -> bool:

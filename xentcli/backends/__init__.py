@@ -89,13 +89,13 @@ def get(
         return _cpu(threads, notify)
     if name == "cuda":
         return _cuda(threads, notify)
-    raise OptionError("backend", f"{name!r} is not known: auto, {', '.join(NAMES)}")
+    raise OptionError("backend", f"{name!r} is not known; expected auto, {', '.join(NAMES)}")
 
 
 def require_threads(threads: int | None) -> None:
     """An error for an invalid number of threads."""
     if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise OptionError("threads", f"{threads} is not allowed: a whole number, at least 1")
+        raise OptionError("threads", f"{threads} is not allowed; expected an integer, at least 1")
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:

@@ -52,7 +52,7 @@ class JudgeOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            what = f"{self.method!r} is not known: {' or '.join(METHODS)}"
+            what = f"{self.method!r} is not known; expected {' or '.join(METHODS)}"
             raise OptionError("method", what)
 
 

@@ -14,7 +14,7 @@ from xentcli.check.statistics import ErrorStatistics, WorstEntry
 from xentcli.errors import Setting, Speak, Words, plural, worded
 
 NOT_KNOWN = "no known mistake explains it"
-SHARP = 0.51  # ULP: an oracle that is off by more is said to be
+SHARP = 0.51  # ULP: the report mentions an oracle that may be off by more
 NONFINITE_WORDS = {
     "nan_extra": "unexpected NaN",
     "nan_missing": "NaN missing",

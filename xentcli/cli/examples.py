@@ -105,13 +105,13 @@ def _settings(options: ExampleOptions, name: str | None) -> TrainingSettings:
     from xentcli.examples.example import TrainingSettings
 
     given = {"steps": options.steps, "lr": options.lr}
-    asked = [f"--{option}" for option, value in given.items() if value is not None]
+    asked = [option for option, value in given.items() if value is not None]
     if asked and name != "training":
         raise OptionError(
             asked[0], "applies to the training example only", "xent examples training"
         )
     if options.lr is not None and not math.isfinite(options.lr):
-        raise OptionError("--lr", f"{options.lr} is not allowed: a finite number")
+        raise OptionError("lr", f"{options.lr} is not allowed; expected a finite number")
     default = TrainingSettings()
     return TrainingSettings(
         default.steps if options.steps is None else options.steps,

@@ -13,6 +13,8 @@ from xentcli.cli.summary import emit_notes, nbytes
 from xentcli.options import LogitsOptions, LossOptions
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from xentcli.engine.cross_entropy import Run
     from xentcli.engine.result import CrossEntropy
     from xentcli.engine.softmax import Probabilities
@@ -71,7 +73,7 @@ class Job:
 
         return Run(self.running.backend, self.running.threads, note, progress)
 
-    def _result_dtype(self) -> Any:
+    def _result_dtype(self) -> np.dtype[Any] | None:
         """The dtype asked for; None for the default."""
         from xentcli.arrays.dtypes import NAMES
 

@@ -97,5 +97,5 @@ def plan(problem: Problem, options: LossOptions) -> ReductionPlan:
 
 def _empty_mean(options: LossOptions) -> float:
     if options.empty_mean == "error":
-        raise DataError("targets", "no row is left, and the mean over zero rows is undefined")
+        raise DataError("targets", "no row is left, so the mean is undefined")
     return math.nan if options.empty_mean == "nan" else 0.0

@@ -25,12 +25,12 @@ class Outputs:
     def open(self, path: str) -> Sink:
         """Open another output; the same one twice is an error."""
         if any(sink.is_at(path) for sink in self._sinks):
-            raise OptionError(visible(path), "is an output twice")
+            raise OptionError(visible(path), "is given as output twice")
         sink = Sink(path, no_clobber=self._no_clobber, fsync=self._fsync)
         others = [other.name for other in self._sinks if sink.shares_stream(other)]
         self._sinks.append(sink)
         if others:
-            raise OptionError(sink.name, f"is an output twice, once as {others[0]}")
+            raise OptionError(sink.name, f"is given as output twice, once as {others[0]}")
         return sink
 
     def protect_inputs(self, paths: Iterable[str]) -> None:

@@ -55,5 +55,7 @@ def _divisors(case: HypothesisCase) -> list[Factor]:
     found.append(
         Factor(d / (rows * case.classes), "by-entries", "it is divided by all entries, N·C")
     )
-    found.append(Factor(1 / d if d else 1.0, "divided-twice", "it is divided by the batch twice"))
+    found.append(
+        Factor(1 / d if d else 1.0, "divided-twice", "it is divided by the batch size twice")
+    )
     return found

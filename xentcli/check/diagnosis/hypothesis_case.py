@@ -1,4 +1,4 @@
-"""Some rows with everything that a gradient is made of, to try how it may have been made."""
+"""Some rows with everything that a gradient is computed from, to simulate mistakes."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from xentcli.check.report import Finding, short
 
 RIGHT = mistakes.MISTAKES[0]
 CONSTANT = "constant"
-FEWEST = 2  # entries that a constant has to fit; one without a reason one more
+FEWEST = 2  # entries that a constant has to fit; one more without a known reason
 MANY = 100  # entries
-CLEAR = 4.0  # times the rounding: an entry that says something
+CLEAR = 4.0  # times the rounding: an entry that is not lost in it
 ROUGH = {"float16": 64.0, "bfloat16": 16.0}  # epsilons
 
 
@@ -50,7 +50,7 @@ class Match(NamedTuple):
 
 
 def _undone(factor: float) -> str:
-    """How the wrong numbers become the right ones."""
+    """The correction, in words."""
     if factor == 1:
         return ""
     if factor == -1:
@@ -168,7 +168,7 @@ def _without_reason(constant: float, finfo: FloatInfo) -> Factor | None:
     if constant > 0 and abs(power) > 1 and abs(constant / 2.0**power - 1) < _rough(finfo):
         words = f"it is multiplied by 2^{power}, as a loss scale does"
         return Factor(2.0**power, "loss-scale", words)
-    words = "it is the right gradient times a constant, for which no reason is known"
+    words = "it is the right gradient times a constant of unknown origin"
     return Factor(constant, CONSTANT, words)
 
 

@@ -1,5 +1,5 @@
 """Mistakes with the options of the loss: smoothing, weights, z-loss, softcap, temperature,
-upstream gradients, and less precision than there is."""
+upstream gradients, and lower precision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _smoothing(case: HypothesisCase, q: Array, mass: Array | None = None) -> Hyp
 
 
 @MISTAKES.named(
-    "smoothing-among-others", "another smoothing: 1 − ε on the target, ε/(C − 1) on the others"
+    "smoothing-among-others", "a different smoothing: 1 − ε on the target, ε/(C − 1) on the others"
 )
 def _smoothing_among_others(case: HypothesisCase) -> Hypothesis | None:
     smoothing, classes, q = case.options.label_smoothing, case.classes, case.rows.q
@@ -154,7 +154,7 @@ def _no_z_loss(case: HypothesisCase) -> Hypothesis | None:
     return case.make(z_loss=0.0) if case.options.z_loss else None
 
 
-@MISTAKES.named("half-z-loss", "the z-loss lacks its 2: λ·lse·p instead of 2λ·lse·p")
+@MISTAKES.named("half-z-loss", "the z-loss lacks a factor 2: λ·lse·p instead of 2λ·lse·p")
 def _half_z_loss(case: HypothesisCase) -> Hypothesis | None:
     return case.make(z_loss=case.z_loss / 2) if case.options.z_loss else None
 
@@ -167,7 +167,9 @@ def _z_loss_by_weights(case: HypothesisCase) -> Hypothesis | None:
     return case.make(z_loss=plain) if plain and case.z_loss != plain else None
 
 
-@MISTAKES.named("no-softcap-slope", "the softcap is left out of the chain: no factor 1 − (z/κ)²")
+@MISTAKES.named(
+    "no-softcap-slope", "the softcap is left out of the chain rule: no factor 1 − (z/κ)²"
+)
 def _no_softcap_slope(case: HypothesisCase) -> Hypothesis | None:
     if case.options.softcap is None:
         return None
@@ -224,6 +226,6 @@ def _precision(name: str, what: str) -> Make:
 NEARLY_ALL = 0.999
 for _name in LOWER:
     for _what in ("logits", "probabilities", "log-probabilities"):
-        _words = f"computed in less precision: the {_what} are rounded to {_name}"
+        _words = f"computed in lower precision: the {_what} are rounded to {_name}"
         _make = _precision(_name, _what)
         MISTAKES.append(Mistake(f"{_name}-{_what}", _words, _make, NEARLY_ALL))

@@ -65,7 +65,7 @@ def overflow(sampled: SampledRows, spec: GradientSpec) -> list[Finding]:
     for name in names:
         most, least = LIMITS[name]
         if (((top > most) | (top < least)) == nan).all():
-            words = f"a softmax of unshifted logits: exp overflows in {name}"
+            words = f"the softmax does not subtract the maximum: exp overflows in {name}"
             evidence = (
                 f"NaN or infinity in the {np.count_nonzero(nan)} rows whose largest logit is above "
                 f"{most} or below {least}, and in no other"
@@ -84,5 +84,5 @@ def unwritten(sampled: SampledRows, statistics: ErrorStatistics) -> list[Finding
         wrong = sampled.candidate[:, off] if axis == 0 else sampled.candidate[off]
         if off.any() and not off.all() and not wrong.any():
             words = f"{name} {ends[0]} to {ends[1]} were not written"
-            return [Finding("unwritten", words, "they hold only zeros, and others are right")]
+            return [Finding("unwritten", words, "they hold only zeros, and the others are right")]
     return []

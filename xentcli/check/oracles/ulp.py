@@ -55,7 +55,7 @@ FLOATS = {
 def float_info_of(dtype: np.dtype[Any], name: JudgedDtype = "auto") -> FloatInfo:
     """The dtype to judge in: the one asked for, else the array's own."""
     if name not in ("auto", *FLOATS):
-        raise OptionError("dtype", f"{name!r} is not known: auto, {', '.join(FLOATS)}")
+        raise OptionError("dtype", f"{name!r} is not known; expected auto, {', '.join(FLOATS)}")
     if name != "auto":
         return FLOATS[name]
     for finfo in FLOATS.values():
@@ -106,7 +106,7 @@ class Tolerance:
         for name in ("ulp", "rtol", "atol"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise OptionError(name, f"{value!r} is not allowed: a number, at least 0")
+                raise OptionError(name, f"{value!r} is not allowed; expected a number, at least 0")
 
     def of(self, finfo: FloatInfo) -> Tolerance:
         """The same with the default of the dtype where nothing is asked for."""

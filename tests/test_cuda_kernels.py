@@ -9,6 +9,7 @@ import pytest
 from backends import pass_on_the_simulator
 
 
+@pytest.mark.slow
 def test_kernels_on_the_simulator():
     pass_on_the_simulator("simulated_kernels.py", "not slow")
 

@@ -166,7 +166,7 @@ def main():
     for name, polynomial in POLYNOMIALS.items():
         worst, coefficients = polynomial.worst(), best(polynomial)
         least = polynomial.worst(coefficients)
-        print(f"{name}: error {mp.nstr(worst, 5)}, at most {polynomial.bound}; best")  # noqa: T201
+        print(f"{name}: error {mp.nstr(worst, 5)}, at most {polynomial.bound}; best")  # noqa: T201 (a script)
         for ours, other in zip(polynomial.coefficients, coefficients, strict=True):
             print(f"    {ours!r:24}  {float(other)!r}")  # noqa: T201 (a script)
         print(f"    its error {mp.nstr(least, 5)}")  # noqa: T201 (a script)

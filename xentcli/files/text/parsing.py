@@ -169,7 +169,7 @@ def _digits(buffer: Array, ends: Array, count: Array, behind: Array) -> tuple[Ar
         digits = (moved ^ (0x30 * _ONES)) & last.take(count)
         wrong |= (digits + 0x76 * _ONES) | digits  # a byte above 9 gets its highest bit
         if word == 2:
-            wrong |= np.where(total < _FRONT, 0, 0x80 * _ONES).astype(np.uint64)
+            wrong |= np.where(total < _FRONT, np.uint64(0), np.uint64(0x80 * _ONES))
         total = total * 10**8 + _eight(digits)
     return total, (wrong & (0x80 * _ONES)) == 0
 

@@ -48,6 +48,7 @@ class Sink:
         self._temporary: Path | None = None
         self._backup: Path | None = None  # a second name of the file that is replaced
         self._replaced = False
+        self._discarded = False
         self._target = Path(path)
         self._mode: int | None = None
         self._fsync = fsync
@@ -104,6 +105,8 @@ class Sink:
 
     def write(self, data: Buffer, /) -> int:
         """Write the next bytes; an error names this output."""
+        if self._discarded:  # an archive that was not finished writes its end when it is freed
+            return memoryview(data).nbytes
         with self._errors():
             return self._stream.write(data)
 
@@ -212,6 +215,7 @@ class Sink:
 
     def discard(self) -> None:
         """Close the stream and remove the temporary files."""
+        self._discarded = True
         with suppress(OSError):
             self._stream.close()
         self._remove()

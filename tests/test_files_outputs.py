@@ -30,6 +30,7 @@ from cli import (
 
 from xentcli.errors import FileError, OptionError
 from xentcli.files.outputs import Outputs
+from xentcli.files.sink import Sink
 
 GRAD = ("grad", "l.npy", "t.npy")
 
@@ -596,7 +597,7 @@ def test_a_long_name_does_not_make_the_temporary_name_too_long(files):
 
 
 def test_what_is_written_after_an_output_was_discarded_goes_nowhere(tmp_path):
-    """An archive that was not finished writes its end when it is freed; Python 3.13 shows errors."""
+    """An unfinished archive writes its end when it is freed; Python 3.13 shows errors of that."""
     sink = Sink(str(tmp_path / "g.npz"))
     sink.write(b"begun")
     sink.discard()

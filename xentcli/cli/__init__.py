@@ -76,10 +76,6 @@ class Xent(click.Group):
         """The names of all commands."""
         return list(self.commands)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now."""
-        return self.commands.get(cmd_name)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line for each command, without importing it."""
         with formatter.section("Commands"):

@@ -116,7 +116,21 @@ class LossInputs(LossReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WritingOptions:
+class NoClobberOption:
+    """Whether an existing file may be replaced."""
+
+    no_clobber: bool = option(
+        False,
+        "Never replace an existing file.",
+        "-n",
+        "--no-clobber",
+        group="Output",
+        is_flag=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions(NoClobberOption):
     """Where the result goes, and how it is written."""
 
     dtype: DtypeName = option(
@@ -149,14 +163,6 @@ class WritingOptions:
         group="Output",
         metavar="N",
         type=click.IntRange(0, 20),
-    )
-    no_clobber: bool = option(
-        False,
-        "Never replace an existing file.",
-        "-n",
-        "--no-clobber",
-        group="Output",
-        is_flag=True,
     )
     fsync: bool = option(
         False,

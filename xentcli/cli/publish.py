@@ -11,6 +11,7 @@ import click
 
 from xentcli.cli.console import inform, show, stdout_is_terminal
 from xentcli.cli.declare import option
+from xentcli.cli.options import JsonOption, NoClobberOption
 from xentcli.cli.session import current
 from xentcli.errors import OptionError, visible
 
@@ -22,7 +23,7 @@ SAVED = "svg, html, md, tex, txt or json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DocumentOptions:
+class DocumentOptions(JsonOption, NoClobberOption):
     """The format of a document, and where it is written."""
 
     format: str | None = option(
@@ -40,14 +41,6 @@ class DocumentOptions:
         metavar="FILE",
         file=True,
     )
-    no_clobber: bool = option(
-        False,
-        "Never replace an existing file.",
-        "-n",
-        "--no-clobber",
-        group="Output",
-        is_flag=True,
-    )
     decimals: int = option(
         4,
         "Decimals shown; JSON is always exact.",
@@ -62,7 +55,6 @@ class DocumentOptions:
         type=click.IntRange(40, 1000),
         metavar="N",
     )
-    as_json: bool = option(False, "Print one JSON object.", "--json", group="Output", is_flag=True)
 
     @property
     def form(self) -> str | None:

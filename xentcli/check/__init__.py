@@ -53,17 +53,20 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
     rtol: float | None = None,
     atol: float | None = None,
     like_peers: bool = False,
+    exact: bool = False,
     method: Method = "exact",
     dtype: JudgedDtype = "auto",
 ) -> Report:
     """Judge a gradient of the cross-entropy, and its loss if given; the report of `xent check`.
 
-        error_c = |grad_c − dL/dlogits_c| ≤ max(ulp·(one unit in the last place), rtol·|…|, atol)
+        error_c = |grad_c − dL/dlogits_c| ≤ twice the error of a naive implementation
 
-    Options: those of `cross_entropy` (weight, label_smoothing, reduction, …); ulp, rtol, atol,
-    and like_peers, which accepts twice the error of a naive implementation in the same dtype;
-    method "exact", or "finite-diff" to compare with differences of the loss; dtype "f16", "bf16",
-    "f32" or "f64" to judge in its ULP.
+    Options: those of `cross_entropy` (weight, label_smoothing, reduction, …). The error that is
+    accepted is that of naive arithmetic in the same dtype; with `exact` the ULP that xent
+    promises for its own gradient; else the largest of ulp, rtol and atol that are given, and of
+    the default too with like_peers. The report's `precision` says how a gradient passed. method
+    "exact", or "finite-diff" to compare with differences of the loss; dtype "f16", "bf16", "f32"
+    or "f64" to judge in its ULP.
 
     Shapes: as in `cross_entropy`; grad the shape of the logits; loss one number, or one per row
     with reduction "none". Arrays of PyTorch and JAX are taken as they are.
@@ -93,7 +96,7 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
         class_axis=class_axis,
     )
     extras = Extras(_array(weight), _array(sample_weight), _array(upstream))
-    how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers), dtype)
+    how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers, exact), dtype)
     given = None if loss is None else as_logits(_array(loss), "loss")
     return _judged((logits, targets, grad), options, extras, how, given)
 
@@ -121,12 +124,13 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
     rtol: float | None = None,
     atol: float | None = None,
     like_peers: bool = False,
+    exact: bool = False,
     method: Method = "exact",
     dtype: JudgedDtype = "auto",
 ) -> None:
     """Fail, with the report of `xent check` as the message, where a gradient is off.
 
-        |grad_c − dL/dlogits_c| ≤ max(ulp·(one unit in the last place), rtol·|dL/dlogits_c|, atol)
+        |grad_c − dL/dlogits_c| ≤ twice the error of a naive implementation
 
     Options: those of `check`.
 

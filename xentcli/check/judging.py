@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from math import prod
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from xentcli.arrays.dtypes import NAMES, Array, widen
+from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
 from xentcli.arrays.sums import RunningSum
+from xentcli.backends.accuracy import PROMISES, Kind, Output
 from xentcli.check.diagnosis import diagnose
 from xentcli.check.diagnosis.sample import Sample, SampledRows
 from xentcli.check.fits import require_loss, require_same
@@ -18,23 +20,29 @@ from xentcli.check.oracles.dd_arithmetic import Pair, divide, normal, pair, scal
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle
 from xentcli.check.oracles.float64 import ReferenceOracle
-from xentcli.check.oracles.naive import allowed, naive_gradient
+from xentcli.check.oracles.naive import allowed_grad, allowed_loss, naive_gradient
 from xentcli.check.oracles.rows import FloatRows, GradientSpec, OracleResult, scale_of
 from xentcli.check.oracles.ulp import (
     FLOATS,
     Errors,
+    FloatInfo,
     JudgedDtype,
     Tolerance,
     errors,
+    fits_float32,
     float_info_of,
 )
-from xentcli.check.report import LossVerdict, Report
-from xentcli.check.statistics import ErrorStatistics
+from xentcli.check.report import JudgedBy, LossVerdict, Report
+from xentcli.check.statistics import ErrorStatistics, Misses
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import ReductionPlan, plan
-from xentcli.engine.rows import RowSource, float_rows, walk
+from xentcli.engine.rows import RowPiece, RowSource, float_rows, walk
 from xentcli.errors import OptionError
+from xentcli.files.registry import TEXT
 from xentcli.options import LossOptions
+
+if TYPE_CHECKING:
+    from xentcli.files.reader import Reader
 
 ENTRIES = 1 << 14  # at a time: two dozen arrays of so many float64 stay in the cache
 Method: TypeAlias = Literal["exact", "finite-diff"]
@@ -63,7 +71,8 @@ class Judge:
         self, problem: Problem, spec: GradientSpec, how: JudgeOptions, *, losses: bool
     ) -> None:
         self.problem, self.spec = problem, spec
-        self.tolerance = how.tolerance.of(spec.finfo)
+        self.tolerance = how.tolerance
+        self.promised = promised_ulp(problem, spec.options, spec.finfo)
         self.oracle = _oracle(problem, spec, how.method)
         self.statistics = ErrorStatistics(problem.layout.classes)
         self.sample = Sample(problem.layout)
@@ -73,19 +82,47 @@ class Judge:
         """The next rows, and the gradient given for them."""
         exact = self.oracle(rows)
         found = errors(candidate, exact.grad, exact.size, exact.error_bound, self.spec.finfo)
-        off = (found.absolute > 0) & ~(found.absolute <= self._allowed(rows, exact, found))
-        self.statistics.add(rows, candidate, exact, found, off)
+        sharp = self.promised * found.unit
+        inexact = _beyond(found, sharp)
+        off = inexact
+        if not self.tolerance.exact:
+            off = _beyond(found, self._allowed(rows, exact, found, sharp))
+        self.statistics.add(rows, candidate, exact, found, Misses(off, inexact))
         self.sample.add(SampledRows(rows, candidate, exact.grad.high, exact.size, off), found.ulp)
         if self.losses:
-            self.losses.add(exact.losses)
+            with np.errstate(all="ignore"):
+                allowed = allowed_loss(rows, self.spec, exact.losses.high)
+            self.losses.add(exact.losses, allowed)
 
-    def _allowed(self, rows: FloatRows, exact: OracleResult, found: Errors) -> Array:
-        given = self.tolerance.allowed(found, exact.grad.high)
-        if not self.tolerance.like_peers:
+    def _allowed(self, rows: FloatRows, exact: OracleResult, found: Errors, sharp: Array) -> Array:
+        """The largest errors that pass."""
+        given = self.tolerance.allowed(found, exact.grad.high) if self.tolerance.given else sharp
+        if not self.tolerance.plain:
             return given
         with np.errstate(all="ignore"):
             naive = naive_gradient(rows, self.spec)
-            return np.maximum(given, allowed(naive, exact.grad.high, self.spec.finfo))
+            return np.maximum(given, allowed_grad(naive, exact.grad.high, self.spec.finfo))
+
+
+def _beyond(found: Errors, most: Array) -> Array:
+    return np.asarray((found.absolute > 0) & ~(found.absolute <= most))
+
+
+OUTPUTS: dict[str, Output] = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}
+
+
+def promised_ulp(problem: Problem, options: LossOptions, finfo: FloatInfo) -> float:
+    """The ULP within which a gradient is exact: those that xent promises for its own."""
+    output = OUTPUTS.get(finfo.name, "f64")
+    kind: Kind = "plain"
+    if options.label_smoothing or options.z_loss or problem.probs:
+        kind = "cancelling" if output == "f64" else "plain"  # in units of float64
+    elif options.softcap is not None:
+        kind = "softcap"
+    elif options.temperature != 1 or options.normalizer is not None or problem.scaled:
+        kind = "factors"
+    bound = PROMISES[output, kind]
+    return max(bound.target, bound.others)
 
 
 def _oracle(
@@ -103,18 +140,33 @@ class ExactLosses:
     def __init__(self, reduction: ReductionPlan, spec: GradientSpec) -> None:
         self._plan, self._denominator = reduction, spec.scale.denominator
         self._each: list[Array] = []
-        self._sum = RunningSum()
+        self._allowed: list[Array] = []
+        self._sum, self._allowed_sum = RunningSum(), RunningSum()
+        rounds = np.log2(max(2, reduction.problem.layout.rows))
+        self._rounding = rounds * FLOATS["f64" if spec.finfo.name == "float64" else "f32"].epsilon
 
-    def add(self, losses: Pair) -> None:
-        """The losses of the next rows."""
+    def add(self, losses: Pair, allowed: Array) -> None:
+        """The losses of the next rows, and how far off plain arithmetic may be."""
         if self._plan.per_row:
             self._each.append(losses.high)
+            self._allowed.append(allowed)
         else:
             self._sum.add_sums(losses.high, losses.low)
+            self._allowed_sum.add(allowed + self._rounding * np.abs(losses.high))
+
+    def allowed(self) -> Array:
+        """How far off plain arithmetic may be: in its rows, and in adding them up."""
+        if self._plan.per_row:
+            return np.concatenate([np.empty(0), *self._allowed])
+        with np.errstate(all="ignore"):
+            share = self._allowed_sum.value() / np.abs(self._denominator.high)
+        return np.array([share if np.isfinite(share) else 0.0])
 
     def merge(self, other: ExactLosses) -> None:
         """Take the losses of the rows that follow."""
         self._each += other._each
+        self._allowed += other._allowed
+        self._allowed_sum.merge(other._allowed_sum)
         self._sum.merge(other._sum)
 
     def value(self) -> Array:
@@ -144,18 +196,36 @@ def judge(
     """
     assert source.second
     require_same(source.second.shape, problem.layout)
-    finfo = float_info_of(source.second.dtype, how.dtype)
+    float_info_of(source.second.dtype, how.dtype)  # an error comes before any number is read
     if loss is not None:
         require_loss(loss.shape, problem.layout, options)
+    pieces = walk(problem, source)
+    first = list(islice(pieces, 1))
+    finfo = _judged_in(source.second, first, how.dtype)
+    by_digits = how.dtype == "auto" and finfo != float_info_of(source.second.dtype)
     spec = GradientSpec(options, scale_of(problem, options), finfo)
     judging = Judge(problem, spec, how, losses=loss is not None)
-    for piece in walk(problem, source):
+    for piece in chain(first, pieces):
         for part in piece.split(ENTRIES):
             assert part.second is not None
-            judging.add(FloatRows.of(part), float_rows(part.second, "grad"))
+            judging.add(FloatRows.of(part), _candidate(part.second, finfo, narrowed=by_digits))
             if how.progress:
                 how.progress(part.rows.stop, problem.layout.rows)
-    return _report(judging, how, loss)
+    return _report(judging, how, loss, by_digits=by_digits)
+
+
+def _judged_in(grad: Reader, first: list[RowPiece], name: JudgedDtype) -> FloatInfo:
+    """The dtype to judge in: of text, which has none, the one that its first digits show."""
+    text = grad.format == TEXT and name == "auto"
+    if text and first and first[0].second is not None and fits_float32(first[0].second):
+        return FLOATS["f32"]
+    return float_info_of(grad.dtype, name)
+
+
+def _candidate(box: Array, finfo: FloatInfo, *, narrowed: bool) -> Array:
+    """The rows of a gradient; if `narrowed`, rounded from text to what its digits mean."""
+    rows = float_rows(box, "grad")
+    return widen(narrow(rows, finfo.dtype), NAMES["f64"]) if narrowed else rows
 
 
 def _loss_verdict(judging: Judge, loss: Array) -> LossVerdict:
@@ -166,20 +236,23 @@ def _loss_verdict(judging: Judge, loss: Array) -> LossVerdict:
         own = finfo if finfo.name in ("float32", "float64") else FLOATS["f32"]
     exact, given = pair(judging.losses.value().reshape(-1)), widen(loss, NAMES["f64"]).reshape(-1)
     found = errors(given, exact, exact.high, np.zeros(len(given)), own)
-    tolerance = judging.tolerance
-    if tolerance.like_peers:
-        tolerance = Tolerance(ulp=max(own.ulp, 128.0))
-    off = (found.absolute > 0) & ~(found.absolute <= tolerance.allowed(found, exact.high))
-    return LossVerdict.of((given, exact.high), found, off, own.name)
+    tolerance, sharp = judging.tolerance, PROMISES["f64", "plain"].loss * found.unit
+    most = tolerance.allowed(found, exact.high) if tolerance.given else sharp
+    if tolerance.plain:
+        most = np.maximum(most, judging.losses.allowed() + found.unit)
+    misses = Misses(_beyond(found, most), _beyond(found, sharp))
+    return LossVerdict.of((given, exact.high), found, misses, JudgedBy(own.name, tolerance))
 
 
-def _report(judging: Judge, how: JudgeOptions, loss: Array | None) -> Report:
+def _report(judging: Judge, how: JudgeOptions, loss: Array | None, *, by_digits: bool) -> Report:
     layout, finfo = judging.problem.layout, judging.spec.finfo
     return Report(
         shape=layout.shape,
         class_axis=layout.class_axis,
         finfo=finfo,
-        tolerance=judging.tolerance.words(finfo),
+        tolerance=judging.tolerance,
+        promised=judging.promised,
+        by_digits=by_digits,
         method=getattr(judging.oracle, "name", how.method),
         ignored=judging.problem.ignored,
         statistics=judging.statistics,

@@ -9,10 +9,11 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout, Shape
-from xentcli.check.oracles.ulp import Errors, FloatInfo
-from xentcli.check.statistics import ErrorStatistics, WorstEntry
+from xentcli.check.oracles.ulp import Errors, FloatInfo, Precision, Tolerance
+from xentcli.check.statistics import EntryGroup, ErrorStatistics, Misses, WorstEntry
 from xentcli.errors import Setting, Speak, Words, plural, worded
 
+CERTAINTY = ("confident rows", "less certain rows")
 NOT_KNOWN = "no known mistake explains it"
 SHARP = 0.51  # ULP: the report mentions an oracle that may be off by more
 NONFINITE_WORDS = {
@@ -39,6 +40,13 @@ class Finding(NamedTuple):
         return {**self._asdict(), "evidence": worded(self.evidence, speak)}
 
 
+class JudgedBy(NamedTuple):
+    """What a loss is judged by: the dtype whose ULP are counted, and the tolerance."""
+
+    kind: str
+    tolerance: Tolerance
+
+
 class LossVerdict(NamedTuple):
     """The loss, or the worst of one per row; `kind` is the dtype whose ULP are counted."""
 
@@ -49,14 +57,19 @@ class LossVerdict(NamedTuple):
     losses: int
     off: int
     row: int
+    precision: Precision | None
 
     @classmethod
-    def of(cls, losses: tuple[Array, Array], found: Errors, off: Array, kind: str) -> LossVerdict:
+    def of(
+        cls, losses: tuple[Array, Array], found: Errors, misses: Misses, judged: JudgedBy
+    ) -> LossVerdict:
         """From as many losses as there are, given and exact, and which of them are off."""
         row = int(np.argmax(found.ulp))
         given, exact = (float(values[row]) for values in losses)
-        count = int(np.count_nonzero(off))
-        return cls(given, exact, float(found.ulp[row]), kind, len(off), count, row)
+        off, inexact = (int(np.count_nonzero(which)) for which in misses)
+        precision = judged.tolerance.precision(off, inexact)
+        ulp = float(found.ulp[row])
+        return cls(given, exact, ulp, judged.kind, len(misses.off), off, row, precision)
 
     def words(self) -> str:
         """The verdict in one line."""
@@ -64,8 +77,10 @@ class LossVerdict(NamedTuple):
         if self.losses > 1:
             which = f"{self.off:,} of {self.losses:,} losses off; the worst, row {self.row}: "
         given, exact = (number(value, self.kind) for value in (self.given, self.exact))
-        error = f"{short(self.ulp)} ULP of {self.kind}"
-        return f"{_pass(not self.off)} loss: {which}{given} given, {exact} exact, {error}"
+        words = "FAIL loss" if self.off else "PASS loss"
+        if self.precision == "plain":
+            words += f", at plain {self.kind} precision"
+        return f"{words}: {which}{given} given, {exact} exact, {short(self.ulp)} ULP of {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,9 @@ class Report:
     shape: Shape
     class_axis: int
     finfo: FloatInfo
-    tolerance: str
+    tolerance: Tolerance
+    promised: float  # ULP of an exact gradient
+    by_digits: bool  # the dtype is the one that the digits of a text show
     method: str
     ignored: int
     statistics: ErrorStatistics
@@ -88,14 +105,54 @@ class Report:
         return not self.statistics.off and not (self.loss and self.loss.off)
 
     @property
+    def precision(self) -> Precision | None:
+        """How a gradient passed: exact, at plain precision, or within a given tolerance."""
+        return self.tolerance.precision(self.statistics.off, self.statistics.inexact)
+
+    @property
+    def tolerance_words(self) -> str:
+        """What passes."""
+        return self.tolerance.words(self.finfo, self.promised)
+
+    @property
     def verdict(self) -> str:
         """The gradient in one sentence."""
-        s, rows = self.statistics, Layout(self.shape, self.class_axis).rows
-        if not s.off:
-            entries = f"{s.entries:,} {'entry' if s.entries == 1 else 'entries'}"
-            return f"{_pass(True)} gradient: all {entries} within {self.tolerance}"
-        many = f"{s.off:,} of {s.entries:,} entries, in {s.rows_off:,} of {rows:,} rows"
-        return f"{_pass(False)} gradient: {many}, off by more than {self.tolerance}"
+        s, name = self.statistics, self.finfo.name
+        entries = f"{s.entries:,} {'entry' if s.entries == 1 else 'entries'}"
+        if self.precision == "given":
+            return f"PASS gradient: all {entries} within {self.tolerance_words}"
+        if self.precision == "exact":
+            return f"PASS gradient, exact: all {entries} within {self.promised:g} ULP of {name}"
+        if self.precision == "plain":
+            return (
+                f"PASS gradient, at plain {name} precision: {s.inexact:,} of {entries} off by more "
+                f"than {self.promised:g} ULP, none by more than {self.tolerance_words}"
+            )
+        rows = Layout(self.shape, self.class_axis).rows
+        many = f"{s.off:,} of {entries}, in {s.rows_off:,} of {rows:,} rows"
+        return f"FAIL gradient: {self._nonfinite_first()}{many}, off by more than " + (
+            self.tolerance_words
+        )
+
+    def _nonfinite_first(self) -> str:
+        """NaN and infinities, with the place of the first one: they come before mere errors."""
+        found = (e for e in self.statistics.worst if not np.isfinite([e.candidate, e.exact]).all())
+        first = next(found, None)
+        if first is None or not self.nonfinite():
+            return ""
+        return f"{self.nonfinite()}, first in row {self.place(first)}, class {first.column}; "
+
+    def kept_digits(self) -> str:
+        """How many digits a gradient at plain precision has left, by groups of entries."""
+        if self.precision != "plain":
+            return ""
+        most = (self.finfo.digits + 1) * np.log10(2)
+        groups = [
+            f"{name} {min(most, max(0.0, most - np.log10(2 * group.max_ulp))):.1f}"
+            for name in ("target entries", "other entries", *CERTAINTY)
+            if (group := self.statistics.places.get(name)) and group.entries and group.max_ulp
+        ]
+        return f"of {most:.1f} at least: {', '.join(groups)}"
 
     def verdicts(self) -> list[tuple[str, bool]]:
         """On gradient and loss, and whether each passes; what fails comes first."""
@@ -142,11 +199,12 @@ class Report:
         """The report for a pipe, and for an assertion."""
         lines = [text for text, _ in self.verdicts()]
         lines += [f"diagnosis: {text}" for text in self.diagnosis(speak)]
+        lines += [f"digits kept, {self.kept_digits()}"] if self.kept_digits() else []
+        lines += [f"dtype: {self.chosen_dtype(speak)}"] if self.by_digits else []
         lines += [f"{name}: {_pairs(facts)}" for name, facts in self.spreads().items()]
         for name, place in self.places().items():
-            lines.append(
-                f"{name}: {place.entries}, {place.off} off, max {short(place.max_ulp)} ULP"
-            )
+            counts = ", ".join(f"{count} {name}" for name, count in self.counts(place).items())
+            lines.append(f"{name}: {place.entries}, {counts}, max {short(place.max_ulp)} ULP")
         lines += [f"off: {self.where()}"] if self.where() else []
         lines += [f"not finite: {self.nonfinite()}"] if self.nonfinite() else []
         lines += [f"method: {self.oracle_limit()}"] if self.oracle_limit() else []
@@ -154,6 +212,17 @@ class Report:
             place = f"row {row}, class {column}"
             lines.append(f"worst: {place}: {given} given, {exact} exact, {ulp} ULP")
         return lines
+
+    def chosen_dtype(self, speak: Speak = Setting.python) -> str:
+        """Why a text is judged in float32."""
+        why = f"{self.finfo.name}, because the text has no more digits; "
+        return worded((why, Setting("dtype", "f64"), " judges in float64"), speak)
+
+    def counts(self, place: EntryGroup) -> dict[str, int]:
+        """How many entries of a group are off or, where none has to be exact, are not."""
+        if self.precision == "plain":
+            return {"not exact": place.inexact}
+        return {"off": place.off}
 
     def worst(self) -> list[list[str]]:
         """Row, class, given, exact, and ULP of the entries with the largest errors."""
@@ -188,7 +257,8 @@ class Report:
         return {
             "ok": self.ok,
             "verdict": self.verdict,
-            "tolerance": self.tolerance,
+            "precision": self.precision,
+            "tolerance": self.tolerance_words,
             "method": self.method,
             "method_ulp": plain(s.oracle_ulp),
             "shape": list(self.shape),
@@ -196,6 +266,7 @@ class Report:
             "ignored": self.ignored,
             "entries": s.entries,
             "off": s.off,
+            "inexact": s.inexact,
             "rows_off": s.rows_off,
             "errors": {name: _plain(facts, plain) for name, facts in self.spreads().items()},
             "places": {name: _plain(asdict(place), plain) for name, place in self.places().items()},
@@ -214,12 +285,8 @@ class Report:
         return {**facts, "index": self.place(entry)}
 
 
-def _pass(ok: bool) -> str:
-    return "PASS" if ok else "FAIL"
-
-
 def _plain(facts: dict[str, Any], plain: Any) -> dict[str, Any]:
-    return {name: v if isinstance(v, str) else plain(v) for name, v in facts.items()}
+    return {name: v if isinstance(v, str | None) else plain(v) for name, v in facts.items()}
 
 
 def _pairs(facts: dict[str, float]) -> str:

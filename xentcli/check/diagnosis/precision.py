@@ -11,10 +11,11 @@ from xentcli.check.diagnosis.hypothesis_case import HypothesisCase
 from xentcli.check.diagnosis.sample import SampledRows
 from xentcli.check.oracles.ulp import FLOATS, FloatInfo
 from xentcli.check.report import Finding, short
-from xentcli.check.statistics import ErrorStatistics
+from xentcli.check.statistics import EntryGroup, ErrorStatistics
 from xentcli.errors import Setting
 
 ENOUGH = 0.99  # of the numbers have to fit into a dtype
+FAR = 16  # times as many ULP
 FEWEST = 16  # numbers, so that it is not by chance
 LOWER = {"float64": ("bf16", "f16", "f32"), "float32": ("bf16", "f16")}
 
@@ -31,25 +32,26 @@ def cancelled(
 ) -> list[Finding]:
     """The right gradient as naive arithmetic gives it: p − 1 at the target, or mere rounding."""
     target, name = statistics.places.get("target entries"), case.finfo.name
-    if not target or 2 * target.off <= statistics.off or sampled.rows.target is None:
+    if not target or not _are_the_worst(target, statistics) or sampled.rows.target is None:
         return [rounded(case, sampled)]
     words = f"{name} cancellation: the target's entry is p − 1, which has lost its digits"
     evidence = (
         f"{target.off:,} of the {statistics.off:,} entries that are off are the target's; those "
-        f"examined are within {_within(case, sampled)} epsilon of p and 1; see ",
-        Setting("like_peers"),
+        f"examined are within {_within(case, sampled)} epsilon of p and 1"
     )
     return [Finding("cancellation", words, evidence)]
+
+
+def _are_the_worst(target: EntryGroup, statistics: ErrorStatistics) -> bool:
+    """Whether the target's entries are most of those that are off, or by far the worst."""
+    other = statistics.places.get("other entries", EntryGroup())
+    return 2 * target.off > statistics.off or target.max_ulp > FAR * other.max_ulp
 
 
 def rounded(case: HypothesisCase, sampled: SampledRows) -> Finding:
     """The right gradient, less exact than it could be."""
     words = f"no mistake found beyond the rounding of naive {case.finfo.name} arithmetic"
-    within = _within(case, sampled)
-    evidence = (
-        f"those examined are within {within} epsilon of the terms; see ",
-        Setting("like_peers"),
-    )
+    evidence = f"those examined are within {_within(case, sampled)} epsilon of the terms"
     return Finding("rounding", words, evidence)
 
 

@@ -9,13 +9,15 @@ import numpy as np
 from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
 from xentcli.check.diagnosis.hypothesis_case import HypothesisCase
 from xentcli.check.diagnosis.sample import SampledRows
-from xentcli.check.oracles.ulp import FLOATS, FloatInfo
+from xentcli.check.oracles.ulp import FLOATS, FloatInfo, fits_float32
 from xentcli.check.report import Finding, short
 from xentcli.check.statistics import EntryGroup, ErrorStatistics
 from xentcli.errors import Setting
 
 ENOUGH = 0.99  # of the numbers have to fit into a dtype
 FAR = 16  # times as many ULP
+MOST_DIGITS = 10
+HALF = 0.5 + 1e-6  # units
 FEWEST = 16  # numbers, so that it is not by chance
 LOWER = {"float64": ("bf16", "f16", "f32"), "float32": ("bf16", "f16")}
 
@@ -61,12 +63,47 @@ def _within(case: HypothesisCase, sampled: SampledRows) -> str:
     return short(float(np.nanmax(np.where(size > 0, share, 0.0))))
 
 
+def rounded_text(sampled: SampledRows) -> Finding | None:
+    """The right gradient, printed with so few decimals or digits that the rest is lost."""
+    values, exact = sampled.candidate, sampled.exact
+    largest = np.abs(exact).max(initial=0.0)
+    for decimals in range(1, MOST_DIGITS):
+        unit = 10.0**-decimals
+        if unit > largest / 10 or not _printed(values, f".{decimals}f"):
+            continue
+        if (np.abs(values - exact) > unit * HALF).any():
+            return None
+        words = f"it is the right gradient, rounded to {decimals} decimals"
+        evidence = "each entry is as close as that; ", Setting("atol", unit / 2), " accepts it"
+        return Finding("rounded-text", words, evidence)
+    for digits in range(2, MOST_DIGITS):
+        if not _printed(values, f".{digits - 1}e"):
+            continue
+        if (np.abs(values - exact) > 10.0 ** (1 - digits) * HALF * np.abs(values)).any():
+            return None
+        words = f"it is the right gradient, rounded to {digits} digits"
+        rtol = Setting("rtol", float(f"5e-{digits}"))
+        evidence = "each entry is as close as that; ", rtol, " accepts it"
+        return Finding("rounded-text", words, evidence)
+    return None
+
+
+def _printed(values: Array, form: str) -> bool:
+    """Whether numbers survive printing in a form; some of them say that they do not."""
+    flat = values.ravel()
+    return all(
+        (np.array([float(f"{value:{form}}") for value in part]) == part).all()
+        for part in np.split(flat, range(64, len(flat), 4096))
+    )
+
+
 def lower_precision(case: HypothesisCase) -> LowerPrecision | None:
     """The smallest dtype that the numbers, or the numbers times the batch, fit into."""
     for key in LOWER.get(case.finfo.name, ()):
         finfo = FLOATS[key]
         for factor, what in ((1.0, ""), (case.denominator, " times the batch")):
-            if _fit(case.candidate * factor, key, case.finfo.epsilon):
+            values = case.candidate * factor
+            if _fit(values, key, case.finfo.epsilon) or (key == "f32" and _printed_single(values)):
                 half = "half precision: in " if finfo.name != "float32" else ""
                 words = f"computed in {half}{finfo.name}"
                 evidence = (
@@ -76,6 +113,11 @@ def lower_precision(case: HypothesisCase) -> LowerPrecision | None:
                 )
                 return LowerPrecision(finfo, Finding(finfo.name, words, evidence))
     return None
+
+
+def _printed_single(values: Array) -> bool:
+    """Whether numbers were printed with the digits of float32."""
+    return values.size >= FEWEST and fits_float32(values)
 
 
 def _fit(values: Array, name: str, epsilon: float) -> bool:

@@ -30,6 +30,7 @@ from xentcli.check.diagnosis.pairs import (
     FIRST_ROWS,
     FirstMistake,
     first_mistakes,
+    plausible,
     second_mistakes,
 )
 from xentcli.check.diagnosis.patterns import ignored_rows, nonfinite, overflow, unwritten, zeros
@@ -85,8 +86,13 @@ def _of_present(
     case = _case(sample, problem, finite, spec)
     right = is_right(case)
     first = nonfinite(sampled, statistics, rest_is_right=right)
+    if right and first:
+        return first
+    printed = rounded_text(finite, spec.finfo.epsilon)
+    if printed:
+        return [*first, printed]
     if right:
-        return first or cancelled(case, finite, statistics)
+        return cancelled(case, finite, statistics)
     return [*first, *(_explained(case, finite) or unwritten(finite, statistics))]
 
 
@@ -98,9 +104,6 @@ def _explained(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
         found = _matches(case, rows)
         if found:
             return [match.finding(_count(case, rows)) for match in found]
-    printed = rounded_text(sampled)
-    if printed:
-        return [printed]
     for trials in (_forgotten(case), _pairs(case)):
         found = _different([match for match in trials if match])
         if found:
@@ -134,21 +137,24 @@ def _fitted(case: HypothesisCase, mistake: Mistake, exact: Array) -> Match | Non
 
 def _pairs(case: HypothesisCase) -> Iterator[Match | None]:
     """Two mistakes at once that explain all rows: tried on a few of them first."""
+    if not plausible(case):
+        return
     few = case.some(np.arange(min(FIRST_ROWS, len(case.candidate))))
-    promising = {first.name for first in first_mistakes(few) if any(_second(first))}
+    promising = {first.words for first in first_mistakes(few) if any(_second(first))}
     for first in first_mistakes(case):
-        if first.name in promising:
+        if first.words in promising:
             yield from _second(first)
 
 
 def _second(first: FirstMistake) -> Iterator[Match | None]:
     exact = first.case.make().grad
-    for mistake in second_mistakes(first.case):
+    for mistake in second_mistakes(first):
         match = _fitted(first.case, mistake, exact)
         if match and mistake.name != first.name:
             name = " and ".join(sorted([first.name, mistake.name]))
             words = f"{first.words}; {mistake.words}"
-            yield match._replace(name=name, words=words, setting=first.setting or match.setting)
+            settings = first.settings + match.settings
+            yield match._replace(name=name, words=words, settings=settings)
 
 
 def _roughly(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:

@@ -31,7 +31,7 @@ class Match(NamedTuple):
     factor: Factor
     ulp: float
     share: float
-    setting: Setting | None = None
+    settings: tuple[Setting, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -48,7 +48,8 @@ class Match(NamedTuple):
         entries = "" if self.share == 1 else f"{self.share:.1%} of the entries of "
         ulp = short(max(1.0, self.ulp))
         text = f"matches within {ulp} ULP{how} in {entries}{rows}"
-        evidence: Words = (text, "; if it is meant: ", self.setting) if self.setting else text
+        meant = [part for setting in self.settings for part in (" and ", setting)][1:]
+        evidence: Words = (text, "; if it is meant: ", *meant) if meant else text
         return Finding(" and ".join(names), "; ".join(words), evidence)
 
 
@@ -95,7 +96,7 @@ def fitting(case: HypothesisCase, mistake: Mistake, trial: Trial) -> Match | Non
     if not most <= rounding(case):
         return None
     agreeing = float(np.mean(shares <= rounding(case)))
-    return Match(mistake.name, mistake.words, factor, most, agreeing, mistake.setting)
+    return Match(mistake.name, mistake.words, factor, most, agreeing, mistake.settings)
 
 
 def _share(mistake: Mistake, entries: int) -> float:

@@ -25,7 +25,7 @@ class Mistake(NamedTuple):
     words: str
     make: Make
     share: float = 1.0
-    setting: Setting | None = None  # the option that makes the gradient right
+    settings: tuple[Setting, ...] = ()  # the options that make the gradient right
 
 
 class Mistakes(list[Mistake]):

@@ -11,11 +11,13 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.check.diagnosis import mistakes, option_mistakes, undeclared
 from xentcli.check.diagnosis.hypothesis_case import HypothesisCase
+from xentcli.check.diagnosis.matching import rounding
 from xentcli.check.diagnosis.mistakes import Mistake
 from xentcli.errors import Setting
 
 FIRST_ROWS = 64  # that a pair is tried on before all rows are
 SEPARATE = tuple(m for m in (*mistakes.MISTAKES, *option_mistakes.MISTAKES) if m.share == 1)
+TEMPERATURES = (0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0)  # in use
 TARGETS = ("target-plus-one", "target-minus-one", "next-target", "last-target")
 LEFT_OUT = {
     "no-temperature": ("temperature", 1.0),
@@ -31,7 +33,18 @@ class FirstMistake(NamedTuple):
     name: str
     words: str
     case: HypothesisCase
-    setting: Setting | None = None
+    settings: tuple[Setting, ...] = ()
+    guessed: bool = False
+
+
+def plausible(case: HypothesisCase) -> bool:
+    """Whether each row adds up to 0 or, without a one-hot, to the same.
+
+    Where it does not, the search for two mistakes is hopeless.
+    """
+    sums, sizes = case.candidate.sum(axis=1), np.abs(case.candidate).sum(axis=1)
+    least = 2 * rounding(case) * case.finfo.epsilon * sizes.max(initial=0.0)
+    return bool((np.abs(sums) <= least).all() or (np.abs(sums - sums.mean()) <= least).all())
 
 
 def first_mistakes(case: HypothesisCase) -> Iterator[FirstMistake]:
@@ -40,16 +53,24 @@ def first_mistakes(case: HypothesisCase) -> Iterator[FirstMistake]:
         changed = _without(case, mistake.name)
         if changed:
             yield FirstMistake(mistake.name, mistake.words, changed)
-    for found in undeclared.temperatures(case):
-        assert found.setting is not None
-        changed = undeclared.with_option(case, "temperature", found.setting.value)
-        yield FirstMistake(found.name, found.words, changed, found.setting)
+    yield from (_other_temperature(case, found) for found in undeclared.temperatures(case))
+    for value in TEMPERATURES:
+        found = undeclared.with_value(case, "temperature", value)
+        yield _other_temperature(case, found)._replace(guessed=True)
 
 
-def second_mistakes(case: HypothesisCase) -> Iterator[Mistake]:
-    """The mistakes that come on top."""
+def _other_temperature(case: HypothesisCase, found: Mistake) -> FirstMistake:
+    changed = undeclared.with_option(case, "temperature", found.settings[0].value)
+    return FirstMistake(found.name, found.words, changed, found.settings)
+
+
+def second_mistakes(first: FirstMistake) -> Iterator[Mistake]:
+    """The mistakes that come on top; of a temperature that is only a guess, two options."""
+    if first.guessed:
+        yield from undeclared.smoothing_and_z_loss(first.case)
+        return
     yield from (mistake for mistake in SEPARATE if mistake.name != "right")
-    yield from undeclared.forgotten(case)
+    yield from undeclared.forgotten(first.case)
 
 
 def _without(case: HypothesisCase, name: str) -> HypothesisCase | None:

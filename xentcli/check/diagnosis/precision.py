@@ -16,7 +16,7 @@ from xentcli.errors import Setting
 
 ENOUGH = 0.99  # of the numbers have to fit into a dtype
 FAR = 16  # times as many ULP
-MOST_DIGITS = 10
+ROUNDED = 16  # epsilons of the terms, before the numbers were printed
 HALF = 0.5 + 1e-6  # units
 FEWEST = 16  # numbers, so that it is not by chance
 LOWER = {"float64": ("bf16", "f16", "f32"), "float32": ("bf16", "f16")}
@@ -63,38 +63,36 @@ def _within(case: HypothesisCase, sampled: SampledRows) -> str:
     return short(float(np.nanmax(np.where(size > 0, share, 0.0))))
 
 
-def rounded_text(sampled: SampledRows) -> Finding | None:
+def rounded_text(sampled: SampledRows, epsilon: float) -> Finding | None:
     """The right gradient, printed with so few decimals or digits that the rest is lost."""
     values, exact = sampled.candidate, sampled.exact
-    largest = np.abs(exact).max(initial=0.0)
-    for decimals in range(1, MOST_DIGITS):
+    missed = np.abs(values - exact) - ROUNDED * epsilon * sampled.size
+    seen = range(1, int(-np.log10(4 * epsilon)) + 1)
+    for decimals in (n for n in seen if 10.0**-n < np.abs(exact).max(initial=0.0) / 10):
         unit = 10.0**-decimals
-        if unit > largest / 10 or not _printed(values, f".{decimals}f"):
-            continue
-        if (np.abs(values - exact) > unit * HALF).any():
-            return None
-        words = f"it is the right gradient, rounded to {decimals} decimals"
-        evidence = "each entry is as close as that; ", Setting("atol", unit / 2), " accepts it"
-        return Finding("rounded-text", words, evidence)
-    for digits in range(2, MOST_DIGITS):
-        if not _printed(values, f".{digits - 1}e"):
-            continue
-        if (np.abs(values - exact) > 10.0 ** (1 - digits) * HALF * np.abs(values)).any():
-            return None
-        words = f"it is the right gradient, rounded to {digits} digits"
-        rtol = Setting("rtol", float(f"5e-{digits}"))
-        evidence = "each entry is as close as that; ", rtol, " accepts it"
-        return Finding("rounded-text", words, evidence)
+        if not (missed > unit * HALF).any() and _printed(values, f".{decimals}f", epsilon):
+            return _rounded_to(f"{decimals} decimals", Setting("atol", unit))
+    for digits in seen:
+        unit = 10.0 ** (1 - digits)
+        close = not (missed > unit * HALF * np.abs(values)).any()
+        if close and _printed(values, f".{digits - 1}e", epsilon):
+            return _rounded_to(f"{digits} digits", Setting("rtol", unit))
     return None
 
 
-def _printed(values: Array, form: str) -> bool:
+def _rounded_to(digits: str, tolerance: Setting) -> Finding:
+    words = f"it is the right gradient, rounded to {digits}"
+    return Finding("rounded-text", words, ("nothing else is lost; ", tolerance, " accepts it"))
+
+
+def _printed(values: Array, form: str, epsilon: float) -> bool:
     """Whether numbers survive printing in a form; some of them say that they do not."""
     flat = values.ravel()
-    return all(
-        (np.array([float(f"{value:{form}}") for value in part]) == part).all()
-        for part in np.split(flat, range(64, len(flat), 4096))
-    )
+    for part in np.split(flat, range(64, len(flat), 4096)):
+        printed = np.array([float(f"{value:{form}}") for value in part.tolist()])
+        if (np.abs(printed - part) > epsilon / 2 * np.abs(part)).any():
+            return False
+    return True
 
 
 def lower_precision(case: HypothesisCase) -> LowerPrecision | None:

@@ -31,19 +31,24 @@ def forgotten(case: HypothesisCase) -> Iterator[Mistake]:
     if classes < 2 or n * (classes - 1) < SPARE:
         return
     yield from temperatures(case)
-    yield from _of_values(case, "label_smoothing", _linear(case, "label_smoothing"))
-    yield from _of_values(case, "z_loss", _linear(case, "z_loss"))
+    yield from smoothing_and_z_loss(case)
     if case.options.softcap is None:
         for cap in CAPS:
-            yield _with_option(case, "softcap", cap)
+            yield with_value(case, "softcap", cap)
     yield from _ignore_index(case)
     yield from _class_weights(case)
     yield from _row_factors(case)
 
 
 def temperatures(case: HypothesisCase) -> Iterator[Mistake]:
-    """A temperature other than the one given."""
+    """The temperature that fits, if it is another than the one given."""
     return _of_values(case, "temperature", _temperature(case))
+
+
+def smoothing_and_z_loss(case: HypothesisCase) -> Iterator[Mistake]:
+    """The label smoothing and the z-loss that fit, if they are not those given."""
+    for name in ("label_smoothing", "z_loss"):
+        yield from _of_values(case, name, _linear(case, name))
 
 
 def with_option(case: HypothesisCase, name: str, value: Any) -> HypothesisCase:
@@ -51,13 +56,14 @@ def with_option(case: HypothesisCase, name: str, value: Any) -> HypothesisCase:
     return replace(case, options=replace(case.options, **{name: value}))
 
 
-def _with_option(case: HypothesisCase, name: str, value: float) -> Mistake:
+def with_value(case: HypothesisCase, name: str, value: float) -> Mistake:
+    """An option of another value as a mistake."""
     called, given = name.replace("_", " "), getattr(case.options, name)
     why = "which was not given" if given in (None, UNSET[name]) else f"not the {given:g} given"
     words = f"it has a {called} of {value:.6g}, {why}"
     make = with_option(case, name, value).make
     slug = f"undeclared-{name.replace('_', '-')}"
-    return Mistake(slug, words, lambda _: make(), setting=Setting(name, float(f"{value:.6g}")))
+    return Mistake(slug, words, lambda _: make(), settings=(Setting(name, float(f"{value:.6g}")),))
 
 
 def _of_values(case: HypothesisCase, name: str, value: float | None) -> Iterator[Mistake]:
@@ -70,7 +76,7 @@ def _of_values(case: HypothesisCase, name: str, value: float | None) -> Iterator
     short = next(s for d in range(17) if abs((s := float(f"{value:.{d}e}")) / value - 1) <= NEAR)
     for found in dict.fromkeys((short, value)):
         if name != "label_smoothing" or found <= 1:
-            yield _with_option(case, name, found)
+            yield with_value(case, name, found)
 
 
 def _temperature(case: HypothesisCase) -> float | None:
@@ -116,8 +122,8 @@ def _ignore_index(case: HypothesisCase) -> Iterator[Mistake]:
     kept = np.where(zero, 0.0, 1.0)[:, None]
     factor = kept * _ratio(grad * kept, case.candidate).sum(keepdims=True)
     hypothesis = Hypothesis(grad * factor, size * np.abs(factor))
-    setting = Setting("ignore_index", int(found[0]))
-    yield Mistake("undeclared-ignore-index", words, lambda _: hypothesis, setting=setting)
+    settings = (Setting("ignore_index", int(found[0])),)
+    yield Mistake("undeclared-ignore-index", words, lambda _: hypothesis, settings=settings)
 
 
 def _class_weights(case: HypothesisCase) -> Iterator[Mistake]:
@@ -155,7 +161,7 @@ def _scaled(slug: str, words: str, case: HypothesisCase, groups: Array) -> Mista
     factors = _ratio(grad, case.candidate, groups)[groups][:, None]
     hypothesis = Hypothesis(grad * factors, size * np.abs(factors))
     name = "weight" if slug == "undeclared-weight" else "sample_weight"
-    return Mistake(slug, words, lambda _: hypothesis, setting=Setting(name))
+    return Mistake(slug, words, lambda _: hypothesis, settings=(Setting(name),))
 
 
 def _ratio(grad: Array, candidate: Array, groups: Array | None = None) -> Array:

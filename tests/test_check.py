@@ -283,7 +283,7 @@ def test_check_and_assertion_have_the_options_of_the_loss_and_of_strictness():
     judged, asserted = (inspect.signature(f).parameters for f in (check, assert_grad_close))
     assert judged == asserted
     ours = inspect.signature(cross_entropy).parameters
-    own = {"grad", "loss", "ulp", "rtol", "atol", "like_peers", "exact", "method", "dtype"}
+    own = {"grad", "loss", "ulp", "rtol", "atol", "like_peers", "exact", "method", "rows", "dtype"}
     assert judged.keys() - own == ours.keys() - {"grad", "out", "backend", "threads"}
     for name in judged.keys() - own:
         assert judged[name].default == ours[name].default
@@ -615,8 +615,39 @@ def test_finite_differences_agree(gradient, capfdbinary):
     assert re.search(
         r"method: finite differences may be off by \S+ ULP, and miss errors up to that", result.text
     )
+    assert re.match(
+        r"PASS gradient, as far as finite differences resolve it: none of 6 entries off by more "
+        r"than twice the error of a naive float64 implementation, but 6 of them are known to no "
+        r"better than \S+ ULP of float64\n",
+        result.text,
+    )
     np.save("g.npy", GRADIENT * (1 + 1e-8))
     assert inside(capfdbinary, *CHECK, "--method", "finite-diff").code == 1
+    np.save("g.npy", GRADIENT.astype("f4"))
+    result = inside(capfdbinary, *CHECK, "--method", "finite-diff")
+    assert result.text.startswith("PASS gradient, exact: all 6 entries within 2 ULP of float32\n")
+
+
+def test_finite_differences_of_some_rows_say_how_many(rng, files):
+    x, t = rng.standard_normal((200, 30)).astype("f4"), rng.integers(0, 30, 200)
+    grad = cross_entropy(x, t)
+    for name, array in {"x": x, "y": t, "p": grad.grad, "q": -grad.grad, "l": grad.loss}.items():
+        np.save(f"{name}.npy", array)
+    command = "check", "x.npy", "y.npy", "p.npy", "--method", "finite-diff", "--rows", "12"
+    result = captured(*command, "--loss", "l.npy")
+    assert result.code == 0, result.text
+    assert " 360 entries of 12 sampled rows (of 200)" in result.text.splitlines()[0]
+    assert "PASS loss: " in result.text
+    facts = json.loads(captured(*command, "--json").text)
+    assert facts["rows_checked"] == 12
+    assert facts["precision"] in (None, "exact")
+    result = captured("check", "x.npy", "y.npy", "q.npy", *command[4:])
+    assert result.code == 1
+    assert "360 of 360 entries of 12 sampled rows (of 200), in 12 of 12 rows" in result.text
+    assert "diagnosis: the sign is wrong" in result.text
+    assert "in all 12 rows of a sample, of 200" in result.text
+    result = captured("check", "x.npy", "y.npy", "p.npy", "--rows", "12")
+    assert_error(result, 2, "--rows: applies to the method finite-diff only")
 
 
 # From pytest.

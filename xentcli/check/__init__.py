@@ -55,6 +55,7 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
     like_peers: bool = False,
     exact: bool = False,
     method: Method = "exact",
+    rows: int | None = None,
     dtype: JudgedDtype = "auto",
 ) -> Report:
     """Judge a gradient of the cross-entropy, and its loss if given; the report of `xent check`.
@@ -65,8 +66,8 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
     accepted is that of naive arithmetic in the same dtype; with `exact` the ULP that xent
     promises for its own gradient; else the largest of ulp, rtol and atol that are given, and of
     the default too with like_peers. The report's `precision` says how a gradient passed. method
-    "exact", or "finite-diff" to compare with differences of the loss; dtype "f16", "bf16", "f32"
-    or "f64" to judge in its ULP.
+    "exact", or "finite-diff" to compare with differences of the loss, of so many rows, by
+    default as many as take ten seconds; dtype "f16", "bf16", "f32" or "f64" to judge in its ULP.
 
     Shapes: as in `cross_entropy`; grad the shape of the logits; loss one number, or one per row
     with reduction "none". Arrays of PyTorch and JAX are taken as they are.
@@ -96,7 +97,7 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
         class_axis=class_axis,
     )
     extras = Extras(_array(weight), _array(sample_weight), _array(upstream))
-    how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers, exact), dtype)
+    how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers, exact), dtype, rows)
     given = None if loss is None else as_logits(_array(loss), "loss")
     return _judged((logits, targets, grad), options, extras, how, given)
 
@@ -126,6 +127,7 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
     like_peers: bool = False,
     exact: bool = False,
     method: Method = "exact",
+    rows: int | None = None,
     dtype: JudgedDtype = "auto",
 ) -> None:
     """Fail, with the report of `xent check` as the message, where a gradient is off.

@@ -18,7 +18,7 @@ from xentcli.check.diagnosis.sample import Sample, SampledRows
 from xentcli.check.fits import require_loss, require_same
 from xentcli.check.oracles.dd_arithmetic import Pair, divide, normal, pair, scaled
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
-from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle
+from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle, rows_to_check
 from xentcli.check.oracles.float64 import ReferenceOracle
 from xentcli.check.oracles.naive import allowed_grad, allowed_loss, naive_gradient
 from xentcli.check.oracles.rows import FloatRows, GradientSpec, OracleResult, scale_of
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from xentcli.files.reader import Reader
 
 ENTRIES = 1 << 14  # at a time: two dozen arrays of so many float64 stay in the cache
+Oracle: TypeAlias = DoubleDoubleOracle | ReferenceOracle | FiniteDifferenceOracle
 Method: TypeAlias = Literal["exact", "finite-diff"]
 METHODS = get_args(Method)
 
@@ -56,9 +57,13 @@ class JudgeOptions:
     method: Method = "exact"
     tolerance: Tolerance = field(default_factory=Tolerance)
     dtype: JudgedDtype = "auto"
+    rows: int | None = None  # how many are compared with finite differences
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
+        if self.rows is not None and (self.method != "finite-diff" or self.rows < 1):
+            what = "applies to the method finite-diff only, and is at least 1"
+            raise OptionError("rows", what)
         if self.method not in METHODS:
             what = f"{self.method!r} is not known; expected {' or '.join(METHODS)}"
             raise OptionError("method", what)
@@ -73,30 +78,58 @@ class Judge:
         self.problem, self.spec = problem, spec
         self.tolerance = how.tolerance
         self.promised = promised_ulp(problem, spec.options, spec.finfo)
-        self.oracle = _oracle(problem, spec, how.method)
-        self.statistics = ErrorStatistics(problem.layout.classes)
-        self.sample = Sample(problem.layout)
+        layout, finite = problem.layout, how.method == "finite-diff"
+        self.only = rows_to_check(layout, how.rows) if finite else None
+        self.exact_oracle = _oracle(spec)
+        self.oracle: Oracle = self.exact_oracle
+        if finite:
+            self.oracle = FiniteDifferenceOracle(spec.options, spec.scale, self._moved)
+        self._progress, self._done = how.progress, 0
+        self.statistics = ErrorStatistics(layout.classes)
+        self.sample = Sample(layout, self.only)
         self.losses = ExactLosses(plan(problem, spec.options), spec) if losses else None
+
+    @property
+    def judged_rows(self) -> int:
+        """How many rows are compared."""
+        return self.problem.layout.rows if self.only is None else len(self.only)
+
+    def _moved(self, logits: int) -> None:
+        """Report how far finite differences have come."""
+        self._done += logits
+        if self._progress:
+            self._progress(self._done, self.judged_rows * self.problem.layout.classes)
 
     def add(self, rows: FloatRows, candidate: Array) -> None:
         """The next rows, and the gradient given for them."""
+        if self.losses and self.oracle is not self.exact_oracle:
+            self._add_losses(rows, self.exact_oracle(rows).losses)
+        if self.only is not None:
+            which = np.flatnonzero(np.isin(rows.numbers, self.only))
+            rows, candidate = rows.some(which), candidate[which]
+        if len(candidate):
+            self._compare(rows, candidate)
+
+    def _add_losses(self, rows: FloatRows, exact: Pair) -> None:
+        assert self.losses
+        with np.errstate(all="ignore"):
+            self.losses.add(exact, allowed_loss(rows, self.spec, exact.high))
+
+    def _compare(self, rows: FloatRows, candidate: Array) -> None:
         exact = self.oracle(rows)
+        if self.losses and self.oracle is self.exact_oracle:
+            self._add_losses(rows, exact.losses)
         found = errors(candidate, exact.grad, exact.size, exact.error_bound, self.spec.finfo)
         sharp = self.promised * found.unit
-        inexact = _beyond(found, sharp)
-        off = inexact
-        if not self.tolerance.exact:
-            off = _beyond(found, self._allowed(rows, exact, found, sharp))
-        self.statistics.add(rows, candidate, exact, found, Misses(off, inexact))
-        self.sample.add(SampledRows(rows, candidate, exact.grad.high, exact.size, off), found.ulp)
-        if self.losses:
-            with np.errstate(all="ignore"):
-                allowed = allowed_loss(rows, self.spec, exact.losses.high)
-            self.losses.add(exact.losses, allowed)
-
-    def _allowed(self, rows: FloatRows, exact: OracleResult, found: Errors, sharp: Array) -> Array:
-        """The largest errors that pass."""
         given = self.tolerance.allowed(found, exact.grad.high) if self.tolerance.given else sharp
+        inexact = _beyond(found, sharp)
+        off = _beyond(found, self._passing(rows, exact, given))
+        self.statistics.add(rows, candidate, exact, found, Misses(off, inexact))
+        self.statistics.unresolved += int(np.count_nonzero(exact.error_bound > given))
+        self.sample.add(SampledRows(rows, candidate, exact.grad.high, exact.size, off), found.ulp)
+
+    def _passing(self, rows: FloatRows, exact: OracleResult, given: Array) -> Array:
+        """The largest errors that pass."""
         if not self.tolerance.plain:
             return given
         with np.errstate(all="ignore"):
@@ -125,12 +158,9 @@ def promised_ulp(problem: Problem, options: LossOptions, finfo: FloatInfo) -> fl
     return max(bound.target, bound.others)
 
 
-def _oracle(
-    problem: Problem, spec: GradientSpec, method: Method
-) -> Callable[[FloatRows], OracleResult]:
+def _oracle(spec: GradientSpec) -> DoubleDoubleOracle | ReferenceOracle:
+    """The exact one."""
     options, scale, finfo = spec
-    if method == "finite-diff":
-        return FiniteDifferenceOracle.of(problem.layout, options, scale)
     return (DoubleDoubleOracle if finfo.name == "float64" else ReferenceOracle)(options, scale)
 
 
@@ -209,9 +239,9 @@ def judge(
         for part in piece.split(ENTRIES):
             assert part.second is not None
             judging.add(FloatRows.of(part), _candidate(part.second, finfo, narrowed=by_digits))
-            if how.progress:
+            if how.progress and how.method == "exact":
                 how.progress(part.rows.stop, problem.layout.rows)
-    return _report(judging, how, loss, by_digits=by_digits)
+    return _report(judging, loss, by_digits=by_digits)
 
 
 def _judged_in(grad: Reader, first: list[RowPiece], name: JudgedDtype) -> FloatInfo:
@@ -244,7 +274,7 @@ def _loss_verdict(judging: Judge, loss: Array) -> LossVerdict:
     return LossVerdict.of((given, exact.high), found, misses, JudgedBy(own.name, tolerance))
 
 
-def _report(judging: Judge, how: JudgeOptions, loss: Array | None, *, by_digits: bool) -> Report:
+def _report(judging: Judge, loss: Array | None, *, by_digits: bool) -> Report:
     layout, finfo = judging.problem.layout, judging.spec.finfo
     return Report(
         shape=layout.shape,
@@ -253,8 +283,9 @@ def _report(judging: Judge, how: JudgeOptions, loss: Array | None, *, by_digits:
         tolerance=judging.tolerance,
         promised=judging.promised,
         by_digits=by_digits,
-        method=getattr(judging.oracle, "name", how.method),
+        method=judging.oracle.name,
         ignored=judging.problem.ignored,
+        sampled=None if judging.only is None else len(judging.only),
         statistics=judging.statistics,
         loss=None if loss is None or not prod(loss.shape) else _loss_verdict(judging, loss),
         findings=diagnose(judging.sample, judging.statistics, judging.problem, judging.spec),

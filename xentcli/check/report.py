@@ -95,6 +95,7 @@ class Report:
     by_digits: bool  # the dtype is the one that the digits of a text show
     method: str
     ignored: int
+    sampled: int | None  # how many rows were compared, None for all
     statistics: ErrorStatistics
     loss: LossVerdict | None
     findings: tuple[Finding, ...]
@@ -107,7 +108,20 @@ class Report:
     @property
     def precision(self) -> Precision | None:
         """How a gradient passed: exact, at plain precision, or within a given tolerance."""
+        if self.statistics.unresolved and not self.tolerance.given:
+            return None
         return self.tolerance.precision(self.statistics.off, self.statistics.inexact)
+
+    @property
+    def rows(self) -> int:
+        """How many rows were compared."""
+        return Layout(self.shape, self.class_axis).rows if self.sampled is None else self.sampled
+
+    def _of_a_sample(self) -> str:
+        if self.sampled is None:
+            return ""
+        rows = Layout(self.shape, self.class_axis).rows
+        return f" of {self.sampled:,} sampled rows (of {rows:,})"
 
     @property
     def tolerance_words(self) -> str:
@@ -118,7 +132,13 @@ class Report:
     def verdict(self) -> str:
         """The gradient in one sentence."""
         s, name = self.statistics, self.finfo.name
-        entries = f"{s.entries:,} {'entry' if s.entries == 1 else 'entries'}"
+        entries = f"{s.entries:,} {'entry' if s.entries == 1 else 'entries'}{self._of_a_sample()}"
+        if s.unresolved and not s.off:
+            return (
+                f"PASS gradient, as far as {self.method} resolve it: none of {entries} off by "
+                f"more than {self.tolerance_words}, but {s.unresolved:,} of them are known to no "
+                f"better than {short(s.oracle_ulp)} ULP of {name}"
+            )
         if self.precision == "given":
             return f"PASS gradient: all {entries} within {self.tolerance_words}"
         if self.precision == "exact":
@@ -128,8 +148,7 @@ class Report:
                 f"PASS gradient, at plain {name} precision: {s.inexact:,} of {entries} off by more "
                 f"than {self.promised:g} ULP, none by more than {self.tolerance_words}"
             )
-        rows = Layout(self.shape, self.class_axis).rows
-        many = f"{s.off:,} of {entries}, in {s.rows_off:,} of {rows:,} rows"
+        many = f"{s.off:,} of {entries}, in {s.rows_off:,} of {self.rows:,} rows"
         return f"FAIL gradient: {self._nonfinite_first()}{many}, off by more than " + (
             self.tolerance_words
         )
@@ -265,6 +284,7 @@ class Report:
             "dtype": self.finfo.name,
             "ignored": self.ignored,
             "entries": s.entries,
+            "rows_checked": self.rows,
             "off": s.off,
             "inexact": s.inexact,
             "rows_off": s.rows_off,

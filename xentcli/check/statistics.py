@@ -142,6 +142,7 @@ class ErrorStatistics:
     entries: int = 0
     off: int = 0
     inexact: int = 0
+    unresolved: int = 0  # what the oracle knows less exactly than an exact gradient has to be
     rows_off: int = 0
     oracle_ulp: float = 0.0  # how far off the oracle may be itself
     spreads: dict[str, ErrorHistogram] = field(
@@ -182,6 +183,7 @@ class ErrorStatistics:
         self.entries += other.entries
         self.off += other.off
         self.inexact += other.inexact
+        self.unresolved += other.unresolved
         self.rows_off += other.rows_off
         self.oracle_ulp = max(self.oracle_ulp, other.oracle_ulp)
         for name, histogram in other.spreads.items():

@@ -74,6 +74,12 @@ class CheckOptions:
         group="Check",
         type=click.Choice(get_args(Method)),
     )
+    rows: int | None = option(
+        None,
+        "Rows that finite-diff compares, evenly spaced; by default as many as take ten seconds.",
+        group="Check",
+        type=click.IntRange(1),
+    )
     dtype: DtypeName = option(
         "auto",
         "Dtype in which ULP are counted, and that text and arrays of dtype V2 are read as.",
@@ -141,7 +147,7 @@ def _checked(
     source = RowSource(inputs.logits, probs, inputs.grad)
     tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers, how.exact)
     with Progress(not bar.no_progress, out.nbytes(inputs.logits)) as progress:
-        judging = JudgeOptions(how.method, tolerance, how.dtype, progress)
+        judging = JudgeOptions(how.method, tolerance, how.dtype, how.rows, progress)
         return judge(problem, source, options, judging, inputs.loss)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
-from xentcli.check.judging import JudgeOptions, Method, judge
+from xentcli.check.calling import host_array, named_options
+from xentcli.check.judging import JudgeOptions, Method, judge, judge_loss
 from xentcli.check.oracles.ulp import JudgedDtype, Tolerance
 from xentcli.check.report import Report
 from xentcli.engine.problem import Extras, build
@@ -23,6 +24,7 @@ __all__ = [
     "Report",
     "Tolerance",
     "assert_grad_close",
+    "assert_loss_close",
     "check",
     "judge",
 ]
@@ -30,6 +32,7 @@ __all__ = [
 How = JudgeOptions  # its name in 0.1
 
 
+@named_options
 def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and the tolerances)
     logits: Any,
     targets: Any,
@@ -96,12 +99,13 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
         target_kind=target_kind,
         class_axis=class_axis,
     )
-    extras = Extras(_array(weight), _array(sample_weight), _array(upstream))
+    extras = Extras(host_array(weight), host_array(sample_weight), host_array(upstream))
     how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers, exact), dtype, rows)
-    given = None if loss is None else as_logits(_array(loss), "loss")
+    given = None if loss is None else as_logits(host_array(loss), "loss")
     return _judged((logits, targets, grad), options, extras, how, given)
 
 
+@named_options
 def assert_grad_close(  # noqa: PLR0913 (those of check)
     logits: Any,
     targets: Any,
@@ -130,7 +134,7 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
     rows: int | None = None,
     dtype: JudgedDtype = "auto",
 ) -> None:
-    """Fail, with the report of `xent check` as the message, where a gradient is off.
+    """Fail where a gradient is off, and say what is wrong with it.
 
         |grad_c − dL/dlogits_c| ≤ twice the error of a naive implementation
 
@@ -150,9 +154,78 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
 
     Source: as `check`.
     """
-    report = check(**locals())  # the same parameters, each under its own name
+    given = dict(locals())  # the same parameters, each under its own name
+    __tracebackhide__ = True  # pytest shows the line of the test
+    report = check(**given)
     if not report.ok:
-        raise AssertionError("\n".join(report.lines()))
+        raise AssertionError("\n".join(report.summary()))
+
+
+@named_options
+def assert_loss_close(  # noqa: PLR0913 (the options of cross_entropy, and the tolerances)
+    logits: Any,
+    targets: Any,
+    loss: Any,
+    *,
+    weight: Any = None,
+    sample_weight: Any = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    normalizer: float | None = None,
+    empty_mean: EmptyMean = "nan",
+    target_kind: TargetKind = "auto",
+    class_axis: int | None = None,
+    ulp: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    like_peers: bool = False,
+    exact: bool = False,
+) -> None:
+    """Fail where a loss is off: one number, or one per row with reduction "none".
+
+        |loss − L| ≤ twice the error of a naive implementation
+
+    Options: those of `check` that apply to a loss.
+
+    Shapes: as `check`.
+
+    Units: nats; ulp counts units of the loss's dtype, of float32 where the logits have fewer bits.
+
+    Errors: as `check`, and AssertionError.
+
+    >>> import numpy as np
+    >>> assert_loss_close(np.array([[1.0, 1.0]]), [0], np.log(2))
+    >>> assert_loss_close(np.array([[1.0, 1.0]]), [0], 0.7)
+    Traceback (most recent call last):
+    AssertionError: FAIL loss: 0.69999999999999996 given, 0.69314718055994529 exact, ...
+
+    Source: as `check`.
+    """
+    __tracebackhide__ = True  # pytest shows the line of the test
+    options = LossOptions(
+        reduction=reduction,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        softcap=softcap,
+        z_loss=z_loss,
+        normalizer=normalizer,
+        empty_mean=empty_mean,
+        target_kind=target_kind,
+        class_axis=class_axis,
+    )
+    x, t = as_logits(host_array(logits)), as_targets(host_array(targets))
+    extras = Extras(host_array(weight), host_array(sample_weight))
+    problem = build(x.shape, Whole(t), options, extras)
+    source = RowSource.of_arrays(x, t if problem.probs else None)
+    tolerance = Tolerance(ulp, rtol, atol, like_peers, exact)
+    verdict = judge_loss(problem, source, options, tolerance, as_logits(host_array(loss), "loss"))
+    if verdict and verdict.off:
+        raise AssertionError(verdict.words())
 
 
 def _judged(
@@ -163,23 +236,9 @@ def _judged(
     loss: Array | None,
 ) -> Report:
     """The report on arrays of any library: logits, targets and gradient."""
-    logits, targets, grad = (_array(values) for values in arrays)
+    logits, targets, grad = (host_array(values) for values in arrays)
     x, t, candidate = as_logits(logits), as_targets(targets), as_array(grad, "grad")
     candidate = candidate.view(BF16) if candidate.dtype.name == "bfloat16" else candidate
     problem = build(x.shape, Whole(t), options, extras)
     source = RowSource.of_arrays(x, t if problem.probs else None, candidate)
     return judge(problem, source, options, how, loss)
-
-
-def _array(values: Any) -> Any:
-    """A tensor of PyTorch as an array, its bfloat16 too; anything else unchanged."""
-    if not hasattr(values, "detach"):
-        return values
-    tensor = values.detach().cpu()
-    if str(tensor.dtype) != "torch.bfloat16":
-        return tensor.numpy()
-    import importlib
-
-    torch = importlib.import_module("torch")
-    bits: Array = tensor.contiguous().view(torch.int16).numpy()
-    return bits.view(BF16)

@@ -11,31 +11,30 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
-from xentcli.arrays.sums import RunningSum
 from xentcli.backends.accuracy import PROMISES, Kind, Output
 from xentcli.check.diagnosis import diagnose
 from xentcli.check.diagnosis.sample import Sample, SampledRows
 from xentcli.check.fits import require_loss, require_same
-from xentcli.check.oracles.dd_arithmetic import Pair, divide, normal, pair, scaled
+from xentcli.check.loss import ExactLosses, LossVerdict, loss_verdict
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle, rows_to_check
 from xentcli.check.oracles.float64 import ReferenceOracle
-from xentcli.check.oracles.naive import allowed_grad, allowed_loss, naive_gradient
+from xentcli.check.oracles.naive import allowed_grad, naive_gradient
 from xentcli.check.oracles.rows import FloatRows, GradientSpec, OracleResult, scale_of
 from xentcli.check.oracles.ulp import (
     FLOATS,
-    Errors,
     FloatInfo,
     JudgedDtype,
     Tolerance,
+    beyond,
     errors,
     fits_float32,
     float_info_of,
 )
-from xentcli.check.report import JudgedBy, LossVerdict, Report
+from xentcli.check.report import Report
 from xentcli.check.statistics import ErrorStatistics, Misses
 from xentcli.engine.problem import Problem
-from xentcli.engine.reduction import ReductionPlan, plan
+from xentcli.engine.reduction import plan
 from xentcli.engine.rows import RowPiece, RowSource, float_rows, walk
 from xentcli.errors import OptionError
 from xentcli.files.registry import TEXT
@@ -103,27 +102,22 @@ class Judge:
     def add(self, rows: FloatRows, candidate: Array) -> None:
         """The next rows, and the gradient given for them."""
         if self.losses and self.oracle is not self.exact_oracle:
-            self._add_losses(rows, self.exact_oracle(rows).losses)
+            self.losses.add_rows(rows, self.exact_oracle(rows).losses)
         if self.only is not None:
             which = np.flatnonzero(np.isin(rows.numbers, self.only))
             rows, candidate = rows.some(which), candidate[which]
         if len(candidate):
             self._compare(rows, candidate)
 
-    def _add_losses(self, rows: FloatRows, exact: Pair) -> None:
-        assert self.losses
-        with np.errstate(all="ignore"):
-            self.losses.add(exact, allowed_loss(rows, self.spec, exact.high))
-
     def _compare(self, rows: FloatRows, candidate: Array) -> None:
         exact = self.oracle(rows)
         if self.losses and self.oracle is self.exact_oracle:
-            self._add_losses(rows, exact.losses)
+            self.losses.add_rows(rows, exact.losses)
         found = errors(candidate, exact.grad, exact.size, exact.error_bound, self.spec.finfo)
         sharp = self.promised * found.unit
         given = self.tolerance.allowed(found, exact.grad.high) if self.tolerance.given else sharp
-        inexact = _beyond(found, sharp)
-        off = _beyond(found, self._passing(rows, exact, given))
+        inexact = beyond(found, sharp)
+        off = beyond(found, self._passing(rows, exact, given))
         self.statistics.add(rows, candidate, exact, found, Misses(off, inexact))
         self.statistics.unresolved += int(np.count_nonzero(exact.error_bound > given))
         self.sample.add(SampledRows(rows, candidate, exact.grad.high, exact.size, off), found.ulp)
@@ -135,10 +129,6 @@ class Judge:
         with np.errstate(all="ignore"):
             naive = naive_gradient(rows, self.spec)
             return np.maximum(given, allowed_grad(naive, exact.grad.high, self.spec.finfo))
-
-
-def _beyond(found: Errors, most: Array) -> Array:
-    return np.asarray((found.absolute > 0) & ~(found.absolute <= most))
 
 
 OUTPUTS: dict[str, Output] = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}
@@ -162,55 +152,6 @@ def _oracle(spec: GradientSpec) -> DoubleDoubleOracle | ReferenceOracle:
     """The exact one."""
     options, scale, finfo = spec
     return (DoubleDoubleOracle if finfo.name == "float64" else ReferenceOracle)(options, scale)
-
-
-class ExactLosses:
-    """The exact losses: their sum, or all of them where each is wanted."""
-
-    def __init__(self, reduction: ReductionPlan, spec: GradientSpec) -> None:
-        self._plan, self._denominator = reduction, spec.scale.denominator
-        self._each: list[Array] = []
-        self._allowed: list[Array] = []
-        self._sum, self._allowed_sum = RunningSum(), RunningSum()
-        rounds = np.log2(max(2, reduction.problem.layout.rows))
-        self._rounding = rounds * FLOATS["f64" if spec.finfo.name == "float64" else "f32"].epsilon
-
-    def add(self, losses: Pair, allowed: Array) -> None:
-        """The losses of the next rows, and how far off plain arithmetic may be."""
-        if self._plan.per_row:
-            self._each.append(losses.high)
-            self._allowed.append(allowed)
-        else:
-            self._sum.add_sums(losses.high, losses.low)
-            self._allowed_sum.add(allowed + self._rounding * np.abs(losses.high))
-
-    def allowed(self) -> Array:
-        """How far off plain arithmetic may be: in its rows, and in adding them up."""
-        if self._plan.per_row:
-            return np.concatenate([np.empty(0), *self._allowed])
-        with np.errstate(all="ignore"):
-            share = self._allowed_sum.value() / np.abs(self._denominator.high)
-        return np.array([share if np.isfinite(share) else 0.0])
-
-    def merge(self, other: ExactLosses) -> None:
-        """Take the losses of the rows that follow."""
-        self._each += other._each
-        self._allowed += other._allowed
-        self._allowed_sum.merge(other._allowed_sum)
-        self._sum.merge(other._sum)
-
-    def value(self) -> Array:
-        """One number, or one per row, rounded to float64."""
-        if self._plan.per_row:
-            return np.concatenate([np.empty(0), *self._each])
-        if self._plan.when_empty is not None:
-            return np.array(self._plan.when_empty)
-        high, low = (np.array(part) for part in self._sum.high_low())
-        if not np.isfinite(high):
-            return high
-        with np.errstate(all="ignore"):
-            (total, up), (below, down) = normal(Pair(high, low)), normal(self._denominator)
-            return scaled(divide(total, below), up - down).high
 
 
 def judge(
@@ -244,6 +185,21 @@ def judge(
     return _report(judging, loss, by_digits=by_digits)
 
 
+def judge_loss(
+    problem: Problem, source: RowSource, options: LossOptions, tolerance: Tolerance, loss: Array
+) -> LossVerdict | None:
+    """Say how far off a loss is, without a gradient; None where there are no losses."""
+    require_loss(loss.shape, problem.layout, options)
+    finfo = FLOATS["f64" if source.logits.dtype == NAMES["f64"] else "f32"]
+    spec = GradientSpec(options, scale_of(problem, options), finfo)
+    oracle, losses = _oracle(spec), ExactLosses(plan(problem, options), spec)
+    for piece in walk(problem, source):
+        for part in piece.split(ENTRIES):
+            rows = FloatRows.of(part)
+            losses.add_rows(rows, oracle(rows).losses)
+    return loss_verdict(losses, loss, tolerance) if prod(loss.shape) else None
+
+
 def _judged_in(grad: Reader, first: list[RowPiece], name: JudgedDtype) -> FloatInfo:
     """The dtype to judge in: of text, which has none, the one that its first digits show."""
     text = grad.format == TEXT and name == "auto"
@@ -258,24 +214,10 @@ def _candidate(box: Array, finfo: FloatInfo, *, narrowed: bool) -> Array:
     return widen(narrow(rows, finfo.dtype), NAMES["f64"]) if narrowed else rows
 
 
-def _loss_verdict(judging: Judge, loss: Array) -> LossVerdict:
-    """The verdict on the loss, in ULP of float32 at least: it is wider than the gradient."""
-    assert judging.losses
-    own, finfo = float_info_of(loss.dtype), judging.spec.finfo
-    if own.name == "float64":
-        own = finfo if finfo.name in ("float32", "float64") else FLOATS["f32"]
-    exact, given = pair(judging.losses.value().reshape(-1)), widen(loss, NAMES["f64"]).reshape(-1)
-    found = errors(given, exact, exact.high, np.zeros(len(given)), own)
-    tolerance, sharp = judging.tolerance, PROMISES["f64", "plain"].loss * found.unit
-    most = tolerance.allowed(found, exact.high) if tolerance.given else sharp
-    if tolerance.plain:
-        most = np.maximum(most, judging.losses.allowed() + found.unit)
-    misses = Misses(_beyond(found, most), _beyond(found, sharp))
-    return LossVerdict.of((given, exact.high), found, misses, JudgedBy(own.name, tolerance))
-
-
 def _report(judging: Judge, loss: Array | None, *, by_digits: bool) -> Report:
-    layout, finfo = judging.problem.layout, judging.spec.finfo
+    layout, finfo, verdict = judging.problem.layout, judging.spec.finfo, None
+    if judging.losses and loss is not None and prod(loss.shape):
+        verdict = loss_verdict(judging.losses, loss, judging.tolerance)
     return Report(
         shape=layout.shape,
         class_axis=layout.class_axis,
@@ -287,6 +229,6 @@ def _report(judging: Judge, loss: Array | None, *, by_digits: bool) -> Report:
         ignored=judging.problem.ignored,
         sampled=None if judging.only is None else len(judging.only),
         statistics=judging.statistics,
-        loss=None if loss is None or not prod(loss.shape) else _loss_verdict(judging, loss),
+        loss=verdict,
         findings=diagnose(judging.sample, judging.statistics, judging.problem, judging.spec),
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout, Shape
-from xentcli.check.oracles.ulp import Errors, FloatInfo, Precision, Tolerance
-from xentcli.check.statistics import EntryGroup, ErrorStatistics, Misses, WorstEntry
-from xentcli.errors import Setting, Speak, Words, plural, worded
+from xentcli.check.finding import Finding, number, short
+from xentcli.check.loss import LossVerdict
+from xentcli.check.oracles.ulp import FloatInfo, Precision, Tolerance
+from xentcli.check.statistics import EntryGroup, ErrorStatistics, WorstEntry
+from xentcli.errors import Setting, Speak, plural, worded
 
 CERTAINTY = ("confident rows", "less certain rows")
+SHORTLY = 2  # entries in a summary
 NOT_KNOWN = "no known mistake explains it"
 SHARP = 0.51  # ULP: the report mentions an oracle that may be off by more
 NONFINITE_WORDS = {
@@ -22,65 +24,6 @@ NONFINITE_WORDS = {
     "inf_extra": "unexpected infinities",
     "inf_missing": "infinities missing",
 }
-
-
-class Finding(NamedTuple):
-    """A mistake that would explain the gradient: its name, a description, and the evidence."""
-
-    name: str
-    words: str
-    evidence: Words
-
-    def text(self, speak: Speak = Setting.python) -> str:
-        """The description and the evidence, with options written by `speak`."""
-        return f"{self.words}: {worded(self.evidence, speak)}"
-
-    def facts(self, speak: Speak = Setting.python) -> dict[str, str]:
-        """The finding for JSON."""
-        return {**self._asdict(), "evidence": worded(self.evidence, speak)}
-
-
-class JudgedBy(NamedTuple):
-    """What a loss is judged by: the dtype whose ULP are counted, and the tolerance."""
-
-    kind: str
-    tolerance: Tolerance
-
-
-class LossVerdict(NamedTuple):
-    """The loss, or the worst of one per row; `kind` is the dtype whose ULP are counted."""
-
-    given: float
-    exact: float
-    ulp: float
-    kind: str
-    losses: int
-    off: int
-    row: int
-    precision: Precision | None
-
-    @classmethod
-    def of(
-        cls, losses: tuple[Array, Array], found: Errors, misses: Misses, judged: JudgedBy
-    ) -> LossVerdict:
-        """From as many losses as there are, given and exact, and which of them are off."""
-        row = int(np.argmax(found.ulp))
-        given, exact = (float(values[row]) for values in losses)
-        off, inexact = (int(np.count_nonzero(which)) for which in misses)
-        precision = judged.tolerance.precision(off, inexact)
-        ulp = float(found.ulp[row])
-        return cls(given, exact, ulp, judged.kind, len(misses.off), off, row, precision)
-
-    def words(self) -> str:
-        """The verdict in one line."""
-        which = ""
-        if self.losses > 1:
-            which = f"{self.off:,} of {self.losses:,} losses off; the worst, row {self.row}: "
-        given, exact = (number(value, self.kind) for value in (self.given, self.exact))
-        words = "FAIL loss" if self.off else "PASS loss"
-        if self.precision == "plain":
-            words += f", at plain {self.kind} precision"
-        return f"{words}: {which}{given} given, {exact} exact, {short(self.ulp)} ULP of {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -243,6 +186,14 @@ class Report:
             return {"not exact": place.inexact}
         return {"off": place.off}
 
+    def summary(self, speak: Speak = Setting.python) -> list[str]:
+        """What fails and why, in a few lines, for an assertion."""
+        lines = [text for text, passes in self.verdicts() if not passes]
+        lines += [f"diagnosis: {text}" for text in self.diagnosis(speak)]
+        for row, column, given, exact, ulp in self.worst()[:SHORTLY] if self.statistics.off else []:
+            lines.append(f"row {row}, class {column}: {given} given, {exact} exact, {ulp} ULP")
+        return lines
+
     def worst(self) -> list[list[str]]:
         """Row, class, given, exact, and ULP of the entries with the largest errors."""
         name = self.finfo.name
@@ -311,18 +262,3 @@ def _plain(facts: dict[str, Any], plain: Any) -> dict[str, Any]:
 
 def _pairs(facts: dict[str, float]) -> str:
     return ", ".join(f"{name} {short(value)}" for name, value in facts.items())
-
-
-def short(value: float) -> str:
-    """An error to three digits.
-
-    >>> short(0.123456), short(1234567.0)
-    ('0.123', '1.23e+06')
-    """
-    return f"{value:.3g}"
-
-
-def number(value: float, dtype: str) -> str:
-    """A number with all the digits that its dtype has, and no more."""
-    digits = {"float64": 17, "float32": 9}.get(dtype, 6)
-    return f"{value:.{digits}g}"

@@ -16,6 +16,7 @@ from xentcli.cli.options import (
     DtypeName,
     JsonOption,
     LossInputs,
+    NoClobberOption,
     ProgressOption,
     format_option,
     key_option,
@@ -44,6 +45,15 @@ class CheckInputs(LossInputs):
         group="Check",
         metavar="FILE",
         file=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOutput(JsonOption, NoClobberOption):
+    """How the verdict is written."""
+
+    junit: str | None = option(
+        None, "Write the verdict as JUnit XML too.", group="Output", metavar="FILE", file=True
     )
 
 
@@ -101,7 +111,7 @@ def check(
     options: LossOptions,
     sources: CheckInputs,
     bar: ProgressOption,
-    form: JsonOption,
+    form: CheckOutput,
 ) -> int:
     """Check a gradient of the cross-entropy, and say what may be wrong with it.
 
@@ -117,9 +127,13 @@ def check(
     paths = loss_paths(sources.logits, sources.targets, sources)
     paths = replace(paths, grad=sources.grad, loss=sources.loss)
     reading = _reading(sources, how.dtype)
-    with Outputs() as outputs, open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-        report = _checked(inputs, how, options, bar)
-        work.done(inputs.logits, inputs.grad)
+    with Outputs(no_clobber=form.no_clobber) as outputs:
+        junit = outputs.open(form.junit) if form.junit else None
+        with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
+            report = _checked(inputs, how, options, bar)
+            work.done(inputs.logits, inputs.grad)
+        if junit:
+            junit.write(_junit(report, sources, work.seconds))
     _print(report, form.as_json)
     what = f"checked {report.shape} {report.finfo.name} against {report.method}"
     inform(f"{what}, tolerance {report.tolerance_words}; {work.seconds:.3f} s")
@@ -149,6 +163,13 @@ def _checked(
     with Progress(not bar.no_progress, out.nbytes(inputs.logits)) as progress:
         judging = JudgeOptions(how.method, tolerance, how.dtype, how.rows, progress)
         return judge(problem, source, options, judging, inputs.loss)
+
+
+def _junit(report: Report, sources: CheckInputs, seconds: float) -> bytes:
+    from xentcli.check.junit import as_junit
+
+    names = {"gradient": sources.grad, "loss": sources.loss or ""}
+    return as_junit(report, names, seconds, as_flag).encode()
 
 
 def _print(report: Report, as_json: bool) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from xentcli.check.report import NOT_KNOWN, short
+from xentcli.check.finding import short
+from xentcli.check.report import NOT_KNOWN
 from xentcli.cli.session import as_flag
 from xentcli.cli.tables import AROUND, new_table
 

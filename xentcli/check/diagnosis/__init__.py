@@ -41,8 +41,8 @@ from xentcli.check.diagnosis.precision import (
     rounded_text,
 )
 from xentcli.check.diagnosis.sample import Sample, SampledRows
+from xentcli.check.finding import Finding
 from xentcli.check.oracles.rows import GradientSpec
-from xentcli.check.report import Finding
 from xentcli.check.statistics import ErrorStatistics
 from xentcli.engine.problem import Problem
 from xentcli.errors import plural

@@ -11,8 +11,8 @@ from xentcli.check.diagnosis import mistakes
 from xentcli.check.diagnosis.factors import Factor, factors
 from xentcli.check.diagnosis.hypothesis_case import Hypothesis, HypothesisCase
 from xentcli.check.diagnosis.mistakes import Mistake
+from xentcli.check.finding import Finding, short
 from xentcli.check.oracles.ulp import FloatInfo
-from xentcli.check.report import Finding, short
 from xentcli.errors import Setting, Words
 
 RIGHT = mistakes.MISTAKES[0]

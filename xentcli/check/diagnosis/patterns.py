@@ -7,8 +7,8 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.check.diagnosis.hypothesis_case import capped, softmax
 from xentcli.check.diagnosis.sample import SampledRows
+from xentcli.check.finding import Finding
 from xentcli.check.oracles.rows import GradientSpec
-from xentcli.check.report import Finding
 from xentcli.check.statistics import ErrorStatistics
 from xentcli.engine.problem import Problem
 

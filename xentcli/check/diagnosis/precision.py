@@ -9,8 +9,8 @@ import numpy as np
 from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
 from xentcli.check.diagnosis.hypothesis_case import HypothesisCase
 from xentcli.check.diagnosis.sample import SampledRows
+from xentcli.check.finding import Finding, short
 from xentcli.check.oracles.ulp import FLOATS, FloatInfo, fits_float32
-from xentcli.check.report import Finding, short
 from xentcli.check.statistics import EntryGroup, ErrorStatistics
 from xentcli.errors import Setting
 

@@ -24,7 +24,7 @@ from xentcli.options import LossOptions
 STEP = 2.0**-7
 WEIGHTS = ((1, 45.0), (2, -9.0), (3, 1.0))
 ENTRIES = 1 << 18  # logits of moved rows at a time
-SECONDS = 1 << 30  # exponentials: about ten
+SECONDS = 1 << 28  # exponentials: about ten
 MOST = 1 << 38  # exponentials: a day
 GROUP = 4  # neighbours, because a mistake may be one of rows
 ROUNDING = 2.0**-44  # of the loss and the logits, with the weights and the step above

@@ -105,6 +105,11 @@ def errors(
         return Errors(absolute, relative, absolute / unit, unit)
 
 
+def beyond(found: Errors, most: Array) -> Array:
+    """Which numbers are off by more than so much."""
+    return np.asarray((found.absolute > 0) & ~(found.absolute <= most))
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """How far off an entry may be.

@@ -20,6 +20,7 @@ from xentcli.backends import Scalars, processors
 from xentcli.backends.cpu import kept, threads
 from xentcli.backends.cpu.kernel import Kernel, address, box, flat
 from xentcli.backends.cpu.workspace import LINE, SHORT, space_for
+from xentcli.errors import OptionError
 
 # A gradient of at least this many bytes is written with streaming stores, past the caches: it
 # would not stay there, and a normal store reads each cache line before writing it.
@@ -73,7 +74,8 @@ def most_threads() -> int:
     """How many threads to use: NUMBA_NUM_THREADS, or what this process may use."""
     found = _setting("NUMBA_NUM_THREADS", processors.default_threads())
     if found < 1:
-        raise ValueError(f"NUMBA_NUM_THREADS is {found}, expected at least 1")
+        what = f"numba does not start: NUMBA_NUM_THREADS is {found}, expected at least 1"
+        raise OptionError("backend", what)
     return found
 
 
@@ -152,8 +154,10 @@ class CpuBackend:
         )
 
     def _run_parallel(self, kernel: Kernel, work: Work, arrays: Any) -> None:
-        from xentcli.backends.cpu import parallel
+        with kept.starting_numba():
+            from xentcli.backends.cpu import parallel
 
+            parallel.start()
         nbytes = work.space(-(-work.rows // work.parts)) // LINE * LINE + LINE
         space = work_space(nbytes * work.parts, kernel.compute).reshape(work.parts, -1)
         arguments = tuple(bits(a) if isinstance(a, np.ndarray) else a for a in arrays)

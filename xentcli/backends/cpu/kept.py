@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ from xentcli.backends.private_folder import (
     UntrustedError,
     open_private,
 )
+from xentcli.errors import OptionError
 
 Notify = Callable[[str], None] | None
 
@@ -58,6 +60,18 @@ def find(kernel: Kernel, notify: Notify = None) -> MachineCode | None:
             if kernel not in _loaded:
                 _loaded[kernel] = _Search(kernel, notify).machine_code()
     return _loaded[kernel]
+
+
+@contextmanager
+def starting_numba() -> Iterator[None]:
+    """Import Numba, without warnings about settings that it then replaces."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ValueError, RuntimeError) as error:  # its variables are invalid
+        reason = " ".join(str(error).split())  # Numba's has several lines
+        raise OptionError("backend", f"numba does not start: {reason}") from error
 
 
 @cache
@@ -143,8 +157,8 @@ class _Search:
         if self._notify:
             self._notify(_sentence(self._damage, obstacle))
         with loader.llvm_lock:
-            from xentcli.backends.cpu import kernels
-
+            with starting_numba():
+                from xentcli.backends.cpu import kernels
             try:
                 entry = Entry(*kernels.compile_kernel(self.kernel))
                 code = MachineCode(entry.symbol, entry.code)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from numba import types
-from numba.types import CPointer, UniTuple, float64, int64, none
 
 from xentcli.backends import Scalars
 from xentcli.backends.cpu import dispatch, memory
@@ -33,7 +32,7 @@ ELEMENTS: dict[str, Any] = {
     "float32": types.float32,
     "float64": types.float64,
 }
-SPAN = UniTuple(int64, 3)
+SPAN = types.UniTuple(types.int64, 3)
 
 
 def _named(cls: type, *fields: Any) -> Any:
@@ -42,23 +41,30 @@ def _named(cls: type, *fields: Any) -> Any:
 
 def _box(dtype: str | None) -> Any:
     if dtype is None:
-        return none
-    return _named(BoxView, CPointer(ELEMENTS[dtype]), int64, int64, int64, UniTuple(int64, 3))
+        return types.none
+    return _named(
+        BoxView,
+        types.CPointer(ELEMENTS[dtype]),
+        types.int64,
+        types.int64,
+        types.int64,
+        types.UniTuple(types.int64, 3),
+    )
 
 
 def signature(kernel: Kernel) -> tuple[Any, ...]:
     """The Numba types of a kernel's arguments."""
-    scalars = _named(Scalars, *[float64] * len(Scalars._fields))
-    space = CPointer(ELEMENTS[kernel.compute])
+    scalars = _named(Scalars, *[types.float64] * len(Scalars._fields))
+    space = types.CPointer(ELEMENTS[kernel.compute])
     boxes = [_box(dtype) for dtype in kernel.dtypes]
     if kernel.function in ("copy", "read", "rewrite"):
-        flat = CPointer(types.float32)
-        return SPAN, flat, flat, float64, space
+        flat = types.CPointer(types.float32)
+        return SPAN, flat, flat, types.float64, space
     if kernel.function == "softmax":
-        return SPAN, boxes[0], scalars, int64, boxes[2], space
-    numbers = CPointer(float64)
-    targets = none if kernel.probs else CPointer(int64)
-    per_row = _named(PerRow, numbers, int64, numbers, numbers)
+        return SPAN, boxes[0], scalars, types.int64, boxes[2], space
+    numbers = types.CPointer(types.float64)
+    targets = types.none if kernel.probs else types.CPointer(types.int64)
+    per_row = _named(PerRow, numbers, types.int64, numbers, numbers)
     return SPAN, boxes[0], targets, boxes[1], numbers, scalars, per_row, boxes[2], space
 
 

@@ -25,6 +25,8 @@ from xentcli.backends.cpu.load_store import pointer
 from xentcli.backends.cpu.row_ops import PerRow, view_of
 from xentcli.backends.cpu.simd import LANES
 
+_config: Any = numba.config  # its attributes are set at import, unknown to type checkers
+
 
 class _ThreadState:
     """What this process knows of Numba's threads: a lock, and whether they were started here.
@@ -161,6 +163,14 @@ def _compiled(function: str, signature: tuple[Any, ...], parallel: bool) -> Call
     return compiler(FUNCTIONS[function])  # type: ignore[no-any-return] # Numba's decorator
 
 
+def start() -> None:
+    """Start Numba's threads; invalid settings of Numba's fail here."""
+    with _ThreadState.lock:
+        if not _ThreadState.forked:
+            _ThreadState.started = True
+            numba.get_num_threads()
+
+
 def run(
     function: str, split: tuple[int, int], arguments: tuple[Any, ...], spaces: Array, threads: int
 ) -> None:
@@ -171,9 +181,8 @@ def run(
         if _ThreadState.forked:
             kernel(*arguments)
             return
-        _ThreadState.started = True
         before = numba.get_num_threads()
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(threads, _config.NUMBA_NUM_THREADS))
         try:
             kernel(*arguments)
         finally:

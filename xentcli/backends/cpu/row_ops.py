@@ -35,6 +35,8 @@ from xentcli.backends.cpu.simd import (
     splat,
 )
 
+INLINE_OPTIONS: Any = {**JIT_OPTIONS, "forceinline": True}
+
 
 @inline_jit
 def load_padded(array, classes, c, other):
@@ -153,7 +155,7 @@ def row_or_none(rows: Any, i: Any) -> Any:
     raise NotImplementedError  # compiled code takes `_row_or_none`
 
 
-@overload(row_or_none, jit_options={**JIT_OPTIONS, "forceinline": True})
+@overload(row_or_none, jit_options=INLINE_OPTIONS)
 def _row_or_none(rows, i):
     if isinstance(rows, types.NoneType):
         return lambda rows, i: None

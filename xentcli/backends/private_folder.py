@@ -56,9 +56,11 @@ class PrivateFolder:
             return None
         except OSError as error:
             raise DamagedError(error.strerror) from error
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             _require_regular(os.fstat(descriptor))
-            return file.read(LARGEST + 1)
+            return _all_of(descriptor)
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, which replaces an old one as a whole."""
@@ -82,10 +84,17 @@ class PrivateFolder:
             os.replace(self._at(temporary), self._at(name), src_dir_fd=at, dst_dir_fd=at)
 
     def require_room(self, size: int) -> None:
-        """An OSError if no file of this size can be written."""
-        name = f".room.{os.getpid()}.{secrets.token_hex(4)}"
-        self.write(name, bytes(size))
-        os.unlink(self._at(name), dir_fd=self._descriptor)
+        """An OSError if no file of this size can be written. Windows keeps no removed file open."""
+        if _BY_DESCRIPTOR:
+            name = f".room.{os.getpid()}.{secrets.token_hex(4)}"
+            with os.fdopen(self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+                os.unlink(name, dir_fd=self._descriptor)
+                file.write(bytes(size))
+
+
+def _all_of(descriptor: int) -> bytes:
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(LARGEST + 1)
 
 
 def _require_regular(state: os.stat_result) -> None:

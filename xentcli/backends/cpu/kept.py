@@ -35,6 +35,7 @@ Notify = Callable[[str], None] | None
 
 WAIT = 30.0  # seconds to wait for another process that compiles the same kernel
 POLL = 0.05
+NOTIFY_AFTER = 0.3
 ROOM = 1 << 18  # bytes, more than the machine code of a kernel
 
 # Variables of Numba that change no machine code.
@@ -139,17 +140,18 @@ class _Search:
             return None
 
     def _wait_or_compile(self, folder: PrivateFolder) -> MachineCode | None:
-        end = time.monotonic() + WAIT
-        waiting = False
+        begin = time.monotonic()
+        silent = True
         while True:
             with file_lock.attempt(folder, f"{self.name}.lock") as ours:
                 if found := self._read(folder):
                     return found
-                if ours or time.monotonic() > end:
+                waited = time.monotonic() - begin
+                if ours or waited > WAIT:
                     return self._compiled(folder, _full(folder))
-            if not waiting and self._notify:
-                self._notify(f"waiting for another process that compiles the kernel: {WAIT:.0f} s")
-            waiting = True
+            if silent and waited > NOTIFY_AFTER and self._notify:
+                silent = False
+                self._notify("waiting for another process that compiles the kernel")
             time.sleep(POLL)
 
     def _compiled(self, folder: PrivateFolder | None, obstacle: str) -> MachineCode | None:

@@ -158,6 +158,7 @@ class _Search:
         """Compile it, and keep it unless something is in the way."""
         if self._notify:
             self._notify(_sentence(self._damage, obstacle))
+        loader.prepare_for_numba()
         with loader.llvm_lock:
             with starting_numba():
                 from xentcli.backends.cpu import kernels

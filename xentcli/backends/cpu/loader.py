@@ -28,7 +28,7 @@ class _LlvmLock:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._forking = False
+        self._had_by_forks: list[bool] = []
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -36,27 +36,39 @@ class _LlvmLock:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def before_fork(self) -> None:
-        self._forking = self._lock.acquire(timeout=FORK_WAITS)
+    def _before_fork(self) -> None:
+        self._had_by_forks.append(self._lock.acquire(timeout=FORK_WAITS))
 
-    def after_in_parent(self) -> None:
-        if self._forking:
+    def _after_in_parent(self) -> None:
+        if self._had_by_forks.pop():
             self._lock.release()
 
-    def after_in_child(self) -> None:
-        self.after_in_parent()
-        if not self._forking:
+    def _after_in_child(self) -> None:
+        if self._had_by_forks.pop():
+            self._lock.release()
+        else:
             self._lock = threading.RLock()
+
+    def let_forks_wait(self) -> None:
+        """From now on. What is registered last is asked first when a process forks."""
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_in_parent,
+                after_in_child=self._after_in_child,
+            )
 
 
 llvm_lock = _LlvmLock()
+llvm_lock.let_forks_wait()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=llvm_lock.before_fork,
-        after_in_parent=llvm_lock.after_in_parent,
-        after_in_child=llvm_lock.after_in_child,
-    )
+
+@cache
+def prepare_for_numba() -> None:
+    """Forks that wait for Numba must not have the lock of `logging` already, which it needs."""
+    import logging  # noqa: F401 (it is what registers a lock of its own; Numba imports it)
+
+    llvm_lock.let_forks_wait()
 
 
 class CannotLoadError(Exception):
@@ -104,7 +116,7 @@ def _link(symbol: str, code: bytes) -> int:
 def _jit() -> Any:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    return binding.create_lljit_compiler()
+    return binding.create_lljit_compiler(suppress_errors=True)  # on stderr; they are raised
 
 
 def processor() -> tuple[str, str, str]:

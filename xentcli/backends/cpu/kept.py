@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,7 @@ from xentcli.backends.private_folder import (
     UntrustedError,
     open_private,
 )
-from xentcli.errors import OptionError
+from xentcli.errors import FileError, OptionError, UnavailableError, visible
 
 Notify = Callable[[str], None] | None
 
@@ -61,6 +61,19 @@ def find(kernel: Kernel, notify: Notify = None) -> MachineCode | None:
             if kernel not in _loaded:
                 _loaded[kernel] = _Search(kernel, notify).machine_code()
     return _loaded[kernel]
+
+
+def keep(kernel: Kernel) -> bool:
+    """Compile a kernel unless the cache has it; whether it was compiled. An error if it cannot be
+    kept."""
+    with _lock:
+        search = _Search(kernel, None)
+        _loaded[kernel] = search.machine_code()
+    if _loaded[kernel] is None:
+        raise UnavailableError("cpu", "this Numba or llvmlite has no machine code to keep")
+    if search.obstacle:
+        raise FileError("cache", f"compiled kernels cannot be kept: {search.obstacle}")
+    return search.compiled
 
 
 @contextmanager
@@ -107,25 +120,21 @@ class _Search:
         self.name = entries.name_of(self.key)
         self._notify = notify
         self._damage = ""
+        self.obstacle = ""  # why it is not kept
+        self.compiled = False
 
     def machine_code(self) -> MachineCode | None:
-        try:
-            path = cache_folder.root() / _folder_name()
-        except RuntimeError:  # there is no home folder
-            return self._compiled(None, "there is no home folder")
-        try:
-            with open_private(path) as folder:
-                if found := self._read(folder):
-                    return found
-        except FileNotFoundError:
-            pass
-        except (OSError, UntrustedError) as error:
-            return self._compiled(None, _reason(error))
-        try:
-            with open_private(path, create=True) as folder:
-                return self._wait_or_compile(folder)
-        except (OSError, UntrustedError) as error:
-            return self._compiled(None, _reason(error))
+        with ExitStack() as stack:
+            try:
+                path = cache_folder.root() / _folder_name()
+                with suppress(FileNotFoundError), open_private(path) as folder:
+                    if found := self._read(folder):
+                        return found
+                folder = stack.enter_context(open_private(path, create=True))
+            except (OSError, UntrustedError, RuntimeError) as error:
+                # RuntimeError: there is no home folder.
+                return self._compiled(None, _reason(error))
+            return self._wait_or_compile(folder)
 
     def _read(self, folder: PrivateFolder) -> MachineCode | None:
         """The kernel from the cache, or None; what is wrong with it is remembered for the note."""
@@ -156,6 +165,7 @@ class _Search:
 
     def _compiled(self, folder: PrivateFolder | None, obstacle: str) -> MachineCode | None:
         """Compile it, and keep it unless something is in the way."""
+        self.obstacle, self.compiled = obstacle, True
         if self._notify:
             self._notify(_sentence(self._damage, obstacle))
         loader.prepare_for_numba()
@@ -168,8 +178,10 @@ class _Search:
             except CannotLoadError:
                 return None
         if folder and not obstacle:
-            with suppress(OSError):  # there was room a moment ago, and it only costs time
+            try:
                 folder.write(self.name, entries.pack(self.key, entry))
+            except OSError as error:  # there was room a moment ago
+                self.obstacle = _reason(error)
         return code
 
 
@@ -183,7 +195,7 @@ def _full(folder: PrivateFolder) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
+    return visible(str(getattr(error, "strerror", None) or error))
 
 
 def _sentence(damage: str, obstacle: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import click
@@ -63,11 +64,13 @@ def compile(options: CompileOptions) -> None:
     Numba and llvmlite and for this processor; for a container image, compile when it is built, on
     the kind of machine that it runs on, and let its user own or read the folder.
     """
+    from xentcli import backends
     from xentcli.backends import cache
     from xentcli.backends.cpu import kept
     from xentcli.backends.cpu.ahead import describe
     from xentcli.errors import visible
 
+    backends.get("cpu", 0)  # an error if it cannot run
     begin, compiled = time.monotonic(), 0
     kernels = _kernels(options)
     for number, kernel in enumerate(kernels, 1):
@@ -88,7 +91,5 @@ def _kernels(options: CompileOptions) -> list[Kernel]:
 
     dtypes = get_args(CompileDtype) if options.all else options.dtype
     jobs = get_args(CompileJob) if options.all else options.job
-    found = [
-        kernel for d in dtypes for job in jobs for kernel in ahead.kernels(job, d, options.all)
-    ]
-    return list(dict.fromkeys(found))  # without repetitions
+    found = (ahead.kernels(job, dtype, options.all) for dtype in dtypes for job in jobs)
+    return list(dict.fromkeys(chain.from_iterable(found)))  # without repetitions

@@ -72,7 +72,9 @@ def keep(kernel: Kernel) -> bool:
     if _loaded[kernel] is None:
         raise UnavailableError("cpu", "this Numba or llvmlite has no machine code to keep")
     if search.obstacle:
-        raise FileError("cache", f"compiled kernels cannot be kept: {search.obstacle}")
+        raise FileError(
+            str(cache_folder.root()), f"compiled kernels cannot be kept: {search.obstacle}"
+        )
     return search.compiled
 
 

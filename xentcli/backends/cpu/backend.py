@@ -18,7 +18,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array, bits
 from xentcli.backends import Scalars, processors
 from xentcli.backends.cpu import kept, threads
-from xentcli.backends.cpu.kernel import Kernel, address, box, flat
+from xentcli.backends.cpu.kernel import Kernel, address, box
 from xentcli.backends.cpu.workspace import LINE, SHORT, space_for
 from xentcli.errors import OptionError
 
@@ -117,15 +117,16 @@ class CpuBackend:
         short = logits.shape[1] <= SHORT
         name = "short" if short else "fast" if fast else "general"
         per_row = address(scale), int(len(scale) > 1), address(results[0]), address(results[1])
-        indices = address(targets) if probs is None else None
-        numbers = box(logits), indices, box(probs), address(weight), scalars, per_row, box(grad)
+        indices = address(targets) if probs is None else 0
+        inputs = *box(logits), indices, *box(probs), address(weight)
+        numbers = *inputs, *scalars, *per_row, *box(grad)
         arrays = logits, targets, weight, scale, scalars, results, grad
         work = self._work(logits, _uses_streaming_stores(logits, grad))
         self.run(Kernel.of(name, logits, probs, grad), work, numbers, arrays)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
-        numbers = box(logits), scalars, int(log), box(out)
+        numbers = *box(logits), *scalars, int(log), *box(out)
         arrays = logits, scalars, int(log), out
         self.run(Kernel.of("softmax", logits, None, out), self._work(logits), numbers, arrays)
 
@@ -134,22 +135,23 @@ class CpuBackend:
         parts = min(outer * inner, self.threads, max(1, logits.size // LEAST_PART))
         return Work(outer * inner, lambda rows: space_for(classes, rows, inner), parts, streaming)
 
-    def run(self, kernel: Kernel, work: Work, numbers: Any, arrays: Any) -> None:
-        """Run a kernel on threads. It takes numbers; `arrays` are the same arguments for Numba."""
+    def run(
+        self, kernel: Kernel, work: Work, numbers: tuple[int | float, ...], arrays: tuple[Any, ...]
+    ) -> None:
+        """Run a kernel on threads. It takes numbers, in the order of `kernels.signature`; `arrays`
+        are the same arguments for Numba."""
         if work.rows == 0:
             return
         code = kept.find(kernel, self.notify)
         if code is None:
             self._run_parallel(kernel, work, arrays)
             return
-        arguments = tuple(flat(numbers))
-        spaces = [
-            work_space(work.space(end - begin), kernel.compute) for begin, end, _ in work.spans()
-        ]
+        spans = work.spans()
+        spaces = [work_space(work.space(end - begin), kernel.compute) for begin, end, _ in spans]
         threads.run(
             [
-                partial(code, *span, *arguments, address(space))
-                for span, space in zip(work.spans(), spaces, strict=True)
+                partial(code, *span, *numbers, address(space))
+                for span, space in zip(spans, spaces, strict=True)
             ]
         )
 

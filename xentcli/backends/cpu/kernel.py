@@ -5,11 +5,12 @@ Machine code is an ordinary C function of integers and floats: addresses, length
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 from xentcli.arrays.dtypes import Array, name_of
+
+_name = cache(name_of)  # NumPy takes 5 µs to name a dtype
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Kernel:
     @classmethod
     def of(cls, function: str, logits: Array, probs: Array | None, out: Array | None) -> Kernel:
         """The kernel for some arrays."""
-        names = (None if array is None else name_of(array.dtype) for array in (probs, out))
-        return cls(function, name_of(logits.dtype), *names)
+        names = (None if array is None else _name(array.dtype) for array in (probs, out))
+        return cls(function, _name(logits.dtype), *names)
 
     @property
     def compute(self) -> str:
@@ -51,19 +52,11 @@ def address(array: Array) -> int:
     return begin
 
 
-def box(array: Array | None) -> tuple[int, ...] | None:
-    """An array (outer, C, inner) as `BoxView`: address, strides in elements, shape."""
+def box(array: Array | None) -> tuple[int, ...]:
+    """An array (outer, C, inner) as `BoxView`: address, strides in elements, shape. None is a
+    null pointer."""
     if array is None:
-        return None
+        return (0,)
     outer, step, inner = array.strides
     size = array.itemsize
     return (address(array), outer // size, step // size, inner // size, *array.shape)
-
-
-def flat(arguments: Any) -> Iterator[int | float]:
-    """Nested tuples of numbers one after the other, as Numba passes them; None is a null."""
-    for value in arguments:
-        if isinstance(value, tuple):
-            yield from flat(value)
-        else:
-            yield 0 if value is None else value

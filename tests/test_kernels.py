@@ -243,10 +243,12 @@ def test_the_same_bits_on_other_processors(digests):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs mprotect")
 @pytest.mark.parametrize("side", ["before", "behind"])
-def test_the_kernels_stay_inside_their_arrays(side):
+@pytest.mark.parametrize("kind", ["f32", pytest.param("f64", marks=pytest.mark.slow)])
+def test_the_kernels_stay_inside_their_arrays(side, kind):
     """They use pointers, so NUMBA_BOUNDSCHECK sees nothing: each array ends at a forbidden page."""
     script = Path(__file__).with_name("guard_pages.py")
-    done = subprocess.run([sys.executable, script, side], capture_output=True, timeout=300)
+    command = [sys.executable, script, side, kind]
+    done = subprocess.run(command, capture_output=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, b"inside\n"), done.stderr
 
 
@@ -257,7 +259,7 @@ import guard_pages
 from xentcli.backends.cpu import backend
 real = backend.space_for
 backend.space_for = lambda *shape: real(*shape) - 4096
-guard_pages.main("behind")
+guard_pages.main("behind", "f32")
 """
     tests = Path(__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=tests, capture_output=True, timeout=300)

@@ -67,7 +67,7 @@ class Destination:
 
 def _checked(out: Any, layout: Layout) -> Array:
     if not isinstance(out, np.ndarray):
-        raise DtypeError("out", f"expected a NumPy array, not a {type(out).__name__}")
+        raise DtypeError("out", f"expected a NumPy array, not {type(out).__name__}")
     array = as_array(out, "out")
     if array.shape != layout.shape:
         raise ShapeError("out", f"shape {array.shape} does not fit logits of shape {layout.shape}")

@@ -6,6 +6,7 @@ import enum
 import fractions
 import inspect
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -117,10 +118,12 @@ METHODS += ["__getitem__", "__repr__", "__str__", "__hash__", "__eq__", "detach"
 METHODS += ["__dlpack__", "__dlpack_device__"]
 ATTRIBUTES = ["__array__", "__array_interface__", "__array_struct__", "__cuda_array_interface__"]
 ATTRIBUTES += ["__dlpack_device__", "detach", "shape", "dtype", "requires_grad", "item"]
+ATTRIBUTES += ["__class__", "mask"]
 ERRORS = [RecursionError("r"), KeyError("k"), OSError(5, "o"), AttributeError("a"), StopIteration()]
 ERRORS += [UserWarning("w"), ValueError()]
 FAILING = [
     *map(raises, METHODS),
+    *(mock.Mock(), mock.MagicMock(), mock.Mock(spec=np.ndarray), mock.MagicMock(spec=np.ndarray)),
     *map(raises_on_access, ATTRIBUTES),
     *(raises("__array__", error) for error in ERRORS),
 ]

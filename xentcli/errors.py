@@ -24,6 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+SHOWN = 40  # characters of a caller's value in a message
+REASON = 300  # characters of another library's message
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -151,6 +154,32 @@ def visible(text: str) -> SafeText:
     return SafeText(
         "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     )
+
+
+def shown(value: object) -> SafeText:
+    """A caller's value in a message: its repr on one line, cut short; its type where that fails.
+
+    >>> shown(2.5), shown("x" * 100)
+    ('2.5', "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…")
+    """
+    try:
+        line = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 (a caller's object may raise anything)
+        line = f"this {type(value).__name__}"
+    return visible(line if len(line) <= SHOWN else line[:SHOWN] + "…")
+
+
+def reason(error: BaseException) -> SafeText:
+    r"""What another library's exception says, on one line; its type where it says nothing.
+
+    >>> reason(ValueError("two\n  lines")), reason(KeyError())
+    ('two lines', 'KeyError')
+    """
+    try:
+        line = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 (a caller's exception may raise anything)
+        line = ""
+    return visible(line[:REASON] or type(error).__name__)
 
 
 def plural(count: int, noun: str) -> str:

@@ -27,7 +27,7 @@ from xentcli.backends import devices
 from xentcli.backends.scalars import Scalars
 from xentcli.errors import OptionError, Setting, UnavailableError, visible
 
-__all__ = ["NAMES", "Backend", "Scalars", "get", "require_threads"]
+__all__ = ["NAMES", "Backend", "Scalars", "get", "require_known"]
 
 NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
 
@@ -78,7 +78,7 @@ def get(
 
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
-    require_threads(threads)
+    name, threads = require_known(name, threads)
     if name == "auto":
         name = "numpy" if entries <= AUTO_LIMIT else "cpu"
     if name == "numpy":
@@ -87,15 +87,14 @@ def get(
         return NumpyBackend()
     if name == "cpu":
         return _cpu(threads, notify)
-    if name == "cuda":
-        return _cuda(threads, notify)
-    raise OptionError("backend", f"{name!r} is not known; expected auto, {', '.join(NAMES)}")
+    return _cuda(threads, notify)
 
 
-def require_threads(threads: int | None) -> None:
-    """An error for an invalid number of threads."""
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise OptionError("threads", f"{threads} is not allowed; expected an integer, at least 1")
+def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
+    """A backend and a number of threads in Python's own types; an error if one is not allowed."""
+    if threads is not None:
+        threads = options.allowed("threads", threads, options.THREADS)
+    return options.allowed("backend", name, options.BACKEND), threads
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:

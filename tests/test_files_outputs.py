@@ -29,6 +29,7 @@ from cli import (
 )
 
 from xentcli.errors import FileError, OptionError
+from xentcli.files import replacement
 from xentcli.files.outputs import Outputs
 from xentcli.files.sink import Sink
 
@@ -355,7 +356,7 @@ def test_a_failing_step_at_the_end_is_an_error_and_leaves_the_old_file(
     def fails(*arguments, **more):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os if failing == "fsync" else Path, failing, fails)
+    monkeypatch.setattr(os, failing, fails)
     result = inside(capfdbinary, *GRAD, "-o", "g.npy")
     monkeypatch.undo()
     assert_error(result, 4, "g.npy", "Input/output error")
@@ -392,8 +393,8 @@ def test_a_failing_second_rename_takes_the_first_one_back(
     for name in old:
         (files / name).write_bytes(b"old")
     before = contents(files)
-    place, name = (os, "link") if flag else (Path, "replace")
-    failing(monkeypatch, place, name, FileExistsError(17, "File exists"), after=1)
+    name = "link" if flag else "replace"
+    failing(monkeypatch, os, name, FileExistsError(17, "File exists"), after=1)
     result = inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", "loss.txt", *flag)
     assert_error(result, 4, "loss.txt")
     assert_unchanged(files, before)
@@ -409,14 +410,14 @@ def test_two_old_files_are_replaced_where_there_are_no_hard_links(files, capfdbi
 
 
 def test_a_file_system_without_modes_takes_new_files(files, capfdbinary, monkeypatch):
-    failing(monkeypatch, Path, "chmod", PermissionError(1, "Operation not permitted"))
+    failing(monkeypatch, os, "chmod", PermissionError(1, "Operation not permitted"))
     assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
     assert_gradient("g.npy")
 
 
 def test_a_temporary_that_cannot_be_used_is_removed(files, capfdbinary, monkeypatch):
     before = contents(files)
-    failing(monkeypatch, os, "fdopen", OSError(12, "Cannot allocate memory"))
+    failing(monkeypatch, replacement, "Descriptor", OSError(12, "Cannot allocate memory"))
     assert_error(inside(capfdbinary, *GRAD, "-o", "g.npy"), 4, "g.npy", "Cannot allocate memory")
     assert_unchanged(files, before)
 
@@ -425,10 +426,10 @@ def test_a_temporary_that_cannot_be_used_is_removed(files, capfdbinary, monkeypa
 def steps(monkeypatch):
     """The names of what is done to files, in order."""
     done = []
-    for place, name in ((os, "fsync"), (Path, "replace")):
-        real = getattr(place, name)
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
         monkeypatch.setattr(
-            place, name, lambda *a, real=real, name=name: (done.append(name), real(*a))[1]
+            os, name, lambda *a, real=real, name=name, **k: (done.append(name), real(*a, **k))[1]
         )
     return done
 

@@ -10,10 +10,10 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
-temporary_files: set[str] = set()
+# Each is a path, and the descriptor of the folder that it is relative to, as in `os.unlink`.
+temporary_files: set[tuple[str, int | None]] = set()
 terminal: list[bytes] = []  # sequences that restore the terminal, such as showing the cursor
 
 _pending: list[int] = []
@@ -44,9 +44,9 @@ def _stop(number: int, frame: Any) -> None:
     if _deferring[0]:
         _pending.append(number)
         return
-    for name in list(temporary_files):
+    for name, folder in list(temporary_files):
         with suppress(OSError):
-            Path(name).unlink()
+            os.unlink(name, dir_fd=folder)
     for text in terminal:
         with suppress(OSError):
             os.write(2, text)

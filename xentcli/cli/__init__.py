@@ -21,6 +21,7 @@ from xentcli import __version__
 from xentcli.cli import help
 from xentcli.cli.console import wants_color, write_stderr
 from xentcli.cli.session import Session, as_flag
+from xentcli.cli.streams import safe_streams
 from xentcli.errors import FileError, XentError, visible
 from xentcli.signals import die
 
@@ -121,14 +122,14 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command line and end the process."""
-    try:
-        help.make_streams_safe()
-        code = _run(arguments, Session())
-    except ClosedPipe:
-        die(getattr(signal, "SIGPIPE", signal.SIGTERM))
-    if code:
-        _drop_stdout()
-    sys.exit(code)
+    with safe_streams():
+        try:
+            code = _run(arguments, Session())
+        except ClosedPipe:
+            die(getattr(signal, "SIGPIPE", signal.SIGTERM))
+        if code:
+            _drop_stdout()
+        sys.exit(code)
 
 
 def _run(arguments: list[str] | None, session: Session) -> int:
@@ -146,8 +147,8 @@ def _run(arguments: list[str] | None, session: Session) -> int:
     except MemoryError:
         return _report(FileError("xent", "not enough memory"), session)
     except OSError as error:
-        where = visible(os.fsdecode(error.filename)) if error.filename else "<stdout>"
-        return _report(FileError(where, error.strerror or str(error)), session)
+        where = visible(os.fsdecode(error.filename)) if error.filename else "xent"
+        return _report(FileError(where, visible(error.strerror or str(error))), session)
     except Exception as error:  # noqa: BLE001 (a bug in xent, reported as one)
         return _bug(error, session)
     return code or 0  # Click returns the command's exit code
@@ -159,7 +160,7 @@ def _drop_stdout() -> None:
         return
     try:
         sys.stdout.flush()
-    except OSError:
+    except (OSError, FileError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

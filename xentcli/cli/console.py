@@ -13,7 +13,6 @@ import click
 
 from xentcli import signals
 from xentcli.cli.session import current
-from xentcli.errors import FileError
 
 SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # and clear the line of the bar
 
@@ -52,8 +51,6 @@ def status(text: str) -> None:
 
 def write_stdout(text: str) -> None:
     """Write to standard output; an error if it is closed."""
-    if sys.stdout is None:
-        raise FileError("<stdout>", "standard output is closed")
     click.echo(text, nl=False, file=sys.stdout)
 
 

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FileError, FormatError, OptionError, visible
+from xentcli.files.descriptor import Descriptor, descriptor_of, file_errors
 
 CHUNK = 1 << 24
 
@@ -234,20 +235,6 @@ class Member(Source):
 
 
 @contextmanager
-def file_errors(where: str, doing: str) -> Iterator[None]:
-    """Turn an OSError into a FileError that names the file.
-
-    A BrokenPipeError stays what it is: it ends the command without a message.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise FileError(where, f"{doing} failed: {error.strerror or error}") from error
-
-
-@contextmanager
 def open_source(path: str) -> Iterator[Source]:
     """Open a path, or standard input for `-`; the source's name is safe to print."""
     name = visible(path)
@@ -273,14 +260,17 @@ def open_source(path: str) -> Iterator[Source]:
 
 
 def _opened(path: str, name: str) -> IO[bytes]:
+    number = descriptor_of(path)
     with file_errors(name, "opening"):
+        if number is not None and not stat.S_ISREG(os.fstat(number).st_mode):
+            return Descriptor(number, "rb", closefd=False)  # a socket cannot be opened by its path
         try:
-            return open(path, "rb", buffering=0)  # noqa: PTH123 (Path would change the name)
+            return Descriptor(path, "rb")
         except FileNotFoundError as error:
             raise OptionError(name, "no such file") from error
 
 
-def _stdin() -> Any:
+def _stdin() -> IO[bytes]:
     if sys.stdin is None:
         raise OptionError("<stdin>", "standard input is closed")
     if sys.stdin.isatty():
@@ -288,4 +278,4 @@ def _stdin() -> Any:
             "<stdin>", "'-' reads standard input, which is a terminal", "pipe data into it"
         )
     with file_errors("<stdin>", "opening"):
-        return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
+        return Descriptor(sys.stdin.fileno(), "rb", closefd=False)

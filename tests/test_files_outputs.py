@@ -289,6 +289,106 @@ def test_what_is_in_an_open_file_already_stays(name, files):
     assert (files / "out").read_text().splitlines() == [first, loss, last, loss]
 
 
+LINKS = {  # what the path is that `there` leads to, after it
+    "link": "/dev/stdout",
+    "link to a link": "a/../link",
+    "relative link": "../../../../../../../../dev/fd/1",
+    "/dev//stdout": None,
+    "/dev/../dev/fd/1": None,
+    "/proc/thread-self/fd/1": None,
+    "/proc/self/task/../fd/1": None,
+    "link to the thread": "/proc/thread-self/fd/1",
+    "link to descriptor 3": "/proc/self/fd/3",
+    "/dev/fd/3": None,
+    "the file itself": "out",
+    "hard link": None,
+    "another process's": None,
+}
+
+
+def path_to_stdout(name, folder):
+    """A path that leads to standard output, which will be `out`."""
+    (folder / "a").mkdir()
+    (folder / "out").touch()
+    (folder / "link").symlink_to("/dev/stdout")
+    (folder / "hard").hardlink_to("out")
+    if LINKS[name]:
+        (folder / "there").symlink_to(LINKS[name])
+        return "there"
+    return {"hard link": "hard", "another process's": "/proc/$$/fd/1"}.get(name, name)
+
+
+def links(*quick):
+    """All of LINKS; those that are not `quick` are slow, since each takes some processes."""
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in LINKS]
+
+
+@pytest.mark.parametrize("name", links("link", "/proc/thread-self/fd/1", "the file itself"))
+def test_a_path_that_leads_to_an_open_file_is_that_file(name, files):
+    """What others write there before and after it stays, with >> too."""
+    path = path_to_stdout(name, files)
+    script = f"{{ echo first; xent loss l.npy t.npy -q -o {path} 3>&1; echo last; }}"
+    assert_silent(bash(f"{script} >> out"))
+    first, loss, last = (files / "out").read_text().splitlines()
+    assert (first, last) == ("first", "last")
+    assert float(loss) == pytest.approx(LOSSES.mean())
+    assert_silent(bash(f"{script} > out"))
+    assert (files / "out").read_text().splitlines() == [first, loss, last]
+    result = bash(f"xent grad l.npy t.npy -o g.npy -q --loss-out {path} >> out 3>&1")
+    assert_silent(result)
+    assert (files / "out").read_text().splitlines() == [first, loss, last, loss]
+    assert not temporaries(files)
+
+
+@pytest.mark.parametrize("name", links("link to descriptor 3"))
+def test_a_path_that_leads_to_standard_output_cannot_be_a_second_output(name, files):
+    path = path_to_stdout(name, files)
+    for options in (f"-o {path} --loss-out -", f"--loss-out {path}", f"-o {path} --loss-out out"):
+        result = bash(f"xent grad l.npy t.npy -f npy {options} > out 3>&1")
+        assert_error(result, 2, "twice")
+        assert (files / "out").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["there", "/dev//stdout", "/proc/thread-self/fd/1"])
+def test_standard_output_may_be_a_socket_under_any_name(name, files):
+    (files / "there").symlink_to("/dev/stdout")
+    ours, theirs = socket.socketpair()
+    with theirs, started("grad", "l.npy", "t.npy", "-q", "-o", name, stdout=theirs) as process:
+        theirs.close()
+        data = b"".join(iter(lambda: ours.recv(1 << 16), b""))
+        assert process.wait(timeout=30) == 0, process.stderr.read()
+    ours.close()
+    np.testing.assert_allclose(from_npy(data), GRADIENT, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "options", ["- /dev/stdin", "/dev/fd/0 -", "there /dev/stdin", "- t.npy --weight there"]
+)
+def test_a_socket_is_read_only_once_whatever_it_is_called(options, files):
+    (files / "there").symlink_to("/proc/self/fd/0")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, started("grad", *options.split(), stdin=theirs) as process:
+        assert process.wait(timeout=30) == 2
+        assert b"can be read only once" in process.stderr.read()
+
+
+@pytest.mark.parametrize("options", ["-o g.npy --loss-out /dev/stdout", "-o g.npy --loss-out -"])
+def test_no_file_gets_the_number_of_a_closed_standard_output(options, files):
+    """The temporary file of `-o` would be descriptor 1, and get the loss too."""
+    before = contents(files)
+    assert_error(bash(f"xent grad l.npy t.npy {options} >&-"), 4)
+    assert_unchanged(files, before)
+
+
+def test_a_standard_output_that_is_open_for_reading_is_an_error_at_once(files):
+    with (
+        (files / "l.npy").open() as stdout,
+        started("grad", "-", "t.npy", "-o", "/dev/stdout", stdout=stdout) as process,
+    ):
+        assert process.wait(timeout=30) == 4
+        assert b"Bad file descriptor" in process.stderr.read()
+
+
 def test_a_number_that_is_no_open_file_is_an_error(files, capfdbinary):
     assert_error(inside(capfdbinary, *GRAD, "-o", "/dev/fd/987"), 4, "/dev/fd/987", "descriptor")
 

@@ -34,6 +34,7 @@ class Source:
         self._state = os.fstat(stream.fileno()) if path else None
         self._recording: IO[bytes] | None = None  # gets a copy of what is read
         self._recorded: IO[bytes] | None = None
+        self._ended = False  # a terminal or FIFO may have more to read after its end
         self.name = name
         self.position = 0
 
@@ -142,7 +143,7 @@ class Source:
             with file_errors("temporary file", "writing"):
                 self._recording = self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
             yield
-            self._stream, self._recording = self._recorded, None
+            self._stream, self._recording, self._ended = self._recorded, None, False
             with file_errors("temporary file", "writing"):
                 self._stream.seek(0)  # which also writes the end of the copy
         self._ahead, self.position = ahead, position
@@ -161,15 +162,21 @@ class Source:
                 raise FileError(self.name, "was replaced while it was read")
 
     def _into(self, view: memoryview) -> int:
+        if self._ended:
+            return 0
         with file_errors(self.name, "reading"):
-            count: int = self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
+            count: int = self._stream.readinto(view)  # type: ignore[attr-defined] # every binary stream here has it
         self._record(view[:count])
+        self._ended = not (count or self._state)
         return count
 
     def _read_some(self, count: int) -> bytes:
+        if self._ended:
+            return b""
         with file_errors(self.name, "reading"):
             data = self._stream.read(count)
         self._record(data)
+        self._ended = not (data or self._state)
         return data
 
     def _record(self, data: bytes | memoryview) -> None:

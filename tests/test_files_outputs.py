@@ -2,8 +2,13 @@
 
 import os
 import re
+import signal
 import socket
 import stat
+import struct
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -13,12 +18,15 @@ from cli import (
     GRADIENT,
     LOGITS,
     LOSSES,
+    TARGETS,
+    Result,
     assert_done,
     assert_error,
     assert_silent,
     assert_unchanged,
     bash,
     contents,
+    environment,
     from_npy,
     inside,
     npy,
@@ -29,11 +37,16 @@ from cli import (
 )
 
 from xentcli.errors import FileError, OptionError
-from xentcli.files import replacement
+from xentcli.files import permissions, replacement
 from xentcli.files.outputs import Outputs
 from xentcli.files.sink import Sink
 
 GRAD = ("grad", "l.npy", "t.npy")
+
+
+def slowly(*values):
+    """Parameters of tests that take processes of their own, and show little that others do not."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def assert_gradient(path):
@@ -91,6 +104,190 @@ def test_a_replaced_file_keeps_its_mode(old, files, capfdbinary):
     assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
     assert_gradient("g.npy")
     assert mode("g.npy") == old
+
+
+def owned(path, owner, group, mode):
+    """A file of another user's."""
+    Path(path).write_bytes(b"old")
+    os.chown(path, owner, group)
+    Path(path).chmod(mode)
+
+
+def access(path):
+    """Owner, group and mode."""
+    state = Path(path).stat()
+    return state.st_uid, state.st_gid, stat.S_IMODE(state.st_mode)
+
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other users")
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o640, 0o600, 0o664])
+def test_a_replaced_file_keeps_its_owner_and_group(mode, files, capfdbinary):
+    owned("g.npy", NOBODY, 1234, mode)
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert_gradient("g.npy")
+    assert access("g.npy") == (NOBODY, 1234, mode)
+
+
+@pytest.fixture
+def folder():
+    """A folder of NOBODY's, with l.npy and t.npy; every user may pass through what is above it."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        here = Path(name, "here")
+        here.mkdir()
+        os.chown(here, NOBODY, NOBODY)
+        np.save(here / "l.npy", LOGITS)
+        np.save(here / "t.npy", TARGETS)
+        yield here
+
+
+AS_NOBODY = f"""
+import os, sys
+from xentcli.cli import main
+try:
+    main(["grad", "l.npy", "t.npy", "-o", os.devnull, "-q"])
+except SystemExit:  # everything is imported, from folders that other users may not enter
+    os.setgroups([int(word) for word in sys.argv.pop(1).split()])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+main(["grad", "l.npy", "t.npy", *sys.argv[1:]])
+"""
+
+
+def run_as_nobody(folder, *arguments, groups=""):
+    """`xent grad l.npy t.npy ARGUMENTS` as NOBODY, in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, groups, *arguments],
+        cwd=folder,
+        capture_output=True,
+        env=environment(),
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr.decode())
+
+
+@as_root
+@pytest.mark.parametrize("old", [True, False], ids=["replaced", "new"])
+@pytest.mark.parametrize("options", [[], *slowly(["-n"], ["--fsync"])], ids=str)
+def test_a_folder_that_may_not_be_listed_can_be_written_to(old, options, folder):
+    target = folder / "g.npy"
+    if old:
+        owned(target, NOBODY, NOBODY, 0o600)
+    folder.chmod(0o300)
+    result = run_as_nobody(folder, "-o", "g.npy", "--loss-out", "loss.txt", *options)
+    if old and "-n" in options:
+        assert_error(result, 4, "already exists")
+        assert target.read_bytes() == b"old"
+    else:
+        assert_done(result)
+        assert_gradient(target)
+    assert not temporaries(folder)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "mode", "groups", "expected"),
+    [
+        # The group cannot be kept: what its members might do, or might not, is for nobody.
+        (NOBODY, 0o660, "", (NOBODY, NOBODY, 0o600)),
+        pytest.param(NOBODY, 0o664, "", (NOBODY, NOBODY, 0o644), marks=pytest.mark.slow),
+        pytest.param(NOBODY, 0o604, "", (NOBODY, NOBODY, 0o600), marks=pytest.mark.slow),
+        pytest.param(NOBODY, 0o666, "", (NOBODY, NOBODY, 0o666), marks=pytest.mark.slow),
+        (NOBODY, 0o2770, "", (NOBODY, NOBODY, 0o700)),
+        # A group that one is in can be kept, the owner not.
+        pytest.param(1000, 0o660, "1234", (NOBODY, 1234, 0o660), marks=pytest.mark.slow),
+        (1000, 0o4664, "1234", (NOBODY, 1234, 0o664)),
+        pytest.param(1000, 0o4646, "", (NOBODY, NOBODY, 0o644), marks=pytest.mark.slow),
+    ],
+)
+def test_what_cannot_be_kept_gives_nobody_more_rights(owner, mode, groups, expected, folder):
+    owned(folder / "g.npy", owner, 1234, mode)
+    assert_done(run_as_nobody(folder, "-o", "g.npy", groups=groups))
+    assert_gradient(folder / "g.npy")
+    assert access(folder / "g.npy") == expected
+
+
+ACL = "system.posix_acl_access"
+
+
+def access_list(*entries):
+    """A POSIX access list as Linux stores it; each entry is a tag, its rights and an id."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def test_a_replaced_file_keeps_its_access_list_and_gets_none_from_its_folder(files, capfdbinary):
+    """With a list the mode's group bits are its mask, which is more than the group may do."""
+    no_id = 0xFFFFFFFF
+    mine = access_list(
+        (1, 6, no_id), (2, 6, 1000), (4, 0, no_id), (0x10, 6, no_id), (0x20, 0, no_id)
+    )
+    (files / "d").mkdir()
+    for name in ("with", "without"):
+        (files / "d" / name).write_bytes(b"old")
+    (files / "d" / "without").chmod(0o660)
+    try:
+        os.setxattr("d/with", ACL, mine)
+        os.setxattr("d", ACL.replace("access", "default"), mine)
+    except (AttributeError, OSError):
+        pytest.skip("no access lists here")
+    for name in ("with", "without"):
+        assert_done(inside(capfdbinary, *GRAD, "-o", f"d/{name}", "-f", "npy"))
+        assert_gradient(f"d/{name}")
+        assert mode(f"d/{name}") == 0o660
+    assert os.getxattr("d/with", ACL) == mine
+    assert ACL not in os.listxattr("d/without")
+
+
+def test_an_access_list_that_cannot_be_kept_gives_nobody_more_rights(
+    files, capfdbinary, monkeypatch
+):
+    (files / "g.npy").write_bytes(b"old")
+    (files / "g.npy").chmod(0o664)
+    old = {str(files / "g.npy"): b"a list"}  # the new one, which is known by its number, has none
+    monkeypatch.setattr(permissions, "_acl", old.get)
+    monkeypatch.setattr(os, "setxattr", lambda *given: None, raising=False)
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert mode("g.npy") == 0o600
+
+
+@pytest.mark.parametrize("options", [[], *slowly(["-n"])], ids=str)
+@pytest.mark.parametrize("again", [True, *slowly(False)], ids=["another in its place", "gone"])
+def test_a_folder_that_is_renamed_meanwhile_gets_the_file_and_keeps_no_temporary(
+    again, options, files
+):
+    (files / "d").mkdir()
+    with started("grad", "-", "t.npy", "-o", "d/g.npy", *options) as process:
+        wait_for(lambda: temporaries(files))
+        (files / "d").rename("e")
+        if again:
+            (files / "d").mkdir()
+        _, err = process.communicate(npy(LOGITS), timeout=30)
+    assert process.returncode == 0
+    assert b"note: d/g.npy: its folder was renamed meanwhile" in err
+    assert_gradient("e/g.npy")
+    assert not temporaries(files)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, "error"])
+def test_a_folder_that_is_renamed_meanwhile_keeps_nothing_of_a_run_that_fails(how, files):
+    (files / "d").mkdir()
+    (files / "d" / "g.npy").write_bytes(b"old")
+    before = contents(files)
+    with started("grad", "-", "t.npy", "-o", "d/g.npy", "--loss-out", "d/new.txt") as process:
+        wait_for(lambda: len(temporaries(files)) == 2)
+        (files / "d").rename("e")
+        if how == "error":
+            process.stdin.write(b"nonsense")
+        else:
+            process.send_signal(how)
+        process.communicate(timeout=30)
+    assert process.returncode == (1 if how == "error" else -how)
+    (files / "e").rename("d")
+    assert_unchanged(files, before)
 
 
 def test_a_file_being_written_cannot_be_read_by_others(files):
@@ -319,8 +516,8 @@ def path_to_stdout(name, folder):
 
 
 def links(*quick):
-    """All of LINKS; those that are not `quick` are slow, since each takes some processes."""
-    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in LINKS]
+    """All of LINKS, the `quick` ones first."""
+    return [*quick, *slowly(*(name for name in LINKS if name not in quick))]
 
 
 @pytest.mark.parametrize("name", links("link", "/proc/thread-self/fd/1", "the file itself"))

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from xentcli import signals
 from xentcli.files.descriptor import Descriptor
-from xentcli.files.permissions import keep_owner
+from xentcli.files.permissions import Permissions
 
 BUFFER = 1 << 20
 HAS_DIR_FD = {os.open, os.unlink, os.rename, os.link, os.stat} <= os.supports_dir_fd
@@ -100,13 +100,14 @@ class Folder:
         """Release the descriptor."""
         if self._number is not None:
             number, self._number = self._number, None
-            os.close(number)
+            with suppress(OSError):  # nothing was written to it
+                os.close(number)
 
 
 class Replacement:
-    """A file that takes its target's name at the end; `old` is the state of the file there."""
+    """A file that takes its target's name at the end; `old` is the file that is there."""
 
-    def __init__(self, target: str, old: os.stat_result | None) -> None:
+    def __init__(self, target: str, old: Permissions | None) -> None:
         path, self._name = os.path.split(target)
         self.old = old
         self.was_moved = False
@@ -122,9 +123,9 @@ class Replacement:
             raise
 
     def set_permissions(self) -> None:
-        """The old file's owner, group and mode; for a new file the mode that the umask leaves."""
+        """Those of the old file, if possible; for a new one the mode that the umask leaves."""
         if self.old is not None:
-            self._chmod(keep_owner(self.stream.fileno(), self.old))
+            self._chmod(self.old.keep(self.stream.fileno()))
             return
         with suppress(PermissionError):  # FAT has no modes; the temporary's is private
             self._chmod(_new_mode())

@@ -24,6 +24,7 @@ from xentcli.files.descriptor import (
     require_writable,
     standard_stream_of,
 )
+from xentcli.files.permissions import Permissions
 from xentcli.files.replacement import BUFFER, Replacement
 
 if TYPE_CHECKING:
@@ -96,9 +97,11 @@ class Sink:
         folder = os.path.dirname(self._target)  # noqa: PTH120 (Path would change the name)
         if not os.path.isdir(folder):  # noqa: PTH112 (likewise)
             raise FileError(self.name, f"there is no folder {visible(folder)}")
+        old = None
         if state:
             self._identity = identity_of(state)
-        self._replacement = Replacement(self._target, state)
+            old = Permissions.of(self._target, state)
+        self._replacement = Replacement(self._target, old)
         return self._replacement.stream
 
     def _errors(self) -> AbstractContextManager[None]:

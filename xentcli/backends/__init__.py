@@ -23,9 +23,9 @@ from typing import Protocol, get_args
 
 from xentcli import options
 from xentcli.arrays.dtypes import Array
-from xentcli.backends import devices
+from xentcli.backends import devices, numba_start
 from xentcli.backends.scalars import Scalars
-from xentcli.errors import OptionError, Setting, UnavailableError, visible
+from xentcli.errors import OptionError, Setting, UnavailableError, lacks_memory
 
 __all__ = ["NAMES", "Backend", "Scalars", "get", "require_threads"]
 
@@ -99,6 +99,8 @@ def require_threads(threads: int | None) -> None:
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+    numba_start.check_environment()
+    numba_start.check_memory()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about settings that Numba then replaces
@@ -107,14 +109,23 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
             if not backend.is_jit_disabled():
                 return backend.CpuBackend(threads, notify)
     except (ValueError, RuntimeError) as error:  # Numba's variables are invalid
-        reason = " ".join(str(error).split())  # Numba's has several lines
-        raise OptionError("backend", f"numba does not start: {reason}") from error
+        raise OptionError("backend", _not_started("numba", error)) from error
+    except (ImportError, OSError, MemoryError) as error:
+        if lacks_memory(error):
+            raise numba_start.no_memory() from error
+        raise UnavailableError("backend", _not_started("numba", error)) from error
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
     hint = Setting("backend", "numpy"), " computes without Numba"
     raise OptionError("backend", what, hint)
 
 
+def _not_started(what: str, reason: object) -> str:
+    """That a library does not start, and why, in one line."""
+    return " ".join(f"{what} does not start: {reason}".split())
+
+
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+    numba_start.check_environment()
     driver = None if devices.is_simulated() else devices.find()
     try:
         with warnings.catch_warnings():
@@ -126,6 +137,5 @@ def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
     except UnavailableError:
         raise
     except Exception as error:  # a broken installation fails in any way
-        reason = visible(" ".join(f"{type(error).__name__}: {error}".split()))
-        hint = devices.extra(driver)
-        raise UnavailableError("backend", f"numba.cuda does not start: {reason}", hint) from error
+        what = _not_started("numba.cuda", f"{type(error).__name__}: {error}")
+        raise UnavailableError("backend", what, devices.extra(driver)) from error

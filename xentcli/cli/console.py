@@ -13,6 +13,7 @@ import click
 
 from xentcli import signals
 from xentcli.cli.session import current
+from xentcli.errors import visible
 
 SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # and clear the line of the bar
 HIDE_CURSOR = b"\x1b[?25l"
@@ -35,7 +36,7 @@ def write_stderr(text: str) -> None:
 def inform(text: str) -> None:
     """Write a message to stderr, unless --quiet."""
     if not current().options.quiet:
-        write_stderr(f"xent: {text}")
+        write_stderr(f"xent: {visible(text)}")
 
 
 def note(text: str) -> None:

@@ -23,9 +23,9 @@ from typing import Protocol, get_args
 
 from xentcli import options
 from xentcli.arrays.dtypes import Array
-from xentcli.backends import devices
+from xentcli.backends import devices, numba_start
 from xentcli.backends.scalars import Scalars
-from xentcli.errors import OptionError, Setting, UnavailableError, visible
+from xentcli.errors import OptionError, Setting, UnavailableError
 
 __all__ = ["NAMES", "Backend", "Scalars", "get", "require_known"]
 
@@ -98,8 +98,9 @@ def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
-    from xentcli.backends.cpu import backend
-
+    numba_start.check_environment()
+    with numba_start.starting("llvmlite"):
+        from xentcli.backends.cpu import backend
     if not backend.is_jit_disabled():
         return backend.CpuBackend(threads, notify)
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
@@ -108,6 +109,7 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
 
 
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+    numba_start.check_environment()
     driver = None if devices.is_simulated() else devices.find()
     try:
         with warnings.catch_warnings():
@@ -119,6 +121,5 @@ def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
     except UnavailableError:
         raise
     except Exception as error:  # a broken installation fails in any way
-        reason = visible(" ".join(f"{type(error).__name__}: {error}".split()))
-        hint = devices.extra(driver)
-        raise UnavailableError("backend", f"numba.cuda does not start: {reason}", hint) from error
+        what = numba_start.not_started("numba.cuda", f"{type(error).__name__}: {error}")
+        raise UnavailableError("backend", what, devices.extra(driver)) from error

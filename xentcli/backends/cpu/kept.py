@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,7 @@ from threading import RLock
 import llvmlite
 
 from xentcli.backends import cache as cache_folder
-from xentcli.backends import entries, file_lock
+from xentcli.backends import entries, file_lock, numba_start
 from xentcli.backends.cpu import loader
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.cpu.loader import CannotLoadError, MachineCode
@@ -29,7 +28,7 @@ from xentcli.backends.private_folder import (
     UntrustedError,
     open_private,
 )
-from xentcli.errors import FileError, OptionError, UnavailableError, visible
+from xentcli.errors import FileError, UnavailableError, visible
 
 Notify = Callable[[str], None] | None
 
@@ -76,18 +75,6 @@ def keep(kernel: Kernel) -> bool:
             str(cache_folder.root()), f"compiled kernels cannot be kept: {search.obstacle}"
         )
     return search.compiled
-
-
-@contextmanager
-def starting_numba() -> Iterator[None]:
-    """Import Numba, without warnings about settings that it then replaces."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (ValueError, RuntimeError) as error:  # its variables are invalid
-        reason = " ".join(str(error).split())  # Numba's has several lines
-        raise OptionError("backend", f"numba does not start: {reason}") from error
 
 
 @cache
@@ -170,9 +157,10 @@ class _Search:
         self.obstacle, self.compiled = obstacle, True
         if self._notify:
             self._notify(_sentence(self._damage, obstacle))
+        numba_start.check_memory()
         loader.prepare_for_numba()
         with loader.llvm_lock:
-            with starting_numba():
+            with numba_start.starting("numba"):
                 from xentcli.backends.cpu import kernels
             try:
                 entry = Entry(*kernels.compile_kernel(self.kernel))

@@ -188,6 +188,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
 
     Errors: `DataError` (a ValueError) where shapes do not match, or a target is not a class;
     `OptionError` (a ValueError) for an option out of range. Nothing is written on an error.
+    Arrays may have any memory layout; `out` is the only one that is written.
 
     >>> import numpy as np
     >>> r = cross_entropy(np.array([[1.0, 2.0, 3.0]]), np.array([0]))

@@ -335,9 +335,9 @@ def test_differences_keep_the_digits_of_their_terms(backend, dtype, target, opti
     assert not p.any()  # without target mass there is no gradient
     for i, row in enumerate(grad):
         terms = size_of_terms(x[i], y[i], **options)
-        for c, exact in enumerate(row):
+        for c, wanted in enumerate(row):
             spacing = np.spacing(np.array(terms[c], dtype=dtype))
-            assert abs(float(r.grad[i, c] - exact)) <= 8 * float(spacing)
+            assert abs(float(r.grad[i, c] - wanted)) <= 8 * float(spacing)
 
 
 def size_of_terms(x, target, label_smoothing=0.0, z_loss=0.0):

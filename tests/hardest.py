@@ -179,7 +179,7 @@ def fresh_options(rng, kind, rows, classes):
         names = rng.choice(["temperature", *EXTRAS], rng.integers(1, 4), replace=False)
         given = {"temperature": 10.0 ** rng.uniform(-1.5, 1.5), "weight": rng.random(classes) * 3}
         given["sample_weight"], given["upstream"] = rng.random(rows) * 3, rng.normal(size=rows)
-        options |= {name: given[name] for name in names}
+        options |= {str(name): given[name] for name in names}
     if kind == "softcap" or (kind == "cancelling" and rng.random() < 0.5):
         options["softcap"] = 10.0 ** rng.uniform(-0.3, 2.5)
     if kind == "cancelling":
@@ -214,7 +214,7 @@ def moved_options(rng, options):
     """The same options with one number moved."""
     options = dict(options)
     if options:
-        name = rng.choice(list(options))
+        name = str(rng.choice(list(options)))
         factor = 1 + rng.normal(size=np.shape(options[name])) * 10.0 ** rng.integers(-12, 0)
         options[name] = (
             np.abs(options[name] * factor) if name != "upstream" else options[name] * factor

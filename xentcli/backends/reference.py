@@ -101,6 +101,11 @@ def softmax(x: Array, scalars: Scalars) -> SoftmaxSteps:
     )
 
 
+def lowered(lifted: TwoWords) -> Array:
+    """Numbers that are 2^LIFT times too large, as float64."""
+    return lifted.high * 2.0**-LIFT
+
+
 def _plus(a: TwoWords, b: TwoWords) -> TwoWords:
     """a + b, where a may be infinite."""
     infinite = np.isinf(a.high)
@@ -254,6 +259,12 @@ def gradient(s: SoftmaxSteps, a: Array, z_loss: float) -> TwoWords:
     return g if s.slope is None else multiply(g.times(2.0**-HALF_LIFT), s.slope)
 
 
+def slope(s: SoftmaxSteps, temperature: float) -> Array:
+    """dz/dx, as float64."""
+    inverse = np.full_like(s.gap.high, 1 / temperature)
+    return inverse if s.slope is None else s.slope.high * 2.0**-HALF_LIFT * inverse
+
+
 def scaled(g: TwoWords, temperature: float, scale: Array) -> Array:
     """Each row of such a gradient times its own factor, rounded once; −0.0 becomes 0.0."""
     (number, up), (divisor, down) = np.frexp(scale[:, None]), np.frexp(temperature)
@@ -307,7 +318,7 @@ class NumpyBackend:
         """Probabilities, or their logarithms."""
         with np.errstate(all="ignore"):
             s = softmax(_by_row(logits), scalars)
-            _put(out, 0.0 - s.neg_log_p.high if log else s.p.high * 2.0**-LIFT)
+            _put(out, 0.0 - s.neg_log_p.high if log else lowered(s.p))
 
 
 def _by_row(box: Array) -> Array:

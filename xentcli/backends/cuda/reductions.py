@@ -17,20 +17,21 @@ from typing import Any, NamedTuple
 from numba import cuda, int64
 
 from xentcli.backends.cuda.formulas import (
+    UNIT,
     PartSums,
-    add,
     device,
-    divisor,
     exponential,
+    gap_of,
     min_of,
-    scaled_gap,
+    peak_of,
 )
 from xentcli.backends.cuda.launch_params import INDEX
 from xentcli.backends.cuda.primitives import larger, times
+from xentcli.backends.cuda.two_words import add, add_pairs, multiply
 
 THREADS = 256  # at most, in a block
 ROWS = 8  # at most, in a block
-SUMS_SIZE = 8  # numbers in `PartSums`
+SUMS_SIZE = 12  # numbers in `PartSums`
 FACTS = 8  # numbers that the threads of a row share
 SHARED_FACTS = FACTS * ROWS
 WARP = 32  # threads
@@ -168,11 +169,22 @@ def reduce_sum_with_error(sums, stride, task, threads):
 
 
 @device
-def rounded_sum(high, low):
-    """A sum plus its error."""
-    if abs(high) < math.inf:
-        return high + low
-    return high
+def sums_of(peak, ones, others, target, peak_mass, other_mass, gap_sum, argmax):
+    """A part's sums from numbers of one word and of two."""
+    return PartSums(
+        peak,
+        ones,
+        others[0],
+        others[1],
+        target,
+        peak_mass[0],
+        peak_mass[1],
+        other_mass[0],
+        other_mass[1],
+        gap_sum[0],
+        gap_sum[1],
+        argmax,
+    )
 
 
 @device
@@ -187,20 +199,18 @@ def load_sums(memory, at):
         memory[at + 5],
         memory[at + 6],
         memory[at + 7],
+        memory[at + 8],
+        memory[at + 9],
+        memory[at + 10],
+        memory[at + 11],
     )
 
 
 @device
 def store_sums(memory, at, sums):
     """Write a part's sums to memory."""
-    memory[at] = sums.peak
-    memory[at + 1] = sums.ones
-    memory[at + 2] = sums.others
-    memory[at + 3] = sums.target_z
-    memory[at + 4] = sums.peak_mass
-    memory[at + 5] = sums.other_mass
-    memory[at + 6] = sums.gap_sum
-    memory[at + 7] = sums.argmax
+    for i in range(SUMS_SIZE):
+        memory[at + i] = sums[i]
 
 
 @device
@@ -237,54 +247,57 @@ def defer(marks, params, task):
 
 
 @device
-def rescale_factor(peak, part, params):
-    """The factor from exponentials relative to a part's largest z to the row's."""
-    if part == -math.inf:
-        return 0.0
-    return exponential(peak, part, params)
-
-
-@device
 def combine_parts(states, params, task, sums):
     """The sums of a whole row, valid in its first thread; all threads must call this."""
     first = task.row * params.parts * SUMS_SIZE
-    peak = -math.inf
+    largest = -math.inf
     for k in range(task.thread, params.parts, task.threads):
-        peak = larger(peak, states[first + k * SUMS_SIZE])
-    peak = reduce_max(peak, sums, task)
-    ones, others, low, target_z, peak_mass, other_mass, gap_sum = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    argmax = NO_CLASS
+        largest = larger(largest, states[first + k * SUMS_SIZE])
+    largest = reduce_max(largest, sums, task)
+    ones, target, argmax = 0.0, 0.0, NO_CLASS
+    others, peak_mass, other_mass, gap_sum = (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)
     if task.thread < WARP:
+        peak = peak_of(largest, params)
         for k in range(task.thread, params.parts, WARP):
             part = load_sums(states, first + k * SUMS_SIZE)
-            target_z += part.target_z
-            if part.peak == peak:
+            target += part.target
+            gap_sum = add(gap_sum[0], gap_sum[1] + part.gap_sum_low, part.gap_sum)
+            mass = part.peak_mass, part.peak_mass_low
+            if part.peak == largest:
                 ones += part.ones
-                others, low = add(others, low, part.others)
-                peak_mass += part.peak_mass
-                other_mass += part.other_mass
-                gap_sum += part.gap_sum
+                others = add(others[0], others[1] + part.others_low, part.others)
+                peak_mass = add(peak_mass[0], peak_mass[1] + mass[1], mass[0])
                 argmax = min_of(argmax, part.argmax)
             else:
-                e = times(part.ones + part.others, rescale_factor(peak, part.peak, params))
-                others, low = add(others, low, e)
-                a = part.peak_mass + part.other_mass
-                other_mass += a
-                gap, _ = scaled_gap(peak, part.peak, divisor(params))
-                gap_sum += part.gap_sum + (times(a, gap) if a != 0.0 else 0.0)
+                gap, error = gap_of(peak, part.peak, params)
+                of_part = times(part.others, UNIT), times(part.others_low, UNIT)
+                of_part = multiply(add_pairs((part.ones, 0.0), of_part), exponential(gap, error))
+                others = add(others[0], others[1] + of_part[1], of_part[0])
+                other_mass = add(other_mass[0], other_mass[1] + mass[1], mass[0])
+                a = mass[0] + part.other_mass
+                if a != 0.0:
+                    gap_sum = add(gap_sum[0], gap_sum[1], times(a, gap))
+            other_mass = add(other_mass[0], other_mass[1] + part.other_mass_low, part.other_mass)
         at = task.first + task.thread
-        sums[at] = others
-        sums[at + WARP] = low
-        sums[at + 2 * WARP] = ones
-        sums[at + 3 * WARP] = target_z
-        sums[at + 4 * WARP] = peak_mass
-        sums[at + 5 * WARP] = other_mass
-        sums[at + 6 * WARP] = gap_sum
-    reduce_sum_with_error(sums, WARP, task, WARP)
-    reduce_sums(sums[2 * WARP :], 5, WARP, task, WARP)
-    others = rounded_sum(sums[0], sums[WARP])
-    ones, target_z, peak_mass = sums[2 * WARP], sums[3 * WARP], sums[4 * WARP]
-    other_mass, gap_sum = sums[5 * WARP], sums[6 * WARP]
+        store_pair(sums, at, others)
+        store_pair(sums, at + 2 * WARP, peak_mass)
+        store_pair(sums, at + 4 * WARP, other_mass)
+        store_pair(sums, at + 6 * WARP, gap_sum)
+        sums[at + 8 * WARP] = ones
+        sums[at + 9 * WARP] = target
+    for i in range(4):
+        reduce_sum_with_error(sums[2 * i * WARP :], WARP, task, WARP)
+    reduce_sums(sums[8 * WARP :], 2, WARP, task, WARP)
+    others, peak_mass = (sums[0], sums[WARP]), (sums[2 * WARP], sums[3 * WARP])
+    other_mass, gap_sum = (sums[4 * WARP], sums[5 * WARP]), (sums[6 * WARP], sums[7 * WARP])
+    ones, target = sums[8 * WARP], sums[9 * WARP]
     cuda.syncthreads()
     argmax = -reduce_max(-argmax, sums, task)
-    return PartSums(peak, ones, others, target_z, peak_mass, other_mass, gap_sum, argmax)
+    return sums_of(largest, ones, others, target, peak_mass, other_mass, gap_sum, argmax)
+
+
+@device
+def store_pair(sums, at, pair):
+    """Two words of a warp's sums, a warp's width apart."""
+    sums[at] = pair[0]
+    sums[at + WARP] = pair[1]

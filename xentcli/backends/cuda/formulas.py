@@ -130,13 +130,16 @@ def slope_of(tail):
 
 
 @device
-def slope(x, params):
-    """dz/dx in two words, times the temperature."""
+def times_slope(value, x, params):
+    """A number of two words times dz/dx at a logit, times the temperature."""
     high, low = twice_below_zero(*angle_of(x, params))
-    if high < -2.0 * SATURATED:
-        return 0.0, 0.0
-    tail, _ = exp_and_rest((high, low))
-    return slope_of(tail)
+    if high > -2.0 * SATURATED:
+        tail, _ = exp_and_rest((high, low))
+        return multiply(value, slope_of(tail))
+    if high > -4.0 * SATURATED:  # the slope is 4·tail, and may be below the normal numbers
+        root, _ = exp_and_rest((0.5 * high, 0.5 * low))
+        return multiply(multiply((4.0 * value[0], 4.0 * value[1]), root), root)
+    return value[0] * 0.0, 0.0
 
 
 @device

@@ -48,10 +48,10 @@ from xentcli.backends.cuda.reductions import (
 from xentcli.backends.cuda.row_result import (
     has_other_masses,
     mass_of_class,
-    slope_at,
     store_row_result,
+    times_slope_at,
 )
-from xentcli.backends.cuda.two_words import add, difference, product
+from xentcli.backends.cuda.two_words import add, difference
 
 SCRATCH = 3 * THREADS
 REGISTERS = 48  # per thread: the 65,536 of a multiprocessor are enough for five blocks
@@ -159,12 +159,10 @@ def output_value(c, e, factors, peak, given, start, params, task):
     if has_other_masses(params):
         a = mass_of_class(given, task.begin + c, params, task.row)
         g = fma(e, high, fma(e, low, -times(per_mass, a)))
-        return times(g, slope_at(given[0], start + c * params.x_step, params)[0]) + 0.0
+        return times_slope_at((g, 0.0), given[0], start + c * params.x_step, params)[0] + 0.0
     if has_softcap(params) and params.mode == GRADIENT:
-        dz, error = slope_at(given[0], start + c * params.x_step, params)
-        scaled, lost = product(e, dz)
-        lost = fma(e, error, lost)
-        return fma(scaled, high, fma(scaled, low, times(lost, high))) + 0.0
+        e, lost = times_slope_at((e, 0.0), given[0], start + c * params.x_step, params)
+        return fma(e, high, fma(e, low, times(lost, high))) + 0.0
     return fma(e, high, times(e, low)) + 0.0  # −0.0 becomes 0.0
 
 

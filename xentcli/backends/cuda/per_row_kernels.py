@@ -86,7 +86,8 @@ def scaled(values, divisor, factors, results):
     """values_i / divisor · factors_i; a single value or factor is for all rows."""
     for row in range(cuda.grid(1), results.shape[0], cuda.gridsize(1)):
         value = values[row if values.shape[0] > 1 else 0]
-        results[row] = value / divisor * factors[row if factors.shape[0] > 1 else 0]
+        product = value / divisor * factors[row if factors.shape[0] > 1 else 0]
+        results[row] = product + 0.0  # −0.0 becomes 0.0
 
 
 @cuda.jit

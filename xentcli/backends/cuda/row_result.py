@@ -27,7 +27,7 @@ from xentcli.backends.cuda.formulas import (
     log1p,
     mass,
     min_of,
-    slope,
+    times_slope,
 )
 from xentcli.backends.cuda.launch_params import GRADIENT, INDEX, LOG, NONE, PROBS
 from xentcli.backends.cuda.primitives import fma, get, times
@@ -171,10 +171,11 @@ def gradient_entry(e, a, is_max, row):
 
 
 @device
-def scaled_entry(entry, factor, dz):
+def scaled_entry(entry, factor, x, place, params):
     """An entry of the gradient times scale/T and the softcap's slope, rounded; never −0.0."""
     high, low, power = normalised(entry[0], entry[1])
-    high, low = multiply(multiply((high, low), (factor[0], factor[1])), dz)
+    value = multiply((high, low), (factor[0], factor[1]))
+    high, _ = times_slope_at(value, x, place, params)
     return times_large_power(high, power + entry[2] + factor[2]) + 0.0
 
 
@@ -237,19 +238,17 @@ def store_row_result(sums, peak, start, given, params, task, out):
             results[1, task.row] = lse[0]
     place, largest = argmax - task.begin, 0.0
     if 0 <= place < task.count:
-        dz = slope_at(x, start + place * params.x_step, params)
         entry = gradient_entry((1.0, 0.0), (of_max, 0.0), True, row)
-        largest = scaled_entry(entry, factor, dz)
+        largest = scaled_entry(entry, factor, x, start + place * params.x_step, params)
     else:
         place = int64(-1)
     inside, target = task.y - task.begin, 0.0
     if params.kind == INDEX and 0 <= inside < task.count and (hot != 0.0 or argmax >= 0):
-        dz = slope_at(x, start + inside * params.x_step, params)
         mass_of_target = difference(mass_of_class(given, task.y, params, task.row), -hot)
         e, lost = exponential(gap, error)
         e = times(e, UNIT), times(lost, UNIT)
         entry = gradient_entry(e, mass_of_target, is_max, row)
-        target = scaled_entry(entry, factor, dz)
+        target = scaled_entry(entry, factor, x, start + inside * params.x_step, params)
     else:
         inside = int64(-1)
     high, low, unit = factor_of_e(row, factor)
@@ -258,8 +257,8 @@ def store_row_result(sums, peak, start, given, params, task, out):
 
 
 @device
-def slope_at(x, place, params):
-    """dz/dx of an element in two words, times the temperature."""
+def times_slope_at(value, x, place, params):
+    """A number of two words times dz/dx of an element, times the temperature."""
     if has_softcap(params):
-        return slope(float64(get(x, place)), params)
-    return 1.0, 0.0
+        return times_slope(value, float64(get(x, place)), params)
+    return value

@@ -11,15 +11,15 @@ import math
 
 from numba import cuda, float32, float64, int32
 
-from xentcli.backends.cuda.formulas import SCALE_BITS, device, exp_float32, min_of
+from xentcli.backends.cuda.formulas import SCALE_BITS, exp_float32, min_of
 from xentcli.backends.cuda.launch_params import SINGLE_SCALE_BITS
-from xentcli.backends.cuda.primitives import get, larger, load4, put, smaller, store4
+from xentcli.backends.cuda.parts import sums_of
+from xentcli.backends.cuda.primitives import device, get, larger, load4, put, smaller, store4
 from xentcli.backends.cuda.reductions import (
     NO_CLASS,
     THREADS,
     reduce_max,
     reduce_sums,
-    sums_of,
 )
 
 # Logits this far below the largest have e·2⁴⁸ = 0 in float32, and add nothing to a float32 loss.

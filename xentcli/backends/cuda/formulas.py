@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from xentcli.backends import elementary
 from xentcli.backends.cuda.primitives import (
+    device,
     fma,
     fraction_and_power,
     polynomial,
@@ -26,7 +27,6 @@ from xentcli.backends.cuda.primitives import (
 from xentcli.backends.cuda.two_words import (
     add,
     add_pairs,
-    device,
     difference,
     divide,
     divide_by,
@@ -48,27 +48,6 @@ LINEAR = 2.0**-100  # tanh of less is its argument
 
 exp_series = polynomial(elementary.EXP)
 log1p_series = polynomial(elementary.LOG1P)
-
-
-class PartSums(NamedTuple):
-    """Sums over a part of a row's classes, to be combined with those of the other parts.
-
-    `peak` is their largest logit; the exponentials are relative to it, or to 0 where it is −inf.
-    A name with `_low` is the second word of a number.
-    """
-
-    peak: Any
-    ones: Any  # how many classes have the largest logit
-    others: Any  # Σ e of the other classes, times 2⁹⁶⁰
-    others_low: Any
-    target: Any  # the logit of an index target, 0 if it is in another part
-    peak_mass: Any  # Σ a of the classes with the largest logit
-    peak_mass_low: Any
-    other_mass: Any  # Σ a of the other classes
-    other_mass_low: Any
-    gap_sum: Any  # Σ a·gap
-    gap_sum_low: Any
-    argmax: Any  # the first class with the largest logit
 
 
 class Peak(NamedTuple):

@@ -101,7 +101,7 @@ def rows(
 def softmax(logits: Box, scalars: Scalars, log: bool, out: Box, stream: Any = 0) -> None:
     """`Backend.softmax` for arrays in device memory."""
     params = _params(logits, None, out, scalars, fast=False)
-    params = params._replace(kind=NONE, mode=LOG if log else SOFTMAX)
+    params = params._replace(kind=NONE, mode=LOG if log else SOFTMAX, z_loss=0.0)
     scratch = _scratch_for(1, 1, stream)
     numbers, results = (
         scratch.states,

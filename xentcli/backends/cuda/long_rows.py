@@ -17,7 +17,6 @@ import math
 from numba import cuda, float64, int64
 
 from xentcli.backends.cuda.formulas import (
-    device,
     exponential,
     gap_of,
     has_softcap,
@@ -26,14 +25,14 @@ from xentcli.backends.cuda.formulas import (
     usable_logit,
 )
 from xentcli.backends.cuda.launch_params import GRADIENT, INDEX, LOG
-from xentcli.backends.cuda.primitives import fma, get, kernel, larger, put, times
+from xentcli.backends.cuda.parts import combine_parts, store_sums, sums_of
+from xentcli.backends.cuda.primitives import device, fma, get, kernel, larger, put, times
 from xentcli.backends.cuda.reductions import (
     FACTS,
     NO_CLASS,
     SHARED_FACTS,
     THREADS,
     block_rows_and_part,
-    combine_parts,
     defer,
     deferred_task,
     publish_and_check,
@@ -41,8 +40,6 @@ from xentcli.backends.cuda.reductions import (
     reduce_sum_with_error,
     reduce_sums,
     row_offset,
-    store_sums,
-    sums_of,
     task_of,
 )
 from xentcli.backends.cuda.row_result import (

@@ -16,9 +16,11 @@ import math
 from numba import cuda, float32, float64
 
 from xentcli.backends.cuda.exp_pass import part_sums, shared_offset
-from xentcli.backends.cuda.formulas import UNIT, device, exponential, log1p, min_of
+from xentcli.backends.cuda.formulas import UNIT, exponential, log1p, min_of
 from xentcli.backends.cuda.launch_params import UNSCALE
+from xentcli.backends.cuda.parts import combine_parts, store_sums
 from xentcli.backends.cuda.primitives import (
+    device,
     fma,
     get,
     kernel,
@@ -33,12 +35,10 @@ from xentcli.backends.cuda.reductions import (
     SHARED_FACTS,
     THREADS,
     block_rows_and_part,
-    combine_parts,
     defer,
     deferred_task,
     publish_and_check,
     row_offset,
-    store_sums,
     task_of,
 )
 

@@ -9,9 +9,10 @@ import math
 
 from numba import cuda, float64, int64
 
-from xentcli.backends.cuda.formulas import add, min_of
+from xentcli.backends.cuda.formulas import min_of
 from xentcli.backends.cuda.primitives import configured
 from xentcli.backends.cuda.reductions import WARP
+from xentcli.backends.cuda.two_words import add
 
 THREADS = 256
 GRID = 1024  # blocks, at most; a thread computes several rows if needed

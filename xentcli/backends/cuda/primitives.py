@@ -264,7 +264,10 @@ def size_of(typing: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
-@cuda.jit(device=True)
+device = cuda.jit(device=True)
+
+
+@device
 def fma(a, b, c):
     """a·b + c, rounded once."""
     return cuda.fma(a, b, c)

@@ -11,23 +11,14 @@ to a second launch, which reads it again.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from numba import cuda, int64
 
-from xentcli.backends.cuda.formulas import (
-    UNIT,
-    PartSums,
-    device,
-    exponential,
-    gap_of,
-    min_of,
-    peak_of,
-)
+from xentcli.backends.cuda.formulas import min_of
 from xentcli.backends.cuda.launch_params import INDEX
-from xentcli.backends.cuda.primitives import larger, times
-from xentcli.backends.cuda.two_words import add, add_pairs, multiply
+from xentcli.backends.cuda.primitives import device, larger
+from xentcli.backends.cuda.two_words import add
 
 THREADS = 256  # at most, in a block
 ROWS = 8  # at most, in a block
@@ -169,51 +160,6 @@ def reduce_sum_with_error(sums, stride, task, threads):
 
 
 @device
-def sums_of(peak, ones, others, target, peak_mass, other_mass, gap_sum, argmax):
-    """A part's sums from numbers of one word and of two."""
-    return PartSums(
-        peak,
-        ones,
-        others[0],
-        others[1],
-        target,
-        peak_mass[0],
-        peak_mass[1],
-        other_mass[0],
-        other_mass[1],
-        gap_sum[0],
-        gap_sum[1],
-        argmax,
-    )
-
-
-@device
-def load_sums(memory, at):
-    """Read a part's sums from memory."""
-    return PartSums(
-        memory[at],
-        memory[at + 1],
-        memory[at + 2],
-        memory[at + 3],
-        memory[at + 4],
-        memory[at + 5],
-        memory[at + 6],
-        memory[at + 7],
-        memory[at + 8],
-        memory[at + 9],
-        memory[at + 10],
-        memory[at + 11],
-    )
-
-
-@device
-def store_sums(memory, at, sums):
-    """Write a part's sums to memory."""
-    for i in range(SUMS_SIZE):
-        memory[at + i] = sums[i]
-
-
-@device
 def publish_and_check(scratch, params, task, facts, polls):
     """Publish this part's sums, which are in `facts`; whether those of all parts are published.
 
@@ -244,60 +190,3 @@ def defer(marks, params, task):
     if task.thread == 0:
         i = cuda.atomic.add(marks, 0, int64(1))
         marks[1 + params.rows + i] = task.row * params.parts + task.part
-
-
-@device
-def combine_parts(states, params, task, sums):
-    """The sums of a whole row, valid in its first thread; all threads must call this."""
-    first = task.row * params.parts * SUMS_SIZE
-    largest = -math.inf
-    for k in range(task.thread, params.parts, task.threads):
-        largest = larger(largest, states[first + k * SUMS_SIZE])
-    largest = reduce_max(largest, sums, task)
-    ones, target, argmax = 0.0, 0.0, NO_CLASS
-    others, peak_mass, other_mass, gap_sum = (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)
-    if task.thread < WARP:
-        peak = peak_of(largest, params)
-        for k in range(task.thread, params.parts, WARP):
-            part = load_sums(states, first + k * SUMS_SIZE)
-            target += part.target
-            gap_sum = add(gap_sum[0], gap_sum[1] + part.gap_sum_low, part.gap_sum)
-            mass = part.peak_mass, part.peak_mass_low
-            if part.peak == largest:
-                ones += part.ones
-                others = add(others[0], others[1] + part.others_low, part.others)
-                peak_mass = add(peak_mass[0], peak_mass[1] + mass[1], mass[0])
-                argmax = min_of(argmax, part.argmax)
-            else:
-                gap, error = gap_of(peak, part.peak, params)
-                of_part = times(part.others, UNIT), times(part.others_low, UNIT)
-                of_part = multiply(add_pairs((part.ones, 0.0), of_part), exponential(gap, error))
-                others = add(others[0], others[1] + of_part[1], of_part[0])
-                other_mass = add(other_mass[0], other_mass[1] + mass[1], mass[0])
-                a = mass[0] + part.other_mass
-                if a != 0.0:
-                    gap_sum = add(gap_sum[0], gap_sum[1], times(a, gap))
-            other_mass = add(other_mass[0], other_mass[1] + part.other_mass_low, part.other_mass)
-        at = task.first + task.thread
-        store_pair(sums, at, others)
-        store_pair(sums, at + 2 * WARP, peak_mass)
-        store_pair(sums, at + 4 * WARP, other_mass)
-        store_pair(sums, at + 6 * WARP, gap_sum)
-        sums[at + 8 * WARP] = ones
-        sums[at + 9 * WARP] = target
-    for i in range(4):
-        reduce_sum_with_error(sums[2 * i * WARP :], WARP, task, WARP)
-    reduce_sums(sums[8 * WARP :], 2, WARP, task, WARP)
-    others, peak_mass = (sums[0], sums[WARP]), (sums[2 * WARP], sums[3 * WARP])
-    other_mass, gap_sum = (sums[4 * WARP], sums[5 * WARP]), (sums[6 * WARP], sums[7 * WARP])
-    ones, target = sums[8 * WARP], sums[9 * WARP]
-    cuda.syncthreads()
-    argmax = -reduce_max(-argmax, sums, task)
-    return sums_of(largest, ones, others, target, peak_mass, other_mass, gap_sum, argmax)
-
-
-@device
-def store_pair(sums, at, pair):
-    """Two words of a warp's sums, a warp's width apart."""
-    sums[at] = pair[0]
-    sums[at + WARP] = pair[1]

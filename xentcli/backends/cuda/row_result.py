@@ -19,7 +19,6 @@ from xentcli.backends.cuda.formulas import (
     ONE,
     SCALE_BITS,
     UNIT,
-    device,
     exponential,
     gap_of,
     has_softcap,
@@ -30,7 +29,7 @@ from xentcli.backends.cuda.formulas import (
     times_slope,
 )
 from xentcli.backends.cuda.launch_params import GRADIENT, INDEX, LOG, NONE, PROBS
-from xentcli.backends.cuda.primitives import fma, get, times
+from xentcli.backends.cuda.primitives import device, fma, get, times
 from xentcli.backends.cuda.reductions import NO_CLASS, row_offset
 from xentcli.backends.cuda.two_words import (
     add,

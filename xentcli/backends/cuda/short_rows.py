@@ -6,11 +6,12 @@ import math
 
 from numba import cuda, float64, int64
 
-from xentcli.backends.cuda.formulas import device, min_of, peak_of, usable_logit
+from xentcli.backends.cuda.formulas import min_of, peak_of, usable_logit
 from xentcli.backends.cuda.launch_params import INDEX
 from xentcli.backends.cuda.long_rows import output_value, part_exponentials
-from xentcli.backends.cuda.primitives import get, larger, put
-from xentcli.backends.cuda.reductions import Task, row_offset, sums_of
+from xentcli.backends.cuda.parts import sums_of
+from xentcli.backends.cuda.primitives import device, get, larger, put
+from xentcli.backends.cuda.reductions import Task, row_offset
 from xentcli.backends.cuda.row_result import store_row_result
 
 

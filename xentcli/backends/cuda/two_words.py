@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 
-from numba import cuda
-
 from xentcli.backends import elementary
 from xentcli.backends.cuda.primitives import (
+    device,
     fma,
     fraction_and_power,
     polynomial,
@@ -20,8 +19,6 @@ from xentcli.backends.cuda.primitives import (
     times_power,
 )
 from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, PER_LN2, ROUND
-
-device = cuda.jit(device=True)
 
 add = device(elementary.add)
 difference = device(elementary.difference)

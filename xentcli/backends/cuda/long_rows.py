@@ -50,6 +50,7 @@ from xentcli.backends.cuda.row_result import (
 )
 from xentcli.backends.cuda.two_words import add, difference
 
+DOWN, UP = 2.0**-200, 2.0**200  # for products that overflow
 SCRATCH = 3 * THREADS
 REGISTERS = 48  # per thread: the 65,536 of a multiprocessor are enough for five blocks
 
@@ -156,6 +157,8 @@ def output_value(c, e, factors, peak, given, start, params, task):
     if has_other_masses(params):
         a = mass_of_class(given, task.begin + c, params, task.row)
         g = fma(e, high, fma(e, low, -times(per_mass, a)))
+        if g != g:  # both products are infinite, or the row has no answer
+            g = fma(e, times(high, DOWN), -times(times(per_mass, DOWN), a)) * UP
         return times_slope_at((g, 0.0), given[0], start + c * params.x_step, params)[0] + 0.0
     if has_softcap(params) and params.mode == GRADIENT:
         e, lost = times_slope_at((e, 0.0), given[0], start + c * params.x_step, params)

@@ -242,13 +242,15 @@ def store_row_result(sums, peak, start, given, params, task, out):
     else:
         place = int64(-1)
     inside, target = task.y - task.begin, 0.0
-    if params.kind == INDEX and 0 <= inside < task.count and (hot != 0.0 or argmax >= 0):
+    mass_of_target = 0.0, 0.0
+    if params.kind == INDEX and 0 <= inside < task.count:
         mass_of_target = difference(mass_of_class(given, task.y, params, task.row), -hot)
+    if mass_of_target[0] != 0.0:
         e, lost = exponential(gap, error)
         e = times(e, UNIT), times(lost, UNIT)
         entry = gradient_entry(e, mass_of_target, is_max, row)
         target = scaled_entry(entry, factor, x, start + inside * params.x_step, params)
-    else:
+    else:  # the product of e and its factor, which holds for smaller e
         inside = int64(-1)
     high, low, unit = factor_of_e(row, factor)
     per_mass = times_large_power(factor[0], factor[2])

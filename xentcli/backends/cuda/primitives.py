@@ -107,12 +107,14 @@ def get(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def put(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write one number, rounded to the dtype of the array; what is rounded to −0.0 becomes 0.0."""
+    """Write one number, rounded to the dtype of the array; −0.0 of another dtype becomes 0.0."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = _element_pointer(context, builder, array, values[0], values[1])
         number = _narrowed(builder, array.dtype, values[2])
-        builder.store(_without_minus_zero(builder, number), place)
+        if number.type != values[2].type:
+            number = _without_minus_zero(builder, number)
+        builder.store(number, place)
 
     return types.void(array, index, value), generate
 

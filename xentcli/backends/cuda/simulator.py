@@ -45,9 +45,9 @@ def get(array, index):
 
 
 def put(array, index, value):
-    """Write one number, rounded to the dtype of the array; what is rounded to −0.0 becomes 0.0."""
+    """Write one number, rounded to the dtype of the array; −0.0 of another dtype becomes 0.0."""
     store(array, index, value)
-    if array[index] == MINUS_ZERO.get(array.dtype, 0):
+    if np.result_type(value) != array.dtype and array[index] == MINUS_ZERO.get(array.dtype, 0):
         array[index] = 0
 
 

@@ -29,9 +29,11 @@ from xentcli.backends.cpu.long_rows_fast import fast_range
 from xentcli.backends.cpu.row_ops import outer_and_inner, row_start, view_of
 from xentcli.backends.cpu.row_tiles import TileOutput, load_tile, tile_rows
 from xentcli.backends.cpu.short_rows import (
-    losses_and_factors,
+    TileSums,
+    losses_and_sums,
     softmax_tile,
     tile_exponentials,
+    tile_size,
     write_gradients,
 )
 from xentcli.backends.cpu.simd import (
@@ -175,8 +177,8 @@ def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, wo
     with `grad` in place of `logits`, no row is overwritten before it has been read.)
     """
     classes = logits.shape[1]
-    size = max(classes, LANES) * LANES
-    x_tiles, exp_tiles = np.empty(2 * size, work.dtype), np.empty(2 * size)
+    size = tile_size(classes)
+    x_tiles, exp_tiles = np.empty(2 * size, work.dtype), np.empty(2 * 3 * size)
     first_x, first_exps = pointer(x_tiles, 0), pointer(exp_tiles, 0)
     losses, lses = pointer(results[0], 0), pointer(results[1], 0)
     box, t, u = view_of(logits), pointer(targets, 0), pointer(scale, 0)
@@ -188,14 +190,15 @@ def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, wo
     if grad is not None:
         g_tile, g_box = np.empty(size, grad.dtype), view_of(grad)
         gs = pointer(g_tile, 0)
-    at, max_z, others = 0, zero, zero
+    at, tile = 0, TileSums(zero, zero, zero, zero)
+    keep_gaps = targets.ndim == 3 or scalars.label_smoothing > 0.0
     for row in range(span[0] - LANES, span[1], LANES):
-        xs, exps, max_and_others = advance(first_x, at), advance(first_exps, at), (max_z, others)
+        xs, exps, sums = advance(first_x, at), advance(first_exps, 3 * at), tile
         at = size - at
         next_rows = tile_rows(box, min(row + LANES, span[1] - 1), span[1], zero)
         peak = load_tile(box, next_rows, classes, advance(first_x, at))
-        max_z, others = tile_exponentials(
-            advance(first_x, at), setup, peak, advance(first_exps, at)
+        tile = tile_exponentials(
+            advance(first_x, at), setup, peak, advance(first_exps, 3 * at), keep_gaps
         )
         if row < span[0]:
             continue
@@ -209,7 +212,7 @@ def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, wo
             qs, y = None, load_int64(t, row, inside)
             not_ignored = less_equal_or_nan(zero, y)
             y = select_max(y, zero)
-        loss, lse, parts = losses_and_factors(xs, qs, exps, y, setup, max_and_others)
+        loss, lse, parts = losses_and_sums(xs, qs, exps, y, setup, sums)
         store_masked(losses, row, inside, select(not_ignored, loss, zero))
         store_masked(lses, row, inside, select(not_ignored, lse, constant(lse, math.nan)))
         if grad is not None:
@@ -229,8 +232,8 @@ def softmax_boxes(span, logits, scalars, log, out, work):
     """The rows `span` of a box: probabilities, or their logarithms."""
     classes, begin, end = logits.shape[1], span[0], span[1]
     if classes <= SHORT:
-        size = max(classes, LANES) * LANES
-        x_tile, exp_tile = np.empty(size, work.dtype), np.empty(size)
+        size = tile_size(classes)
+        x_tile, exp_tile = np.empty(size, work.dtype), np.empty(3 * size)
         p_tile = np.empty(size, out.dtype)
         xs, exps, ps = pointer(x_tile, 0), pointer(exp_tile, 0), pointer(p_tile, 0)
         box, p_box = view_of(logits), view_of(out)

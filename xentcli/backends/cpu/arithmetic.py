@@ -6,11 +6,10 @@ to it: its rounding error.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
+from numba import njit, types
 
 from xentcli.backends import elementary
 from xentcli.backends.cpu.simd import (
@@ -23,7 +22,6 @@ from xentcli.backends.cpu.simd import (
     exponent,
     fma,
     intrinsic,
-    less,
     llvm_type,
     power_of_two,
     select,
@@ -71,6 +69,19 @@ def polynomial(coefficients: tuple[float, ...]) -> Any:
 
 
 log1p_series = polynomial(elementary.LOG1P)
+
+
+@intrinsic
+def any_lane(typing: Any, mask: Any) -> Any:
+    """Whether a comparison is true in any lane of a vector, or is true itself."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        if mask == types.boolean:
+            return values[0]
+        bits = builder.bitcast(values[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(LANES), 0))
+
+    return types.boolean(mask), generate
 
 
 @inline_jit

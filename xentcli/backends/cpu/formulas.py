@@ -10,9 +10,11 @@ F·e − P·a cancels for the largest logit, and is computed as P·(B − a) −
 sum of the other classes' masses. a_c is called the mass of a class. For an index target alone
 (A = B = a_y) the target's entry is −F·(s − e_y), of which nothing cancels.
 
-Exponentials and their sums are multiplied by 2⁶⁰⁰ throughout, F is divided by it. Where results are
-float64 (`exact`), d, others, F and log1p have two words, so that an entry is rounded twice: in e and
-at the end. Otherwise the second words are 0, and cost nothing.
+Exponentials and their sums are multiplied by 2⁶⁰⁰ throughout, F is divided by it. Where results
+are float64 (`exact`), d, others, F and log1p have two words, so that an entry is rounded twice: in
+e and at the end. Otherwise the second words are 0, and cost nothing.
+
+Here is what leads to losses; F, P and the entries are in `gradient_formulas`.
 """
 
 from __future__ import annotations
@@ -22,28 +24,22 @@ from typing import Any, NamedTuple
 
 from xentcli.backends.cpu.arithmetic import (
     add,
+    any_lane,
     difference,
     fast_add,
     inline_jit,
     log1p,
-    normalized,
     product,
-    quotient,
 )
-from xentcli.backends.cpu.exponential import ONE, SCALE_BITS, UNSCALE, tanh_and_slope
+from xentcli.backends.cpu.exponential import ONE, UNSCALE, tanh_and_slope
 from xentcli.backends.cpu.simd import (
     absolute,
     constant,
     equal,
-    floor,
     fma,
     less,
-    power_of_two,
     select,
-    select_max,
-    select_min,
 )
-from xentcli.backends.elementary import ROUND
 
 
 class Masses(NamedTuple):
@@ -62,15 +58,6 @@ class RowSums(NamedTuple):
     others_low: Any
     rest: Any  # B − a of the largest logit
     b: Any  # B
-
-
-class RowFactors(NamedTuple):
-    """What the entries of a row's gradient are made of: F, and P."""
-
-    high: Any
-    low: Any
-    before: Any  # a power of two that the exponentials are to be multiplied by before: mostly 1
-    per_mass: Any
 
 
 @inline_jit
@@ -157,14 +144,12 @@ def finite_or_zero(value, other):
 
 
 @inline_jit
-def add_gap(gaps, hot, gap, error, exact):
-    """Σ a_c·d_c of an index target in two words: what all classes add, and its one-hot part."""
+def hot_gap(hot, gap, error, exact):
+    """a·d of the one-hot part of an index target, in two words."""
     high = mass_times_gap(hot, gap)
     if not exact:
-        return gaps + high, constant(gap, 0.0)
-    low = finite_or_zero(fma(hot, gap, 0.0 - high) + hot * error, gap)
-    total, low = add(gaps, low, high)
-    return total, finite_or_zero(low, total)
+        return high, constant(gap, 0.0)
+    return high, finite_or_zero(fma(hot, gap, 0.0 - high) + hot * error, gap)
 
 
 @inline_jit
@@ -197,13 +182,13 @@ def loss_of(a, log_s, distance, exact):
     high, low, unit = log_s
     if not exact:
         return a * high + distance[0]
-    # The power of two goes where the product can neither overflow nor underflow.
-    large = less(constant(a, 1.0), absolute(a))
     one = constant(a, 1.0)
-    a, unit = a * select(large, unit, one), select(large, one, unit)
+    if any_lane(less(unit, one)):
+        # The power of two goes where the product can neither overflow nor underflow.
+        large = less(one, absolute(a))
+        a, unit = a * select(large, unit, one), select(large, one, unit)
     high, rest = product(a, high)
-    high, rest = fast_add(high, rest + a * low)
-    total, rest = add(high * unit, rest * unit + distance[1], distance[0])
+    total, rest = add(high * unit, (rest + a * low) * unit + distance[1], distance[0])
     return total + finite_or_zero(rest, total)
 
 
@@ -226,90 +211,9 @@ def finish_row(limit, others, masses, distance, scalars, exact):
 
 
 @inline_jit
-def row_factors(row, scale, scalars, exact):
-    """F and P of a row."""
-    s, s_low = add(constant(row.b, 1.0), row.others_low * UNSCALE, row.others * UNSCALE)
-    per_mass, one = divide(scale, scalars.temperature), constant(row.b, 1.0)
-    if not exact:
-        large, unit = less(one, absolute(row.b)), one * UNSCALE
-        high = row.b * select(large, unit, one) * (per_mass * select(large, one, unit)) / s
-        return RowFactors(high, constant(row.b, 0.0), one, per_mass)
-    b, b_power = normalized(row.b)
-    u, u_power = normalized(scale)
-    t, t_power = normalized(scalars.temperature)
-    above, above_low = product(b, u)
-    below, below_low = product(s, constant(s, t))
-    high, low = quotient(above, above_low, below, below_low + s_low * t)
-    power = b_power + u_power - (t_power + float(SCALE_BITS))
-    # A power of two that float64 cannot represent is multiplied in two steps.
-    zero, most, least = power * 0.0, constant(power, 1000.0), constant(power, -1000.0)
-    before = select_max(select_min(floor(power * 0.5), most * 0.4), least)
-    near = less(absolute(power + float(SCALE_BITS)), most * 0.25)
-    before = select(equal(high, zero), zero, select(near, zero, before))
-    after = select_max(select_min(power - before, most), least)
-    unit = power_of_two(after + ROUND, 0)
-    # So large a factor may overflow, and e·low would be infinite with the other sign.
-    huge = less(most - float(SCALE_BITS), power)
-    low = select(huge, zero, low)
-    return RowFactors(high * unit, low * unit, power_of_two(before + ROUND, 0), per_mass)
-
-
-@inline_jit
-def probability_factors(others, others_low, exact):
-    """What exponentials are multiplied by to become probabilities."""
-    one = constant(others, 1.0)
-    s, s_low = add(one, others_low * UNSCALE, others * UNSCALE)
-    if not exact:
-        return RowFactors(1.0 / s * UNSCALE, constant(s, 0.0), one, one)
-    high, low = quotient(one, constant(s, 0.0), s, s_low)
-    return RowFactors(high * UNSCALE, low * UNSCALE, one, one)
-
-
-@inline_jit
 def log_probability(gap, error, log_s, log_s_low, exact):
     """−d − log s."""
     if not exact:
         return 0.0 - (gap + log_s)
     total, rest = add(gap, error + log_s_low, log_s)
     return 0.0 - (total + finite_or_zero(rest, total))
-
-
-@inline_jit
-def entries(e, factors, exact):
-    """F·e, for exponentials that were multiplied by `before`."""
-    if exact:
-        return fma(e, factors.high, e * factors.low)
-    return e * factors.high
-
-
-@inline_jit
-def entries_with_masses(e, a, factors, exact):
-    """F·e − P·a, for exponentials that were multiplied by `before`."""
-    minus = a * (0.0 - factors.per_mass)
-    if exact:
-        minus = fma(e, factors.low, minus)
-    return fma(e, factors.high, minus)
-
-
-@inline_jit
-def entry_of_target(e, is_max, row, factors, exact):
-    """−F·(s − e), the entry of an index target without label smoothing and z-loss."""
-    high, low = add(constant(e, ONE), row.others_low, row.others)
-    high, low = add(high, low, 0.0 - e)
-    high = select(is_max, row.others, high) * factors.before
-    if exact:
-        low = select(is_max, row.others_low, low) * factors.before
-        return 0.0 - fma(high, factors.high, fma(high, factors.low, low * factors.high))
-    return 0.0 - high * factors.high
-
-
-@inline_jit
-def entry_with_mass(e, a, is_max, row, factors, exact):
-    """P·(B·p − a) of one class, in the form that cancels less."""
-    e, others = e * factors.before, row.others * factors.before
-    above = row.rest * factors.per_mass
-    of_max = fma(0.0 - others, factors.high, above - others * factors.low)
-    sizes = absolute(above) + absolute(others * factors.high)
-    better = less(sizes, absolute(e * factors.high) + absolute(a * factors.per_mass))
-    usual = entries_with_masses(e, a, factors, exact)
-    return select(is_max, select(better, of_max, usual), usual)

@@ -21,24 +21,26 @@ from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, ji
 from xentcli.backends.cpu.exponential import ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
-    RowFactors,
-    add_gap,
     capped,
     divisor,
-    entries,
-    entries_with_masses,
-    entry_of_target,
-    entry_with_mass,
     finish_row,
     finite_or_zero,
     gap_below,
+    hot_gap,
     log_of_sum,
     log_probability,
     mass,
     mass_times_gap,
+    total_of,
+)
+from xentcli.backends.cpu.gradient_formulas import (
+    entries,
+    entries_with_masses,
+    entry_of_target,
+    entry_with_mass,
+    in_every_lane,
     probability_factors,
     row_factors,
-    total_of,
 )
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
@@ -171,22 +173,13 @@ def loss_and_sums(x, y, q, setup, buffers):
         hot = (1.0 - scalars.label_smoothing) * weight[y]
         z, z_low, _ = capped(element(x, y), scalars, exact)
         gap, error = gap_below(high, low, z, z_low, scalars, exact)
-        distance = add_gap(gaps, hot, gap, error, exact)
+        distance = hot_gap(hot, gap, error, exact)
+        if all_classes:
+            distance = distance[0] + gaps, distance[1]
     masses = Masses(hot, mass_of_max, rest, argmax == y)
     limit = high / divisor(scalars)
     loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, row, argmax
-
-
-@inline_jit
-def in_every_lane(exps, factors):
-    """A row's factors as vectors."""
-    return RowFactors(
-        constant_for(exps, factors.high),
-        constant_for(exps, factors.low),
-        constant_for(exps, factors.before),
-        constant_for(exps, factors.per_mass),
-    )
 
 
 @inline_jit
@@ -228,7 +221,7 @@ def gradient_entries(q, setup, factors, buffers, uniform, grad, c):
 @inline_jit
 def write_gradient(y, q, setup, output, buffers, row, argmax, grad):
     """Pass 3: the gradient of one row into the caller's buffer, which may be x itself."""
-    weight, classes, scalars, exact = setup
+    _, classes, scalars, exact = setup
     scale, streaming = output
     uniform = scalars.label_smoothing / classes
     exps = buffers.exps

@@ -23,18 +23,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xentcli.backends.cpu.arithmetic import add_exponential, inline_jit, jit
+from xentcli.backends.cpu.arithmetic import inline_jit, jit
 from xentcli.backends.cpu.exp_pipeline import LATENCY, pipeline_step, start_pipeline
 from xentcli.backends.cpu.exponential import F32_SCALE_BITS, ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
-    add_gap,
-    entry_of_target,
-    entry_with_mass,
     finish_row,
     gap_below,
-    row_factors,
+    hot_gap,
     total_of,
+)
+from xentcli.backends.cpu.gradient_formulas import (
+    entry_of_target,
+    entry_with_mass,
+    row_factors,
 )
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
@@ -46,6 +48,7 @@ from xentcli.backends.cpu.load_store import (
     store_masked,
     stream_store,
 )
+from xentcli.backends.cpu.long_rows_again import float64_sum, write_float64_gradient
 from xentcli.backends.cpu.row_ops import (
     aligned,
     element,
@@ -60,7 +63,7 @@ from xentcli.backends.cpu.row_ops import (
     with_lane,
     write_ignored_rows,
 )
-from xentcli.backends.cpu.simd import LANES, constant, fma, lanes_below
+from xentcli.backends.cpu.simd import LANES, fma, lanes_below
 
 PREFETCH_BYTES = 2048  # 1 to 16 KiB are the same within the noise; without it a fifth slower
 
@@ -184,25 +187,6 @@ def others_of(sums, exps):
 
 
 @inline_jit
-def float64_exponentials(x, classes, c, peak):
-    """16 exponentials of float32 logits, multiplied by 2⁶⁰⁰."""
-    z = as_float64(load_padded(x, classes, c, -math.inf))
-    return exp_of_gap(constant(z, peak) - z, z, False)
-
-
-@inline_jit
-def float64_sum(x, classes, peak):
-    """The sum of all exponentials but one largest, multiplied by 2⁶⁰⁰."""
-    zero = constant(float64_exponentials(x, classes, 0, peak), 0.0)
-    sums = zero, zero, zero
-    for c in range(0, classes, LANES):
-        e = float64_exponentials(x, classes, c, peak)
-        sums = add_exponential(sums, e, constant(e, ONE))
-    ones, high, low = sums_across(sums)
-    return total_of(ones, high, low, False)
-
-
-@inline_jit
 def finish_losses(x, y, row, exps, sums, scalars):
     """Loss, log-sum-exp and the gradient's sums; whether float32 was enough for the sum.
 
@@ -216,7 +200,7 @@ def finish_losses(x, y, row, exps, sums, scalars):
         others, others_low = float64_sum(x, classes, peak)
     target_x = element(x, y)
     gap, error = gap_below(peak, 0.0, target_x, 0.0, scalars, exact)
-    distance = add_gap(0.0, hot, gap, error, exact)
+    distance = hot_gap(hot, gap, error, exact)
     masses = Masses(hot, 0.0, 0.0, target_x == peak)
     both = others, others_low
     loss, lse, found = finish_row(peak, both, masses, distance, scalars, exact)
@@ -245,14 +229,6 @@ def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     if not in_range:
         write_float64_gradient(x, classes, peak, factors.high, exps)
     return GradientScale(high, small - high, target, in_range)
-
-
-@inline_jit
-def write_float64_gradient(x, classes, peak, factor, exps):
-    """Replace the float32 exponentials of a row by its gradient, computed in float64."""
-    for c in range(0, classes, LANES):
-        e = float64_exponentials(x, classes, c, peak)
-        store(exps, c, cast_for(exps, e * factor) + constant_for(exps, 0.0))
 
 
 @inline_jit

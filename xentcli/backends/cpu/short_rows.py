@@ -16,24 +16,26 @@ from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit
 from xentcli.backends.cpu.exponential import ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
-    add_gap,
     capped,
     divide,
     divisor,
-    entries,
-    entries_with_masses,
-    entry_of_target,
-    entry_with_mass,
     finish_row,
     finite_or_zero,
     gap_below,
+    hot_gap,
     log_of_sum,
     log_probability,
     mass,
     mass_times_gap,
+    total_of,
+)
+from xentcli.backends.cpu.gradient_formulas import (
+    entries,
+    entries_with_masses,
+    entry_of_target,
+    entry_with_mass,
     probability_factors,
     row_factors,
-    total_of,
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64
 from xentcli.backends.cpu.load_store import advance, load, store
@@ -158,7 +160,9 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
         hot = pick_weight(weight, y, classes) * (1.0 - scalars.label_smoothing)
         z, z_low, _ = capped(pick(xs, y, classes), scalars, exact)
         gap, error = gap_below(tile.max_z, tile.max_low, z, z_low, scalars, exact)
-        distance = add_gap(all_gaps, hot, gap, error, exact)
+        distance = hot_gap(hot, gap, error, exact)
+        if uniform > 0.0:
+            distance = distance[0] + all_gaps, distance[1]
         max_is_target = equal(pick(exps, y, classes), constant(hot, ONE))
         if uniform > 0.0:
             max_is_target = equal(argmax, y)
@@ -219,11 +223,9 @@ def write_gradients(xs, qs, exps, y, setup, parts, out):
             g = g * load(slopes, c * LANES)
         g = select(not_ignored, g, zero)
         if classes <= COMPARE_UP_TO:
-            here = constant(y, float(c))
             if qs is not None or uniform > 0.0:
-                g = select(equal(argmax, here), of_max, g)
-            if qs is None:
-                g = select(equal(y, here), of_target, g)
+                g = select(equal(argmax, constant(y, float(c))), of_max, g)
+            g = with_target(g, qs, y, c, of_target)
         store_class(out, c, g)
     store_tile(out, classes)
     if classes > COMPARE_UP_TO:
@@ -231,6 +233,14 @@ def write_gradients(xs, qs, exps, y, setup, parts, out):
             store_class_of_each_row(out, argmax, of_max)
         if qs is None:
             store_class_of_each_row(out, y, of_target)
+
+
+@inline_jit
+def with_target(g, qs, y, c, of_target):
+    """Entries of class c, with that of the target in the rows whose target it is."""
+    if qs is None:
+        return select(equal(y, constant(y, float(c))), of_target, g)
+    return g
 
 
 @inline_jit

@@ -47,6 +47,11 @@ ONE = 2.0**SCALE_BITS  # what exp(0) is kept as
 UNSCALE = 2.0**-SCALE_BITS
 MAX_SCALED_GAP = 1120.0  # beyond, exp(−gap)·2⁶⁰⁰ is not a normal number, and is kept as 0
 
+# So is the slope of a softcap.
+SLOPE_BITS = 100
+SLOPE_UNIT = 2.0**-SLOPE_BITS
+MAX_SLOPE_GAP = 776.0
+
 exp_series = polynomial(elementary.EXP)
 exp_series_f32 = polynomial(elementary.EXP_SINGLE)
 # (eʳ − 1 − r − r²/2 − r³/6) / r⁴, to 2⁻⁷⁴ of eʳ.
@@ -160,33 +165,35 @@ def exp_stage3_f32(parts):
 
 @inline_jit
 def tanh_and_slope(x, x_low, exact):
-    """tanh(x + x_low) in two words and 1 − tanh², both without cancellation; NaN of NaN.
+    """tanh(x + x_low) in two words and (1 − tanh²)·2¹⁰⁰, without cancellation; NaN of NaN.
 
     With e = exp(−2·|x|) and m = e − 1 they are ∓m / (1 + e) and 4·e / (1 + e)². Unless `exact`
-    the second words count as 0. The slope is 0 from |x| = 350 on.
+    the second words count as 0. The slope is 0 from |x| = 388 on.
     """
-    negative = less(x, constant(x, 0.0))
-    gap = fmin(absolute(x) * 2.0, constant(x, 700.0))
+    negative, far = less(x, constant(x, 0.0)), constant(x, MAX_SLOPE_GAP)
+    gap = fmin(absolute(x) * 2.0, far)
     if exact:
         error = select(negative, x_low * -2.0, x_low * 2.0)
         high, low, slope = _tanh_in_two_words(gap, error)
     else:
         n, biased, reduced = nearest_power(gap)
         r = fma(n, constant(gap, -LN2_LOW), reduced)
-        s, power = fma(r * r, exp_series(r), r), power_of_two(biased, 0)
+        s, scaled = fma(r * r, exp_series(r), r), power_of_two(biased, SLOPE_BITS)
+        power = scaled * SLOPE_UNIT
         m, inverse = fma(power, s, power - 1.0), 1.0 / (fma(power, s, power) + 1.0)
         high, low = m * inverse, constant(x, 0.0)
-        slope = fma(power, s, power) * 4.0 * (inverse * inverse)
-    slope = select(less(gap, constant(x, 700.0)), slope, constant(x, 0.0))
+        slope = fma(scaled, s, scaled) * 4.0 * (inverse * inverse)
+    slope = select(less(gap, far), slope, constant(x, 0.0))
     high = select(negative, high, 0.0 - high)
     return select(equal(x, x), high, x), select(negative, low, 0.0 - low), slope
 
 
 @inline_jit
 def _tanh_in_two_words(gap, error):
-    """m / (1 + e) in two words, and 4·e / (1 + e)², for e = exp(−gap − error)."""
+    """m / (1 + e) in two words, and 4·e / (1 + e)²·2¹⁰⁰, for e = exp(−gap − error)."""
     r, lost, biased = reduce_range(gap, error)
-    power = power_of_two(biased, 0)
+    scaled = power_of_two(biased, SLOPE_BITS)
+    power = scaled * SLOPE_UNIT
     s, s_low = _expm1_in_two_words(r, lost)
     high, low = fast_add(constant(gap, -1.0), power)
     m, m_low = add(high, low + power * s_low, power * s)
@@ -198,8 +205,8 @@ def _tanh_in_two_words(gap, error):
     high, low = product(m, inverse)
     square, square_low = product(inverse, inverse)
     square_low = square_low + inverse * 2.0 * inverse_low
-    e = fma(power, s, power)
-    e_low = fma(power, s, power - e) + power * s_low
+    e = fma(scaled, s, scaled)
+    e_low = fma(scaled, s, scaled - e) + scaled * s_low
     slope = fma(e, square, e * square_low + e_low * square) * 4.0
     return high, low + (m * inverse_low + m_low * inverse), slope
 

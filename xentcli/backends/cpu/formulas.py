@@ -62,7 +62,7 @@ class RowSums(NamedTuple):
 
 @inline_jit
 def capped(x, scalars, exact):
-    """z in two words, still to be divided by `divisor`, and dz/dx times the temperature.
+    """z in two words, still to be divided by `divisor`, and dz/dx times the temperature and 2¹⁰⁰.
 
     A softcap includes the temperature. Only with one are there second words.
     """

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit
-from xentcli.backends.cpu.exponential import ONE, exp_of_gap
+from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
     capped,
@@ -76,7 +76,7 @@ class Buffers(NamedTuple):
     """What pass 2 stores of a row for pass 3: float64, one number for each class."""
 
     exps: Any
-    slopes: Any  # dz/dx, only with a softcap
+    slopes: Any  # dz/dx·T·2¹⁰⁰, only with a softcap
     gaps: Any  # max z − z, only where all classes have masses
 
 
@@ -199,8 +199,8 @@ def special_entries(y, q, setup, row, factors, buffers, argmax):
         a = mass_of_class(q, weight, argmax, scalars, uniform)
         of_max = entry_with_mass(buffers.exps[argmax], a, True, row, factors, exact)
     if scalars.softcap < math.inf:
-        of_target *= buffers.slopes[max(y, 0)]
-        of_max *= buffers.slopes[max(argmax, 0)]
+        of_target = of_target * buffers.slopes[max(y, 0)] * SLOPE_UNIT
+        of_max = of_max * buffers.slopes[max(argmax, 0)] * SLOPE_UNIT
     return of_target, of_max
 
 
@@ -214,7 +214,7 @@ def gradient_entries(q, setup, factors, buffers, uniform, grad, c):
     else:
         g = entries(load(buffers.exps, c), factors, exact)
     if scalars.softcap < math.inf:
-        g = g * load(buffers.slopes, c)
+        g = g * load(buffers.slopes, c) * SLOPE_UNIT
     return cast_for(grad, g) + constant_for(grad, 0.0)  # −0.0 becomes 0.0
 
 

@@ -13,7 +13,7 @@ import math
 from typing import Any, NamedTuple
 
 from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit
-from xentcli.backends.cpu.exponential import ONE, exp_of_gap
+from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
     capped,
@@ -184,7 +184,7 @@ def special_entries(qs, exps, y, setup, sums, factors, exact):
         e = pick(exps, argmax, classes)
         of_max = entry_with_mass(e, masses.of_max, equal(argmax, argmax), row, factors, exact)
         if scalars.softcap < math.inf:
-            of_max = of_max * pick(slopes, argmax, classes)
+            of_max = of_max * pick(slopes, argmax, classes) * SLOPE_UNIT
     if qs is None:
         e = pick(exps, y, classes)
         if uniform > 0.0 or scalars.z_loss > 0.0:
@@ -193,7 +193,7 @@ def special_entries(qs, exps, y, setup, sums, factors, exact):
         else:
             of_target = entry_of_target(e, masses.max_is_target, row, factors, exact)
         if scalars.softcap < math.inf:
-            of_target = of_target * pick(slopes, y, classes)
+            of_target = of_target * pick(slopes, y, classes) * SLOPE_UNIT
     return of_max, of_target
 
 
@@ -220,7 +220,7 @@ def write_gradients(xs, qs, exps, y, setup, parts, out):
         else:
             g = entries(e, factors, exact)
         if scalars.softcap < math.inf:
-            g = g * load(slopes, c * LANES)
+            g = g * load(slopes, c * LANES) * SLOPE_UNIT
         g = select(not_ignored, g, zero)
         if classes <= COMPARE_UP_TO:
             if qs is not None or uniform > 0.0:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from xentcli.backends.cpu import workspace
 from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit
 from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
 from xentcli.backends.cpu.formulas import (
@@ -44,17 +43,14 @@ from xentcli.backends.cpu.gradient_formulas import (
 )
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
-    advance,
-    keep_alive,
+    float64_at,
     load,
-    pointer,
     prefetch,
     store,
     store_masked,
     stream_store,
 )
 from xentcli.backends.cpu.row_ops import (
-    aligned,
     element,
     elements_to_boundary,
     fill,
@@ -62,6 +58,7 @@ from xentcli.backends.cpu.row_ops import (
     load_padded,
     multiply,
     row_max,
+    row_or_none,
     row_pointer,
     store_padded,
     sum_across,
@@ -80,17 +77,14 @@ class Buffers(NamedTuple):
     gaps: Any  # max z − z, only where all classes have masses
 
 
-@inline_jit
-def row_buffers(memory, classes):
-    """The buffers in an array of `buffer_size`."""
-    first, size = aligned(memory), buffer_size(classes) // 3 // LANES * LANES
-    return Buffers(first, advance(first, size), advance(first, 2 * size))
+long_row_offsets = inline_jit(workspace.long_row_offsets)
 
 
 @inline_jit
-def buffer_size(classes):
-    """How many float64 the buffers of a row take."""
-    return 3 * (classes + 3 * LANES)
+def row_buffers(space, classes):
+    """Where they are in the work space."""
+    second, _, _, _, _ = long_row_offsets(classes, 0, 0)
+    return Buffers(float64_at(space, 0), float64_at(space, second), float64_at(space, 2 * second))
 
 
 @inline_jit
@@ -247,38 +241,32 @@ def write_gradient(y, q, setup, output, buffers, row, argmax, grad):
 
 
 @jit
-def general_range(logits, targets, weight, scale, scalars, results, grad, work, streaming):
-    """A range of rows, (n, C, 1); targets are class indices or probabilities, (n, C, 1)."""
-    if targets.ndim == 1:
-        write_ignored_rows(targets, results, grad)
-    classes = logits.shape[1]
-    memory = np.empty(buffer_size(classes))
-    buffers = row_buffers(memory, classes)
-    setup = pointer(weight, 0), classes, scalars, is_float64(pointer(work, 0))
-    for i in range(len(logits)):
+def general_range(count, logits, targets, probs, shared, per_row, grad, space, streaming):
+    """Some rows, with class indices or with probabilities as targets."""
+    weight, classes, scalars = shared
+    if targets is not None:
+        write_ignored_rows(count, classes, targets, per_row, grad)
+    buffers = row_buffers(space, classes)
+    setup = weight, classes, scalars, is_float64(space)
+    for i in range(count):
         x = row_pointer(logits, i)
-        if targets.ndim == 1:
-            y, q = targets[i], None
+        y, q = -1, row_or_none(probs, i)
+        if targets is not None:
+            y = targets[i]
             if y < 0:
                 continue
-        else:
-            y, q = -1, row_pointer(targets, i)
-        results[0, i], results[1, i], row, argmax = loss_and_sums(x, y, q, setup, buffers)
+        loss, lse, row, argmax = loss_and_sums(x, y, q, setup, buffers)
+        per_row.losses[i], per_row.lses[i] = loss, lse
         if grad is not None:
-            output = scale[min(i, len(scale) - 1)], streaming
+            output = per_row.scale[i * per_row.scale_step], streaming
             write_gradient(y, q, setup, output, buffers, row, argmax, row_pointer(grad, i))
-    keep_alive(memory)
 
 
 @jit
-def softmax_range(logits, scalars, log, out, work):
-    """A range of rows, (n, C, 1): probabilities, or their logarithms −d_c − log s."""
-    classes = logits.shape[1]
-    memory = np.empty(buffer_size(classes))
-    buffers = row_buffers(memory, classes)
+def softmax_range(count, logits, classes, scalars, log, out, buffers, exact):
+    """Some rows: probabilities, or their logarithms −d_c − log s."""
     exps = buffers.exps
-    exact = is_float64(pointer(work, 0))
-    for i in range(len(logits)):
+    for i in range(count):
         x, p = row_pointer(logits, i), row_pointer(out, i)
         high, low, _ = capped(row_max(x, classes), scalars, exact)
         if not abs(high / divisor(scalars)) < math.inf:
@@ -298,4 +286,3 @@ def softmax_range(logits, scalars, log, out, work):
             else:
                 value = entries(load(exps, c), factors, exact)
             store_padded(p, classes, c, cast_for(p, value) + constant_for(p, 0.0))
-    keep_alive(memory)

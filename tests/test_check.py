@@ -294,7 +294,7 @@ def test_check_and_assertion_have_the_options_of_the_loss_and_of_strictness():
 
 @pytest.mark.parametrize("function", [check, assert_grad_close])
 def test_a_method_that_is_not_known_is_an_error(function):
-    with pytest.raises(OptionError, match="'newton' is not known"):
+    with pytest.raises(OptionError, match="'newton' is not allowed"):
         function(LOGITS, TARGETS, GRADIENT, method="newton")
 
 

@@ -23,11 +23,11 @@ from typing import Protocol, get_args
 
 from xentcli import options
 from xentcli.arrays.dtypes import Array
-from xentcli.backends import devices
+from xentcli.backends import devices, numba_start
 from xentcli.backends.scalars import Scalars
-from xentcli.errors import OptionError, Setting, UnavailableError, visible
+from xentcli.errors import OptionError, Setting, UnavailableError
 
-__all__ = ["NAMES", "Backend", "Scalars", "get", "require_threads"]
+__all__ = ["NAMES", "Backend", "Scalars", "get", "require_known"]
 
 NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
 
@@ -78,7 +78,7 @@ def get(
 
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
-    require_threads(threads)
+    name, threads = require_known(name, threads)
     if name == "auto":
         name = "numpy" if entries <= AUTO_LIMIT else "cpu"
     if name == "numpy":
@@ -87,34 +87,29 @@ def get(
         return NumpyBackend()
     if name == "cpu":
         return _cpu(threads, notify)
-    if name == "cuda":
-        return _cuda(threads, notify)
-    raise OptionError("backend", f"{name!r} is not known; expected auto, {', '.join(NAMES)}")
+    return _cuda(threads, notify)
 
 
-def require_threads(threads: int | None) -> None:
-    """An error for an invalid number of threads."""
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise OptionError("threads", f"{threads} is not allowed; expected an integer, at least 1")
+def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
+    """A backend and a number of threads in Python's own types; an error if one is not allowed."""
+    if threads is not None:
+        threads = options.allowed("threads", threads, options.THREADS)
+    return options.allowed("backend", name, options.BACKEND), threads
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about settings that Numba then replaces
-            from xentcli.backends.cpu import backend
-
-            if not backend.is_jit_disabled():
-                return backend.CpuBackend(threads, notify)
-    except (ValueError, RuntimeError) as error:  # Numba's variables are invalid
-        reason = " ".join(str(error).split())  # Numba's has several lines
-        raise OptionError("backend", f"numba does not start: {reason}") from error
+    numba_start.check_environment()
+    with numba_start.starting("llvmlite"):
+        from xentcli.backends.cpu import backend
+    if not backend.is_jit_disabled():
+        return backend.CpuBackend(threads, notify)
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
     hint = Setting("backend", "numpy"), " computes without Numba"
     raise OptionError("backend", what, hint)
 
 
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+    numba_start.check_environment()
     driver = None if devices.is_simulated() else devices.find()
     try:
         with warnings.catch_warnings():
@@ -126,6 +121,5 @@ def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
     except UnavailableError:
         raise
     except Exception as error:  # a broken installation fails in any way
-        reason = visible(" ".join(f"{type(error).__name__}: {error}".split()))
-        hint = devices.extra(driver)
-        raise UnavailableError("backend", f"numba.cuda does not start: {reason}", hint) from error
+        what = numba_start.not_started("numba.cuda", f"{type(error).__name__}: {error}")
+        raise UnavailableError("backend", what, devices.extra(driver)) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
+from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.check.calling import host_array, named_options
 from xentcli.check.judging import JudgeOptions, Method, judge, judge_loss
 from xentcli.check.oracles.ulp import JudgedDtype, Tolerance
@@ -99,10 +100,13 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
         target_kind=target_kind,
         class_axis=class_axis,
     )
-    extras = Extras(host_array(weight), host_array(sample_weight), host_array(upstream))
+    given = {"weight": weight, "sample_weight": sample_weight, "upstream": upstream}
+    extras = Extras(**{name: host_array(values, name) for name, values in given.items()})
     how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers, exact), dtype, rows)
-    given = None if loss is None else as_logits(host_array(loss), "loss")
-    return _judged((logits, targets, grad), options, extras, how, given)
+    losses = None if loss is None else as_logits(host_array(loss, "loss"), "loss")
+    x, t = as_logits(host_array(logits, "logits")), as_targets(host_array(targets, "targets"))
+    candidate = as_array(host_array(grad, "grad"), "grad")
+    return _judged((x, t, candidate), options, extras.as_arrays(), how, losses)
 
 
 @named_options
@@ -218,26 +222,27 @@ def assert_loss_close(  # noqa: PLR0913 (the options of cross_entropy, and the t
         target_kind=target_kind,
         class_axis=class_axis,
     )
-    x, t = as_logits(host_array(logits)), as_targets(host_array(targets))
-    extras = Extras(host_array(weight), host_array(sample_weight))
-    problem = build(x.shape, Whole(t), options, extras)
+    x, t = as_logits(host_array(logits, "logits")), as_targets(host_array(targets, "targets"))
+    given = {"weight": weight, "sample_weight": sample_weight}
+    extras = Extras(**{name: host_array(values, name) for name, values in given.items()})
+    problem = build(x.shape, Whole(t), options, extras.as_arrays())
     source = RowSource.of_arrays(x, t if problem.probs else None)
-    tolerance = Tolerance(ulp, rtol, atol, like_peers, exact)
-    verdict = judge_loss(problem, source, options, tolerance, as_logits(host_array(loss), "loss"))
+    tolerance, values = Tolerance(ulp, rtol, atol, like_peers, exact), host_array(loss, "loss")
+    verdict = judge_loss(problem, source, options, tolerance, as_logits(values, "loss"))
     if verdict and verdict.off:
         raise AssertionError(verdict.words())
 
 
+@ignoring_float_errors
 def _judged(
-    arrays: tuple[Any, Any, Any],
+    arrays: tuple[Array, Array, Array],
     options: LossOptions,
     extras: Extras,
     how: JudgeOptions,
     loss: Array | None,
 ) -> Report:
-    """The report on arrays of any library: logits, targets and gradient."""
-    logits, targets, grad = (host_array(values) for values in arrays)
-    x, t, candidate = as_logits(logits), as_targets(targets), as_array(grad, "grad")
+    """The report on logits, targets and gradient."""
+    x, t, candidate = arrays
     candidate = candidate.view(BF16) if candidate.dtype.name == "bfloat16" else candidate
     problem = build(x.shape, Whole(t), options, extras)
     source = RowSource.of_arrays(x, t if problem.probs else None, candidate)

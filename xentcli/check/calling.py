@@ -8,7 +8,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from xentcli.arrays.dtypes import BF16, Array
+from xentcli.arrays.dtypes import BF16, Array, attribute
+from xentcli.errors import ShapeError, reason
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,12 +38,19 @@ def _unknown(function: str, name: str, known: list[str]) -> str:
     return f"{function}() got an unexpected keyword argument {name!r}{hint}"
 
 
-def host_array(values: Any) -> Any:
+def host_array(values: Any, where: str) -> Any:
     """A tensor of PyTorch or CuPy on any device as an array; anything else unchanged."""
-    if hasattr(values, "__cuda_array_interface__") and hasattr(values, "get"):
-        return values.get()
-    if not hasattr(values, "detach"):
+    on_device = attribute(values, "__cuda_array_interface__") is not None
+    if attribute(values, "detach") is None and not (on_device and attribute(values, "get")):
         return values
+    try:
+        return values.get() if attribute(values, "detach") is None else _of_tensor(values)
+    except Exception as error:  # a tensor may have no memory, or be none of PyTorch's
+        raise ShapeError(where, f"not an array: {reason(error)}") from error
+
+
+def _of_tensor(values: Any) -> Any:
+    """A tensor of PyTorch as an array, its bfloat16, its sparse ones and its lazy views too."""
     tensor = values.detach().cpu()
     for name in ("to_dense", "resolve_conj", "resolve_neg"):
         if hasattr(tensor, name):

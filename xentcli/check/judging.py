@@ -38,7 +38,7 @@ from xentcli.engine.reduction import plan
 from xentcli.engine.rows import RowPiece, RowSource, float_rows, walk
 from xentcli.errors import OptionError
 from xentcli.files.registry import TEXT
-from xentcli.options import LossOptions
+from xentcli.options import LossOptions, require_allowed, setting
 
 if TYPE_CHECKING:
     from xentcli.files.reader import Reader
@@ -46,26 +46,24 @@ if TYPE_CHECKING:
 ENTRIES = 1 << 14  # at a time: two dozen arrays of so many float64 stay in the cache
 Oracle: TypeAlias = DoubleDoubleOracle | ReferenceOracle | FiniteDifferenceOracle
 Method: TypeAlias = Literal["exact", "finite-diff"]
-METHODS = get_args(Method)
 
 
 @dataclass(frozen=True)
 class JudgeOptions:
     """How to judge: against which oracle, how strictly, and in units of which dtype."""
 
-    method: Method = "exact"
+    method: Method = setting("exact", "What to compare with.", choices=get_args(Method))
     tolerance: Tolerance = field(default_factory=Tolerance)
-    dtype: JudgedDtype = "auto"
-    rows: int | None = None  # how many are compared with finite differences
+    dtype: JudgedDtype = setting("auto", "Dtype of the ULP.", choices=get_args(JudgedDtype))
+    rows: int | None = setting(
+        None, "How many are compared with finite differences.", integer=True, low=1
+    )
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.rows is not None and (self.method != "finite-diff" or self.rows < 1):
-            what = "applies to the method finite-diff only, and is at least 1"
-            raise OptionError("rows", what)
-        if self.method not in METHODS:
-            what = f"{self.method!r} is not known; expected {' or '.join(METHODS)}"
-            raise OptionError("method", what)
+        require_allowed(self)
+        if self.rows is not None and self.method != "finite-diff":
+            raise OptionError("rows", "applies to the method finite-diff only")
 
 
 class Judge:

@@ -67,7 +67,7 @@ def as_text(document: Document, width: int) -> str:
         *(f'<p class="quiet">{escape(line)}</p>' for line in document.intro),
         '</header><div class="steps">',
     ]
-    for number, step in enumerate(document.steps, 1):
+    for number, step in document.numbered():
         lines += _step(step, number, document.decimals)
     lines.append("</div>")
     if document.commands:
@@ -77,10 +77,11 @@ def as_text(document: Document, width: int) -> str:
     return "\n".join([*lines, "</main></body></html>"]) + "\n"
 
 
-def _step(step: Step, number: int, decimals: int) -> Iterator[str]:
+def _step(step: Step, number: str, decimals: int) -> Iterator[str]:
     tables = column_groups(step, decimals, NARROW, 0)
     full = ' class="full"' if len(tables) > 1 else ""
-    yield f"<section{full}><h2>{number}. {escape(step.title)}</h2>"
+    title = f"{number}. {step.title}" if number else step.title
+    yield f"<section{full}><h2>{escape(title)}</h2>"
     if step.formula.text:
         yield f'<p class="formula">{escape(step.formula.text)}</p>'
     yield '<div class="tables">'

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+import math
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array, reals
+from xentcli.arrays.dtypes import Array, as_array, reals
+from xentcli.arrays.error_free import two_product
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
 from xentcli.engine.targets import IGNORED, Values, as_indices, require_targets, target_kind_of
@@ -18,6 +20,7 @@ from xentcli.errors import DataError, Setting, ShapeError, plural
 from xentcli.options import LossOptions
 
 CHUNK = 1 << 20  # rows
+USUAL_POWERS = 100  # of weights: with larger ones a product could overflow or underflow
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Extras:
     sample_weight: Any = None
     upstream: Any = None
 
+    def as_arrays(self) -> Extras:
+        """The same as NumPy arrays."""
+        given = vars(self).items()
+        return Extras(**{name: None if v is None else as_array(v, name) for name, v in given})
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -37,7 +45,8 @@ class Problem:
 
     `targets` are class indices (N,) with `IGNORED`, or None where there are probabilities.
     `weight` is (C,) and `sample_weight` (N,), or None for ones, which are not allocated for a size
-    that only a header claims; `upstream` a number or (N,). All float64.
+    that only a header claims; `upstream` a number or (N,): float64. All are copies, whatever
+    happens to the caller's arrays, and contiguous.
     """
 
     layout: Layout
@@ -45,14 +54,6 @@ class Problem:
     weight: Array | None
     sample_weight: Array | None
     upstream: Array
-
-    def mapped(self, function: Callable[[Array], Array]) -> Problem:
-        """The same problem with a function applied to each of its arrays."""
-        given = {item.name: getattr(self, item.name) for item in fields(self)}
-        arrays: dict[str, Any] = {
-            name: function(value) for name, value in given.items() if isinstance(value, np.ndarray)
-        }
-        return replace(self, **arrays)
 
     def part(self, rows: slice, layout: Layout) -> Problem:
         """The problem of some rows; `layout` is theirs."""
@@ -90,33 +91,67 @@ class Problem:
             return self.sample_weight[rows]
         return np.ones(len(range(*rows.indices(self.layout.rows))))
 
-    def row_weight(self, rows: slice) -> Array:
-        """The weight of rows in the mean: v_i·w_{y_i}, or v_i for probabilities; any if ignored."""
-        weights = self.sample_weights(rows)
+    def has_no_weight(self, rows: slice) -> Array:
+        """Which rows count for nothing in the mean: v_i or w_{y_i} is 0. Any if ignored."""
+        none: Array = self.sample_weights(rows) == 0
         if self.targets is None or self.weight is None:
-            return weights
-        return weights * self.weight[self.targets[rows]]
+            return none
+        none |= self.weight[self.targets[rows]] == 0
+        return none
 
-    def total_sample_weight(self) -> float:
-        """Σ v_i over the rows that count."""
-        return self._total(self.sample_weights)
+    @cached_property
+    def weight_power(self) -> int:
+        """The power of two that kernels get the class weights divided by."""
+        return power_of(self.weight)
 
-    def total_row_weight(self) -> float:
+    @cached_property
+    def sample_weight_power(self) -> int:
+        """The power of two that losses and sums are computed with the row weights divided by."""
+        return power_of(self.sample_weight)
+
+    @cached_property
+    def kernel_weight(self) -> Array:
+        """w / 2^weight_power, one per class."""
+        if not self.weight_power:
+            return self.class_weight
+        return np.asarray(np.ldexp(self.class_weight, -self.weight_power))
+
+    def total_sample_weight(self) -> Fraction:
+        """Σ v_i over the rows that count, exactly."""
+        return self._total(None)
+
+    def total_row_weight(self) -> Fraction:
         """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
-        return self._total(self.row_weight)
+        return self._total(None if self.targets is None or self.weight is None else self.targets)
 
-    def _total(self, of: Callable[[slice], Array]) -> float:
+    def _total(self, targets: Array | None) -> Fraction:
         """The sum over the rows that count, some at a time: there may be more than memory."""
-        total = RunningSum()
+        total, power = RunningSum(), self.sample_weight_power
         for start in range(0, self.layout.rows, CHUNK):
             rows = slice(start, min(start + CHUNK, self.layout.rows))
-            total.add(of(rows)[self.present(rows)])
-        return total.value()
+            present = self.present(rows)
+            v = np.ldexp(self.sample_weights(rows)[present], -power)
+            if targets is None:
+                total.add(v)
+                continue
+            with np.errstate(under="ignore"):
+                high, low = two_product(v, self.kernel_weight[targets[rows][present]])
+            total.add(high)
+            total.add(low)
+        power += 0 if targets is None else self.weight_power
+        return total.exact() * Fraction(2) ** power
 
     @cached_property
     def ignored(self) -> int:
         """How many rows are left out."""
         return 0 if self.targets is None else int(np.count_nonzero(self.targets == IGNORED))
+
+
+def power_of(values: Array | None) -> int:
+    """The exponent of the largest number; 0 unless products with it could leave the range."""
+    largest = 0.0 if values is None else float(np.abs(values).max(initial=0.0))
+    exponent = math.frexp(largest)[1]
+    return exponent if abs(exponent) > USUAL_POWERS else 0
 
 
 def without_targets(layout: Layout) -> Problem:
@@ -176,10 +211,10 @@ def require_length(given: Shape, where: str, allowed: tuple[int, Shape]) -> None
 
 
 def vector(values: Any, where: str, allowed: tuple[int, Shape]) -> Array:
-    """One finite number for each class or row, float64."""
+    """One finite number for each class or row, float64, in memory of their own."""
     array = reals(values, where)
     require_length(array.shape, where, allowed)
-    flat = array.reshape(-1)
+    flat = array.flatten()
     if not np.isfinite(flat).all():
         first = int(np.argmin(np.isfinite(flat)))
         raise DataError(where, f"entry {first} is {flat[first].item()}; expected finite numbers")

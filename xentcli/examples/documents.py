@@ -25,12 +25,15 @@ def example_document(computed: ComputedExample, decimals: int) -> Document:
     steps = [_inputs(e)]
     for row, document in zip(e.rows, rows, strict=True):
         prefix = f"Row {row}: " if len(e.logits) > 1 else ""
+        if len(rows) > 1 and document.result:
+            steps.append(replace(document.result, title=_prefixed(prefix, document.result.title)))
         steps += [replace(step, title=_prefixed(prefix, step.title)) for step in document.steps]
     steps += e.extra_steps(computed) if e.extra_steps else ()
     steps.append(_figures(computed))
     return Document(
         title=f"{e.name}: {e.description}",
         intro=(f"Source: {e.source}.",),
+        result=rows[0].result if len(rows) == 1 else None,
         steps=tuple(steps),
         decimals=decimals,
         commands=(command(e, FOLDER),),

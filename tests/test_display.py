@@ -110,7 +110,7 @@ def bars(text, pattern):
 
 def test_bars_are_proportional_to_the_numbers():
     text = as_text(make.cat(), "plain", 80)
-    p, gradient = text.split("3. ")[1].split("4. ")[0], text.split("6. ")[1].split("7. ")[0]
+    p, gradient = (text.split(f"\n{n}. ")[1].split(f"\n{n + 1}. ")[0] for n in (3, 6))
     assert bars(p, "#+") == [round(30 * share) for share in (0.0900, 0.2447, 0.6652)]
     left = bars(gradient, r"<#+")
     right = bars(gradient, r"#+>")

@@ -25,12 +25,13 @@ class Lines:
         self._complete = 0  # lines, in all
         self._blank = (0, b"")  # the first of the blank lines that are held back
 
-    def skip(self) -> None:
-        """Skip one line, whatever it holds."""
+    def skip(self) -> bytes:
+        """Skip one line, whatever it holds; the line."""
         text = self._read()
         end = text.find(b"\n") + 1
         self._rest = text[end:] + self._rest
         self._complete -= _count(text[end:])
+        return text[:end]
 
     def read(self) -> tuple[int, bytes]:
         """The next lines and the line number of the first; no bytes at the end."""

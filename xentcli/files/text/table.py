@@ -24,7 +24,7 @@ def open_text(source: Source, options: ReadOptions, delimiter: str) -> Reader:
     first = narrow(table.read(lines), dtype)
     if len(first) < lines:
         source.verify()
-        return InMemoryReader(first, source.name, "csv")
+        return InMemoryReader(first, source.name, "csv", table.column_names)
     reader = TableReader(table, source, first)
     if source.file is not None:
         reader.count()
@@ -40,6 +40,11 @@ class TableReader:
 
     format = "csv"
     best_count = 1
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names in its first line, if that was said to be a header."""
+        return self._table.column_names
 
     def __init__(self, table: TextReader, source: Source, first: Array) -> None:
         self._table, self._source, self._ahead = table, source, first

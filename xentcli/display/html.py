@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from html import escape
 
 from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
-from xentcli.display.grid import TextColumn, bar_fraction, column_groups
+from xentcli.display.grid import TextColumn, bar_fraction, column_groups, text_column
 
 NARROW = 42  # characters of a table that fits on a phone
+WIDE = 1000  # of one whose sentences the browser wraps
 CSS = """
 :root { color-scheme: light dark; --text: #1f2328; --quiet: #59636e; --page: #f6f8fa;
   --card: #ffffff; --line: #d1d9e0; --rise: #0072c6; --fall: #bd4b00; }
@@ -78,8 +79,9 @@ def as_text(document: Document, width: int) -> str:
 
 
 def _step(step: Step, number: str, decimals: int) -> Iterator[str]:
-    tables = column_groups(step, decimals, NARROW, 0)
-    full = ' class="full"' if len(tables) > 1 else ""
+    wraps = any(text_column(column, decimals).wraps for column in step.columns)
+    tables = column_groups(step, decimals, WIDE if wraps else NARROW, 0)
+    full = ' class="full"' if wraps or len(tables) > 1 else ""
     title = f"{number}. {step.title}" if number else step.title
     yield f"<section{full}><h2>{escape(title)}</h2>"
     if step.formula.text:

@@ -1,9 +1,11 @@
 """Kept machine code: what is loaded is what was written, and nobody waits for ever."""
 
+import errno
 import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -268,6 +270,45 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP])
+def test_where_files_cannot_be_locked_nobody_waits(own_cache, compiles_at_once, monkeypatch, error):
+    """As on some network file systems."""
+
+    def refuse(descriptor, operation):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    x, said = rewritten()
+    assert (x == 1.5).all()
+    assert len(said) == 1
+    assert rewritten()[1] == []
+
+
+def test_one_thread_that_waits_for_a_kernel_does_not_keep_others_from_theirs(
+    own_cache, compiles_at_once, monkeypatch
+):
+    """Not while another process compiles it, nor while this one does."""
+    from xentcli.backends.cpu import kernels
+
+    rewritten()
+    begun, go_on, made = threading.Event(), threading.Event(), kernels.compile_kernel(REWRITE)
+
+    def slowly(kernel):
+        begun.set()
+        assert go_on.wait(60)
+        return made
+
+    monkeypatch.setattr(kernels, "compile_kernel", slowly)
+    other = threading.Thread(target=kept.find, args=(Kernel("copy", "float32"),))
+    other.start()
+    assert begun.wait(60)
+    x, said = rewritten()
+    assert (x == 1.5).all()
+    assert said == []
+    go_on.set()
+    other.join()
 
 
 # A process forks while its other thread compiles; both then compute. The child has its own cache

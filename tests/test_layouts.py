@@ -230,7 +230,7 @@ def test_python_s_own_sequences_are_arrays(name, backend):
         assert_same_bits(call(name, one, 5, backend).grad, expected.grad)
 
 
-def test_a_column_of_a_table_of_labels(backend):
+def test_b105_a_column_of_a_table_of_labels(backend):
     """The layouts of what pandas, pyarrow and polars give, and a matrix of labels has."""
     y = arrays_of(5)["targets"]
     table = np.stack([y, -y, y], axis=1)

@@ -479,7 +479,7 @@ def test_a_child_that_was_forked_while_another_thread_compiled_computes(tmp_path
     assert done.returncode == 0
 
 
-def test_settings_of_numba_that_change_machine_code_have_entries_of_their_own(monkeypatch):
+def test_settings_and_processors_that_change_machine_code_have_entries_of_their_own(monkeypatch):
     def key():
         kept.machine_key.cache_clear()
         return kept.machine_key()
@@ -497,6 +497,10 @@ def test_settings_of_numba_that_change_machine_code_have_entries_of_their_own(mo
         monkeypatch.setenv(name, "1")
         assert (key() != plain) == differs, name
         monkeypatch.delenv(name)
+    assert key() == plain
+    monkeypatch.setattr(loader, "processor", lambda: ("x86_64", "another", "+one,-feature"))
+    assert key() != plain
+    monkeypatch.undo()
     assert key() == plain
 
 

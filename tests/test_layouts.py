@@ -288,14 +288,24 @@ def test_frames_and_tensors_of_logits(library, kernels):
     else:
         tables = [module.from_numpy(x), module.from_numpy(x.T.copy()).T]
     for table in tables:
-        expected = call("logits", np.array(table), 5, kernels)
+        expected = call("logits", np.asarray(table), 5, kernels)
         assert_same_bits(call("logits", table, 5, kernels).grad, expected.grad)
 
 
-@pytest.mark.parametrize("name", ["logits", "probabilities", "weight", "sample_weight", "upstream"])
-def test_a_tensor_that_requires_grad_says_what_to_do(name):
+@pytest.mark.parametrize("kernels", ["numpy", "cpu"])
+def test_tensors_of_bfloat16(kernels):
     torch = pytest.importorskip("torch")
-    values = torch.from_numpy(arrays_of(5)[name]).requires_grad_()
+    x = torch.from_numpy(arrays_of(5)["logits"]).bfloat16()
+    expected = call("logits", as_dtype(x.float().numpy(), "bf16"), 5, kernels)
+    for tensor in (x, x.T.contiguous().T, torch.stack([x, x])[1]):
+        assert_same_bits(call("logits", tensor, 5, kernels).grad, expected.grad)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("name", ["logits", "probabilities", "weight", "sample_weight", "upstream"])
+def test_a_tensor_that_requires_grad_says_what_to_do(name, dtype):
+    torch = pytest.importorskip("torch")
+    values = torch.from_numpy(arrays_of(5)[name]).to(getattr(torch, dtype)).requires_grad_()
     where = "targets" if name == "probabilities" else name
     with pytest.raises(DataError, match=f"^{where}: the tensor requires grad.*tensor.detach"):
         call(name, values, 5, "numpy")

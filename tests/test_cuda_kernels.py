@@ -15,6 +15,11 @@ def test_kernels_on_the_simulator():
 
 
 @pytest.mark.slow
+def test_digits_of_the_kernels_on_the_simulator():
+    pass_on_the_simulator("simulated_accuracy.py")
+
+
+@pytest.mark.slow
 def test_more_of_the_kernels_on_the_simulator():
     pass_on_the_simulator("simulated_kernels.py", "slow")
 

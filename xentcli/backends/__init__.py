@@ -23,9 +23,9 @@ from typing import Protocol, get_args
 
 from xentcli import options
 from xentcli.arrays.dtypes import Array
-from xentcli.backends import devices
+from xentcli.backends import devices, numba_start
 from xentcli.backends.scalars import Scalars
-from xentcli.errors import OptionError, Setting, UnavailableError, visible
+from xentcli.errors import OptionError, Setting, UnavailableError
 
 __all__ = ["NAMES", "Backend", "Scalars", "get", "require_known"]
 
@@ -98,22 +98,18 @@ def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about settings that Numba then replaces
-            from xentcli.backends.cpu import backend
-
-            if not backend.is_jit_disabled():
-                return backend.CpuBackend(threads, notify)
-    except (ValueError, RuntimeError) as error:  # Numba's variables are invalid
-        reason = " ".join(str(error).split())  # Numba's has several lines
-        raise OptionError("backend", f"numba does not start: {reason}") from error
+    numba_start.check_environment()
+    with numba_start.starting("llvmlite"):
+        from xentcli.backends.cpu import backend
+    if not backend.is_jit_disabled():
+        return backend.CpuBackend(threads, notify)
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
     hint = Setting("backend", "numpy"), " computes without Numba"
     raise OptionError("backend", what, hint)
 
 
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+    numba_start.check_environment()
     driver = None if devices.is_simulated() else devices.find()
     try:
         with warnings.catch_warnings():
@@ -125,6 +121,5 @@ def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
     except UnavailableError:
         raise
     except Exception as error:  # a broken installation fails in any way
-        reason = visible(" ".join(f"{type(error).__name__}: {error}".split()))
-        hint = devices.extra(driver)
-        raise UnavailableError("backend", f"numba.cuda does not start: {reason}", hint) from error
+        what = numba_start.not_started("numba.cuda", f"{type(error).__name__}: {error}")
+        raise UnavailableError("backend", what, devices.extra(driver)) from error

@@ -72,6 +72,7 @@ class LossCalculation:
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
             self.totals.add_losses(out[0])
+            out[0] = plan.unscaled(out[0])
             self.rows += block.stop - block.start
             if self.run.progress:
                 self.run.progress(self.rows, self.plan.problem.layout.rows)
@@ -86,7 +87,7 @@ class LossCalculation:
         grad: Destination | None,
     ) -> None:
         """Call the backend for one block of a piece."""
-        weight, scale = self.plan.problem.class_weight, plan.scale(block.rows)
+        weight, scale = self.plan.problem.kernel_weight, plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
@@ -96,8 +97,7 @@ class LossCalculation:
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)
         x = dense(block.of(piece.logits))
         self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
-        if plan.problem.sample_weight is not None:
-            results[0] = plan.weigh(results[0], block.rows)
+        results[0] = plan.weigh(results[0], block.rows)
         if grad and buffer is not None:
             grad.put(block, buffer)
 

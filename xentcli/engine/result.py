@@ -58,7 +58,7 @@ class LossTotals:
         self.probabilities = ProbabilityCheck()
 
     def add_losses(self, losses: Array) -> None:
-        """The next rows' losses times their row weights, float64 (n,)."""
+        """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,)."""
         self.sum.add(losses)
         self.nonfinite.add(losses)
 
@@ -73,7 +73,7 @@ class LossTotals:
         notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
         loss: Any = arrays.losses
         if not plan.per_row:
-            loss = plan.reduce(self.sum.value())
+            loss = plan.reduce(self.sum)
             notes += plan.notes(loss, all_finite=not notes)
         return CrossEntropy(
             loss=loss,

@@ -72,21 +72,30 @@ class ReferenceOracle:
         s = reference.softmax(rows.x, scalars)
         losses = reference.loss(s, a, scalars.z_loss)
         scale, power = self.scale.of(rows)
-        factor = np.ldexp(scale.high, power)[:, None]
-        grad = reference.gradient(s, a, scalars.z_loss) * factor
+        factor = np.ldexp(scale.high, power)
+        g = reference.gradient(s, a, scalars.z_loss)
+        grad = reference.scaled(g, scalars.temperature, factor)
         size = np.abs(grad)
         if rows.target is None or scalars.label_smoothing or scalars.z_loss:
-            size = self._terms(s, a) * s.slope * np.abs(factor)
-        uncertainty = s.rest.min(axis=1, initial=1.0)
+            slope = reference.slope(s, scalars.temperature)
+            size = self._terms(s, a) * slope * np.abs(factor[:, None])
+        uncertainty = reference.lowered(s.rest(s.best))[:, 0]
         return OracleResult(
             pair(grad), size, np.zeros_like(size), pair(losses * rows.sample_weight), uncertainty
         )
 
     def _terms(self, s: reference.SoftmaxSteps, a: Array) -> Array:
         """The size of what a gradient is made of: p·Σ_{j≠c} a_j, a_c·(1 − p_c), z-loss."""
-        minus = a * s.rest
-        plus = reference.difference(s, a) + minus
-        pull = reference.z_pull(s, self._scalars.z_loss)
+        p = reference.lowered(s.p)
+        minus = a * (1 - p)
+        np.put_along_axis(
+            minus,
+            s.best,
+            np.take_along_axis(a, s.best, axis=1) * reference.lowered(s.rest(s.best)),
+            axis=1,
+        )
+        plus = reference.lowered(reference.difference(s, a)) + minus
+        pull = reference.lowered(reference.z_pull(s, self._scalars.z_loss))
         return np.asarray(np.abs(plus) + np.abs(minus) + np.abs(pull))
 
 

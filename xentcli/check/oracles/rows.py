@@ -128,7 +128,7 @@ class GradientSpec(NamedTuple):
 def scale_of(problem: Problem, options: LossOptions) -> Scale:
     """The denominators; sums of weights without rounding errors."""
     reduction = plan(problem, options)
-    denominator, ratio = pair(reduction.denominator), pair(1.0)
+    denominator, ratio = pair(float(reduction.denominator)), pair(1.0)
     from_data = options.reduction == "mean" and options.normalizer is None
     if not from_data or reduction.denominator == 0 or problem.ignored == problem.layout.rows:
         return Scale(denominator, ratio)

@@ -71,6 +71,20 @@ def test_the_check(options, method):
         check(X, Y, grad, **options, like_peers=True, method=method)
 
 
+@pytest.mark.parametrize("targets", [Y, Q], ids=["index", "probs"])
+@pytest.mark.parametrize("weight", [HUGE, 1e200, 1.0, 1e-200, TINY])
+@pytest.mark.parametrize("sample_weight", [1.7e308, 1e200, 1.0, 1e-200, 5e-324])
+def test_the_check_takes_our_result_under_weights_of_any_size(weight, sample_weight, targets):
+    """Their sum and their products may be beyond float64, and the mean is not."""
+    given = {"weight": [weight, -weight, weight / 3, weight], "sample_weight": [sample_weight] * 7}
+    if targets is Q:  # where weights are no part of the denominator
+        given["weight"] = [1.0, 2.0, 3.0, 4.0]
+    logits = np.linspace(-1, 1, X.size).reshape(X.shape)
+    r = cross_entropy(logits, targets, **given)
+    report = check(logits, targets, r.grad, loss=r.loss, **given)
+    assert report.ok, report.lines()
+
+
 def test_the_check_of_a_gradient_times_the_largest_numbers():
     """Whose powers of two and percentiles are beyond float64."""
     for scale in (1.7e308, 5e-324):

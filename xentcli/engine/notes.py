@@ -119,7 +119,7 @@ class LogitsCheck:
     >>> check = LogitsCheck()
     >>> check.add(np.array([[[0.5], [0.5]], [[0.75], [0.25]]]))
     >>> check.notes()[0].text
-    'all rows are in [0, 1] and sum to 1: these seem to be probabilities, whose logarithms are logits'
+    'all rows are in [0, 1] and sum to 1, as probabilities do; logits are their logarithms'
     """
 
     def __init__(self) -> None:
@@ -149,8 +149,8 @@ class LogitsCheck:
         """What was found."""
         if not (self.rows and self.all_alike and self.fractions):
             return []
-        what = "all rows are in [0, 1] and sum to 1: these seem to be probabilities, whose "
-        return [Note("logits", f"{what}logarithms are logits", strict=True)]
+        what = "all rows are in [0, 1] and sum to 1, as probabilities do; logits are their "
+        return [Note("logits", f"{what}logarithms", strict=True)]
 
 
 class NonfiniteRows:

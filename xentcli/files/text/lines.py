@@ -12,6 +12,7 @@ from xentcli.errors import FormatError
 from xentcli.files.source import Source
 
 CHUNK = 1 << 16  # bytes read at a time: their numbers still fit into the CPU cache
+LONG = 1 << 22  # bytes of a line, from which on its memory is given back chunk by chunk
 LONGEST = 1 << 27  # bytes of a line; a whole line has to be in memory
 _BLANKS = b" \r\n"
 Chunk: TypeAlias = bytes | mmap
@@ -75,7 +76,7 @@ class Lines:
             text += self._source.read(CHUNK)
         while text:
             end = text.rfind(b"\n") + 1
-            chunks.append(text[:end] if end else _parked(text))
+            chunks.append(text[:end] if end else _parked(text) if size > LONG else text)
             self._rest = text[end:] if end else b""
             size += len(text)
             if end:

@@ -96,6 +96,7 @@ class LossCalculation:
             assert piece.problem.targets is not None
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)
         x = dense(block.of(piece.logits))
+        self.totals.logits.add(x)
         self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
         results[0] = plan.weigh(results[0], block.rows)
         if grad and buffer is not None:

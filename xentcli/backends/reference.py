@@ -246,17 +246,23 @@ def difference(s: SoftmaxSteps, a: Array) -> TwoWords:
     return g
 
 
-def z_pull(s: SoftmaxSteps, z_loss: float) -> TwoWords:
-    """The gradient of λ·lse² with respect to z, times 2^LIFT."""
-    return multiply(s.p, one_word(2 * z_loss * s.lse[:, None]))
+def z_pull(s: SoftmaxSteps, z_loss: float) -> Array:
+    """The gradient of λ·lse² with respect to z, as float64."""
+    return 2 * z_loss * s.lse[:, None] * lowered(s.p)
 
 
-def gradient(s: SoftmaxSteps, a: Array, z_loss: float) -> TwoWords:
-    """The gradient of each row's loss with respect to its logits, times T·2^LIFT."""
-    g = difference(s, a)
+def gradient(s: SoftmaxSteps, a: Array, z_loss: float) -> tuple[TwoWords, Array]:
+    """The gradient of each row's loss with respect to its logits, times T·2^(LIFT − power).
+
+    The power of each row is 0 unless its z-loss is so large that it would leave the range.
+    """
+    pull = 2 * z_loss * s.lse[:, None]
+    power = np.maximum(np.frexp(pull)[1], 0)
+    unit = np.ldexp(1.0, -power)
+    g = difference(s, a * unit)
     if z_loss:
-        g = add(g, z_pull(s, z_loss))
-    return g if s.slope is None else multiply(g.times(2.0**-HALF_LIFT), s.slope)
+        g = add(g, multiply(s.p, one_word(pull * unit)))
+    return (g if s.slope is None else multiply(g.times(2.0**-HALF_LIFT), s.slope)), power
 
 
 def slope(s: SoftmaxSteps, temperature: float) -> Array:
@@ -265,14 +271,15 @@ def slope(s: SoftmaxSteps, temperature: float) -> Array:
     return inverse if s.slope is None else s.slope.high * 2.0**-HALF_LIFT * inverse
 
 
-def scaled(g: TwoWords, temperature: float, scale: Array) -> Array:
+def scaled(gradient: tuple[TwoWords, Array], temperature: float, scale: Array) -> Array:
     """Each row of such a gradient times its own factor, rounded once; −0.0 becomes 0.0."""
+    g, lowered_by = gradient
     (number, up), (divisor, down) = np.frexp(scale[:, None]), np.frexp(temperature)
     high, _ = multiply(g, divide(one_word(number), one_word(divisor)))
     infinite = ~np.isfinite(number)
     if infinite.any():
         high = np.where(infinite, g.high * number, high)
-    power = np.clip(up - down - LIFT, -2040, 2040)
+    power = np.clip(up - down + lowered_by - LIFT, -2040, 2040)
     half = power // 2  # of which the first makes nothing subnormal that is not 0 in the end
     product: Array = high * np.ldexp(1.0, half) * np.ldexp(1.0, power - half) + 0.0
     return product

@@ -93,7 +93,7 @@ class Problem:
         none: Array = self.sample_weights(rows) == 0
         if self.targets is None or self.weight is None:
             return none
-        return none | (self.weight[self.targets[rows]] == 0)
+        return np.asarray(none | (self.weight[self.targets[rows]] == 0))
 
     @cached_property
     def weight_power(self) -> int:

@@ -132,7 +132,7 @@ def _backward(
     a, z_loss = steps.pop("kernel_masses"), float(reduction.z_loss)
     g = reference.gradient(s, a, z_loss)
     difference = reference.lowered(reference.difference(s, a))[0] + 0.0
-    z_pull = reference.lowered(reference.z_pull(s, z_loss))[0] if z_loss else 0.0 * difference
+    z_pull = reference.z_pull(s, z_loss)[0] if z_loss else 0.0 * difference
     results = {
         "masses": a[0],
         "mass": exact_sum(a)[0],

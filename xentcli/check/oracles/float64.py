@@ -95,7 +95,7 @@ class ReferenceOracle:
             axis=1,
         )
         plus = reference.lowered(reference.difference(s, a)) + minus
-        pull = reference.lowered(reference.z_pull(s, self._scalars.z_loss))
+        pull = reference.z_pull(s, self._scalars.z_loss)
         return np.asarray(np.abs(plus) + np.abs(minus) + np.abs(pull))
 
 

@@ -32,7 +32,7 @@ ROWS = {
     "very far": [700.0, 0.0, 1.0],
     "minus zero": [-0.0, 0.0, -0.0],
 }
-ROWS_F64 = {"huge": [3e307, -3e307, 0.0]}  # what float32 cannot hold
+ROWS_F64 = {"huge": [3e100, -3e100, 0.0]}  # what float32 cannot hold
 
 INDICES = [0, 1, 2, -100]
 PROBABILITIES = [

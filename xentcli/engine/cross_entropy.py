@@ -53,6 +53,7 @@ class LossCalculation:
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options)
+        self.weight = self.plan.kernel_weight
         self.scalars = Scalars.of(options, self.plan.z_loss)
         self.totals, self.run, self.rows = LossTotals(), run, 0
 
@@ -79,7 +80,7 @@ class LossCalculation:
         grad: Destination | None,
     ) -> None:
         """Call the backend for one block of a piece."""
-        weight, scale = self.plan.problem.kernel_weight, plan.scale(block.rows)
+        weight, scale = self.weight, plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))

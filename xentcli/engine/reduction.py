@@ -53,6 +53,11 @@ class ReductionPlan:
         return replace(self, problem=problem)
 
     @property
+    def kernel_weight(self) -> Array:
+        """The class weights as kernels get them."""
+        return self.problem.kernel_weight(self.weight_power)
+
+    @property
     def kernel_denominator(self) -> Fraction:
         """D in the units of the kernels' class weights."""
         return self.denominator / Fraction(2) ** self.weight_power
@@ -79,7 +84,7 @@ class ReductionPlan:
     def unscaled(self, losses: Array) -> Array:
         """Losses of kernels, weighted by `weigh`, as they are."""
         power = self.weight_power + self.row_power
-        return np.ldexp(losses, power) if power else losses
+        return np.ldexp(losses, power) + 0.0 if power else losses
 
     def reduce(self, total: RunningSum) -> float:
         """The loss from the sum over rows of what `weigh` gives."""
@@ -128,7 +133,9 @@ def _normalized(value: Fraction) -> tuple[float, float, int]:
 
 def plan(problem: Problem, options: LossOptions) -> ReductionPlan:
     """Find the denominators; they depend on targets and weights, never on the logits."""
-    powers = problem.weight_power, problem.sample_weight_power
+    # Beside a z-loss small weights stay as they are: it would be multiplied by what they are.
+    power = max(problem.weight_power, 0) if options.z_loss else problem.weight_power
+    powers = power, problem.sample_weight_power
     z_loss = math.ldexp(options.z_loss, -powers[0])
     if options.reduction != "mean":
         per_row = options.reduction == "none"

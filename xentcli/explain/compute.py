@@ -59,7 +59,7 @@ def _derived(
     ignored = problem.targets is not None and bool(problem.targets[row] < 0)
     target = None if problem.targets is None or ignored else int(problem.targets[row])
     steps = _forward(x[None, :].astype(np.float64), options)
-    steps |= _target(problem, options, target, q)
+    steps |= _target(reduction, options, target, q)
     temperature, factors = options.temperature, _factors(reduction, row)
     steps |= _backward(steps.pop("softmax"), steps, reduction, temperature)
     scale = reduction.scale(slice(row, row + 1))[:1]
@@ -111,14 +111,15 @@ def _scaled_logits(x: Array, options: LossOptions) -> Array:
 
 
 def _target(
-    problem: Problem, options: LossOptions, target: int | None, q: Array | None
+    reduction: ReductionPlan, options: LossOptions, target: int | None, q: Array | None
 ) -> dict[str, Any]:
     """The target probabilities q, and the weights a on each −log p."""
+    problem = reduction.problem
     if q is None:
         q = np.zeros(problem.layout.classes)
         if target is not None:
             q[target] = 1.0
-    a = reference.masses(q[None, :], problem.kernel_weight, float(options.label_smoothing))
+    a = reference.masses(q[None, :], reduction.kernel_weight, float(options.label_smoothing))
     return {"q": q, "weight": problem.class_weight, "kernel_masses": a}
 
 

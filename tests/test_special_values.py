@@ -279,6 +279,28 @@ def test_a_loss_below_the_normal_range(backend):
     assert exact.error(r.grad[0, 0], -expected, "f64") <= 1
 
 
+def test_the_borders_of_the_range_are_where_the_promise_says():
+    """Inside of each border the digits are there, and beyond it they are not: `BORDERS`."""
+
+    def entry(gap, upstream):
+        r = cross_entropy([[gap, 0.0]], [0], upstream=upstream, backend="numpy")
+        return r.grad[0, 1], exact.mp.exp(-gap) * exact.mp.mpf(upstream)
+
+    assert exact.error(*entry(1240.0, 1e250), "f64") <= 3
+    assert exact.error(*entry(1300.0, 1e300), "f64") > 3
+    for gap, rough in ((700.0, False), (740.0, True)):
+        options = {"weight": [1e20, 1.0], "reduction": "sum", "backend": "numpy"}
+        loss = cross_entropy([[gap, 0.0]], [0], **options).loss
+        expected = exact.mp.exp(-gap) * exact.mp.mpf(1e20)
+        assert (exact.error(loss, expected, "f64") > 3) == rough
+    for small, lost in ((1e-100, False), (1e-130, True)):
+        options = {"weight": [1e200, small], "reduction": "none", "backend": "numpy"}
+        assert (cross_entropy([[0.0, 0.0]], [1], **options).loss[0] == 0) == lost
+    for size, lost in ((1e50, False), (1e160, True)):
+        options = {"z_loss": 1.0, "backend": "numpy"}
+        assert np.isinf(cross_entropy([[size, size]], [0], **options).loss) == lost
+
+
 def test_the_table_sees_a_hidden_nan(monkeypatch):
     """Wrong results of each kind are found: a NaN that is lost, a −0.0, a wrong digit."""
     x, y = cells("f64", 3, "index")

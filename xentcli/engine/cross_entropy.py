@@ -171,6 +171,10 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     logits' dtype, float32 for float16 and bfloat16, or that of `out`; `out=logits` overwrites
     them in place.
 
+    Accuracy: in float64 within 2 units in the last place (ULP), 3 with temperature, weights,
+    upstream or normalizer, 4 with softcap, and 8 ULP of the terms that are added with
+    label_smoothing, z_loss or probabilities; in float32 within 2.
+
     Logits on a CUDA device (PyTorch, CuPy, JAX, Numba: `__cuda_array_interface__`; bfloat16 too)
     are used where they are, and so are probabilities and `out`; smaller arrays may be on either
     side. `grad` is then `out` itself or a new array on the device, and losses per row and `lse`

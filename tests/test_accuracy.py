@@ -25,6 +25,7 @@ from xentcli.backends.accuracy import PROMISES
 from xentcli.options import LossOptions
 
 DTYPES = {"f32": "f4", "f64": "f8"}
+LENGTHS = [3, pytest.param(up_to(70, 65), marks=pytest.mark.slow)]  # of short and of long kernels
 
 # Every case of a table of hard ones: row, target, loss and the target's gradient in float64.
 CASES = [
@@ -232,7 +233,7 @@ def option_cases(kind, classes, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("classes", [3, up_to(70, 65)])
+@pytest.mark.parametrize("classes", LENGTHS)
 @pytest.mark.parametrize("kind", ["factors", "softcap", "cancelling"])
 def test_every_option_keeps_its_bounds(backend, dtype, classes, kind):
     for case in option_cases(kind, classes, dtype):
@@ -288,7 +289,7 @@ def test_the_worst_rows_that_a_search_has_found(backend, case):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("classes", [3, up_to(70, 65)])
+@pytest.mark.parametrize("classes", LENGTHS)
 def test_a_short_search_finds_nothing_beyond_the_bounds(backend, dtype, kind, classes):
     rng = np.random.default_rng([classes, KINDS.index(kind)])
     case = climb(backend, (dtype, kind, classes), rng, up_to(20, 3), up_to(60, 4))

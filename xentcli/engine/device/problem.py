@@ -10,7 +10,7 @@ import numpy as np
 
 from xentcli.arrays.device_view import DeviceArray
 from xentcli.arrays.layout import Layout, Shape, find
-from xentcli.arrays.sums import RunningSum
+from xentcli.arrays.sums import RunningSum, rounded
 from xentcli.engine.problem import (
     Extras,
     Problem,
@@ -93,7 +93,7 @@ class DeviceProblem(Problem):
             given = self.queue.send(given.reshape(1))
         factors = self.ones(1) if self.sample_weight is None else self.sample_weight
         room = self.queue.room((self.layout.rows,))
-        return self.queue.scaled(given, float(denominator), factors, room)
+        return self.queue.scaled(given, rounded(denominator), factors, room)
 
 
 def _direct(array: DeviceArray) -> bool:

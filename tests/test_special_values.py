@@ -14,6 +14,7 @@ import pytest
 from backends import BACKENDS, SIMULATED
 
 from xentcli import cross_entropy, log_softmax, softmax
+from xentcli.arrays.dtypes import NAMES, widen
 
 INF, NAN = math.inf, math.nan
 UNITS = {"f32": 2, "f64": 8}  # in the last place of the terms: the weakest promise
@@ -289,6 +290,26 @@ def test_a_loss_below_the_normal_range(backend):
     expected = (x.shape[1] - 1) * exact.mp.exp(-746)
     assert exact.error(r.loss, expected, "f64") <= 1
     assert exact.error(r.grad[0, 0], -expected, "f64") <= 1
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("name", ["f16", "bf16", "f32", "f64"])
+def test_what_rounds_to_zero_is_plus_zero_in_every_dtype(backend, name, classes):
+    x = np.zeros((4, classes))
+    x[1, 0], x[2, 1], x[3, 0] = 60.0, 60.0, 700.0
+    for upstream in (-1e-320, 1e-320, -1e-60, 1e-60, -0.0, -1.0):
+        out = np.empty(x.shape, NAMES[name])
+        options = {"reduction": "none", "sample_weight": [1.0, -1.0, 0.0, -1e-300]}
+        r = cross_entropy(
+            x, [0, 0, 0, -100], upstream=upstream, backend=backend, out=out, **options
+        )
+        for values in (widen(r.grad, np.dtype("f8")), r.loss):
+            assert not np.signbit(values[values == 0]).any()
+    for function in (softmax, log_softmax):
+        values = widen(
+            function(x, out=np.empty(x.shape, NAMES[name]), backend=backend), np.dtype("f8")
+        )
+        assert not np.signbit(values[values == 0]).any()
 
 
 def test_the_borders_of_the_range_are_where_the_promise_says():

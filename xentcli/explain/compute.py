@@ -13,7 +13,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum, exact_sum, rounded
-from xentcli.backends import Scalars, reference
+from xentcli.backends import Scalars, reference, softmax_steps
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import ReductionPlan, plan
 from xentcli.explain.derivation import Checks, Derivation, Factors
@@ -84,7 +84,7 @@ def _derived(
 
 def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
     """From the logits to the probabilities."""
-    s = reference.softmax(x, Scalars.of(options))
+    s = softmax_steps.softmax(x, Scalars.of(options))
     z = _scaled_logits(x[0], options)
     unshifted = np.exp(z)
     return {
@@ -93,14 +93,14 @@ def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
         "z": z,
         "maximum": float(np.where(np.isnan(s.top), np.nan, z[s.best])[0, 0]),
         "shifted": 0.0 - s.gap.high[0],
-        "exponentials": reference.lowered(s.e)[0],
+        "exponentials": softmax_steps.lowered(s.e)[0],
         "total": float(s.total.high[0, 0]),
         "unshifted": unshifted,
         "unshifted_total": float(exact_sum(unshifted)),
-        "p": reference.lowered(s.p)[0],
+        "p": softmax_steps.lowered(s.p)[0],
         "log_p": 0.0 - s.neg_log_p.high[0],
         "lse": float(s.lse[0]),
-        "slope": reference.slope(s, options.temperature)[0],
+        "slope": s.dz_dx(options.temperature)[0],
     }
 
 
@@ -124,7 +124,7 @@ def _target(
 
 
 def _backward(
-    s: reference.SoftmaxSteps,
+    s: softmax_steps.SoftmaxSteps,
     steps: dict[str, Any],
     reduction: ReductionPlan,
     temperature: float,
@@ -132,7 +132,7 @@ def _backward(
     """Loss and gradient of the row, before the reduction."""
     a, z_loss = steps.pop("kernel_masses"), float(reduction.z_loss)
     g = reference.gradient(s, a, z_loss)
-    difference = reference.lowered(reference.difference(s, a))[0] + 0.0
+    difference = softmax_steps.lowered(reference.difference(s, a))[0] + 0.0
     z_pull = reference.z_pull(s, z_loss)[0] if z_loss else 0.0 * difference
     results = {
         "masses": a[0],

@@ -216,7 +216,7 @@ def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     exact, target_x = is_float64(exps), element(x, y)
     factors = row_factors(sums, scale, scalars, exact)
     gap, error = gap_below(peak, 0.0, target_x, 0.0, scalars, exact)
-    e, is_max = exp_of_gap(gap, error, exact), target_x == peak
+    (e, _), is_max = exp_of_gap(gap, error, exact), target_x == peak
     if scalars.z_loss > 0.0:
         target = entry_with_mass(e, hot, is_max, sums, factors, exact)
     else:

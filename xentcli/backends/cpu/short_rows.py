@@ -104,13 +104,15 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
     for c in range(classes):
         z, z_low, slope = capped(as_float64(load(xs, c * LANES)), scalars, exact)
         gap, error = gap_below(max_z, max_low, z, z_low, scalars, exact)
-        e = exp_of_gap(gap, error, exact)
+        e, lost = exp_of_gap(gap, error, exact)
         store(exps, c * LANES, e)
         if scalars.softcap < math.inf:
             store(slopes, c * LANES, slope)
         if keep_gaps:
             store(gaps, c * LANES, gap)
         sums = add_exponential(sums, e, one)
+        if exact:
+            sums = sums[0], sums[1], sums[2] + lost
     ones, high, low = sums
     others, others_low = total_of(ones, high, low, exact)
     return TileSums(max_z, max_low, others, others_low)

@@ -108,7 +108,7 @@ def row_exponentials(x, classes, peak, scalars, exact, keep):
         if scalars.softcap < math.inf:
             store(buffers.slopes, c, slope)
         if keep_gaps:
-            store(buffers.gaps, c, gap)
+            store(buffers.gaps, c, gap + error)
         sums = add_exponential(sums, e, one)
         if exact:
             sums = sums[0], sums[1], sums[2] + lost

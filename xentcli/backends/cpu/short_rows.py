@@ -109,7 +109,7 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
         if scalars.softcap < math.inf:
             store(slopes, c * LANES, slope)
         if keep_gaps:
-            store(gaps, c * LANES, gap)
+            store(gaps, c * LANES, gap + error)
         sums = add_exponential(sums, e, one)
         if exact:
             sums = sums[0], sums[1], sums[2] + lost

@@ -41,11 +41,11 @@ F32_LN2_LOW = 1.42860677e-06
 
 # A row's exponentials are kept multiplied by a power of two, so that the smallest are normal
 # numbers too: a subnormal gradient is rounded once, and a large factor brings small ones back.
-SCALE_BITS = 600
+SCALE_BITS = 900
 F32_SCALE_BITS = 48
 ONE = 2.0**SCALE_BITS  # what exp(0) is kept as
 UNSCALE = 2.0**-SCALE_BITS
-MAX_SCALED_GAP = 1120.0  # beyond, exp(−gap)·2⁶⁰⁰ is not a normal number, and is kept as 0
+MAX_SCALED_GAP = 1330.0  # beyond, exp(−gap)·2⁹⁰⁰ is not a normal number, and is kept as 0
 
 # So is the slope of a softcap.
 SLOPE_BITS = 100
@@ -86,7 +86,7 @@ def exp_terms(power, r, curved):
 
 @inline_jit
 def exp_of_gap(gap, error, exact):
-    """exp(−gap − error)·2⁶⁰⁰ for gap ≥ 0, within 0.7 ULP, and its rounding error.
+    """exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, within 0.7 ULP, and its rounding error.
 
     Both are 0 beyond `MAX_SCALED_GAP` and of NaN. Unless `exact`, the error of the gap is left
     out, the result is within 1.2 ULP, and its error counts as 0.
@@ -111,7 +111,7 @@ def exp_of_gap(gap, error, exact):
 
 @inline_jit
 def exp_stage1(x, peak):
-    """The first stage of exp(x − peak)·2⁶⁰⁰ of float64 x ≤ peak, NaN of NaN."""
+    """The first stage of exp(x − peak)·2⁹⁰⁰ of float64 x ≤ peak, NaN of NaN."""
     gap, error = difference(peak, x)
     far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
     near = less_equal_or_nan(gap, far)

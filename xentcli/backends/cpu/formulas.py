@@ -10,7 +10,7 @@ F·e − P·a cancels for the largest logit, and is computed as P·(B − a) −
 sum of the other classes' masses. a_c is called the mass of a class. For an index target alone
 (A = B = a_y) the target's entry is −F·(s − e_y), of which nothing cancels.
 
-Exponentials and their sums are multiplied by 2⁶⁰⁰ throughout, F is divided by it. Where results
+Exponentials and their sums are multiplied by 2⁹⁰⁰ throughout, F is divided by it. Where results
 are float64 (`exact`), d, others, F and log1p have two words, so that an entry is rounded twice: in
 e and at the end. Otherwise the second words are 0, and cost nothing.
 

@@ -181,7 +181,7 @@ def write_out_of_range_row(grad, y, exps, classes, grad_scale):
 
 @inline_jit
 def others_of(sums, exps):
-    """The sum of all exponentials but one largest, multiplied by 2⁶⁰⁰, from the pipeline's sums."""
+    """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰, from the pipeline's sums."""
     more = ONE / exp_scale(exps)
     parts = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
     ones, high, low = sums_across(parts)

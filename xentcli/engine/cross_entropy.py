@@ -62,7 +62,8 @@ class LossCalculation:
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options)
-        self.scalars = Scalars.of(options, self.plan.z_loss)
+        scalars = Scalars.of(options, self.plan.z_loss)
+        self.scalars = scalars._replace(scale_error=self.plan.scale_error())
         self.totals, self.run, self.rows = LossTotals(), run, 0
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:

@@ -70,6 +70,7 @@ def row_factors(row, scale, scalars, exact):
     if not usual or any_lane(far[0]) or any_lane(far[1]):
         return far_factors(row.b, scale, s, s_low, scalars, per_mass)
     above, above_low = product(row.b, scale)
+    above_low = above_low + above * scalars.scale_error
     below, below_low = product(s, one * scalars.temperature)
     below_low = below_low + s_low * scalars.temperature
     high, low = quotient(above, above_low, below, below_low)
@@ -83,6 +84,7 @@ def far_factors(b, scale, s, s_low, scalars, per_mass):
     u, u_power = normalized(scale)
     t, t_power = normalized(scalars.temperature)
     above, above_low = product(b, u)
+    above_low = above_low + above * scalars.scale_error
     below, below_low = product(s, constant(s, t))
     high, low = quotient(above, above_low, below, below_low + s_low * t)
     power = b_power + u_power - (t_power + float(SCALE_BITS))

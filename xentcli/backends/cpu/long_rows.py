@@ -26,6 +26,7 @@ from xentcli.backends.cpu.formulas import (
     finite_or_zero,
     gap_below,
     hot_gap,
+    largest,
     log_of_sum,
     log_probability,
     mass,
@@ -174,7 +175,7 @@ def loss_and_sums(x, y, q, setup, buffers):
         if all_classes:
             distance = distance[0] + gaps, distance[1]
     masses = Masses(hot, mass_of_max, rest, argmax == y)
-    limit = high / divisor(scalars)
+    limit = largest(high, low, scalars, exact)
     loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, row, argmax
 

@@ -205,7 +205,7 @@ def finish_losses(x, y, row, exps, sums, scalars):
     distance = hot_gap(hot, gap, error, exact)
     masses = Masses(hot, 0.0, 0.0, target_x == peak)
     both = others, others_low
-    loss, lse, found = finish_row(peak, both, masses, distance, scalars, exact)
+    loss, lse, found = finish_row((peak, 0.0), both, masses, distance, scalars, exact)
     return loss, lse, found, enough
 
 

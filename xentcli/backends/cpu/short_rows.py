@@ -17,12 +17,12 @@ from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
     capped,
-    divide,
     divisor,
     finish_row,
     finite_or_zero,
     gap_below,
     hot_gap,
+    largest,
     log_of_sum,
     log_probability,
     mass,
@@ -169,7 +169,8 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
         if uniform > 0.0:
             max_is_target = equal(argmax, y)
     masses = Masses(hot, of_max, rest, max_is_target)
-    limit, others = divide(tile.max_z, divisor(scalars)), (tile.others, tile.others_low)
+    limit = largest(tile.max_z, tile.max_low, scalars, exact)
+    others = tile.others, tile.others_low
     loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, (row, masses, argmax)
 

@@ -63,7 +63,7 @@ class LossCalculation:
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options)
         self.weight = self.plan.kernel_weight
-        self.scalars = Scalars.of(options, self.plan.z_loss)
+        self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
         self.totals, self.run, self.rows = LossTotals(), run, 0
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:

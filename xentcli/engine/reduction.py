@@ -75,6 +75,16 @@ class ReductionPlan:
         scale = upstream.reshape(1) if upstream.ndim == 0 else upstream[rows]
         return quotient(scale, None if weight is None else weight[rows], self.kernel_denominator)
 
+    def scale_error(self) -> float:
+        """How far off the rounded scale is that all rows share, relative to it."""
+        upstream = self.problem.upstream
+        if self.problem.sample_weight is not None or upstream.ndim or not self.denominator:
+            return 0.0
+        scale = self.scale(slice(0, 0)).item()
+        if scale == 0 or not math.isfinite(scale):
+            return 0.0
+        return float(Fraction(upstream.item()) / self.kernel_denominator / Fraction(scale) - 1)
+
     def weigh(self, losses: Array, rows: slice) -> Array:
         """v_i·L_i of some rows, divided by 2^row_power; never −0.0."""
         weight = self.problem.sample_weight

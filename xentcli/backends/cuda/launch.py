@@ -84,7 +84,7 @@ def rows(
     """
     probs = targets if isinstance(targets, Box) else None
     is_float64 = 8 in (logits.data.dtype.itemsize, grad.data.dtype.itemsize if grad else 4)
-    fast = probs is None and not is_float64 and scalars == Scalars(z_loss=scalars.z_loss)
+    fast = probs is None and not is_float64 and scalars.are_plain
     params = _params(logits, probs, grad, scalars, fast)
     arrays = (
         logits.data,

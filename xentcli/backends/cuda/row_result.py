@@ -47,7 +47,7 @@ from xentcli.backends.cuda.two_words import (
 
 NEGLIGIBLE = 2.0**-900  # beside 1: log(1 + others) is `others`
 DOWN = -float(SCALE_BITS)
-SMALLER = -600.0  # the power of two of masses where 2·λ·lse overflows
+SMALLER = -1000.0  # the power of two of masses where 2·λ·lse overflows
 INFINITE = 3000.0  # a power of two that is infinite, and 0 if it is negative
 
 

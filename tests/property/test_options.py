@@ -27,7 +27,7 @@ def test_a_backend_agrees_with_the_reference(problem, backend):
     x, targets, arrays, options = problem
     given = {name: values for name, values in arrays.items() if values is not None}
     a = cross_entropy(x, targets, backend="numpy", **given, **options)
-    assume(not options["z_loss"] or np.nanmax(np.abs(a.lse), initial=0.0) < 1e100)  # its border
+    assume(not options["z_loss"] or np.nanmax(np.abs(a.lse), initial=0.0) < 1e50)  # its border
     b = cross_entropy(x, targets, backend=backend, **given, **options)
     arrays = {name: 1.0 if values is None else values for name, values in arrays.items()}
     with np.errstate(over="ignore"):

@@ -191,7 +191,7 @@ def scale_over_temperature(scale, params):
     if abs(above) == math.inf:
         above, power = math.copysign(1.0, above), INFINITE
     below, _, less = normalised(params.temperature, 0.0)
-    high, low = divide_by(above, 0.0, below)
+    high, low = divide_by(above, times(above, params.scale_error), below)
     return high, low, power - less
 
 

@@ -20,7 +20,13 @@ from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle, rows_to_check
 from xentcli.check.oracles.float64 import ReferenceOracle
 from xentcli.check.oracles.naive import allowed_grad, naive_gradient
-from xentcli.check.oracles.rows import FloatRows, GradientSpec, OracleResult, scale_of
+from xentcli.check.oracles.rows import (
+    FloatRows,
+    GradientSpec,
+    OracleResult,
+    scale_of,
+    with_usual_weights,
+)
 from xentcli.check.oracles.ulp import (
     FLOATS,
     FloatInfo,
@@ -168,6 +174,7 @@ def judge(
     float_info_of(source.second.dtype, how.dtype)  # an error comes before any number is read
     if loss is not None:
         require_loss(loss.shape, problem.layout, options)
+    problem = with_usual_weights(problem, options)
     pieces = walk(problem, source)
     first = list(islice(pieces, 1))
     finfo = _judged_in(source.second, first, how.dtype)
@@ -188,6 +195,7 @@ def judge_loss(
 ) -> LossVerdict | None:
     """Say how far off a loss is, without a gradient; None where there are no losses."""
     require_loss(loss.shape, problem.layout, options)
+    problem = with_usual_weights(problem, options)
     finfo = FLOATS["f64" if source.logits.dtype == NAMES["f64"] else "f32"]
     spec = GradientSpec(options, scale_of(problem, options), finfo)
     oracle, losses = _oracle(spec), ExactLosses(plan(problem, options), spec)

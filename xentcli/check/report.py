@@ -234,11 +234,7 @@ class Report:
             "shape": list(self.shape),
             "dtype": self.finfo.name,
             "ignored": self.ignored,
-            "entries": s.entries,
-            "rows_checked": self.rows,
-            "off": s.off,
-            "inexact": s.inexact,
-            "rows_off": s.rows_off,
+            **self._counts(),
             "errors": {name: _plain(facts, plain) for name, facts in self.spreads().items()},
             "places": {name: _plain(asdict(place), plain) for name, place in self.places().items()},
             "off_rows": s.off_rows or None,
@@ -248,6 +244,11 @@ class Report:
             "loss": _plain(self.loss._asdict(), plain) if self.loss else None,
             "diagnosis": [finding.facts(speak) for finding in self.findings],
         }
+
+    def _counts(self) -> dict[str, int]:
+        s = self.statistics
+        counts = {"entries": s.entries, "rows_checked": self.rows, "off": s.off}
+        return {**counts, "inexact": s.inexact, "rows_off": s.rows_off}
 
     def _worst_fact(self, entry: WorstEntry, plain: Any) -> dict[str, Any]:
         values = {"theirs": entry.candidate, "exact": entry.exact}

@@ -61,7 +61,8 @@ def parameter(item: Field[Any]) -> click.Parameter:
         settings["type"] = PATH
     if isinstance(settings.get("type"), click.types.IntRange | click.types.FloatRange):
         settings.setdefault("metavar", "N")
-    variable = [_variable(flag) for flag in _long_names(item) or [flag_of(item)]]
+    variables = [_variable(flag) for flag in _long_names(item) or [flag_of(item)]]
+    variable = variables if len(variables) > 1 else variables[0]
     names = rule.get("names") or (flag_of(item),)
     return Option([*names, item.name], rule["group"], envvar=variable, **settings)
 

@@ -141,7 +141,7 @@ class ArrayOutput:
 
 def _note_decimals(decimals: int | None, format: Format) -> None:
     """A note where decimals are asked for that a format does not have."""
-    if decimals is not None and format.keeps_dtype and format.name != "json":
+    if decimals is not None and format.keeps_dtype:
         note(f"--decimals: applies to text and JSON; {format.name} holds the exact numbers")
 
 

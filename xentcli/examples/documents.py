@@ -138,17 +138,13 @@ def list_document(examples: list[Example]) -> Document:
             "xent examples NAME shows one, xent examples --check compares all figures.",
         ),
     )
-    about = [
-        {
-            "name": c.example.name,
-            "source": c.example.source,
-            "shows": c.example.description,
-            "reproduced": c.reproduced,
-            **{name: c.count(name) for name in BY},
-        }
-        for c in computed
-    ]
+    about = [_listing(c) for c in computed]
     return Document("Examples", (), (step,), data={"examples": about})
+
+
+def _listing(c: ComputedExample) -> dict[str, Any]:
+    about = {"name": c.example.name, "source": c.example.source, "shows": c.example.description}
+    return {**about, "reproduced": c.reproduced, **{by: c.count(by) for by in BY}}
 
 
 def check_document(examples: list[Example]) -> tuple[Document, list[str]]:

@@ -161,7 +161,8 @@ def _checked(
     probs = inputs.targets if problem.probs else None
     source = RowSource(inputs.logits, probs, inputs.grad)
     tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers, how.exact)
-    with Progress(not bar.no_progress, out.nbytes(inputs.logits)) as progress:
+    rate, size = how.method == "exact", out.nbytes(inputs.logits)
+    with Progress(not bar.no_progress, size, rate=rate) as progress:
         judging = JudgeOptions(how.method, tolerance, how.dtype, how.rows, progress)
         return judge(problem, source, options, judging, inputs.loss)
 

@@ -84,7 +84,10 @@ def test_an_array_beside_the_logits_can_be_standard_input(option, files, capfdbi
     ones = b"1\n1\n1\n" if option == "--weight" else b"1\n1\n"
     loss = "loss", "l.npy", "t.npy", "--reduction", "none"
     result = inside(capfdbinary, *loss, option, "-", stdin=ones)
-    assert_done(result)
+    assert result.code == 0, result.err
+    assert ("note: --upstream: it changes the gradient only" in result.err) == (
+        option == "--upstream"
+    )
     np.testing.assert_allclose(list(map(float, result.text.split())), LOSSES, rtol=1e-15)
 
 

@@ -29,6 +29,7 @@ from xentcli.check.oracles.rows import (
 )
 from xentcli.check.oracles.ulp import (
     FLOATS,
+    Errors,
     FloatInfo,
     JudgedDtype,
     Tolerance,
@@ -121,18 +122,24 @@ class Judge:
         sharp = self.promised * found.unit
         given = self.tolerance.allowed(found, exact.grad.high) if self.tolerance.given else sharp
         inexact = beyond(found, sharp)
-        off = beyond(found, self._passing(rows, exact, given))
+        off = beyond(found, given) if self.tolerance.given else inexact
+        if self.tolerance.plain:
+            off = self._not_plain(rows, exact, found, off)
         self.statistics.add(rows, candidate, exact, found, Misses(off, inexact))
         self.statistics.unresolved += int(np.count_nonzero(exact.error_bound > given))
         self.sample.add(SampledRows(rows, candidate, exact.grad.high, exact.size, off), found.ulp)
 
-    def _passing(self, rows: FloatRows, exact: OracleResult, given: Array) -> Array:
-        """The largest errors that pass."""
-        if not self.tolerance.plain:
-            return given
+    def _not_plain(self, rows: FloatRows, exact: OracleResult, found: Errors, off: Array) -> Array:
+        """Those of the entries that are off by more than a naive implementation may be."""
+        which = np.flatnonzero(off.any(axis=1))
+        if not len(which):
+            return off
         with np.errstate(all="ignore"):
-            naive = naive_gradient(rows, self.spec)
-            return np.maximum(given, allowed_grad(naive, exact.grad.high, self.spec.finfo))
+            naive = naive_gradient(rows.some(which), self.spec)
+            most = allowed_grad(naive, exact.grad.high[which], self.spec.finfo)
+        result = off.copy()
+        result[which] &= ~(found.absolute[which] <= most)
+        return result
 
 
 OUTPUTS: dict[str, Output] = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}

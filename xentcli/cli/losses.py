@@ -131,7 +131,7 @@ def loss(
     with open_outputs(writing) as outputs:
         buffer = LossBuffer() if form.as_json else None
         preview = _previewed(options, writing, form)
-        sink = None if preview else outputs.open(writing.output or "-")
+        sink = None if preview else outputs.open("-" if writing.output is None else writing.output)
         losses: LossOutput | LossPreview | None = LossPreview(style.decimals) if preview else None
         if sink and not buffer:
             losses = LossOutput(sink, style, writing.format, chosen=True)

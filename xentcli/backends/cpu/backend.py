@@ -107,7 +107,7 @@ class CpuBackend:
     ) -> None:
         """Losses, log-sum-exps and gradients."""
         probs = targets if targets.ndim == 3 else None
-        fast = probs is None and scalars == Scalars(z_loss=scalars.z_loss)
+        fast = probs is None and scalars.are_plain
         fast &= logits.shape[1] <= FAST_MAX_CLASSES
         short = logits.shape[1] <= SHORT
         name = "short" if short else "fast" if fast else "general"

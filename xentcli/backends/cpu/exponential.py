@@ -41,11 +41,11 @@ F32_LN2_LOW = 1.42860677e-06
 
 # A row's exponentials are kept multiplied by a power of two, so that the smallest are normal
 # numbers too: a subnormal gradient is rounded once, and a large factor brings small ones back.
-SCALE_BITS = 600
+SCALE_BITS = 900
 F32_SCALE_BITS = 48
 ONE = 2.0**SCALE_BITS  # what exp(0) is kept as
 UNSCALE = 2.0**-SCALE_BITS
-MAX_SCALED_GAP = 1120.0  # beyond, exp(−gap)·2⁶⁰⁰ is not a normal number, and is kept as 0
+MAX_SCALED_GAP = 1330.0  # beyond, exp(−gap)·2⁹⁰⁰ is not a normal number, and is kept as 0
 
 # So is the slope of a softcap.
 SLOPE_BITS = 100
@@ -78,29 +78,32 @@ def reduce_range(gap, error):
 
 
 @inline_jit
-def exp_reduced(power, r, curved):
-    """power·(1 + r + curved), rounded once; |curved| is less than a fifth of |r|."""
+def exp_terms(power, r, curved):
+    """power·(1 + r + curved) as a sum of two terms; |curved| is less than a fifth of |r|."""
     high = fma(power, r, power)
-    return high + fma(power, curved, fma(power, r, power - high))
+    return high, fma(power, curved, fma(power, r, power - high))
 
 
 @inline_jit
 def exp_of_gap(gap, error, exact):
-    """exp(−gap − error)·2⁶⁰⁰ for gap ≥ 0, within 0.7 ULP; 0 beyond `MAX_SCALED_GAP` and of NaN.
+    """exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, within 0.7 ULP, and its rounding error.
 
-    Unless `exact`, the error of the gap is left out, and the result is within 1.2 ULP.
+    Both are 0 beyond `MAX_SCALED_GAP` and of NaN. Unless `exact`, the error of the gap is left
+    out, the result is within 1.2 ULP, and its error counts as 0.
     """
-    far = constant(gap, MAX_SCALED_GAP)
+    far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
     near = fmin(gap, far)
     if exact:
         r, lost, biased = reduce_range(near, error)
-        e = exp_reduced(power_of_two(biased, SCALE_BITS), r, fma(r * r, exp_series(r), lost))
-    else:
-        n, biased, high = nearest_power(near)
-        r = fma(n, constant(gap, -LN2_LOW), high)
         power = power_of_two(biased, SCALE_BITS)
-        e = fma(power, fma(r * r, exp_series(r), r), power)
-    return select(less(gap, far), e, constant(gap, 0.0))
+        high, rest = exp_terms(power, r, fma(r * r, exp_series(r), lost))
+        high, rest = fast_add(high, rest)
+    else:
+        n, biased, reduced = nearest_power(near)
+        r = fma(n, constant(gap, -LN2_LOW), reduced)
+        power = power_of_two(biased, SCALE_BITS)
+        high, rest = fma(power, fma(r * r, exp_series(r), r), power), zero
+    return select(less(gap, far), high, zero), select(less(gap, far), rest, zero)
 
 
 # The exponential in three stages, for the software pipeline in `exp_pipeline`.
@@ -108,7 +111,7 @@ def exp_of_gap(gap, error, exact):
 
 @inline_jit
 def exp_stage1(x, peak):
-    """The first stage of exp(x − peak)·2⁶⁰⁰ of float64 x ≤ peak, NaN of NaN."""
+    """The first stage of exp(x − peak)·2⁹⁰⁰ of float64 x ≤ peak, NaN of NaN."""
     gap, error = difference(peak, x)
     far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
     near = less_equal_or_nan(gap, far)
@@ -118,18 +121,16 @@ def exp_stage1(x, peak):
 
 @inline_jit
 def exp_stage2(parts):
-    """The second stage: the exponential as a sum, as in `exp_reduced`."""
+    """The second stage: the exponential as a sum."""
     r, lost, power = parts
-    high = fma(power, r, power)
-    rest = fma(power, r, power - high)
-    return high, fma(power, fma(r * r, exp_series(r), lost), rest)
+    return exp_terms(power, r, fma(r * r, exp_series(r), lost))
 
 
 @inline_jit
 def exp_stage3(parts):
-    """The third stage."""
+    """The third stage: the exponential, and its rounding error."""
     high, rest = parts
-    return high + rest
+    return fast_add(high, rest)
 
 
 @inline_jit

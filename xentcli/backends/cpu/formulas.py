@@ -10,7 +10,7 @@ F·e − P·a cancels for the largest logit, and is computed as P·(B − a) −
 sum of the other classes' masses. a_c is called the mass of a class. For an index target alone
 (A = B = a_y) the target's entry is −F·(s − e_y), of which nothing cancels.
 
-Exponentials and their sums are multiplied by 2⁶⁰⁰ throughout, F is divided by it. Where results
+Exponentials and their sums are multiplied by 2⁹⁰⁰ throughout, F is divided by it. Where results
 are float64 (`exact`), d, others, F and log1p have two words, so that an entry is rounded twice: in
 e and at the end. Otherwise the second words are 0, and cost nothing.
 
@@ -193,17 +193,37 @@ def loss_of(a, log_s, distance, exact):
 
 
 @inline_jit
+def largest(high, low, scalars, exact):
+    """max z in two words, from the largest before it is divided by the temperature."""
+    limit = divide(high, divisor(scalars))
+    if exact and scalars.temperature != 1.0 and scalars.softcap == math.inf:
+        by = constant(high, 0.0 - scalars.temperature)
+        low = finite_or_zero(fma(limit, by, high) / scalars.temperature, limit)
+    return limit, low
+
+
+@inline_jit
+def z_loss_of(limit, log_s, z_loss, exact):
+    """λ·lse²."""
+    high, low = add(limit[0], limit[1] + log_s[1] * log_s[2], log_s[0] * log_s[2])
+    if not exact:
+        return high * z_loss * high
+    square, rest = product(high, high)
+    rest = finite_or_zero(rest + high * low * 2.0, square)
+    return fma(square, constant(high, z_loss), rest * z_loss)
+
+
+@inline_jit
 def finish_row(limit, others, masses, distance, scalars, exact):
     """Loss, log-sum-exp and the gradient's sums; NaN where the largest z is not finite."""
-    finite = less(absolute(limit), constant(limit, math.inf))
-    sum_, sum_low = select(finite, others[0], constant(limit, math.nan)), others[1]
+    finite = less(absolute(limit[0]), constant(limit[0], math.inf))
+    sum_, sum_low = select(finite, others[0], constant(others[0], math.nan)), others[1]
     log_s = log_of_sum(sum_, sum_low, exact)
-    lse = limit + log_s[0] * log_s[2]
     a = masses.rest + masses.of_max + masses.hot
-    loss = loss_of(a, log_s, distance, exact)
+    loss, lse = loss_of(a, log_s, distance, exact), limit[0] + log_s[0] * log_s[2]
     extra = constant(lse, 0.0)
     if scalars.z_loss != 0.0:
-        loss = loss + lse * scalars.z_loss * lse
+        loss = loss + z_loss_of(limit, log_s, scalars.z_loss, exact)
         extra = lse * (2.0 * scalars.z_loss)
     hot_elsewhere = select(masses.max_is_target, constant(lse, 0.0), masses.hot)
     rest = masses.rest + hot_elsewhere + extra

@@ -32,7 +32,7 @@ from xentcli.backends.cpu.simd import (
 )
 from xentcli.backends.elementary import ROUND
 
-LARGE = 2.0**250  # factors between this and its inverse are multiplied as they are
+LARGE = 2.0**60  # factors between this and its inverse are multiplied as they are
 
 
 class RowFactors(NamedTuple):
@@ -70,6 +70,7 @@ def row_factors(row, scale, scalars, exact):
     if not usual or any_lane(far[0]) or any_lane(far[1]):
         return far_factors(row.b, scale, s, s_low, scalars, per_mass)
     above, above_low = product(row.b, scale)
+    above_low = above_low + above * scalars.scale_error
     below, below_low = product(s, one * scalars.temperature)
     below_low = below_low + s_low * scalars.temperature
     high, low = quotient(above, above_low, below, below_low)
@@ -83,13 +84,14 @@ def far_factors(b, scale, s, s_low, scalars, per_mass):
     u, u_power = normalized(scale)
     t, t_power = normalized(scalars.temperature)
     above, above_low = product(b, u)
+    above_low = above_low + above * scalars.scale_error
     below, below_low = product(s, constant(s, t))
     high, low = quotient(above, above_low, below, below_low + s_low * t)
     power = b_power + u_power - (t_power + float(SCALE_BITS))
     # A power of two that float64 cannot represent is multiplied in two steps.
     zero, most, least = power * 0.0, constant(power, 1000.0), constant(power, -1000.0)
-    before = select_max(select_min(floor(power * 0.5), most * 0.4), least)
-    near = less(absolute(power + float(SCALE_BITS)), most * 0.3)
+    before = select_max(select_min(floor(power * 0.5), most * 0.1), least)
+    near = less(absolute(power + float(SCALE_BITS)), most * 0.06)
     before = select(equal(high, zero), zero, select(near, zero, before))
     after = select_max(select_min(power - before, most), least)
     unit = power_of_two(after + ROUND, 0)

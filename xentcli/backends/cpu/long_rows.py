@@ -26,6 +26,7 @@ from xentcli.backends.cpu.formulas import (
     finite_or_zero,
     gap_below,
     hot_gap,
+    largest,
     log_of_sum,
     log_probability,
     mass,
@@ -100,15 +101,18 @@ def row_exponentials(x, classes, peak, scalars, exact, keep):
     for c in range(0, classes, LANES):
         z, z_low, slope = capped(as_float64(load_padded(x, classes, c, -math.inf)), scalars, exact)
         gap, error = gap_below(high, low, z, z_low, scalars, exact)
-        e = exp_of_gap(gap, error, exact)
+        e, lost = exp_of_gap(gap, error, exact)
         if c + LANES > classes:  # a softcap makes −inf beyond the end finite
-            e = select(lanes_below(classes - c), e, zero)
+            inside = lanes_below(classes - c)
+            e, lost = select(inside, e, zero), select(inside, lost, zero)
         store(buffers.exps, c, e)
         if scalars.softcap < math.inf:
             store(buffers.slopes, c, slope)
         if keep_gaps:
-            store(buffers.gaps, c, gap)
+            store(buffers.gaps, c, gap + error)
         sums = add_exponential(sums, e, one)
+        if exact:
+            sums = sums[0], sums[1], sums[2] + lost
         prefetch(x, c + classes)  # the next row, while this one is computed
         if itemsize(x) == 8:
             prefetch(x, c + classes + LANES // 2)
@@ -171,7 +175,7 @@ def loss_and_sums(x, y, q, setup, buffers):
         if all_classes:
             distance = distance[0] + gaps, distance[1]
     masses = Masses(hot, mass_of_max, rest, argmax == y)
-    limit = high / divisor(scalars)
+    limit = largest(high, low, scalars, exact)
     loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, row, argmax
 

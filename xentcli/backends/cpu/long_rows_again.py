@@ -18,14 +18,14 @@ from xentcli.backends.cpu.simd import LANES, constant
 
 @inline_jit
 def float64_exponentials(x, classes, c, peak):
-    """16 exponentials of float32 logits, multiplied by 2⁶⁰⁰."""
+    """16 exponentials of float32 logits, multiplied by 2⁹⁰⁰."""
     z = as_float64(load_padded(x, classes, c, -math.inf))
-    return exp_of_gap(constant(z, peak) - z, z, False)
+    return exp_of_gap(constant(z, peak) - z, z, False)[0]
 
 
 @inline_jit
 def float64_sum(x, classes, peak):
-    """The sum of all exponentials but one largest, multiplied by 2⁶⁰⁰."""
+    """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰."""
     zero = constant(float64_exponentials(x, classes, 0, peak), 0.0)
     sums = zero, zero, zero
     for c in range(0, classes, LANES):

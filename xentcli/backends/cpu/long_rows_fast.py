@@ -181,7 +181,7 @@ def write_out_of_range_row(grad, y, exps, classes, grad_scale):
 
 @inline_jit
 def others_of(sums, exps):
-    """The sum of all exponentials but one largest, multiplied by 2⁶⁰⁰, from the pipeline's sums."""
+    """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰, from the pipeline's sums."""
     more = ONE / exp_scale(exps)
     parts = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
     ones, high, low = sums_across(parts)
@@ -205,7 +205,7 @@ def finish_losses(x, y, row, exps, sums, scalars):
     distance = hot_gap(hot, gap, error, exact)
     masses = Masses(hot, 0.0, 0.0, target_x == peak)
     both = others, others_low
-    loss, lse, found = finish_row(peak, both, masses, distance, scalars, exact)
+    loss, lse, found = finish_row((peak, 0.0), both, masses, distance, scalars, exact)
     return loss, lse, found, enough
 
 
@@ -216,7 +216,7 @@ def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     exact, target_x = is_float64(exps), element(x, y)
     factors = row_factors(sums, scale, scalars, exact)
     gap, error = gap_below(peak, 0.0, target_x, 0.0, scalars, exact)
-    e, is_max = exp_of_gap(gap, error, exact), target_x == peak
+    (e, _), is_max = exp_of_gap(gap, error, exact), target_x == peak
     if scalars.z_loss > 0.0:
         target = entry_with_mass(e, hot, is_max, sums, factors, exact)
     else:

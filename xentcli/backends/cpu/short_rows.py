@@ -17,12 +17,12 @@ from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
     capped,
-    divide,
     divisor,
     finish_row,
     finite_or_zero,
     gap_below,
     hot_gap,
+    largest,
     log_of_sum,
     log_probability,
     mass,
@@ -104,13 +104,15 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
     for c in range(classes):
         z, z_low, slope = capped(as_float64(load(xs, c * LANES)), scalars, exact)
         gap, error = gap_below(max_z, max_low, z, z_low, scalars, exact)
-        e = exp_of_gap(gap, error, exact)
+        e, lost = exp_of_gap(gap, error, exact)
         store(exps, c * LANES, e)
         if scalars.softcap < math.inf:
             store(slopes, c * LANES, slope)
         if keep_gaps:
-            store(gaps, c * LANES, gap)
+            store(gaps, c * LANES, gap + error)
         sums = add_exponential(sums, e, one)
+        if exact:
+            sums = sums[0], sums[1], sums[2] + lost
     ones, high, low = sums
     others, others_low = total_of(ones, high, low, exact)
     return TileSums(max_z, max_low, others, others_low)
@@ -167,7 +169,8 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
         if uniform > 0.0:
             max_is_target = equal(argmax, y)
     masses = Masses(hot, of_max, rest, max_is_target)
-    limit, others = divide(tile.max_z, divisor(scalars)), (tile.others, tile.others_low)
+    limit = largest(tile.max_z, tile.max_low, scalars, exact)
+    others = tile.others, tile.others_low
     loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, (row, masses, argmax)
 

@@ -84,7 +84,7 @@ def rows(
     """
     probs = targets if isinstance(targets, Box) else None
     is_float64 = 8 in (logits.data.dtype.itemsize, grad.data.dtype.itemsize if grad else 4)
-    fast = probs is None and not is_float64 and scalars == Scalars(z_loss=scalars.z_loss)
+    fast = probs is None and not is_float64 and scalars.are_plain
     params = _params(logits, probs, grad, scalars, fast)
     arrays = (
         logits.data,
@@ -158,6 +158,7 @@ def _params(
         softcap=float(scalars.softcap),
         limit=min(SATURATED * scalars.softcap * scalars.temperature, sys.float_info.max),
         z_loss=float(scalars.z_loss),
+        scale_error=float(scalars.scale_error),
         capped=() if scalars.softcap == math.inf else (1.0,),
         exp=ExpConstants(),
     )

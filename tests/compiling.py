@@ -48,7 +48,7 @@ def compile_all(say):
     from xentcli.backends.cuda.launch_params import ExpConstants, LaunchParams
 
     plain, capped = (
-        numba.typeof(LaunchParams(*[1] * 19, *[1.0] * 6, with_softcap, ExpConstants()))
+        numba.typeof(LaunchParams(*[1] * 19, *[1.0] * 7, with_softcap, ExpConstants()))
         for with_softcap in ((), (1.0,))
     )
     results = types.Array(f8, 2, "C")

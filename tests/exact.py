@@ -8,6 +8,7 @@ only rules that are written down here are those that the semantics add to the fo
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, NamedTuple
 
 import mpmath
@@ -60,9 +61,12 @@ def _each(values, function):
     return [known[v] for v in values]
 
 
-def row(x, target, weight, o) -> Row:
-    """The results of one row, for a class index or a list of probabilities."""
-    classes = len(x)
+@cache
+def row(x, target, weight, options) -> Row:
+    """The results of one row of floats, for a class index or a tuple of probabilities."""
+    o = {name: None if value is None else mp.mpf(value) for name, value in options}
+    x, classes = [mp.mpf(v) for v in x], len(x)
+    weight = [mp.mpf(v) for v in weight]
     slope = [1 / o["temperature"]] * classes
     z = [v / o["temperature"] for v in x]
     if o["softcap"] is not None:
@@ -77,7 +81,8 @@ def row(x, target, weight, o) -> Row:
     p, rest = [v / total for v in e], [r / total for r in others]
     log_s = mp.log1p(others[z.index(top)])
     cost = [top - v + log_s for v in z]
-    q = [mp.mpf(c == target) for c in range(classes)] if isinstance(target, int) else target
+    one_hot = isinstance(target, int)
+    q = [mp.mpf(c == target if one_hot else target[c]) for c in range(classes)]
     eps, lam = o["label_smoothing"], 2 * o["z_loss"]
     a = [w * ((1 - eps) * q_c + eps / classes) for w, q_c in zip(weight, q, strict=True)]
     present = [(a_c, l_c) for a_c, l_c in zip(a, cost, strict=True) if a_c]  # 0·∞ is 0 here
@@ -119,7 +124,8 @@ def _cross_entropy(logits, targets, options) -> Exact:
     classes, n = len(logits[0]), len(logits)
     scalars = {"label_smoothing": 0.0, "temperature": 1.0, "softcap": None, "z_loss": 0.0}
     scalars |= {name: options.get(name, value) for name, value in scalars.items()}
-    o = {name: None if value is None else mp.mpf(value) for name, value in scalars.items()}
+    o, plain = tuple(scalars.items()), options.get("weight")
+    plain = (1.0,) * classes if plain is None else tuple(map(float, plain))
     weight = _numbers(options.get("weight"), classes)
     v = _numbers(options.get("sample_weight"), n)
     u = _numbers(options.get("upstream"), n)
@@ -133,7 +139,7 @@ def _cross_entropy(logits, targets, options) -> Exact:
             grad.append([mp.mpf(0)] * classes)
             grad_sizes.append([mp.mpf(0)] * classes)
             continue
-        r = row([mp.mpf(x_c) for x_c in x], t, weight, o)
+        r = row(tuple(map(float, x)), t, plain, o)
         if d_ce == 0:  # the row's own weight decides
             own = v_i * (weight[t] if isinstance(t, int) else 1)
             ce, z = (mp.mpf(0),) * 2 if own == 0 else (mp.nan,) * 2
@@ -164,7 +170,7 @@ def _numbers(values, count):
 
 
 def _target(t):
-    return [mp.mpf(float(q)) for q in t] if isinstance(t, (list, tuple)) else int(t)
+    return tuple(map(float, t)) if isinstance(t, (list, tuple)) else int(t)
 
 
 def unit(size, dtype):
@@ -174,11 +180,11 @@ def unit(size, dtype):
     return mpmath.ldexp(mp.mpf(1), max(exponent, lowest) - digits + 1)
 
 
-def error(actual, exact, dtype, size=None):
-    """How far off a number is, in units in the last place of `dtype` at the exact one.
+def error(actual, exact, dtype, size=None, counted=None):
+    """How far off a number in `dtype` is, in units in the last place at the exact one.
 
-    With `size`, in units at that size, of float64 if `dtype` is that and else of float32, after the
-    rounding to `dtype` is taken off.
+    With `size`, in units at that size, after the rounding of the number is taken off. Units are
+    those of `counted`, by default of `dtype`, or of float32 for a size and a dtype of fewer bits.
     Infinity where one of them is not finite and the other one is not the same.
     """
     actual = float(actual)
@@ -192,9 +198,9 @@ def error(actual, exact, dtype, size=None):
         return 0.0 if actual == exact else math.inf
     off = abs(mp.mpf(actual) - exact)
     if size is None:
-        return float(off / unit(abs(exact), dtype))
+        return float(off / unit(abs(exact), counted or dtype))
     off = max(off - unit(abs(exact), dtype) / 2, mp.mpf(0))
-    return float(off / unit(size, "f64" if dtype == "f64" else "f32"))
+    return float(off / unit(size, counted or ("f64" if dtype == "f64" else "f32")))
 
 
 def log_softmax(x, temperature=1.0, softcap=None):

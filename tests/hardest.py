@@ -89,11 +89,8 @@ def units(r, case, rows, dtype):
     losses = [(r.loss, rows.loss, rows.loss_size)]
     if isinstance(rows.loss, list):
         losses = list(zip(r.loss, rows.loss, rows.loss_size, strict=True))
-    found = [
-        max(exact.error(a, e, loss_dtype, s if terms else None) for a, e, s in losses),
-        0.0,
-        0.0,
-    ]
+    off = [exact.error(a, e, "f64", s if terms else None, loss_dtype) for a, e, s in losses]
+    found = [max(off), 0.0, 0.0]
     for row, row_exact, sizes, t in zip(r.grad, rows.grad, rows.sizes, case.targets, strict=True):
         for c, (g, e, s) in enumerate(zip(row, row_exact, sizes, strict=True)):
             place = 1 if c == t else 2

@@ -18,8 +18,9 @@ from simulated_kernels import short_parts  # noqa: F401 (a fixture of every test
 
 from xentcli import cross_entropy, log_softmax, softmax
 from xentcli.arrays.dtypes import NAMES, narrow, widen
+from xentcli.backends import Scalars
 from xentcli.backends.accuracy import PROMISES
-from xentcli.backends.cuda import simulator, two_words
+from xentcli.backends.cuda import CudaBackend, simulator, two_words
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of kernels that run as Python
 
@@ -151,6 +152,21 @@ def test_float64_rows_keep_the_promise(kind, options, classes):
         for c, exact in enumerate(grad[0]):
             limit = limits.target if c == y[0] else limits.others
             assert ulps(r.grad[0, c], exact, "f8") <= limit, (c, y, gap)
+
+
+@pytest.mark.parametrize("classes", [2, 45])
+@pytest.mark.parametrize("count", [3, 16061])
+def test_a_scale_comes_with_its_error(classes, count):
+    """The mean over 16,061 equal rows had an entry 2.35 ULP off."""
+    x = np.full((1, classes, 1), -1.81817555)
+    x[0, 1] = -0.69285772
+    scale = np.array([1.0 / count])
+    error = float(Fraction(1, count) / Fraction(scale[0].item()) - 1)
+    results, grad = np.empty((2, 1)), np.empty_like(x)
+    scalars = Scalars(scale_error=error)
+    CudaBackend().rows(x, np.array([1]), np.ones(classes), scale, scalars, results, grad)
+    _, exact = exactly(x[..., 0], [1], normalizer=count)
+    assert max(ulps(g, e, "f8") for g, e in zip(grad[0, :, 0], exact[0], strict=True)) <= 1.6
 
 
 def test_many_masses_are_summed_with_their_errors():

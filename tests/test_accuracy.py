@@ -8,6 +8,7 @@ search [SECONDS [BACKEND]]` looks for worse ones; what it finds goes into `worst
 import itertools
 import json
 import sys
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -15,13 +16,16 @@ import exact
 import numpy as np
 import pytest
 from backends import BACKENDS, SIMULATED, up_to
-from hardest import KINDS, LIMITS, Case, climb, units
+from hardest import EXTRAS, KINDS, LIMITS, Case, climb, units
 from helpers import assert_ulps, exactly, ulps
 
 from xentcli import cross_entropy
+from xentcli.backends import accuracy
 from xentcli.backends.accuracy import PROMISES
+from xentcli.options import LossOptions
 
 DTYPES = {"f32": "f4", "f64": "f8"}
+LENGTHS = [3, pytest.param(up_to(70, 65), marks=pytest.mark.slow)]  # of short and of long kernels
 
 # Every case of a table of hard ones: row, target, loss and the target's gradient in float64.
 CASES = [
@@ -94,6 +98,32 @@ def test_the_largest_numbers(backend):
         far = cross_entropy(np.array([[top, -top]], dtype), [1], backend=backend)
         assert far.grad.tolist() == [[1.0, -1.0]]
         assert far.loss == (np.inf if dtype == "f8" else 2 * float(top))
+
+
+def text_of(string):
+    """A text without its line breaks."""
+    return " ".join(string.split())
+
+
+def test_readme_and_docstring_say_what_is_promised():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for line in accuracy.table():
+        assert line in readme
+    for border in accuracy.BORDERS:
+        assert border in text_of(readme)
+    assert accuracy.sentence() in text_of(cross_entropy.__doc__)
+
+
+def test_every_option_of_the_loss_has_a_kind():
+    named = {name for names in accuracy.KINDS.values() for name in names}
+    others = {"class indices", "probability targets", *EXTRAS}
+    chooses = {"target_kind", "class_axis"}  # what the arrays mean
+    assert named == {item.name for item in fields(LossOptions)} - chooses | others
+
+
+@pytest.mark.parametrize("bound", PROMISES.values(), ids=map(str, PROMISES))
+def test_no_promise_is_looser_than_it_has_been(bound):
+    assert max(bound[:3]) <= (8 if bound.terms else 4)
 
 
 def strata():
@@ -203,7 +233,7 @@ def option_cases(kind, classes, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("classes", [3, up_to(70, 65)])
+@pytest.mark.parametrize("classes", LENGTHS)
 @pytest.mark.parametrize("kind", ["factors", "softcap", "cancelling"])
 def test_every_option_keeps_its_bounds(backend, dtype, classes, kind):
     for case in option_cases(kind, classes, dtype):
@@ -259,7 +289,7 @@ def test_the_worst_rows_that_a_search_has_found(backend, case):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("classes", [3, up_to(70, 65)])
+@pytest.mark.parametrize("classes", LENGTHS)
 def test_a_short_search_finds_nothing_beyond_the_bounds(backend, dtype, kind, classes):
     rng = np.random.default_rng([classes, KINDS.index(kind)])
     case = climb(backend, (dtype, kind, classes), rng, up_to(20, 3), up_to(60, 4))

@@ -1,4 +1,4 @@
-"""The list of bad inputs, B1 to B100: where each is tested, and those that need a real process.
+"""The list of bad inputs, B1 to B107: where each is tested, and those that need a real process.
 
 rows                          module
 B1-B49, without B4            test_files_npy.py (B18, B19, B44 in little memory), this one (B48)
@@ -11,7 +11,11 @@ B65                           this one, test_stream.py (logits)
 B66-B97, without the next     test_files_text.py, test_files_text_reader.py (in pieces)
 B91, B92                      test_files_text_reader.py, this one (pipes without an end)
 B96                           test_files_text.py, test_cli_errors.py, this one (outputs)
-B98-B100                      test_cli_errors.py, this one (the cpu backend), test_regressions.py
+B98-B100                      test_cli_errors.py, this one (the cpu backend), test_regressions.py,
+                              test_escaping.py
+B103                          test_files_npz_json.py
+B104                          test_nonblocking.py
+B106, B107                    test_interpretations.py
 any bytes                     property/test_fuzz_*.py
 """
 

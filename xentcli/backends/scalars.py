@@ -26,7 +26,9 @@ class Scalars(NamedTuple):
         return self == Scalars(z_loss=self.z_loss, scale_error=self.scale_error)
 
     @classmethod
-    def of(cls, options: LossOptions | LogitsOptions, z_loss: float = 0.0) -> Scalars:
+    def of(
+        cls, options: LossOptions | LogitsOptions, z_loss: float = 0.0, scale_error: float = 0.0
+    ) -> Scalars:
         """The scalars of some options.
 
         `z_loss` is the coefficient that goes with the reduction, λ·Σ v_i·w_{y_i} / Σ v_i for a
@@ -37,4 +39,4 @@ class Scalars(NamedTuple):
         """
         softcap = math.inf if options.softcap is None else float(options.softcap)
         smoothing = float(options.label_smoothing) if isinstance(options, LossOptions) else 0.0
-        return cls(smoothing, float(options.temperature), softcap, float(z_loss))
+        return cls(smoothing, float(options.temperature), softcap, float(z_loss), scale_error)

@@ -129,10 +129,10 @@ def exp_minus(a: TwoWords, lift: int = 0) -> TwoWords:
     """
     first, second, per_step = _step()
     limit = (lift + LAST_POWER - 1) * math.log(2)
-    most = np.minimum(a.high, limit)
+    most, beyond = np.minimum(a.high, limit), a.high > limit
     shifted = most * per_step + ROUND  # the last bits are n
     n = shifted - ROUND
-    r, rest = most - n * first, a.low - n * second  # r is exact
+    r, rest = most - n * first, np.where(beyond, 0.0, a.low) - n * second  # r is exact
     t = r + rest
     tail = t * t * (0.5 - t * (1 / 6 - t * (1 / 24 - t * (1 / 120 - t / 720)))) - rest
     count = shifted.view(np.int64)
@@ -141,7 +141,7 @@ def exp_minus(a: TwoWords, lift: int = 0) -> TwoWords:
     low = low * (1.0 + (tail - r)) + high * (tail - (r - head))
     high, error = _normalized(high, -high * head)
     power = ((lift + 1023) << 52) - ((count & COUNTED) << 44)  # the bits of 2^(lift − n/256)
-    factor = np.where(a.high > limit, 0.0, power.view(np.float64))
+    factor = np.where(beyond, 0.0, power.view(np.float64))
     return TwoWords(*_normalized(high, error + low)).times(factor)
 
 

@@ -62,8 +62,8 @@ class LossCalculation:
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options)
-        scalars = Scalars.of(options, self.plan.z_loss)
-        self.scalars = scalars._replace(scale_error=self.plan.scale_error())
+        self.weight = self.plan.kernel_weight
+        self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
         self.totals, self.run, self.rows = LossTotals(), run, 0
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
@@ -88,7 +88,7 @@ class LossCalculation:
         grad: Destination | None,
     ) -> None:
         """Call the backend for one block of a piece."""
-        weight, scale = self.plan.problem.kernel_weight, plan.scale(block.rows)
+        weight, scale = self.weight, plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
@@ -97,6 +97,7 @@ class LossCalculation:
             assert piece.problem.targets is not None
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)
         x = dense(block.of(piece.logits))
+        self.totals.logits.add(x)
         self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
         results[0] = plan.weigh(results[0], block.rows)
         if grad and buffer is not None:
@@ -178,6 +179,10 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     Units: the loss is in nats; the gradient is the loss per unit of logit. The gradient has the
     logits' dtype, float32 for float16 and bfloat16, or that of `out`; `out=logits` overwrites
     them in place.
+
+    Accuracy: in float64 within 2 units in the last place (ULP), 3 with temperature, weights,
+    upstream or normalizer, 4 with softcap, and 8 ULP of the terms that are added with
+    label_smoothing, z_loss or probabilities; in float32 within 2.
 
     Logits on a CUDA device (PyTorch, CuPy, JAX, Numba: `__cuda_array_interface__`; bfloat16 too)
     are used where they are, and so are probabilities and `out`; smaller arrays may be on either

@@ -90,25 +90,21 @@ class Problem:
         none: Array = self.sample_weights(rows) == 0
         if self.targets is None or self.weight is None:
             return none
-        none |= self.weight[self.targets[rows]] == 0
-        return none
+        return np.asarray(none | (self.weight[self.targets[rows]] == 0))
 
     @cached_property
     def weight_power(self) -> int:
-        """The power of two that kernels get the class weights divided by."""
+        """The power of two that sums are computed with the class weights divided by."""
         return power_of(self.weight)
 
     @cached_property
     def sample_weight_power(self) -> int:
-        """The power of two that losses and sums are computed with the row weights divided by."""
+        """The same for the row weights."""
         return power_of(self.sample_weight)
 
-    @cached_property
-    def kernel_weight(self) -> Array:
-        """w / 2^weight_power, one per class."""
-        if not self.weight_power:
-            return self.class_weight
-        return np.asarray(np.ldexp(self.class_weight, -self.weight_power))
+    def kernel_weight(self, power: int) -> Array:
+        """w / 2^power, one per class."""
+        return np.asarray(np.ldexp(self.class_weight, -power)) if power else self.class_weight
 
     def total_sample_weight(self) -> Fraction:
         """Σ v_i over the rows that count, exactly."""
@@ -121,15 +117,16 @@ class Problem:
     def _total(self, targets: Array | None) -> Fraction:
         """The sum over the rows that count, some at a time: there may be more than memory."""
         total, power = RunningSum(), self.sample_weight_power
+        weight = None if targets is None else self.kernel_weight(self.weight_power)
         for start in range(0, self.layout.rows, CHUNK):
             rows = slice(start, min(start + CHUNK, self.layout.rows))
             present = self.present(rows)
             v = np.ldexp(self.sample_weights(rows)[present], -power)
-            if targets is None:
+            if targets is None or weight is None:
                 total.add(v)
                 continue
             with np.errstate(under="ignore"):
-                high, low = two_product(v, self.kernel_weight[targets[rows][present]])
+                high, low = two_product(v, weight[targets[rows][present]])
             total.add(high)
             total.add(low)
         power += 0 if targets is None else self.weight_power

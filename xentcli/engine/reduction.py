@@ -24,11 +24,13 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.error_free import two_product
 from xentcli.arrays.sums import RunningSum, rounded
-from xentcli.backends.two_words import TwoWords, divide
+from xentcli.backends.two_words import TwoWords, multiply
 from xentcli.engine.notes import Note
 from xentcli.engine.problem import Problem
 from xentcli.errors import DataError, Setting
 from xentcli.options import LossOptions
+
+USUAL_SIZE = 300  # powers of two of numbers that may be multiplied as they are
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class ReductionPlan:
     def of(self, problem: Problem) -> ReductionPlan:
         """The same denominators for some of the rows; `problem` is theirs."""
         return replace(self, problem=problem)
+
+    @property
+    def kernel_weight(self) -> Array:
+        """The class weights as kernels get them."""
+        return self.problem.kernel_weight(self.weight_power)
 
     @property
     def kernel_denominator(self) -> Fraction:
@@ -83,13 +90,13 @@ class ReductionPlan:
         weight = self.problem.sample_weight
         if weight is None:
             return losses
-        weighted: Array = losses * np.ldexp(weight[rows], -self.row_power) + 0.0
-        return weighted
+        v = np.ldexp(weight[rows], -self.row_power) if self.row_power else weight[rows]
+        return np.asarray(losses * v + 0.0)
 
     def unscaled(self, losses: Array) -> Array:
         """Losses of kernels, weighted by `weigh`, as they are."""
         power = self.weight_power + self.row_power
-        return np.ldexp(losses, power) if power else losses
+        return np.ldexp(losses, power) + 0.0 if power else losses
 
     def reduce(self, total: RunningSum) -> float:
         """The loss from the sum over rows of what `weigh` gives."""
@@ -115,30 +122,37 @@ class ReductionPlan:
 
 def quotient(u: Array, v: Array | None, divisor: Fraction) -> Array:
     """u·v / divisor, rounded once, for numbers of any size."""
-    high, low, up = _normalized(divisor)
-    number, power = np.frexp(u)
+    number, power = _mantissas(u)
     numerator = TwoWords(number, np.zeros_like(number))
     if v is not None:
-        factor, more = np.frexp(v)
+        factor, more = _mantissas(v)
         numerator, power = TwoWords(*two_product(number, factor)), power + more
-    if (high, low) == (0.5, 0.0):  # a power of two
-        ratio: Array = 2.0 * (numerator.high + numerator.low)
-    else:
-        ratio = divide(numerator, TwoWords(np.array(high), np.array(low))).high
-    return np.asarray(np.ldexp(ratio, power - up))
+    high, low, down = _two_words(1 / divisor)
+    ratio = multiply(numerator, TwoWords(np.array(high), np.array(low))).high
+    return np.asarray(np.ldexp(ratio, power + down))
 
 
-def _normalized(value: Fraction) -> tuple[float, float, int]:
+def _mantissas(values: Array) -> tuple[Array, Array]:
+    """Numbers whose products stay in the range, and powers of two; those of usual size alone."""
+    sizes = np.abs(values)
+    smallest = np.min(sizes, where=sizes > 0, initial=1.0)
+    if smallest > 2.0**-USUAL_SIZE and np.max(sizes, initial=0.0) < 2.0**USUAL_SIZE:
+        return values, np.zeros(1, np.int32)
+    return np.frexp(values)
+
+
+def _two_words(value: Fraction) -> tuple[float, float, int]:
     """A fraction as the sum of two numbers, the first from 1/2 to 1, times a power of two."""
-    power = abs(value.numerator).bit_length() - value.denominator.bit_length()
+    power = value.numerator.bit_length() - value.denominator.bit_length()
     scaled = value / Fraction(2) ** power  # from 1/2 to 2
-    mantissa, more = math.frexp(float(scaled))
-    return mantissa, float(scaled / 2**more - Fraction(mantissa)), power + more
+    return float(scaled), float(scaled - Fraction(float(scaled))), power
 
 
 def plan(problem: Problem, options: LossOptions) -> ReductionPlan:
     """Find the denominators; they depend on targets and weights, never on the logits."""
-    powers = problem.weight_power, problem.sample_weight_power
+    # Beside a z-loss small weights stay as they are: it would be multiplied by what they are.
+    power = max(problem.weight_power, 0) if options.z_loss else problem.weight_power
+    powers = power, problem.sample_weight_power
     z_loss = math.ldexp(options.z_loss, -powers[0])
     if options.reduction != "mean":
         per_row = options.reduction == "none"

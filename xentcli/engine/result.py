@@ -7,7 +7,7 @@ from typing import Any
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
-from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
+from xentcli.engine.notes import LogitsCheck, NonfiniteRows, Note, ProbabilityCheck
 from xentcli.engine.reduction import ReductionPlan
 
 
@@ -56,6 +56,7 @@ class LossTotals:
         self.sum = RunningSum()
         self.nonfinite = NonfiniteRows("loss")
         self.probabilities = ProbabilityCheck()
+        self.logits = LogitsCheck()
 
     def add_losses(self, losses: Array) -> None:
         """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,)."""
@@ -67,6 +68,7 @@ class LossTotals:
         self.sum.merge(other.sum)
         self.nonfinite.merge(other.nonfinite)
         self.probabilities.merge(other.probabilities)
+        self.logits.merge(other.logits)
 
     def result(self, plan: ReductionPlan, backend: str, arrays: RowArrays) -> CrossEntropy:
         """The result over all rows; `backend` is the name of the one that ran."""
@@ -82,5 +84,5 @@ class LossTotals:
             backend=backend,
             rows=plan.problem.layout.rows,
             ignored=plan.problem.ignored,
-            notes=tuple(notes),
+            notes=(*notes, *self.logits.notes()),
         )

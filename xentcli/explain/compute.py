@@ -13,7 +13,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum, exact_sum, rounded
-from xentcli.backends import Scalars, reference
+from xentcli.backends import Scalars, reference, softmax_steps
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import ReductionPlan, plan
 from xentcli.explain.derivation import Checks, Derivation, Factors
@@ -59,7 +59,7 @@ def _derived(
     ignored = problem.targets is not None and bool(problem.targets[row] < 0)
     target = None if problem.targets is None or ignored else int(problem.targets[row])
     steps = _forward(x[None, :].astype(np.float64), options)
-    steps |= _target(problem, options, target, q)
+    steps |= _target(reduction, options, target, q)
     temperature, factors = options.temperature, _factors(reduction, row)
     steps |= _backward(steps.pop("softmax"), steps, reduction, temperature)
     scale = reduction.scale(slice(row, row + 1))[:1]
@@ -84,7 +84,7 @@ def _derived(
 
 def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
     """From the logits to the probabilities."""
-    s = reference.softmax(x, Scalars.of(options))
+    s = softmax_steps.softmax(x, Scalars.of(options))
     z = _scaled_logits(x[0], options)
     unshifted = np.exp(z)
     return {
@@ -93,14 +93,14 @@ def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
         "z": z,
         "maximum": float(np.where(np.isnan(s.top), np.nan, z[s.best])[0, 0]),
         "shifted": 0.0 - s.gap.high[0],
-        "exponentials": reference.lowered(s.e)[0],
+        "exponentials": softmax_steps.lowered(s.e)[0],
         "total": float(s.total.high[0, 0]),
         "unshifted": unshifted,
         "unshifted_total": float(exact_sum(unshifted)),
-        "p": reference.lowered(s.p)[0],
+        "p": softmax_steps.lowered(s.p)[0],
         "log_p": 0.0 - s.neg_log_p.high[0],
         "lse": float(s.lse[0]),
-        "slope": reference.slope(s, options.temperature)[0],
+        "slope": s.dz_dx(options.temperature)[0],
     }
 
 
@@ -111,19 +111,20 @@ def _scaled_logits(x: Array, options: LossOptions) -> Array:
 
 
 def _target(
-    problem: Problem, options: LossOptions, target: int | None, q: Array | None
+    reduction: ReductionPlan, options: LossOptions, target: int | None, q: Array | None
 ) -> dict[str, Any]:
     """The target probabilities q, and the weights a on each −log p."""
+    problem = reduction.problem
     if q is None:
         q = np.zeros(problem.layout.classes)
         if target is not None:
             q[target] = 1.0
-    a = reference.masses(q[None, :], problem.kernel_weight, float(options.label_smoothing))
+    a = reference.masses(q[None, :], reduction.kernel_weight, float(options.label_smoothing))
     return {"q": q, "weight": problem.class_weight, "kernel_masses": a}
 
 
 def _backward(
-    s: reference.SoftmaxSteps,
+    s: softmax_steps.SoftmaxSteps,
     steps: dict[str, Any],
     reduction: ReductionPlan,
     temperature: float,
@@ -131,8 +132,8 @@ def _backward(
     """Loss and gradient of the row, before the reduction."""
     a, z_loss = steps.pop("kernel_masses"), float(reduction.z_loss)
     g = reference.gradient(s, a, z_loss)
-    difference = reference.lowered(reference.difference(s, a))[0] + 0.0
-    z_pull = reference.lowered(reference.z_pull(s, z_loss))[0] if z_loss else 0.0 * difference
+    difference = softmax_steps.lowered(reference.difference(s, a))[0] + 0.0
+    z_pull = reference.z_pull(s, z_loss)[0] if z_loss else 0.0 * difference
     results = {
         "masses": a[0],
         "mass": exact_sum(a)[0],

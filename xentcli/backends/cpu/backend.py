@@ -91,8 +91,8 @@ class CpuBackend:
     def __init__(
         self, threads: int | None = None, notify: Callable[[str], None] | None = None
     ) -> None:
-        default = most_threads()
-        self.threads = min(threads, max(default, processors.available())) if threads else default
+        most = most_threads()
+        self.threads = min(threads, max(most, processors.available())) if threads else most
         self.notify = notify
 
     def rows(

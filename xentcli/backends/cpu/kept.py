@@ -40,23 +40,19 @@ ROOM = 1 << 18  # bytes, more than the machine code of a kernel
 # Variables of Numba that change no machine code.
 HARMLESS = ("NUM_THREADS", "CACHE_DIR", "THREADING_LAYER", "CUDA_", "ENABLE_CUDASIM", "DISABLE_JIT")
 
-_lock = RLock()  # one thread looks for a kernel at a time; several would compile it several times
+# One thread looks for a kernel at a time: several would compile it several times.
+_locks: dict[Kernel, RLock] = {}
 _loaded: dict[Kernel, MachineCode | None] = {}
 
 
-def _after_fork() -> None:
-    global _lock
-    _lock = RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # threads that hold a lock are not in the child
+    os.register_at_fork(after_in_child=_locks.clear)
 
 
 def find(kernel: Kernel, notify: Notify = None) -> MachineCode | None:
     """A kernel's machine code; None where none can be loaded."""
     if kernel not in _loaded:
-        with _lock:
+        with _locks.setdefault(kernel, RLock()):
             if kernel not in _loaded:
                 _loaded[kernel] = _Search(kernel, notify).machine_code()
     return _loaded[kernel]
@@ -65,7 +61,7 @@ def find(kernel: Kernel, notify: Notify = None) -> MachineCode | None:
 def keep(kernel: Kernel) -> bool:
     """Compile a kernel unless the cache has it; whether it was compiled. An error if it cannot be
     kept."""
-    with _lock:
+    with _locks.setdefault(kernel, RLock()):
         search = _Search(kernel, None)
         _loaded[kernel] = search.machine_code()
     if _loaded[kernel] is None:
@@ -80,8 +76,6 @@ def keep(kernel: Kernel) -> bool:
 @cache
 def machine_key() -> str:
     """What all machine code depends on, as text: versions, sources, processor, settings."""
-    numba = find_spec("numba")
-    version = Path(str(numba.origin)).with_name("_version.py").read_text() if numba else ""
     settings = {
         name: value
         for name, value in sorted(os.environ.items())
@@ -91,8 +85,25 @@ def machine_key() -> str:
         own_settings = Path(".numba_config.yaml").read_text()  # which Numba reads, too
     except (OSError, ValueError):
         own_settings = ""
-    parts = [llvmlite.__version__, version, *loader.processor(), str(settings), own_settings]
+    parts = [
+        llvmlite.__version__,
+        _numba_version(),
+        *loader.processor(),
+        str(settings),
+        own_settings,
+    ]
     return "\n".join([_folder_name(), *parts])
+
+
+def _numba_version() -> str:
+    """Numba's version; from the file that it reads itself, which is quicker than its metadata."""
+    numba = find_spec("numba")
+    try:
+        return Path(str(numba and numba.origin)).with_name("_version.py").read_text()
+    except (OSError, ValueError):
+        from importlib import metadata
+
+        return metadata.version("numba")
 
 
 @cache
@@ -159,7 +170,7 @@ class _Search:
             self._notify(_sentence(self._damage, obstacle))
         numba_start.check_memory()
         loader.prepare_for_numba()
-        with loader.llvm_lock:
+        with loader.activity:
             with numba_start.starting("numba"):
                 from xentcli.backends.cpu import kernels
             try:

@@ -22,9 +22,10 @@ from xentcli.backends.cuda.reductions import (
     reduce_sums,
 )
 
-# Logits this far below the largest have e·2⁴⁸ = 0 in float32, and add nothing to a float32 loss.
-# `exp_float32` is accurate for twice this gap, since the gap of very large logits is rounded.
-MAX_FLOAT32_GAP = 350.0
+# Logits this far below the largest have e·2⁴⁸ = 0 in float32, and add nothing to a float32 loss
+# unless weights above 10¹⁷⁷ bring them back. The gap of very large logits is rounded, to 512 at
+# most, and `exp_float32` is accurate up to 700.
+MAX_FLOAT32_GAP = 511.0
 
 RESCALE = 2.0 ** (SCALE_BITS - SINGLE_SCALE_BITS)
 

@@ -158,6 +158,7 @@ def _params(
         softcap=float(scalars.softcap),
         limit=min(SATURATED * scalars.softcap * scalars.temperature, sys.float_info.max),
         z_loss=float(scalars.z_loss),
+        scale_error=float(scalars.scale_error),
         capped=() if scalars.softcap == math.inf else (1.0,),
         exp=ExpConstants(),
     )

@@ -60,6 +60,7 @@ class LaunchParams(NamedTuple):
     softcap: float
     limit: float  # with a softcap, the largest logit with another tanh than those above it
     z_loss: float
+    scale_error: float  # each row's scale is scale·(1 + scale_error), for float64 results
     capped: tuple[float, ...]
     exp: ExpConstants
 

@@ -50,7 +50,6 @@ from xentcli.backends.cuda.row_result import (
 )
 from xentcli.backends.cuda.two_words import add, difference
 
-DOWN, UP = 2.0**-200, 2.0**200  # for products that overflow
 SCRATCH = 3 * THREADS
 REGISTERS = 48  # per thread: the 65,536 of a multiprocessor are enough for five blocks
 
@@ -139,17 +138,19 @@ def reduce_pair(pair, sums, task):
 def share_row_result(sums, peak, start, given, params, task, out, facts):
     """The row's first thread stores its result, and shares what the gradient needs."""
     if task.thread == 0 and task.y >= 0:
-        result = store_row_result(sums, peak, start, given, params, task, out)
+        factors, entries = store_row_result(sums, peak, start, given, params, task, out)
         at = task.group * FACTS
-        for i in range(FACTS):
-            facts[at + i] = result[i]
+        for i in range(5):
+            facts[at + i] = factors[i]
+        for i in range(4):
+            facts[at + 5 + i] = entries[i]
     cuda.syncthreads()
 
 
 @device
 def output_value(c, e, factors, peak, given, start, params, task):
     """What is written for a class: its gradient without the target's part, or its probability."""
-    high, low, unit, per_mass = factors
+    high, low, unit, per_mass, up = factors
     if params.mode == LOG:
         gap, error = gap_of(peak, logit_at(given[0], start, c, params), params)
         return log_probability((gap, error), (high, low), unit)
@@ -157,9 +158,8 @@ def output_value(c, e, factors, peak, given, start, params, task):
     if has_other_masses(params):
         a = mass_of_class(given, task.begin + c, params, task.row)
         g = fma(e, high, fma(e, low, -times(per_mass, a)))
-        if g != g:  # both products are infinite, or the row has no answer
-            g = fma(e, times(high, DOWN), -times(times(per_mass, DOWN), a)) * UP
-        return times_slope_at((g, 0.0), given[0], start + c * params.x_step, params)[0] + 0.0
+        g = times_slope_at((g, 0.0), given[0], start + c * params.x_step, params)[0]
+        return times(g, up) + 0.0
     if has_softcap(params) and params.mode == GRADIENT:
         e, lost = times_slope_at((e, 0.0), given[0], start + c * params.x_step, params)
         return fma(e, high, fma(e, low, times(lost, high))) + 0.0
@@ -192,7 +192,7 @@ def write_part(peaks, given, start_x, params, task, grad, shared):
         row_offset(task.row, params.inner, params.g_outer, params.g_inner)
         + task.begin * params.g_step
     )
-    factors = facts[at], facts[at + 1], facts[at + 2], facts[at + 3]
+    factors = facts[at], facts[at + 1], facts[at + 2], facts[at + 3], facts[at + 4]
     if task.y < 0 and task.row < params.rows:
         count = min_of(params.size, params.classes - task.begin)
         c = task.thread
@@ -210,10 +210,9 @@ def write_part(peaks, given, start_x, params, task, grad, shared):
         c += task.threads
     cuda.syncthreads()
     if task.thread == 0 and task.y >= 0:
-        if facts[at + 4] >= 0.0:
-            put(grad, start + int64(facts[at + 4]) * params.g_step, facts[at + 5])
-        if facts[at + 6] >= 0.0:
-            put(grad, start + int64(facts[at + 6]) * params.g_step, facts[at + 7])
+        for i in (5, 7):
+            if facts[at + i] >= 0.0:
+                put(grad, start + int64(facts[at + i]) * params.g_step, facts[at + i + 1])
 
 
 @kernel(REGISTERS)

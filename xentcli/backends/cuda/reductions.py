@@ -23,7 +23,7 @@ from xentcli.backends.cuda.two_words import add
 THREADS = 256  # at most, in a block
 ROWS = 8  # at most, in a block
 SUMS_SIZE = 12  # numbers in `PartSums`
-FACTS = 8  # numbers that the threads of a row share
+FACTS = 10  # numbers that the threads of a row share
 SHARED_FACTS = FACTS * ROWS
 WARP = 32  # threads
 NO_CLASS = 9.0e15  # above any class index

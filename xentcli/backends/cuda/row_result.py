@@ -47,6 +47,8 @@ from xentcli.backends.cuda.two_words import (
 
 NEGLIGIBLE = 2.0**-900  # beside 1: log(1 + others) is `others`
 DOWN = -float(SCALE_BITS)
+SMALLER = -1000.0  # the power of two of masses where 2·λ·lse overflows
+INFINITE = 3000.0  # a power of two that is infinite, and 0 if it is negative
 
 
 class RowSums(NamedTuple):
@@ -56,8 +58,9 @@ class RowSums(NamedTuple):
     power: Any  # 0, or −960 where `others` is negligible
     s: Any
     log_s: Any  # times 2^−power
-    b: Any  # B
-    rest: Any  # B − a of the largest logit
+    b: Any  # B, times `unit`
+    rest: Any  # B − a of the largest logit, times `unit`
+    unit: Any  # of masses: 1, or less where 2·λ·lse overflows
 
 
 @device
@@ -145,11 +148,13 @@ def row_sums(sums, z, of_max, hot, is_max, params):
     of_peaks = add_pairs((sums.peak_mass, sums.peak_mass_low), (-of_max, 0.0))
     rest = add_pairs((sums.other_mass, sums.other_mass_low), of_peaks)
     a = add_pairs(add_pairs(rest, (of_max, 0.0)), (hot, 0.0))
-    extra = 2.0 * times(lse[0], params.z_loss), 0.0
-    rest = add_pairs(rest, extra)
     if not is_max:
         rest = add_pairs(rest, (hot, 0.0))
-    return RowSums(others, power, s, log_s, add_pairs(a, extra), rest), a, lse
+    unit = 1.0 if abs(times(lse[0], params.z_loss)) < 2.0**1000 else 2.0**SMALLER
+    extra = 2.0 * times(lse[0], times(params.z_loss, unit)), 0.0
+    b = add_pairs((a[0] * unit, a[1] * unit), extra)
+    rest = add_pairs((rest[0] * unit, rest[1] * unit), extra)
+    return RowSums(others, power, s, log_s, b, rest, unit), a, lse
 
 
 @device
@@ -170,45 +175,57 @@ def gradient_entry(e, a, is_max, row):
 
 
 @device
-def scaled_entry(entry, factor, x, place, params):
+def scaled_entry(entry, row, factor, x, place, params):
     """An entry of the gradient times scale/T and the softcap's slope, rounded; never −0.0."""
     high, low, power = normalised(entry[0], entry[1])
     value = multiply((high, low), (factor[0], factor[1]))
     high, _ = times_slope_at(value, x, place, params)
-    return times_large_power(high, power + entry[2] + factor[2]) + 0.0
+    power += entry[2] + factor[2] + power_of_masses(row)
+    return times_large_power(high, power) + 0.0
 
 
 @device
 def scale_over_temperature(scale, params):
-    """scale/T in two words, and a power of two."""
+    """scale/T in two words, and a power of two. The scale may be infinite."""
     above, _, power = normalised(scale, 0.0)
+    if abs(above) == math.inf:
+        above, power = math.copysign(1.0, above), INFINITE
     below, _, less = normalised(params.temperature, 0.0)
-    high, low = divide_by(above, 0.0, below)
+    high, low = divide_by(above, times(above, params.scale_error), below)
     return high, low, power - less
 
 
 @device
-def factor_of_e(row, factor):
-    """The factor of exponentials in the gradient, B/s·scale/T, in two words, and their unit.
+def factors_of_entries(row, factor, params):
+    """The factors of e and of a in `output_value`: B/s·scale/T in two words and its unit, scale/T,
+    and the power of two that both are divided by.
 
-    The exponentials are times 2⁹⁶⁰. Where the factor is not too small for that, it has the inverse
+    Exponentials are times 2⁹⁶⁰. Where their factor is not too small for that, it has the inverse
     power and the unit is 1. Else the smallest exponentials do not count, and the unit is 2⁻⁹⁶⁰.
     """
     high, low, power = normalised(row.b[0], row.b[1])
     high, low = divide(multiply((high, low), (factor[0], factor[1])), row.s)
-    power, unit = power + factor[2], UNIT
-    if abs(times_large_power(high, power)) >= 2.0**-40:
+    power, unit = power + factor[2] + power_of_masses(row), UNIT
+    shrink = 200.0 if has_other_masses(params) and factor[2] > 800.0 else 0.0
+    if abs(times_large_power(high, power - shrink)) >= 2.0**-40:
         power, unit = power + DOWN, 1.0
-    high, low = times_large_power(high, power), times_large_power(low, power)
+    high, low = times_large_power(high, power - shrink), times_large_power(low, power - shrink)
     if abs(high) > 2.0**100:  # where a product with the second word may overflow alone
         low = 0.0
-    return high, low, unit
+    per_mass = times_large_power(factor[0], factor[2] - shrink)
+    return high, low, unit, per_mass, times_large_power(1.0, shrink)
+
+
+@device
+def power_of_masses(row):
+    """The power of two that the row's masses are divided by."""
+    return 0.0 if row.unit == 1.0 else -SMALLER
 
 
 @device
 def store_row_result(sums, peak, start, given, params, task, out):
-    """Write the row's loss and log-sum-exp. Returns what `output_value` needs, three numbers for e
-    and one for a, and the indices and entries of the largest logit and of the target."""
+    """Write the row's loss and log-sum-exp. Returns what `output_value` needs, and the indices and
+    entries of the largest logit and of the target."""
     x, _, weight, scale = given
     results, grad = out
     hot = target_mass(task.y, weight, params)
@@ -222,7 +239,7 @@ def store_row_result(sums, peak, start, given, params, task, out):
     row, a, lse = row_sums(sums, largest_z(peak, params), of_max, hot, is_max, params)
     if params.mode == LOG:
         unit = 1.0 if row.power == 0.0 else UNIT
-        return row.log_s[0], row.log_s[1], unit, 0.0, -1.0, 0.0, -1.0, 0.0
+        return (row.log_s[0], row.log_s[1], unit, 0.0, 1.0), (-1.0, 0.0, -1.0, 0.0)
     gap, error, factor = 0.0, 0.0, (1.0, 0.0, 0.0)
     if params.mode == GRADIENT:
         factor = scale_over_temperature(scale[min_of(task.row, scale.size - 1)], params)
@@ -237,24 +254,24 @@ def store_row_result(sums, peak, start, given, params, task, out):
             results[1, task.row] = lse[0]
     place, largest = argmax - task.begin, 0.0
     if 0 <= place < task.count:
-        entry = gradient_entry((1.0, 0.0), (of_max, 0.0), True, row)
-        largest = scaled_entry(entry, factor, x, start + place * params.x_step, params)
+        entry = gradient_entry((1.0, 0.0), (of_max * row.unit, 0.0), True, row)
+        largest = scaled_entry(entry, row, factor, x, start + place * params.x_step, params)
     else:
         place = int64(-1)
     inside, target = task.y - task.begin, 0.0
     mass_of_target = 0.0, 0.0
     if params.kind == INDEX and 0 <= inside < task.count:
-        mass_of_target = difference(mass_of_class(given, task.y, params, task.row), -hot)
+        high, low = difference(mass_of_class(given, task.y, params, task.row), -hot)
+        mass_of_target = high * row.unit, low * row.unit
     if mass_of_target[0] != 0.0:
         e, lost = exponential(gap, error)
         e = times(e, UNIT), times(lost, UNIT)
         entry = gradient_entry(e, mass_of_target, is_max, row)
-        target = scaled_entry(entry, factor, x, start + inside * params.x_step, params)
+        target = scaled_entry(entry, row, factor, x, start + inside * params.x_step, params)
     else:  # the product of e and its factor, which holds for smaller e
         inside = int64(-1)
-    high, low, unit = factor_of_e(row, factor)
-    per_mass = times_large_power(factor[0], factor[2])
-    return high, low, unit, per_mass, float64(place), largest, float64(inside), target
+    factors = factors_of_entries(row, factor, params)
+    return factors, (float64(place), largest, float64(inside), target)
 
 
 @device

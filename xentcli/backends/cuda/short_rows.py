@@ -76,19 +76,16 @@ def compute_row(tile, at, given, params, task, out):
         tile, at, peak, given, params, task
     )
     sums = sums_of(largest, ones, others, target, peak_mass, other_mass, gap_sum, argmax)
-    high, low, unit, per_mass, place, of_largest, inside, of_target = store_row_result(
-        sums, peak, start, given, params, task, out
-    )
+    factors, entries = store_row_result(sums, peak, start, given, params, task, out)
     if out[1].size == 0:
         return
-    factors = high, low, unit, per_mass
     for c in range(params.classes):
         e = get(tile, at + c)
         put(tile, at + c, output_value(c, e, factors, peak, given, start, params, task))
-    if place >= 0.0:
-        put(tile, at + int64(place), of_largest)
-    if inside >= 0.0:
-        put(tile, at + int64(inside), of_target)
+    if entries[0] >= 0.0:
+        put(tile, at + int64(entries[0]), entries[1])
+    if entries[2] >= 0.0:
+        put(tile, at + int64(entries[2]), entries[3])
 
 
 @cuda.jit

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xentcli.arrays.device_view import DeviceArray
 from xentcli.arrays.layout import Layout, Shape, find
-from xentcli.arrays.sums import RunningSum
+from xentcli.arrays.sums import RunningSum, rounded
 from xentcli.engine.problem import (
     Extras,
     Problem,
@@ -40,12 +39,11 @@ class DeviceProblem(Problem):
         """How many rows are left out."""
         return self.left_out
 
-    @cached_property
-    def kernel_weight(self) -> Any:
-        """w / 2^weight_power on the device, one per class."""
+    def kernel_weight(self, power: int) -> Any:
+        """w / 2^power on the device, one per class."""
         if self.weight is None:
             return self.ones(self.layout.classes)
-        return self.queue.send(np.ldexp(self.weight, -self.weight_power))
+        return self.queue.send(np.ldexp(self.weight, -power))
 
     @property
     def sample_weight_power(self) -> int:
@@ -64,7 +62,7 @@ class DeviceProblem(Problem):
 
     def total_row_weight(self) -> Fraction:
         """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
-        weights = self._row_weights(self.kernel_weight)
+        weights = self._row_weights(self.kernel_weight(self.weight_power))
         return self.sum(weights) * Fraction(2) ** self.weight_power
 
     def _row_weights(self, weight: Any) -> Any:
@@ -82,10 +80,11 @@ class DeviceProblem(Problem):
     def scale(self, denominator: Fraction) -> Any:
         """What the gradient of each row is multiplied by, as `ReductionPlan.scale`.
 
-        `denominator` is in the units of `kernel_weight`.
+        `denominator` is that of the kernels.
         """
         if denominator == 0:  # rare, and not worth a kernel
-            weights = self.queue.fetch(self._row_weights(self.kernel_weight))
+            weights = self._row_weights(self.kernel_weight(self.weight_power))
+            weights = self.queue.fetch(weights)
             return self.queue.send(np.where(weights == 0, 0.0, np.nan))
         given = self.upstream
         if isinstance(given, np.ndarray):
@@ -94,7 +93,7 @@ class DeviceProblem(Problem):
             given = self.queue.send(given.reshape(1))
         factors = self.ones(1) if self.sample_weight is None else self.sample_weight
         room = self.queue.room((self.layout.rows,))
-        return self.queue.scaled(given, float(denominator), factors, room)
+        return self.queue.scaled(given, rounded(denominator), factors, room)
 
 
 def _direct(array: DeviceArray) -> bool:

@@ -109,7 +109,7 @@ def sum_of_others(sums, z):
 @device
 def times_negligible(a, value):
     """a·value and its power of two, for a value that has one of −960."""
-    if abs(a[0]) > 1.0:
+    if abs(a[0]) > 2.0**900:
         high, low = multiply((times(a[0], UNIT), times(a[1], UNIT)), value)
         return high, low, 0.0
     high, low = multiply(a, value)

@@ -81,7 +81,7 @@ def test_the_readme_shows_what_is_printed(command, expected, folder):
 def test_the_picture_of_the_readme_is_what_its_command_makes(folder):
     pictures = re.findall(r"!\[.+\]\((.+)\)", README)
     assert len(pictures) == 1
-    command = next(line for line, _ in sessions() if line.endswith(f"--save {pictures[0]}"))
+    command = next(line for line, _ in sessions() if line.endswith(f"-o {pictures[0]}"))
     (folder / pictures[0]).unlink()
     shell(command, folder)
     assert (folder / pictures[0]).read_bytes() == (ROOT / pictures[0]).read_bytes()
@@ -129,7 +129,8 @@ def test_every_command_and_option_has_help(name):
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
-            assert parameter.envvar.startswith("XENT_"), parameter.name
+            variables = np.atleast_1d(parameter.envvar)
+            assert all(name.startswith("XENT_") for name in variables), parameter.name
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -34,11 +35,15 @@ class DocumentOptions(JsonOption, NoClobberOption):
         group="Output",
         type=click.Choice(FORMS),
     )
-    save: str | None = option(
+    output: str | None = option(
         None,
-        f"Write to FILE, in the format of its suffix: {SAVED}.",
+        f"Write to PATH, in the format of its suffix ({SAVED}) or of --format; - is standard "
+        "output, also on a terminal.",
+        "-o",
+        "--output",
+        "--save",
         group="Output",
-        metavar="FILE",
+        metavar="PATH",
         file=True,
     )
     decimals: int = option(
@@ -63,22 +68,34 @@ class DocumentOptions(JsonOption, NoClobberOption):
 
 
 def publish(document: Document, options: DocumentOptions) -> None:
-    """Write a document to the file of --save, else to standard output."""
-    from xentcli.display import WIDTH, as_text
+    """Write a document to the file of --output, else to standard output; --json prints it too."""
+    from xentcli.display import as_text
     from xentcli.files.outputs import Outputs
 
-    path, width, form = options.save, options.width, options.form
-    at_terminal = _at_terminal(form)
+    path, form = options.output, options.form
+    if path is None and _at_terminal(form):
+        _show(document, options.width)
+        return
     with Outputs(no_clobber=options.no_clobber) as outputs:
-        if path:
-            saved = as_text(document, _form_of(path), width or WIDTH)
+        if path not in (None, "-"):
+            form = options.format or _form_of(path)
+            saved = as_text(document, form, _width(options, at_terminal=False))
             outputs.open(path).write(saved.encode())
-        if (form or not path) and not at_terminal:
-            outputs.open("-").write(as_text(document, form or "plain", width or WIDTH).encode())
-    if path:
+        if path in (None, "-") or options.as_json:
+            form = options.form or "plain"
+            text = as_text(document, form, _width(options, at_terminal=stdout_is_terminal()))
+            outputs.open("-").write(text.encode())
+    if path not in (None, "-"):
         inform(f"{document.title.partition(':')[0]} -> {visible(path)}")
-    if (form or not path) and at_terminal:
-        _show(document, width)
+
+
+def _width(options: DocumentOptions, *, at_terminal: bool) -> int:
+    """The width asked for, else that of the terminal, else the default."""
+    from xentcli.display import WIDTH
+
+    if options.width or not at_terminal:
+        return options.width or WIDTH
+    return max(40, shutil.get_terminal_size().columns)
 
 
 def _at_terminal(form: str | None) -> bool:
@@ -105,5 +122,5 @@ def _form_of(path: str) -> str:
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
         what = f"{visible(path)}: unknown suffix; expected {SAVED}"
-        raise OptionError("save", what, "--save explained.html")
+        raise OptionError("output", what, "-o explained.html, or --format markdown")
     return SUFFIXES[suffix]

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from html import escape
 
 from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
-from xentcli.display.grid import TextColumn, bar_fraction, column_groups
+from xentcli.display.grid import TextColumn, bar_fraction, column_groups, text_column
 
 NARROW = 42  # characters of a table that fits on a phone
+WIDE = 1000  # of one whose sentences the browser wraps
 CSS = """
 :root { color-scheme: light dark; --text: #1f2328; --quiet: #59636e; --page: #f6f8fa;
   --card: #ffffff; --line: #d1d9e0; --rise: #0072c6; --fall: #bd4b00; }
@@ -67,7 +68,7 @@ def as_text(document: Document, width: int) -> str:
         *(f'<p class="quiet">{escape(line)}</p>' for line in document.intro),
         '</header><div class="steps">',
     ]
-    for number, step in enumerate(document.steps, 1):
+    for number, step in document.numbered():
         lines += _step(step, number, document.decimals)
     lines.append("</div>")
     if document.commands:
@@ -77,10 +78,12 @@ def as_text(document: Document, width: int) -> str:
     return "\n".join([*lines, "</main></body></html>"]) + "\n"
 
 
-def _step(step: Step, number: int, decimals: int) -> Iterator[str]:
-    tables = column_groups(step, decimals, NARROW, 0)
-    full = ' class="full"' if len(tables) > 1 else ""
-    yield f"<section{full}><h2>{number}. {escape(step.title)}</h2>"
+def _step(step: Step, number: str, decimals: int) -> Iterator[str]:
+    wraps = any(text_column(column, decimals).wraps for column in step.columns)
+    tables = column_groups(step, decimals, WIDE if wraps else NARROW, 0)
+    full = ' class="full"' if wraps or len(tables) > 1 else ""
+    title = f"{number}. {step.title}" if number else step.title
+    yield f"<section{full}><h2>{escape(title)}</h2>"
     if step.formula.text:
         yield f'<p class="formula">{escape(step.formula.text)}</p>'
     yield '<div class="tables">'

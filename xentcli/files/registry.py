@@ -125,7 +125,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     _text("csv", ","),
     _text("tsv", "\t"),
-    Format("json", suffixes=("json",), create_writer=_create_json),
+    Format("json", suffixes=("json",), create_writer=_create_json, keeps_dtype=False),
     *FOREIGN,
 )
 TEXT = "csv"  # has no first bytes of its own: what no format recognises is read as text

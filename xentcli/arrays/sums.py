@@ -7,11 +7,15 @@ merged. `exact_sum` adds along the last axis in twice the working precision.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.error_free import two_sum
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 CHUNK = 1 << 15  # numbers at a time, which stay in the cache; sums of 2¹⁵·2⁴⁷ fit into int64
 KEPT = 47  # bits, from the largest number's first on, that are summed at a time
@@ -95,6 +99,13 @@ class RunningSum:
         if math.isinf(high):
             return high, 0.0
         return high, _rounded(self._units - _in_units(high))
+
+    def fraction(self) -> Fraction:
+        """The sum of the finite numbers so far, without any rounding."""
+        from fractions import Fraction  # it loads `decimal`, and most sums do not need it
+
+        self._add_waiting()
+        return Fraction(self._units, 1 << UNIT)
 
     def _add_waiting(self) -> None:
         waiting, self._waiting, self._count = self._waiting, [], 0

@@ -34,6 +34,7 @@ COMMANDS = {
     "explain": ("explain", "Derive one row's gradient, step by step."),
     "examples": ("examples", "Recompute published worked examples."),
     "check": ("check", "Check a gradient (and loss) that another program computed."),
+    "report": ("report", "Report perplexity, accuracy, calibration and more, with errors."),
     "inspect": ("inspect", "Show shape, dtype and memory order of array files."),
     "bench": ("bench", "Benchmark against memory bandwidth and other libraries."),
     "info": ("info", "Show versions, CPU, threads, backends and the cache folder."),

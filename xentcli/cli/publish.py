@@ -17,8 +17,10 @@ from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
     from xentcli.display.document import Document
+    from xentcli.files.outputs import Outputs
+    from xentcli.files.sink import Sink
 
-FORMS = ("rich", "plain", "markdown", "latex", "json")
+FORMS = ("rich", "plain", "markdown", "latex", "html", "json")
 SAVED = "svg, html, md, tex, txt or json"
 
 
@@ -64,21 +66,40 @@ class DocumentOptions(JsonOption, NoClobberOption):
 
 def publish(document: Document, options: DocumentOptions) -> None:
     """Write a document to the file of --save, else to standard output."""
-    from xentcli.display import WIDTH, as_text
     from xentcli.files.outputs import Outputs
 
-    path, width, form = options.save, options.width, options.form
-    at_terminal = _at_terminal(form)
     with Outputs(no_clobber=options.no_clobber) as outputs:
+        Publication(outputs, options).write(document)
+    announce(document, options)
+
+
+class Publication:
+    """Where a document goes, opened before the work that makes it, which may be long."""
+
+    def __init__(self, outputs: Outputs, options: DocumentOptions) -> None:
+        self._width, path, form = options.width, options.save, options.form
+        self._forms: list[tuple[Sink, str]] = []
         if path:
-            saved = as_text(document, _form_of(path), width or WIDTH)
-            outputs.open(path).write(saved.encode())
-        if (form or not path) and not at_terminal:
-            outputs.open("-").write(as_text(document, form or "plain", width or WIDTH).encode())
+            saved = _form_of(path)
+            self._forms.append((outputs.open(path), saved))
+        if (form or not path) and not _at_terminal(form):
+            self._forms.append((outputs.open("-"), form or "plain"))
+
+    def write(self, document: Document) -> None:
+        """Write the document to each of them."""
+        from xentcli.display import WIDTH, as_text
+
+        for sink, form in self._forms:
+            sink.write(as_text(document, form, self._width or WIDTH).encode())
+
+
+def announce(document: Document, options: DocumentOptions) -> None:
+    """Say where the document was saved, or show it on the terminal; all outputs are in place."""
+    path, form = options.save, options.form
     if path:
         inform(f"{document.title.partition(':')[0]} -> {visible(path)}")
-    if (form or not path) and at_terminal:
-        _show(document, width)
+    if (form or not path) and _at_terminal(form):
+        _show(document, options.width)
 
 
 def _at_terminal(form: str | None) -> bool:

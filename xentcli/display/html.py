@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
+from xentcli.display import chart
 from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
 from xentcli.display.grid import TextColumn, bar_fraction, column_groups
 
@@ -52,6 +53,8 @@ th { font-weight: 600; border-bottom: 1px solid var(--line); }
 .rises { color: var(--rise); } .falls { color: var(--fall); }
 code { overflow-wrap: anywhere; }
 """
+CHARTS = """.charts { display: flex; flex-wrap: wrap; gap: .5rem 1rem; }
+.chart { flex: 1 1 18rem; min-width: 0; max-width: 34rem; height: auto; }"""
 
 
 def as_text(document: Document, width: int) -> str:
@@ -62,7 +65,7 @@ def as_text(document: Document, width: int) -> str:
         '<html lang="en">',
         f'<head><meta charset="utf-8"><title>{title}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{CSS}</style></head>",
+        f"<style>{CSS}{_chart_css(document)}</style></head>",
         f"<body><main><header><h1>{title}</h1>",
         *(f'<p class="quiet">{escape(line)}</p>' for line in document.intro),
         '</header><div class="steps">',
@@ -77,12 +80,20 @@ def as_text(document: Document, width: int) -> str:
     return "\n".join([*lines, "</main></body></html>"]) + "\n"
 
 
+def _chart_css(document: Document) -> str:
+    return CHARTS + chart.CSS if any(step.charts for step in document.steps) else ""
+
+
 def _step(step: Step, number: int, decimals: int) -> Iterator[str]:
     tables = column_groups(step, decimals, NARROW, 0)
     full = ' class="full"' if len(tables) > 1 else ""
     yield f"<section{full}><h2>{number}. {escape(step.title)}</h2>"
     if step.formula.text:
         yield f'<p class="formula">{escape(step.formula.text)}</p>'
+    if step.charts:
+        yield '<div class="charts">'
+        yield from map(chart.as_svg, step.charts)
+        yield "</div>"
     yield '<div class="tables">'
     for group in tables:
         if group.columns:

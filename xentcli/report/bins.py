@@ -104,7 +104,9 @@ class BinTotals:
         if self._broken or not total:
             return ()
         return tuple(
-            self._bin(int(number), {name: float(each[number]) for name, each in sums.items()}, total)
+            self._bin(
+                int(number), {name: float(each[number]) for name, each in sums.items()}, total
+            )
             for number in np.flatnonzero((self._counts > 0) & (sums["v"] != 0))
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import Array, as_array
+from xentcli.arrays.layout import Layout, Shape
 from xentcli.backends import Scalars, require_threads
 from xentcli.backends.row_statistics import NumpyStatistics
 from xentcli.engine.cross_entropy import Run
@@ -27,10 +28,15 @@ from xentcli.report.totals import RowsInfo, Totals
 
 @dataclass(frozen=True)
 class Groups:
-    """The group of each row, as numbers from 0, and how many there are."""
+    """The group of each row, as a number from 0, and what each group is called."""
 
     index: Array
-    count: int
+    labels: Array
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return len(self.labels)
 
     @classmethod
     def of(cls, values: Any, problem: Problem) -> Groups | None:
@@ -44,7 +50,7 @@ class Groups:
         if array.dtype.kind not in "iufbUS":
             raise DtypeError("group", f"dtype {array.dtype} is not supported", "use integers")
         labels, index = np.unique(array.reshape(-1), return_inverse=True)
-        return cls(index.reshape(-1), len(labels))
+        return cls(index.reshape(-1), labels)
 
 
 class ReportCalculation:
@@ -97,6 +103,12 @@ class ReportCalculation:
         """The report over all rows."""
         notes = (*notes, *self.probabilities.notes())
         return finish(self.totals, self.problem.ignored, self.backend.name, notes)
+
+
+def require_base(shape: Shape, layout: Layout) -> None:
+    """An error unless the base's logits have the shape of the model's."""
+    if shape != layout.shape:
+        raise ShapeError("base", f"shape {shape} does not fit logits of shape {layout.shape}")
 
 
 def statistics_backend(run: Run, entries: int) -> StatisticsBackend:

@@ -22,7 +22,8 @@ def setting(default: Any, help: str, **rule: Any) -> Any:
     """A dataclass field with its help text and rule: `choices`, or a range `low`, `high`, `above`.
 
     `group` is the heading under which `--help` lists it, `flag` its name on the command line
-    where that is not the field's.
+    where that is not the field's. With `saved` the command line also takes it from a file that a
+    command wrote.
     """
     return field(default=default, metadata={"help": help, **rule})
 
@@ -58,7 +59,9 @@ class LossOptions:
         low=0.0,
         high=1.0,
     )
-    temperature: float = setting(1.0, "Divide the logits by this value.", group="Logits", above=0.0)
+    temperature: float = setting(
+        1.0, "Divide the logits by this value.", group="Logits", above=0.0, saved=True
+    )
     softcap: float | None = setting(
         None,
         "Cap the logits at ±F: z = F·tanh(z/F), after the temperature.",

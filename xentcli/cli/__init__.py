@@ -35,6 +35,7 @@ COMMANDS = {
     "examples": ("examples", "Recompute published worked examples."),
     "check": ("check", "Check a gradient (and loss) that another program computed."),
     "report": ("report", "Report perplexity, accuracy, calibration and more, with errors."),
+    "calibrate": ("calibrate", "Find the temperature that fits best, with its interval."),
     "inspect": ("inspect", "Show shape, dtype and memory order of array files."),
     "bench": ("bench", "Benchmark against memory bandwidth and other libraries."),
     "info": ("info", "Show versions, CPU, threads, backends and the cache folder."),

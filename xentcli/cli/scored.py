@@ -45,17 +45,17 @@ class ScoredInputs(LogitsReading):
         type=click.Choice(get_args(DtypeName)),
     )
     sample_weight: str | None = option(
-        None, "Weight of each row, N numbers.", group="Rows", metavar="FILE", file=True
+        None, "Weight of each row, N numbers.", group="Row", metavar="FILE", file=True
     )
     group: str | None = option(
         None,
         "Group of each row, such as its document: N numbers. Errors are then clustered.",
-        group="Rows",
+        group="Row",
         metavar="FILE",
         file=True,
     )
     skip_nonfinite: bool = option(
-        False, "Leave out rows whose loss is NaN or infinite.", group="Rows", is_flag=True
+        False, "Leave out rows whose loss is NaN or infinite.", group="Row", is_flag=True
     )
 
 
@@ -73,11 +73,11 @@ def open_scored(sources: ScoredInputs, outputs: Outputs, scoring: ScoreOptions) 
         base=base,
         group=sources.group,
     )
-    with open_inputs(paths, _reading(sources), outputs, scoring.class_axis) as inputs:
+    with open_inputs(paths, reading_of(sources), outputs, scoring.class_axis) as inputs:
         yield inputs
 
 
-def _reading(sources: ScoredInputs) -> Reading:
+def reading_of(sources: ScoredInputs) -> Reading:
     """How each of the inputs is read."""
     from xentcli.files.options import ReadOptions
 

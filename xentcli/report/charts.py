@@ -12,7 +12,7 @@ from xentcli.report.bins import Bin
 from xentcli.report.result import Histogram, Report
 
 
-def reliability(bins: Sequence[Bin]) -> Chart:
+def reliability(bins: Sequence[Bin], when: str = "") -> Chart:
     """Accuracy against confidence, with intervals; behind it the share of rows in each bin."""
     words = [
         f"confidence {item.confidence:.4g}, accuracy {item.accuracy:.4g}, {plural(item.n, 'row')}"
@@ -28,7 +28,7 @@ def reliability(bins: Sequence[Bin]) -> Chart:
         tuple(words),
     )
     return Chart(
-        "Reliability, with 95 % intervals; grey: share of rows",
+        f"Reliability{when and ' '}{when}, with 95 % intervals; grey: share of rows",
         "confidence",
         "accuracy",
         (0.0, 1.0),

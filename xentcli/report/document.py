@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from xentcli.display.document import Column, Document, Formula, Step
+from xentcli.display.chart import Chart
+from xentcli.display.document import Column, Document, Step
 from xentcli.errors import OptionError, plural, visible
 from xentcli.report import charts
 from xentcli.report.along import Segment
 from xentcli.report.result import Report
 from xentcli.report.statistic import Statistic
+from xentcli.report.tables import bins_step, column, statistics_step
 
 ALL_CLASSES = 20  # with more, only those with the largest loss are shown
 SEGMENTS = 12  # of the loss along the file, in text
@@ -95,44 +97,15 @@ def _steps(report: Report, names: tuple[str, ...]) -> Iterator[Step]:
         yield _worst(report, names)
 
 
-def _column(title: str, values: Iterable[Any], **more: Any) -> Column:
-    return Column(Formula.in_words(title), tuple(values), **more)
-
-
-def _table_of(title: str, found: dict[str, Statistic], pictures: tuple[Any, ...]) -> Step:
+def _table_of(title: str, found: dict[str, Statistic], pictures: tuple[Chart, ...]) -> Step:
     """Statistics with their errors and intervals."""
-    items = list(found.values())
-    intervals = [item.interval or (None, None) for item in items]
-    columns = [_column("value", [item.value for item in items])]
-    if any(item.se is not None for item in items):
-        columns.append(_column("± se", [item.se for item in items]))
-    if any(item.interval for item in items):
-        columns.append(_column("95 % from", [low for low, _ in intervals]))
-        columns.append(_column("to", [high for _, high in intervals]))
     labels = tuple(SPOKEN.get(name, name.replace("top_", "top-")) for name in found)
-    return Step(title, heading="statistic", labels=labels, columns=tuple(columns), charts=pictures)
+    return replace(statistics_step(title, labels, tuple(found.values())), charts=pictures)
 
 
 def _calibration(report: Report) -> Step:
-    bins = report.bins
-    columns = (
-        _column("rows", [item.n for item in bins]),
-        _column("confidence", [item.confidence for item in bins]),
-        _column("accuracy", [item.accuracy for item in bins], bar="fraction"),
-        _column("95 % from", [item.interval[0] if item.interval else None for item in bins]),
-        _column("to", [item.interval[1] if item.interval else None for item in bins]),
-    )
-    digits = 2 if report.binning == "width" else 4
-    labels = tuple(f"{item.low:.{digits}f}–{item.high:.{digits}f}" for item in bins)
     kind = "equal width" if report.binning == "width" else "equal counts"
-    return Step(
-        "Calibration",
-        heading="bin",
-        labels=labels,
-        columns=columns,
-        remarks=(f"{plural(len(bins), 'bin')} with rows, of {kind}; bars show the accuracy.",),
-        charts=(charts.reliability(bins),),
-    )
+    return bins_step("Calibration", report.bins, kind, charts.reliability(report.bins))
 
 
 def _quantiles(report: Report) -> Step:
@@ -143,10 +116,10 @@ def _quantiles(report: Report) -> Step:
         item = report.statistics.get(name)
         if item and item.quantiles:
             labels = tuple(item.quantiles)
-            columns.append(_column(SPOKEN[name], item.quantiles.values()))
+            columns.append(column(SPOKEN[name], item.quantiles.values()))
     remarks: tuple[str, ...] = ()
     if report.ranks:
-        columns.append(_column("rank", map(_whole, report.ranks.quantiles.values())))
+        columns.append(column("rank", map(_whole, report.ranks.quantiles.values())))
         ties = f"{plural(report.ranks.tied, 'row')} with ties" if report.ranks.tied else "no ties"
         remarks = (f"Ranks count from 0; {ties}.",)
     return Step(
@@ -168,10 +141,8 @@ def _along(report: Report) -> Step:
     parts = [part for part in _joined(report.along) if part.n]
     finite = [part.nll for part in parts if part.nll is not None and math.isfinite(part.nll)]
     columns = (
-        _column("n", [part.n for part in parts]),
-        _column(
-            "nll", [part.nll for part in parts], bar="fraction", scale=max(finite, default=0.0)
-        ),
+        column("n", [part.n for part in parts]),
+        column("nll", [part.nll for part in parts], bar="fraction", scale=max(finite, default=0.0)),
     )
     return Step(
         "Loss along the file",
@@ -208,10 +179,10 @@ def _classes(report: Report, names: Sequence[str]) -> Step:
             f"The {ALL_CLASSES} of {plural(len(report.classes), 'class')} with the largest loss.",
         )
     columns = (
-        _column("rows", [item.n for item in found]),
-        _column("accuracy", [item.accuracy for item in found], bar="fraction"),
-        _column("nll", [item.nll for item in found]),
-        _column("confidence", [item.confidence for item in found]),
+        column("rows", [item.n for item in found]),
+        column("accuracy", [item.accuracy for item in found], bar="fraction"),
+        column("nll", [item.nll for item in found]),
+        column("confidence", [item.confidence for item in found]),
     )
     labels = tuple(class_name(item.index, names) for item in found)
     return Step("Classes", heading="target", labels=labels, columns=columns, remarks=remarks)
@@ -220,8 +191,8 @@ def _classes(report: Report, names: Sequence[str]) -> Step:
 def _confusion(report: Report, names: Sequence[str]) -> Step:
     pairs = report.confusion
     columns = (
-        _column("rows", [item.n for item in pairs]),
-        _column("share of the target's", [item.share for item in pairs], bar="fraction"),
+        column("rows", [item.n for item in pairs]),
+        column("share of the target's", [item.share for item in pairs], bar="fraction"),
     )
     labels = tuple(
         f"{class_name(item.target, names)} → {class_name(item.prediction, names)}" for item in pairs
@@ -231,16 +202,16 @@ def _confusion(report: Report, names: Sequence[str]) -> Step:
 
 def _worst(report: Report, names: Sequence[str]) -> Step:
     rows = report.worst
-    columns = [_column("nll", [item.nll for item in rows])]
+    columns = [column("nll", [item.nll for item in rows])]
     if all(item.target is not None for item in rows):
         columns += [
-            _column("target", [class_name(item.target, names) for item in rows]),
-            _column("p", [item.p_target for item in rows]),
-            _column("rank", [item.rank for item in rows]),
+            column("target", [class_name(item.target, names) for item in rows]),
+            column("p", [item.p_target for item in rows]),
+            column("rank", [item.rank for item in rows]),
         ]
     columns += [
-        _column("predicted", [class_name(item.prediction, names) for item in rows]),
-        _column("its p", [item.p_prediction for item in rows]),
+        column("predicted", [class_name(item.prediction, names) for item in rows]),
+        column("its p", [item.p_prediction for item in rows]),
     ]
     labels = tuple(str(item.row) for item in rows)
     return Step("Worst rows", heading="row", labels=labels, columns=tuple(columns))

@@ -17,8 +17,8 @@ Method: TypeAlias = Literal["temperature", "bias"]
 class ScoreOptions:
     """Those of the loss's options that change what a row is: no weight of classes, no smoothing."""
 
-    ignore_index: int = same_as(LossOptions, "ignore_index", group="Rows")
-    target_kind: TargetKind = same_as(LossOptions, "target_kind", group="Rows")
+    ignore_index: int = same_as(LossOptions, "ignore_index", group="Row")
+    target_kind: TargetKind = same_as(LossOptions, "target_kind", group="Row")
     temperature: float = same_as(LossOptions, "temperature")
     softcap: float | None = same_as(LossOptions, "softcap")
     class_axis: int | None = same_as(LossOptions, "class_axis")

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from xentcli.engine.problem import Problem
     from xentcli.engine.rows import RowSource
     from xentcli.files.outputs import Outputs
+    from xentcli.files.reader import Reader
+
+TARGET_NAMES = ("targets", "labels", "target", "y")  # in an archive that holds logits too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +65,7 @@ class ScoredInputs(LogitsReading):
 @contextmanager
 def open_scored(sources: ScoredInputs, outputs: Outputs, scoring: ScoreOptions) -> Iterator[Inputs]:
     """Open the logits, the targets and what goes with them; a base if there is one."""
-    if sources.targets is None:
-        what = f"TARGETS is missing: {sources.logits} does not hold class indices"
-        raise OptionError("command line", what, "xent report logits.npy targets.npy")
+    sources = _with_targets_inside(sources)
     base: str | None = getattr(sources, "base", None)
     paths = InputPaths(
         sources.logits,
@@ -74,7 +75,36 @@ def open_scored(sources: ScoredInputs, outputs: Outputs, scoring: ScoreOptions) 
         group=sources.group,
     )
     with open_inputs(paths, reading_of(sources), outputs, scoring.class_axis) as inputs:
-        yield inputs
+        yield inputs if inputs.targets else replace(inputs, targets=_own_targets(inputs))
+
+
+def _with_targets_inside(sources: ScoredInputs) -> ScoredInputs:
+    """Without TARGETS: those of an archive that holds both."""
+    from xentcli.files import registry
+    from xentcli.files.source import open_source
+
+    formats = registry.with_suffix(sources.logits)
+    if sources.targets is not None or not formats or not formats[0].member_names:
+        return sources
+    with open_source(sources.logits) as source:
+        names = formats[0].member_names(source)
+    found = next((name for name in TARGET_NAMES if name in names), None)
+    if found is None:
+        return sources
+    key = sources.key or ("logits" if "logits" in names else None)
+    return replace(sources, targets=sources.logits, target_key=found, key=key)
+
+
+def _own_targets(inputs: Inputs) -> Reader:
+    """The tokens that a .kld file holds, of the logits or of the base."""
+    from xentcli.files.kld import KldReader
+    from xentcli.files.reader import InMemoryReader
+
+    for reader in (inputs.logits, inputs.base):
+        if isinstance(reader, KldReader):
+            return InMemoryReader(reader.targets, reader.name, reader.format)
+    what = f"TARGETS is missing, and {inputs.logits.name} does not hold them"
+    raise OptionError("command line", what, "xent report logits.npy targets.npy")
 
 
 def reading_of(sources: ScoredInputs) -> Reading:

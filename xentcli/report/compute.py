@@ -134,4 +134,12 @@ def compute(calculation: ReportCalculation, source: RowSource, take: Any = None)
     else:
         for piece in pieces:
             add(calculation.scores(piece))
-    return calculation.result()
+    calculation.totals.flush()
+    masses = calculation.totals.masses
+    truncated = {"logits": source.logits, "base": source.second}
+    notes = [
+        masses[name].note(name)
+        for name, reader in truncated.items()
+        if reader and reader.format == "kld"
+    ]
+    return calculation.result(tuple(note for note in notes if note))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,7 @@ class Totals:
         self.bins = BinTotals(borders(options.bins)) if by_width else None
         self.kept = KeptColumns(self._columns())
         self.nonfinite = NonfiniteLosses()
+        self.masses = {"logits": StoredMass(), "base": StoredMass()}
         self.tied = 0
         self._waiting: list[Scores] = []
 
@@ -87,6 +89,9 @@ class Totals:
 
     def _take(self, scores: Scores) -> None:
         finite = self.nonfinite.add(scores)
+        self.masses["logits"].add(scores[Field.LSE])
+        if scores.base is not None:
+            self.masses["base"].add(scores.base[BaseField.LSE])
         if self.options.skip_nonfinite and not finite.all():
             scores = scores.chosen(finite)
         if not len(scores):
@@ -135,8 +140,37 @@ class Totals:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine is not None:
                 mine.merge(theirs)
+        for name, mass in self.masses.items():
+            mass.merge(other.masses[name])
         for name, mean in self.means.items():
             mean.merge(other.means[name])
+
+
+class StoredMass:
+    """The least and the largest log-sum-exp of rows: 0 where they are log-probabilities."""
+
+    def __init__(self) -> None:
+        self.least, self.most = math.inf, -math.inf
+
+    def add(self, lse: Array) -> None:
+        """Take the next rows."""
+        self.least = min(self.least, float(np.fmin.reduce(lse, initial=math.inf)))
+        self.most = max(self.most, float(np.fmax.reduce(lse, initial=-math.inf)))
+
+    def merge(self, other: StoredMass) -> None:
+        """Take the rows of another."""
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+
+    def note(self, where: str) -> Note | None:
+        """What a file of truncated log-probabilities says of itself."""
+        if self.most < self.least:
+            return None
+        text = (
+            "log-probabilities 16 nats below the largest and more are cut off there in a .kld "
+            f"file; the probabilities of its rows sum to {math.exp(self.least):.6f} to "
+            f"{math.exp(self.most):.6f}, and are divided by that"
+        )
+        return Note(where, text, strict=False)
 
 
 class NonfiniteLosses:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 440, 290
+WIDTH, HEIGHT = 400, 280
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 28, 44  # margins of the plot area
 CSS = """
 .chart text { font: 12px system-ui, sans-serif; fill: var(--text); }

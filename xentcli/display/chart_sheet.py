@@ -9,7 +9,7 @@ from xentcli.display.document import Document
 from xentcli.display.grid import fold
 
 GAP, LINE = 16, 20
-CHARACTERS = 118  # of a line of the introduction over two charts
+CHARACTERS = 112  # of a line of the introduction over two charts
 STYLE = (
     """
 svg { --text: #1f2328; --quiet: #59636e; --card: #ffffff; --line: #d1d9e0; --rise: #0072c6;

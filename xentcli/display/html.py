@@ -12,6 +12,7 @@ from xentcli.display import chart
 from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
 from xentcli.display.grid import TextColumn, bar_fraction, column_groups
 
+SHORT = 12  # characters of labels that are not wrapped
 NARROW = 42  # characters of a table that fits on a phone
 CSS = """
 :root { color-scheme: light dark; --text: #1f2328; --quiet: #59636e; --page: #f6f8fa;
@@ -42,6 +43,7 @@ th, td { padding: .15rem .75rem .15rem 0; text-align: right; white-space: nowrap
 th { font-weight: 600; border-bottom: 1px solid var(--line); }
 .word, .label { text-align: left; }
 .label { white-space: normal; }
+.short { white-space: nowrap; }
 .long { white-space: normal; min-width: 10rem; font: inherit; overflow-wrap: anywhere; }
 .target { font-weight: 700; }
 .drawn { width: 45%; min-width: 7rem; padding-right: 0; }
@@ -114,6 +116,7 @@ def _fact(fact: Fact, decimals: int) -> str:
 
 def _table(step: Step, columns: list[TextColumn]) -> Iterator[str]:
     drawn = [column for column in columns if column.column.bar]
+    short = " short" * (max(map(len, step.labels), default=0) <= SHORT)
     yield "<table><thead><tr>"
     yield f'<th class="word">{escape(step.heading)}</th>'
     yield from (f"<th{_classes(column)}>{escape(column.title)}</th>" for column in columns)
@@ -121,7 +124,7 @@ def _table(step: Step, columns: list[TextColumn]) -> Iterator[str]:
     for row, label in enumerate(step.labels):
         mark = " ●" if row in step.marked else ""
         target = ' class="target"' if mark else ""
-        yield f'<tr{target}><td class="label">{escape(label)}{mark}</td>'
+        yield f'<tr{target}><td class="label{short}">{escape(label)}{mark}</td>'
         yield from (_cell(column, row) for column in columns)
         yield f"{_bar(drawn, row)}</tr>"
     yield "</tbody></table>"

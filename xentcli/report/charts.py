@@ -28,7 +28,7 @@ def reliability(bins: Sequence[Bin], when: str = "") -> Chart:
         tuple(words),
     )
     return Chart(
-        f"Reliability{when and ' '}{when}, with 95 % intervals; grey: share of rows",
+        f"Reliability{when and ' '}{when}; grey: share of rows",
         "confidence",
         "accuracy",
         (0.0, 1.0),

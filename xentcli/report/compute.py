@@ -122,6 +122,13 @@ def compute(calculation: ReportCalculation, source: RowSource, take: Any = None)
 
     `take` gets the scores of every piece too, in order.
     """
+    try:
+        return _computed(calculation, source, take)
+    finally:
+        calculation.totals.kept.close()
+
+
+def _computed(calculation: ReportCalculation, source: RowSource, take: Any) -> Report:
     pieces = walk(calculation.problem, source)
 
     def add(scores: Scores) -> None:

@@ -42,13 +42,14 @@ def finish(totals: Totals, ignored: int, backend: str, notes: tuple[Note, ...] =
     found |= _from_loss(totals, options)
     if info.base:
         found |= _from_base(totals)
-    bins = _bins(totals)
+    columns = totals.kept.columns()
+    bins = _bins(totals, columns)
     found |= calibration(bins, totals.weights.count)
-    found = _with_quantiles(found, totals, {"kl", "delta_p"} & set(found))
-    losses = totals.kept.take("nll")
-    shape = _loss_histogram(losses)
-    if len(losses):
-        found["nll"] = found["nll"].with_quantiles(quantiles(losses))
+    shape = _loss_histogram(columns["nll"])
+    if totals.kept.rows:
+        for name in ("nll", "kl", "delta_p"):
+            if name in found:
+                found[name] = found[name].with_quantiles(quantiles(columns[name]))
     return Report(
         rows=info.rows,
         ignored=ignored,
@@ -60,7 +61,7 @@ def finish(totals: Totals, ignored: int, backend: str, notes: tuple[Note, ...] =
         classes=totals.classes.results() if totals.classes else (),
         confusion=_confusion(totals),
         worst=totals.worst.results(),
-        ranks=None if info.probabilities else _ranks(totals),
+        ranks=_ranks(columns.get("rank"), totals.tied),
         nll_histogram=shape,
         along=totals.along.segments(),
         sample=totals.sample.points() if totals.sample else (),
@@ -128,23 +129,21 @@ def _from_base(totals: Totals) -> dict[str, Statistic]:
     return found
 
 
-def _bins(totals: Totals) -> tuple[Bin, ...]:
+def _bins(totals: Totals, columns: dict[str, Array]) -> tuple[Bin, ...]:
     """The calibration bins; those of equal mass are made now."""
     if totals.bins:
         return totals.bins.bins()
     if totals.info.probabilities or not totals.kept.rows:
         return ()
-    confidence, ties = totals.kept.take("confidence"), totals.kept.take("ties")
-    weights = totals.kept.take("weight") if totals.info.weighted else None
+    confidence = columns["confidence"]
     sums = BinTotals(mass_edges(confidence.copy(), totals.options.bins))
-    correct = np.where(totals.kept.peek("rank") == 0, 1.0 / (ties + 1.0), 0.0)
-    sums.add(confidence, correct, weights)
+    correct = np.where(columns["rank"] == 0, 1.0 / (columns["ties"] + 1.0), 0.0)
+    sums.add(confidence, correct, columns.get("weight"))
     return sums.bins()
 
 
-def _ranks(totals: Totals) -> Ranks | None:
-    ranks = totals.kept.take("rank")
-    if not len(ranks) or (ranks < 0).any():
+def _ranks(ranks: Array | None, tied: int) -> Ranks | None:
+    if ranks is None or not len(ranks) or (ranks < 0).any():
         return None
     largest = int(ranks.max())
     edges = [
@@ -154,7 +153,7 @@ def _ranks(totals: Totals) -> Ranks | None:
     ]
     edges = [*edges, RANK_EDGES[len(edges)]] if edges[-1] <= largest else edges
     counts = histogram(ranks, [edge - 0.5 for edge in edges])
-    return Ranks(quantiles(ranks), totals.tied, Histogram(tuple(edges), tuple(counts)))
+    return Ranks(quantiles(ranks), tied, Histogram(tuple(edges), tuple(counts)))
 
 
 def _loss_histogram(losses: Array) -> Histogram | None:
@@ -164,15 +163,6 @@ def _loss_histogram(losses: Array) -> Histogram | None:
     low, high = min(0.0, float(finite.min())), float(finite.max())
     edges = np.linspace(low, high if high > low else low + 1.0, NLL_BINS + 1)
     return Histogram(tuple(map(float, edges)), tuple(histogram(finite, list(edges))))
-
-
-def _with_quantiles(
-    found: dict[str, Statistic], totals: Totals, columns: set[str]
-) -> dict[str, Statistic]:
-    if not totals.kept.rows:
-        return found
-    more = {name: found[name].with_quantiles(quantiles(totals.kept.take(name))) for name in columns}
-    return {**found, **more}
 
 
 def _confusion(totals: Totals) -> tuple[Confusion, ...]:
@@ -201,6 +191,9 @@ def _notes(totals: Totals) -> list[Note]:
         notes.append(Note("targets", text, strict=False))
     if not totals.weights.count:
         notes.append(Note("targets", "no row is left, so every mean is nan", strict=True))
+    elif not totals.weights.total:
+        text = "the rows' weights sum to 0, so every mean is nan"
+        notes.append(Note("sample_weight", text, strict=True))
     if totals.kept.on_disk:
         text = "numbers of all rows are kept in temporary files: there are too many for memory"
         notes.append(Note("logits", text, strict=False))

@@ -36,7 +36,7 @@ class KeptColumns:
 
     >>> kept = KeptColumns({"nll": "f8"})
     >>> kept.add({"nll": np.array([1.0, 2.0])})
-    >>> kept.take("nll").tolist()
+    >>> kept.columns()["nll"].tolist()
     [1.0, 2.0]
     """
 
@@ -64,23 +64,24 @@ class KeptColumns:
 
     def merge(self, other: KeptColumns) -> None:
         """Take the rows of another, which follow."""
-        self.add({name: other.take(name) for name in self._dtypes})
+        self.add(other.columns())
 
-    def take(self, name: str) -> Array:
-        """A whole column, once: it is not kept any longer, and may be changed."""
+    def columns(self) -> dict[str, Array]:
+        """All columns, once: they are not kept any longer, and may be changed."""
+        return {name: self._column(name) for name in self._dtypes}
+
+    def _column(self, name: str) -> Array:
         parts = self._parts.pop(name)
         if name not in self._files:
             return np.concatenate([np.empty(0, self._dtypes[name]), *parts])
-        with file_errors("temporary file", "reading"):
-            file = self._files[name]
+        with file_errors("temporary file", "reading"), self._files[name] as file:
             file.flush()
             return np.memmap(file, self._dtypes[name], "r+", shape=(self.rows,))
 
-    def peek(self, name: str) -> Array:
-        """A whole column, which is still kept."""
-        column = self.take(name)
-        self._parts[name] = [column] if name not in self._files else []
-        return column
+    def close(self) -> None:
+        """Remove the files."""
+        for file in self._files.values():
+            file.close()
 
     def _to_disk(self) -> None:
         with file_errors("temporary file", "writing"):

@@ -99,18 +99,24 @@ class Mean:
     def add(self, x: Array, weights: Array | None, group: Array | None) -> None:
         """Take the quantity of the next rows, with their v and groups."""
         with np.errstate(all="ignore"):
-            high, low = (x, None) if weights is None else two_product(weights, x)
-            self.sum.add(high)
-            squares = two_product(high, high)
-            self._squares.add_sums(*squares)
-            if weights is not None and low is not None:
-                low = np.where(np.isfinite(high), low, 0.0)
-                self.sum.add(low)
-                self._squares.add(np.where(np.isfinite(high), 2 * high * low, 0.0))
-                self._cross.add_sums(*two_product(weights, high))
-                self._cross.add(weights * low)
+            if weights is None:
+                self.sum.add(x)
+                self._squares.add_sums(*two_product(x, x))
+            else:
+                self._add_weighted(x, weights)
             if group is not None:
-                self._by_group.add(group, high)
+                self._by_group.add(group, x if weights is None else weights * x)
+
+    def _add_weighted(self, x: Array, weights: Array) -> None:
+        """v·x as a number and its rounding error, and all products of the two."""
+        high, low = two_product(weights, x)
+        low = np.where(np.isfinite(high), low, 0.0)
+        self.sum.add(high)
+        self.sum.add(low)
+        for a, b in ((high, high), (2 * high, low), (low, low)):
+            self._squares.add_sums(*two_product(a, b))
+        for part in (high, low):
+            self._cross.add_sums(*two_product(weights, part))
 
     def merge(self, other: Mean) -> None:
         """Take the rows of another."""

@@ -1,0 +1,177 @@
+"""The quantities of each row, and the divergence from a base: against mpmath."""
+
+import math
+
+import mpmath
+import naive_report
+import numpy as np
+import pytest
+from helpers import assert_same_bits
+
+from xentcli.backends import Scalars
+from xentcli.backends.row_statistics import Field, NumpyStatistics, row_statistics
+from xentcli.options import LossOptions
+from xentcli.report.divergence import divergence, scaled
+
+EPS = 2.0**-52
+LIMITS = {  # relative errors that are allowed, in units of 2⁻⁵²
+    "nll": 4,
+    "confidence": 4,
+    "p_target": 4,
+    "entropy": 8,
+    "brier": 8,
+    "lse": 4,
+    "prediction": 0,
+    "above": 0,
+    "ties": 0,
+}
+
+
+def cases():
+    rng = np.random.default_rng(7)
+    yield "normal", rng.normal(size=(40, 7))
+    yield "confident", rng.normal(size=(40, 5)) * 30
+    yield "offset", rng.normal(size=(20, 6)) + 1e8
+    yield "tiny differences", 3 + rng.normal(size=(20, 4)) * 1e-9
+    yield "rounded, so with ties", np.round(rng.normal(size=(40, 9)))
+    yield "all equal", np.full((4, 3), 0.3)
+    yield "one class", rng.normal(size=(3, 1))
+    yield "masked classes", np.where(rng.random((30, 8)) < 0.4, -np.inf, rng.normal(size=(30, 8)))
+    yield "underflow", np.array([[0.0, -800.0, 1.0], [1000.0, 0.0, -3.0]])
+    yield "float32", rng.normal(size=(30, 33)).astype(np.float32).astype(float) * 4
+
+
+CASES = dict(cases())
+
+
+def fields(logits, targets, scalars=None):
+    return row_statistics(logits, np.asarray(targets), scalars or Scalars())
+
+
+def assert_field(name, found, exact, size):
+    """Relative to the exact value, or to the row's size where that is how a number is rounded."""
+    if mpmath.isinf(exact):
+        assert found == float(exact)
+        return
+    bound = max(abs(exact), size) * EPS * LIMITS[name]
+    assert abs(mpmath.mpf(float(found)) - exact) <= bound, (name, found, mpmath.nstr(exact, 20))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_are_exact(name):
+    x = CASES[name]
+    finite = (x > -np.inf).any(axis=1)
+    x = x[finite]
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, x.shape[1], len(x))
+    found = fields(x, y)
+    for i, (logits, target) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
+        exact = naive_report.row(logits, target)
+        for key in LIMITS:
+            size = abs(exact["lse"]) if key == "lse" and exact["lse"] else mpmath.mpf(0)
+            size = max(size, mpmath.mpf(2.0**-1022) / EPS)  # what underflows has no relative error
+            assert_field(key, found[Field[key.upper()], i], exact[key], size)
+
+
+def test_a_confident_row_keeps_the_digits_of_its_loss_and_brier_score():
+    x = np.array([[40.0, 0.0]])
+    found = fields(x, [0])
+    exact = naive_report.row([40.0, 0.0], 0)
+    assert found[Field.NLL, 0] == pytest.approx(float(exact["nll"]), rel=1e-15)
+    assert found[Field.BRIER, 0] == pytest.approx(float(exact["brier"]), rel=1e-15)
+    p = np.exp(x[0] - np.logaddexp(*x[0]))
+    assert (p**2).sum() - 2 * p[0] + 1 == 0  # the usual formula has lost it all
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 0.0], [np.inf, 0.0], [-np.inf, -np.inf]])
+def test_a_row_without_probabilities_is_nan_in_every_field(bad):
+    found = fields(np.array([bad, [1.0, 0.0]]), [0, 0])
+    assert np.isnan(found[:, 0]).all()
+    assert np.isfinite(found[:, 1]).all()
+
+
+def test_a_masked_target_has_infinite_loss_and_the_rest_is_finite():
+    found = fields(np.array([[-np.inf, 1.0, 0.0]]), [0])
+    assert found[Field.NLL, 0] == np.inf
+    assert found[Field.P_TARGET, 0] == 0
+    assert found[Field.ABOVE, 0] == 2
+    assert np.isfinite(found[:, 0]).sum() == len(Field) - 1
+
+
+def test_temperature_and_softcap_come_first():
+    x, y = CASES["normal"], np.zeros(40, int)
+    options = LossOptions(temperature=2.5, softcap=1.5)
+    capped = 1.5 * np.tanh(x / 2.5 / 1.5)
+    found = fields(x, y, Scalars.of(options))
+    np.testing.assert_allclose(found, fields(capped, y), rtol=1e-14)
+    np.testing.assert_allclose(capped, scaled(x, Scalars.of(options)), rtol=1e-15)
+
+
+def test_probability_targets_have_the_fields_that_are_defined():
+    x, q = CASES["normal"][:5, :3], np.array([[0.2, 0.3, 0.5]] * 4 + [[0.0, 1.0, 0.0]])
+    found = row_statistics(x, q, Scalars())
+    p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[Field.NLL], -(q * np.log(p)).sum(axis=1), rtol=1e-14)
+    np.testing.assert_allclose(found[Field.BRIER], ((p - q) ** 2).sum(axis=1), rtol=1e-12)
+    assert np.isnan(found[[Field.P_TARGET, Field.ABOVE, Field.TIES]]).all()
+    hard = row_statistics(x[4:], np.array([1]), Scalars())
+    np.testing.assert_allclose(found[Field.NLL, 4:], hard[Field.NLL], rtol=1e-15)
+
+
+def test_ignored_rows_are_nan_and_a_box_is_a_box():
+    x = CASES["normal"][:6].reshape(2, 3, 7).transpose(0, 2, 1)  # (outer, C, inner)
+    y = np.array([0, -1, 2, 3, -1, 5])
+    results = np.empty((len(Field), 6))
+    NumpyStatistics().statistics(x, y, Scalars(), results)
+    assert np.isnan(results[:, y < 0]).all()
+    assert_same_bits(results[:, y >= 0], fields(CASES["normal"][:6][y >= 0], y[y >= 0]))
+
+
+# The divergence
+
+
+@pytest.mark.parametrize("difference", [1e-12, 1e-8, 1e-6, 1e-3, 0.1, 1.0, 10.0, 300.0])
+@pytest.mark.parametrize("offset", [0.0, 7.0])
+def test_kl_is_exact_for_rows_that_are_close_and_far(difference, offset):
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=(20, 8)) * 4
+    model = base + difference * rng.normal(size=base.shape) + offset
+    found = divergence(base, model)
+    for b, z, value in zip(base.tolist(), model.tolist(), found, strict=True):
+        exact = naive_report.kl(b, z)
+        assert abs(mpmath.mpf(float(value)) - exact) <= 16 * EPS * exact
+
+
+def test_the_usual_formula_would_fail_the_test_of_kl():
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=8) * 4
+    model = base + 1e-8 * rng.normal(size=8)
+    p, q = (np.exp(z) / np.exp(z).sum() for z in (base, model))
+    exact = float(naive_report.kl(base.tolist(), model.tolist()))
+    assert abs((p * np.log(p / q)).sum() - exact) > 1e-2 * exact
+
+
+def test_kl_is_zero_of_equal_rows_and_never_negative():
+    base = np.random.default_rng(5).normal(size=(1000, 50)) * 3
+    assert (divergence(base, base + 2.0) < 1e-30).all()
+    assert (divergence(base, base) == 0).all()
+    near = base + np.random.default_rng(6).normal(size=base.shape) * 1e-13
+    assert (divergence(base, near) >= 0).all()
+
+
+def test_kl_of_masked_classes():
+    inf = np.inf
+    base = np.array([[0.0, 1.0, -inf], [0.0, -inf, -inf], [0.0, 1.0, 2.0], [0.0, 900.0, 0.0]])
+    model = np.array([[0.0, 1.0, 3.0], [5.0, -inf, -inf], [0.0, -inf, 2.0], [900.0, 0.0, 0.0]])
+    found = divergence(base, model)
+    exact = [
+        float(naive_report.kl(b, z)) for b, z in zip(base.tolist(), model.tolist(), strict=True)
+    ]
+    assert found[2] == exact[2] == math.inf
+    np.testing.assert_allclose(found, exact, rtol=1e-15)
+
+
+def test_kl_of_broken_rows_is_nan():
+    good, bad = [0.0, 1.0], [0.0, math.nan]
+    found = divergence(np.array([bad, good, good]), np.array([good, bad, good]))
+    assert np.isnan(found).tolist() == [True, True, False]

@@ -192,12 +192,13 @@ def _confusion(report: Report, names: Sequence[str]) -> Step:
     pairs = report.confusion
     columns = (
         column("rows", [item.n for item in pairs]),
-        column("share of the target's", [item.share for item in pairs], bar="fraction"),
+        column("share", [item.share for item in pairs], bar="fraction"),
     )
     labels = tuple(
         f"{class_name(item.target, names)} → {class_name(item.prediction, names)}" for item in pairs
     )
-    return Step("Most confused", heading="target → predicted", labels=labels, columns=columns)
+    remarks = ("Target → prediction; share of the target's rows.",)
+    return Step("Most confused", heading="pair", labels=labels, columns=columns, remarks=remarks)
 
 
 def _worst(report: Report, names: Sequence[str]) -> Step:

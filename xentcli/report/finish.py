@@ -37,27 +37,21 @@ ORDER = (  # of the statistics; top-k accuracies follow the accuracy
 def finish(totals: Totals, ignored: int, backend: str, notes: tuple[Note, ...] = ()) -> Report:
     """The report over all rows that the totals have taken."""
     totals.flush()
-    options, info = totals.options, totals.info
-    found = _means(totals)
-    found |= _from_loss(totals, options)
-    if info.base:
-        found |= _from_base(totals)
-    columns = totals.kept.columns()
+    info, columns = totals.info, totals.kept.columns()
     bins = _bins(totals, columns)
-    found |= calibration(bins, totals.weights.count)
+    found = _statistics(totals, bins)
     shape = _loss_histogram(columns["nll"])
-    if totals.kept.rows:
-        for name in ("nll", "kl", "delta_p"):
-            if name in found:
-                found[name] = found[name].with_quantiles(quantiles(columns[name]))
+    for name in ("nll", "kl", "delta_p"):
+        if name in found and totals.kept.rows:
+            found[name] = found[name].with_quantiles(quantiles(columns[name]))
     return Report(
         rows=info.rows,
         ignored=ignored,
         nonfinite=totals.nonfinite.count,
         groups=_present_groups(totals),
-        statistics=_in_order(found),
+        statistics=found,
         bins=bins,
-        binning=options.binning,
+        binning=totals.options.binning,
         classes=totals.classes.results() if totals.classes else (),
         confusion=_confusion(totals),
         worst=totals.worst.results(),
@@ -66,8 +60,17 @@ def finish(totals: Totals, ignored: int, backend: str, notes: tuple[Note, ...] =
         along=totals.along.segments(),
         sample=totals.sample.points() if totals.sample else (),
         backend=backend,
-        notes=(*notes, *totals.nonfinite.notes(skipped=options.skip_nonfinite), *_notes(totals)),
+        notes=(*notes, *_notes(totals)),
     )
+
+
+def _statistics(totals: Totals, bins: tuple[Bin, ...]) -> dict[str, Statistic]:
+    """All of them, in the order in which they are printed."""
+    found = _means(totals)
+    found |= _from_loss(totals, totals.options)
+    if totals.info.base:
+        found |= _from_base(totals)
+    return _in_order(found | calibration(bins, totals.weights.count))
 
 
 def _means(totals: Totals) -> dict[str, Statistic]:
@@ -182,7 +185,7 @@ def _in_order(found: dict[str, Statistic]) -> dict[str, Statistic]:
 
 def _notes(totals: Totals) -> list[Note]:
     """What is not in the report, and why."""
-    notes = []
+    notes = totals.nonfinite.notes(skipped=totals.options.skip_nonfinite)
     if totals.info.probabilities:
         text = (
             "the targets are probabilities: accuracy, top-k, ranks, calibration and results per "

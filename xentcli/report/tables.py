@@ -37,7 +37,7 @@ def bins_step(title: str, bins: Sequence[Bin], kind: str, chart: Chart) -> Step:
         column("rows", [item.n for item in bins]),
         column("confidence", [item.confidence for item in bins]),
         column("accuracy", [item.accuracy for item in bins], bar="fraction"),
-        column("95 % from", [item.interval[0] if item.interval else None for item in bins]),
+        column("from", [item.interval[0] if item.interval else None for item in bins]),
         column("to", [item.interval[1] if item.interval else None for item in bins]),
     )
     digits = 2 if kind == "equal width" else 4
@@ -46,6 +46,9 @@ def bins_step(title: str, bins: Sequence[Bin], kind: str, chart: Chart) -> Step:
         heading="bin",
         labels=tuple(f"{item.low:.{digits}f}–{item.high:.{digits}f}" for item in bins),
         columns=columns,
-        remarks=(f"{plural(len(bins), 'bin')} with rows, of {kind}; bars show the accuracy.",),
+        remarks=(
+            f"{plural(len(bins), 'bin')} with rows, of {kind}; from, to: 95 % interval of the "
+            "accuracy, which the bars show.",
+        ),
         charts=(chart,),
     )

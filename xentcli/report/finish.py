@@ -39,24 +39,19 @@ def finish(totals: Totals, ignored: int, backend: str, notes: tuple[Note, ...] =
     totals.flush()
     info, columns = totals.info, totals.kept.columns()
     bins = _bins(totals, columns)
-    found = _statistics(totals, bins)
-    shape = _loss_histogram(columns["nll"])
-    for name in ("nll", "kl", "delta_p"):
-        if name in found and totals.kept.rows:
-            found[name] = found[name].with_quantiles(quantiles(columns[name]))
     return Report(
         rows=info.rows,
         ignored=ignored,
         nonfinite=totals.nonfinite.count,
         groups=_present_groups(totals),
-        statistics=found,
+        statistics=_with_quantiles(_statistics(totals, bins), columns),
         bins=bins,
         binning=totals.options.binning,
         classes=totals.classes.results() if totals.classes else (),
         confusion=_confusion(totals),
         worst=totals.worst.results(),
         ranks=_ranks(columns.get("rank"), totals.tied),
-        nll_histogram=shape,
+        nll_histogram=_loss_histogram(columns["nll"]),
         along=totals.along.segments(),
         sample=totals.sample.points() if totals.sample else (),
         backend=backend,
@@ -71,6 +66,15 @@ def _statistics(totals: Totals, bins: tuple[Bin, ...]) -> dict[str, Statistic]:
     if totals.info.base:
         found |= _from_base(totals)
     return _in_order(found | calibration(bins, totals.weights.count))
+
+
+def _with_quantiles(found: dict[str, Statistic], columns: dict[str, Array]) -> dict[str, Statistic]:
+    """The statistics with the quantiles of the columns that were kept for them."""
+    kept = {name for name in found if name in columns and len(columns[name])}
+    return {
+        name: item.with_quantiles(quantiles(columns[name])) if name in kept else item
+        for name, item in found.items()
+    }
 
 
 def _means(totals: Totals) -> dict[str, Statistic]:

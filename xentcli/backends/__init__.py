@@ -99,16 +99,10 @@ def require_threads(threads: int | None) -> None:
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about settings that Numba then replaces
-            from xentcli.backends.cpu import backend
+    from xentcli.backends.cpu import backend
 
-            if not backend.is_jit_disabled():
-                return backend.CpuBackend(threads, notify)
-    except (ValueError, RuntimeError) as error:  # Numba's variables are invalid
-        reason = " ".join(str(error).split())  # Numba's has several lines
-        raise OptionError("backend", f"numba does not start: {reason}") from error
+    if not backend.is_jit_disabled():
+        return backend.CpuBackend(threads, notify)
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
     hint = Setting("backend", "numpy"), " computes without Numba"
     raise OptionError("backend", what, hint)

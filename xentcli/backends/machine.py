@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from importlib import metadata
 from pathlib import Path
 
 from xentcli import __version__
-from xentcli.backends import AUTO_LIMIT, NAMES, cache, devices
+from xentcli.backends import AUTO_LIMIT, NAMES, cache, devices, processors
 from xentcli.errors import UnavailableError, visible
 
 
@@ -24,7 +23,7 @@ def describe() -> dict[str, str]:
         "numba-cuda": _version("numba-cuda"),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "threads": str(threads()),
+        "threads": str(processors.default_threads()),
         "cuda": cuda,
         "backends": ", ".join(name for name in NAMES if name != "cuda" or has_cuda),
         "auto": f"numpy up to {AUTO_LIMIT:,} logits, cpu beyond; cuda only for arrays on a device",
@@ -55,13 +54,6 @@ def _cache() -> str:
         return visible(str(cache.folder()))
     except RuntimeError:  # there is no home folder
         return "none: kernels are compiled for each process"
-
-
-def threads() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu() -> str:

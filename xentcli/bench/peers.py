@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, widen
+from xentcli.backends.processors import default_threads
 from xentcli.bench.case import OPTIONS, Case, Data
 from xentcli.engine.cross_entropy import cross_entropy
 from xentcli.options import Backend
@@ -252,7 +253,7 @@ def sklearn_half(case: Case, data: Data, machine: Machine) -> Callable[[], Answe
         raise CannotError("is compared with index targets in float32 and float64 only")
     module = _import("sklearn._loss")
     half = module.HalfMultinomialLoss(n_classes=case.layout.classes)
-    y, threads = data.targets.astype(data.logits.dtype), machine[1] or _processors()
+    y, threads = data.targets.astype(data.logits.dtype), machine[1] or default_threads()
 
     def run() -> Answer:
         if not case.gradient:
@@ -263,12 +264,6 @@ def sklearn_half(case: Case, data: Data, machine: Machine) -> Callable[[], Answe
         return float(losses.mean(dtype=np.float64)), grad
 
     return run
-
-
-def _processors() -> int:
-    from xentcli.backends.machine import threads
-
-    return threads()
 
 
 PEERS: dict[str, Contestant] = {

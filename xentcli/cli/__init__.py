@@ -38,6 +38,7 @@ COMMANDS = {
     "calibrate": ("calibrate", "Find the temperature that fits best, with its interval."),
     "inspect": ("inspect", "Show shape, dtype and memory order of array files."),
     "bench": ("bench", "Benchmark against memory bandwidth and other libraries."),
+    "compile": ("compile", "Compile the CPU kernels ahead, for images and clusters."),
     "info": ("info", "Show versions, CPU, threads, backends and the cache folder."),
     "completion": ("info", "Print a shell completion script."),
 }

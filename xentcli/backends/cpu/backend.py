@@ -1,35 +1,26 @@
-"""The CPU backend: rows split among threads, by kernels that are compiled once and cached.
+"""The CPU backend: rows split among threads, by kernels whose machine code is kept.
 
 The kernels of a row are in `long_rows_fast`, `long_rows` and `short_rows`; how rows are split
-changes no bit of their results.
+changes no bit of their results. Nothing here imports Numba: see `kept`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache, partial
-from pathlib import Path
-from shutil import rmtree
-from threading import RLock
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
-from numba import njit, prange, types
-from numba.core import event
 
-from xentcli.arrays.dtypes import Array, bits, compute_dtype
-from xentcli.backends import Scalars
-from xentcli.backends.cache import locked, prepare
-from xentcli.backends.cpu.dispatch import (
-    SHORT,
-    fast_boxes,
-    general_boxes,
-    short_boxes,
-    softmax_boxes,
-)
+from xentcli.arrays.dtypes import Array, bits
+from xentcli.backends import Scalars, processors
+from xentcli.backends.cpu import kept, threads
+from xentcli.backends.cpu.kernel import Kernel, address, box
+from xentcli.backends.cpu.workspace import LINE, SHORT, space_for
+from xentcli.errors import OptionError
 
 # A gradient of at least this many bytes is written with streaming stores, past the caches: it
 # would not stay there, and a normal store reads each cache line before writing it.
@@ -39,137 +30,60 @@ STREAM_FROM = 1 << 22
 # saturates at 2²⁴, and 3·10⁸ equal logits had a loss of 19.408 instead of 19.519.
 FAST_MAX_CLASSES = 1 << 26
 
-_config: Any = numba.config  # its attributes are set at import, unknown to type checkers
+# A thread gets at least this many logits: fewer take less time than to wake it.
+LEAST_PART = 1 << 15
 
 
-class _ThreadState:
-    """What this process knows of Numba's threads: a lock, and whether they were started here.
+@dataclass(frozen=True)
+class Work:
+    """How much a kernel has to do: rows, work space for some of them, and at most so many parts."""
 
-    Numba's workqueue layer aborts when two threads run parallel kernels at once; its OpenMP
-    layer when a forked child runs one at all. So one parallel kernel runs at a time, and the
-    forked child of a process that has run one computes serially, with the same bits.
-    """
+    rows: int
+    space: Callable[[int], int]  # bytes
+    parts: int
+    streaming: bool = False
 
-    lock = RLock()
-    started = False
-    forked = False
-
-    @classmethod
-    def after_fork(cls) -> None:
-        cls.lock = RLock()  # the old one may be held by a thread of the parent
-        cls.forked = cls.started
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ThreadState.after_fork)
-
-
-def fast_rows(split, logits, targets, weight, scale, scalars, results, grad, work):
-    """Long rows with an index target and no option but weights and z-loss."""
-    parts, streaming = split
-    n = results.shape[1]
-    for part in prange(parts):
-        span = part * n // parts, (part + 1) * n // parts, streaming
-        fast_boxes(span, logits, targets, weight, scale, scalars, results, grad, work)
-
-
-def general_rows(split, logits, targets, weight, scale, scalars, results, grad, work):
-    """Long rows with any target and any option."""
-    parts, streaming = split
-    n = results.shape[1]
-    for part in prange(parts):
-        span = part * n // parts, (part + 1) * n // parts, streaming
-        general_boxes(span, logits, targets, weight, scale, scalars, results, grad, work)
-
-
-def short_rows(split, logits, targets, weight, scale, scalars, results, grad, work):
-    """Short rows with any target and any option."""
-    parts, streaming = split
-    n = results.shape[1]
-    for part in prange(parts):
-        span = part * n // parts, (part + 1) * n // parts, streaming
-        short_boxes(span, logits, targets, weight, scale, scalars, results, grad, work)
-
-
-def softmax_rows(split, logits, scalars, log, out, work):
-    """Probabilities, or their logarithms."""
-    parts, _ = split
-    n = logits.shape[0] * logits.shape[2]
-    for part in prange(parts):
-        softmax_boxes((part * n // parts, (part + 1) * n // parts), logits, scalars, log, out, work)
-
-
-def _signature(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Numba types. Arguments before the scalars are inputs, and may be read-only memory."""
-    scalars = next(i for i, value in enumerate(arguments) if isinstance(value, Scalars))
-    return tuple(
-        types.Array(
-            numba.from_dtype(value.dtype),
-            value.ndim,
-            "C" if value.ndim == 1 else "A",
-            readonly=i < scalars,
-        )
-        if isinstance(value, np.ndarray)
-        else numba.typeof(value)
-        for i, value in enumerate(arguments)
-    )
-
-
-@cache
-def _compiled(
-    function: Callable[..., None], signature: tuple[Any, ...], parallel: bool
-) -> Callable[..., None]:
-    """One specialisation of a kernel, from the cache folder or compiled now."""
-    compiler: Any = partial(njit, [signature], parallel=parallel, nogil=True, error_model="numpy")
-    path = prepare()
-    if path is not None:
-        # Numba's index does not include `parallel`: one folder for each value.
-        folder = path / ("parallel" if parallel else "serial")
-        with locked(path), _cache_in(folder):
-            for _ in range(2):
-                try:
-                    return compiler(cache=True)(function)  # type: ignore[no-any-return] # Numba's decorator
-                except Exception:  # noqa: BLE001 (a damaged cache fails in any way)
-                    rmtree(folder, ignore_errors=True)
-    return compiler()(function)  # type: ignore[no-any-return] # Numba's decorator
-
-
-@contextmanager
-def _cache_in(folder: Path) -> Iterator[None]:
-    before = _config.CACHE_DIR
-    _config.CACHE_DIR = str(folder)
-    try:
-        yield
-    finally:
-        _config.CACHE_DIR = before
-
-
-class _Listener(event.Listener):
-    """Notifies once that a compilation has begun."""
-
-    def __init__(self, say: Callable[[str], None] | None) -> None:
-        self.say = say
-
-    def on_start(self, event: Any) -> None:
-        """Called first for the outermost of nested compilations."""
-        if self.say:
-            self.say("compiling the kernel, a few seconds, once for this kind of job")
-            self.say = None
-
-    def on_end(self, event: Any) -> None:
-        """Nothing to notify."""
+    def spans(self) -> list[tuple[int, int, int]]:
+        """The rows of each part."""
+        n, parts = self.rows, self.parts
+        ends = [part * n // parts for part in range(parts + 1)]
+        return [(a, b, int(self.streaming)) for a, b in pairwise(ends)]
 
 
 def _uses_streaming_stores(logits: Array, grad: Array | None) -> bool:
     """Whether a gradient is too large for the caches, and does not overwrite the logits."""
     if grad is None or grad.nbytes < STREAM_FROM:
         return False
-    return grad.ctypes.data != logits.ctypes.data
+    return address(grad) != address(logits)
 
 
 def is_jit_disabled() -> bool:
     """Whether NUMBA_DISABLE_JIT is set."""
-    return bool(_config.DISABLE_JIT)
+    return _setting("NUMBA_DISABLE_JIT", 0) != 0
+
+
+def _setting(name: str, default: int) -> int:
+    """An integer from the environment; as for Numba, what is none is not there."""
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError:
+        return default
+
+
+def most_threads() -> int:
+    """How many threads to use: NUMBA_NUM_THREADS, or what this process may use."""
+    found = _setting("NUMBA_NUM_THREADS", processors.default_threads())
+    if found < 1:
+        what = f"numba does not start: NUMBA_NUM_THREADS is {found}, expected at least 1"
+        raise OptionError("backend", what)
+    return found
+
+
+def work_space(nbytes: int, dtype: str) -> Array:
+    """Memory that begins at a cache line."""
+    memory = np.empty(nbytes + LINE, np.uint8)
+    skip = -address(memory) % LINE
+    return memory[skip : skip + nbytes].view(dtype)
 
 
 class CpuBackend:
@@ -182,11 +96,8 @@ class CpuBackend:
     def __init__(
         self, threads: int | None = None, notify: Callable[[str], None] | None = None
     ) -> None:
-        most = _config.NUMBA_NUM_THREADS
-        if not _ThreadState.forked:
-            _ThreadState.started = True
-            numba.get_num_threads()  # starts the threads; invalid settings fail here
-        self.threads = min(threads or most, most)
+        default = most_threads()
+        self.threads = min(threads, max(default, processors.available())) if threads else default
         self.notify = notify
 
     def rows(
@@ -200,41 +111,57 @@ class CpuBackend:
         grad: Array | None,
     ) -> None:
         """Losses, log-sum-exps and gradients."""
-        dtypes = logits.dtype, grad.dtype if grad is not None else logits.dtype
-        fast = targets.ndim == 1 and scalars == Scalars(z_loss=scalars.z_loss)
+        probs = targets if targets.ndim == 3 else None
+        fast = probs is None and scalars == Scalars(z_loss=scalars.z_loss)
         fast &= logits.shape[1] <= FAST_MAX_CLASSES
-        kernel = fast_rows if fast else general_rows
-        arguments = (
-            bits(logits),
-            targets if targets.ndim == 1 else bits(targets),
-            weight,
-            scale,
-            scalars,
-            results,
-            None if grad is None else bits(grad),
-            np.empty(0, compute_dtype(*dtypes)),
-        )
-        split = min(results.shape[1], self.threads), _uses_streaming_stores(logits, grad)
-        self.run(short_rows if logits.shape[1] <= SHORT else kernel, split, *arguments)
+        short = logits.shape[1] <= SHORT
+        name = "short" if short else "fast" if fast else "general"
+        per_row = address(scale), int(len(scale) > 1), address(results[0]), address(results[1])
+        indices = address(targets) if probs is None else 0
+        inputs = *box(logits), indices, *box(probs), address(weight)
+        numbers = *inputs, *scalars, *per_row, *box(grad)
+        arrays = logits, targets, weight, scale, scalars, results, grad
+        work = self._work(logits, _uses_streaming_stores(logits, grad))
+        self.run(Kernel.of(name, logits, probs, grad), work, numbers, arrays)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
-        work = np.empty(0, compute_dtype(logits.dtype, out.dtype))
-        split = min(logits.shape[0] * logits.shape[2], self.threads), False
-        self.run(softmax_rows, split, bits(logits), scalars, log, bits(out), work)
+        numbers = *box(logits), *scalars, int(log), *box(out)
+        arrays = logits, scalars, int(log), out
+        self.run(Kernel.of("softmax", logits, None, out), self._work(logits), numbers, arrays)
 
-    def run(self, function: Callable[..., None], split: tuple[int, int], *arguments: Any) -> None:
-        if split[0] == 0:
+    def _work(self, logits: Array, streaming: bool = False) -> Work:
+        outer, classes, inner = logits.shape
+        parts = min(outer * inner, self.threads, max(1, logits.size // LEAST_PART))
+        return Work(outer * inner, lambda rows: space_for(classes, rows, inner), parts, streaming)
+
+    def run(
+        self, kernel: Kernel, work: Work, numbers: tuple[int | float, ...], arrays: tuple[Any, ...]
+    ) -> None:
+        """Run a kernel on threads. It takes numbers, in the order of `kernels.signature`; `arrays`
+        are the same arguments for Numba."""
+        if work.rows == 0:
             return
-        signature = _signature((split, *arguments))
-        with _ThreadState.lock, event.install_listener("numba:compile", _Listener(self.notify)):
-            kernel = _compiled(function, signature, not _ThreadState.forked)
-            if _ThreadState.forked:
-                kernel(split, *arguments)
-                return
-            before = numba.get_num_threads()
-            numba.set_num_threads(self.threads)
-            try:
-                kernel(split, *arguments)
-            finally:
-                numba.set_num_threads(before)
+        code = kept.find(kernel, self.notify)
+        if code is None:
+            self._run_parallel(kernel, work, arrays)
+            return
+        spans = work.spans()
+        spaces = [work_space(work.space(end - begin), kernel.compute) for begin, end, _ in spans]
+        threads.run(
+            [
+                partial(code, *span, *numbers, address(space))
+                for span, space in zip(spans, spaces, strict=True)
+            ]
+        )
+
+    def _run_parallel(self, kernel: Kernel, work: Work, arrays: Any) -> None:
+        with kept.starting_numba():
+            from xentcli.backends.cpu import parallel
+
+            parallel.start()
+        nbytes = work.space(-(-work.rows // work.parts)) // LINE * LINE + LINE
+        space = work_space(nbytes * work.parts, kernel.compute).reshape(work.parts, -1)
+        arguments = tuple(bits(a) if isinstance(a, np.ndarray) else a for a in arrays)
+        split = work.parts, int(work.streaming)
+        parallel.run(kernel.function, split, arguments, space, self.threads)

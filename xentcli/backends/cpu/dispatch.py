@@ -10,23 +10,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from xentcli.backends.cpu import workspace
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
-from xentcli.backends.cpu.half_types import constant_for
+from xentcli.backends.cpu.half_types import constant_for, is_float64
 from xentcli.backends.cpu.load_store import (
     advance,
-    keep_alive,
+    float64_at,
+    float64_or_none,
     load_int64,
     load_masked,
-    pointer,
+    pointer_at,
     prefetch,
     store_masked,
-    with_type_of,
 )
 from xentcli.backends.cpu.long_rows import general_range, softmax_range
 from xentcli.backends.cpu.long_rows_fast import fast_range
-from xentcli.backends.cpu.row_ops import outer_and_inner, row_start, view_of
+from xentcli.backends.cpu.row_ops import BoxView, outer_and_inner, per_row_from, row_start
 from xentcli.backends.cpu.row_tiles import TileOutput, load_tile, tile_rows
 from xentcli.backends.cpu.short_rows import (
     losses_and_factors,
@@ -44,40 +43,40 @@ from xentcli.backends.cpu.simd import (
     select_max,
 )
 from xentcli.backends.cpu.transpose import copy_transposed
+from xentcli.backends.cpu.workspace import SHORT
 
-# Up to this many classes 16 rows are computed at a time: at 64 both ways take the same time.
-SHORT = 64
 PREFETCH_TARGETS = 256  # rows ahead
 
 
+long_row_offsets = inline_jit(workspace.long_row_offsets)
+short_row_offsets = inline_jit(workspace.short_row_offsets)
+rows_per_chunk = inline_jit(workspace.rows_per_chunk)
+
+
 @inline_jit
-def gather_rows(array, first, count):
-    """Copy some rows of a box to an array (count, C, 1)."""
-    classes = array.shape[1]
-    rows = np.empty((count, classes, 1), array.dtype)
-    box = view_of(array)
+def gather_rows(box, first, count, rows):
+    """Copy some rows of a box to rows with contiguous classes."""
+    classes = box.shape[1]
     o, i = outer_and_inner(box, first)
     row = 0
     while row < count:
         run = min(box.shape[2] - i, count - row)
-        source, target = row_start(box, o, i), advance(pointer(rows, 0), row * classes)
+        source, target = row_start(box, o, i), advance(rows, row * classes)
         copy_transposed(
             source, (box.class_stride, box.inner_stride), target, (1, classes), (classes, run)
         )
         row, o, i = row + run, o + 1, 0
-    return with_type_of(rows, array)
 
 
 @inline_jit
-def scatter_rows(rows, array, first):
-    """Copy an array (count, C, 1) to some rows of a box."""
-    classes, count = array.shape[1], len(rows)
-    box = view_of(array)
+def scatter_rows(rows, box, first, count):
+    """Copy rows with contiguous classes to some rows of a box."""
+    classes = box.shape[1]
     o, i = outer_and_inner(box, first)
     row = 0
     while row < count:
         run = min(box.shape[2] - i, count - row)
-        source, target = advance(pointer(rows, 0), row * classes), row_start(box, o, i)
+        source, target = advance(rows, row * classes), row_start(box, o, i)
         copy_transposed(
             source, (classes, 1), target, (box.inner_stride, box.class_stride), (run, classes)
         )
@@ -85,78 +84,66 @@ def scatter_rows(rows, array, first):
 
 
 @inline_jit
-def rows_per_chunk(classes):
-    """How many rows are copied at a time: a multiple of 16, about 256 KiB of float32."""
-    return max(LANES, (1 << 16) // classes // LANES * LANES)
+def contiguous_rows(box, first, count, space, offset):
+    """Some rows with contiguous classes: where they are if possible, otherwise a copy."""
+    rows = box
+    if box is not None:  # after a `return None` Numba would infer an Optional
+        rows = gradient_rows(box, first, space, offset)
+        if box.shape[2] > 1:
+            gather_rows(box, first, count, rows.data)
+    return rows
 
 
 @inline_jit
-def chunk_arrays(logits, targets, grad, first, count):
-    """Some rows as arrays (count, C, 1), for a kernel for long rows."""
-    return (
-        contiguous_rows(logits, first, count),
-        targets_of_rows(targets, first, count),
-        gradient_buffer(grad, first, count),
-    )
+def gradient_rows(box, first, space, offset):
+    """Where to write the gradients of some rows: to the box, or to work space if its classes are
+    not contiguous."""
+    rows = box
+    if box is not None:
+        data, stride = row_start(box, first, 0), box.outer_stride
+        if box.shape[2] > 1:
+            data, stride = pointer_at(space, offset, box.data), box.shape[1]
+        rows = BoxView(data, stride, 1, 1, box.shape)
+    return rows
 
 
 @inline_jit
-def contiguous_rows(array, first, count):
-    """Some rows with contiguous classes: a view where possible, otherwise a copy."""
-    if array.shape[2] == 1:
-        return array[first : first + count]
-    return gather_rows(array, first, count)
+def targets_from(targets, first):
+    """Class indices from a row on."""
+    rows = targets
+    if targets is not None:
+        rows = advance(targets, first)
+    return rows
 
 
 @inline_jit
-def targets_of_rows(targets, first, count):
-    """Class indices or probabilities of some rows."""
-    if targets.ndim == 1:
-        return targets[first : first + count]
-    return contiguous_rows(targets, first, count)
-
-
-@inline_jit
-def scales_of_rows(scale, begin, end):
-    """The scales of some rows; a single one is for all rows."""
-    return scale[begin:end] if len(scale) > 1 else scale
-
-
-@inline_jit
-def gradient_buffer(grad, first, count):
-    """An array for the gradients of some rows: part of `grad`, or a buffer if not contiguous."""
-    buffer = grad
-    if grad is not None:  # after a `return None` Numba would infer an Optional
-        if grad.shape[2] == 1:
-            buffer = grad[first : first + count]
-        else:
-            buffer = with_type_of(np.empty((count, grad.shape[1], 1), grad.dtype), grad)
-    return buffer
-
-
-@inline_jit
-def flush_gradient(rows, grad, first):
-    """Copy gradients from their buffer to `grad`, if they are in one."""
-    if grad is not None:  # noqa: SIM102 (Numba prunes a whole block, not half a condition)
-        if grad.shape[2] > 1:
-            scatter_rows(rows, grad, first)
+def flush_gradient(rows, box, first, count):
+    """Copy gradients from work space to the box, if they are there."""
+    if box is not None:  # noqa: SIM102 (Numba prunes a whole block, not half a condition)
+        if box.shape[2] > 1:
+            scatter_rows(rows.data, box, first, count)
 
 
 def _for_boxes(kernel: Any) -> Any:
-    """Turn a kernel for arrays (n, C, 1) into one for the rows `span` of a box."""
+    """Turn a kernel for contiguous rows into one for the rows `span` of a box."""
 
     @jit
-    def box_range(span, logits, targets, weight, scale, scalars, results, grad, work):
+    def box_range(span, logits, targets, probs, weight, scalars, per_row, grad, space):
         begin, end, streaming = span
-        contiguous = logits.shape[2] == 1
-        step = end - begin if contiguous else rows_per_chunk(logits.shape[1])
+        _, classes, inner = logits.shape
+        copied = rows_per_chunk(classes) if inner > 1 else 0
+        step = copied if inner > 1 else end - begin
+        _, _, x_at, q_at, g_at = long_row_offsets(classes, step, copied)
+        shared = weight, classes, scalars
         first = begin
         while first < end:
             count = min(step, end - first)
-            x, t, g = chunk_arrays(logits, targets, grad, first, count)
-            u, r = scales_of_rows(scale, first, first + count), results[:, first : first + count]
-            kernel(x, t, weight, u, scalars, r, g, work, streaming and contiguous)
-            flush_gradient(g, grad, first)
+            x = contiguous_rows(logits, first, count, space, x_at)
+            q = contiguous_rows(probs, first, count, space, q_at)
+            g = gradient_rows(grad, first, space, g_at)
+            t, r = targets_from(targets, first), per_row_from(per_row, first)
+            kernel(count, x, t, q, shared, r, g, space, streaming != 0 and inner == 1)
+            flush_gradient(g, grad, first, count)
             first += count
 
     return box_range
@@ -167,7 +154,7 @@ general_boxes = _for_boxes(general_range)
 
 
 @jit
-def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, work):
+def short_boxes(span, logits, targets, probs, weight, scalars, per_row, grad, space):
     """The rows `span` of a box, 16 at a time. The loop uses pointers only: see `load_store`.
 
     The computation of 16 rows is one long dependency chain. So it is cut in two: while the
@@ -176,79 +163,67 @@ def short_boxes(span, logits, targets, weight, scale, scalars, results, grad, wo
     """
     classes = logits.shape[1]
     size = max(classes, LANES) * LANES
-    x_tiles, exp_tiles = np.empty(2 * size, work.dtype), np.empty(2 * size)
-    first_x, first_exps = pointer(x_tiles, 0), pointer(exp_tiles, 0)
-    losses, lses = pointer(results[0], 0), pointer(results[1], 0)
-    box, t, u = view_of(logits), pointer(targets, 0), pointer(scale, 0)
-    setup = pointer(weight, 0), classes, scalars
-    zero = constant_for(setup[0], 0.0)
-    if targets.ndim == 3:
-        q_tile, q_box = np.empty(size), view_of(targets)
-        qs = pointer(q_tile, 0)
-    if grad is not None:
-        g_tile, g_box = np.empty(size, grad.dtype), view_of(grad)
-        gs = pointer(g_tile, 0)
+    exps_at, q_at, g_at = short_row_offsets(classes)
+    first_x, first_exps = space, float64_at(space, exps_at)
+    setup = weight, classes, scalars
+    zero = constant_for(weight, 0.0)
     at, max_z, others = 0, zero, zero
     for row in range(span[0] - LANES, span[1], LANES):
         xs, exps, max_and_others = advance(first_x, at), advance(first_exps, at), (max_z, others)
         at = size - at
-        next_rows = tile_rows(box, min(row + LANES, span[1] - 1), span[1], zero)
-        peak = load_tile(box, next_rows, classes, advance(first_x, at))
+        next_rows = tile_rows(logits, min(row + LANES, span[1] - 1), span[1], zero)
+        peak = load_tile(logits, next_rows, classes, advance(first_x, at))
         max_z, others = tile_exponentials(
             advance(first_x, at), setup, peak, advance(first_exps, at)
         )
         if row < span[0]:
             continue
         inside = lanes_below(span[1] - row)
-        if targets.ndim == 3:
-            load_tile(q_box, tile_rows(q_box, row, span[1], zero), classes, qs)
-            y, not_ignored = zero, equal(zero, zero)
-        else:
-            prefetch(t, row + PREFETCH_TARGETS)
-            prefetch(t, row + PREFETCH_TARGETS + LANES // 2)
-            qs, y = None, load_int64(t, row, inside)
+        qs, y, not_ignored = float64_or_none(probs, space, q_at), zero, equal(zero, zero)
+        if probs is not None:
+            load_tile(probs, tile_rows(probs, row, span[1], zero), classes, qs)
+        if targets is not None:
+            prefetch(targets, row + PREFETCH_TARGETS)
+            prefetch(targets, row + PREFETCH_TARGETS + LANES // 2)
+            y = load_int64(targets, row, inside)
             not_ignored = less_equal_or_nan(zero, y)
             y = select_max(y, zero)
         loss, lse, parts = losses_and_factors(xs, qs, exps, y, setup, max_and_others)
-        store_masked(losses, row, inside, select(not_ignored, loss, zero))
-        store_masked(lses, row, inside, select(not_ignored, lse, constant(lse, math.nan)))
+        store_masked(per_row.losses, row, inside, select(not_ignored, loss, zero))
+        store_masked(per_row.lses, row, inside, select(not_ignored, lse, constant(lse, math.nan)))
         if grad is not None:
-            out = TileOutput(g_box, tile_rows(g_box, row, span[1], zero), gs)
-            scales = load_masked(u, row, inside) if len(scale) > 1 else constant_for(u, scale[0])
-            write_gradients(xs, qs, exps, y, setup, (*parts, scales, not_ignored), out)
-    keep_alive(x_tiles)
-    keep_alive(exp_tiles)
-    if targets.ndim == 3:
-        keep_alive(q_tile)
-    if grad is not None:
-        keep_alive(g_tile)
+            tile = pointer_at(space, g_at, grad.data)
+            out = TileOutput(grad, tile_rows(grad, row, span[1], zero), tile)
+            u = constant_for(per_row.scale, per_row.scale[0])
+            if per_row.scale_step:
+                u = load_masked(per_row.scale, row, inside)
+            write_gradients(xs, qs, exps, y, setup, (*parts, u, not_ignored), out)
 
 
 @jit
-def softmax_boxes(span, logits, scalars, log, out, work):
+def softmax_boxes(span, logits, scalars, log, out, space):
     """The rows `span` of a box: probabilities, or their logarithms."""
-    classes, begin, end = logits.shape[1], span[0], span[1]
+    begin, end, _ = span
+    _, classes, inner = logits.shape
     if classes <= SHORT:
-        size = max(classes, LANES) * LANES
-        x_tile, exp_tile = np.empty(size, work.dtype), np.empty(size)
-        p_tile = np.empty(size, out.dtype)
-        xs, exps, ps = pointer(x_tile, 0), pointer(exp_tile, 0), pointer(p_tile, 0)
-        box, p_box = view_of(logits), view_of(out)
+        exps_at, _, p_at = short_row_offsets(classes)
+        exps, tile = float64_at(space, exps_at), pointer_at(space, p_at, out.data)
         for row in range(begin, end, LANES):
             zero = constant_for(exps, 0.0)
-            peak = load_tile(box, tile_rows(box, row, end, zero), classes, xs)
+            peak = load_tile(logits, tile_rows(logits, row, end, zero), classes, space)
             # The rows after these have not been read, and may be the same memory.
-            rows = tile_rows(p_box, row, min(row + LANES, end), zero)
-            softmax_tile(xs, classes, peak, scalars, log, exps, TileOutput(p_box, rows, ps))
-        keep_alive(x_tile)
-        keep_alive(p_tile)
-        keep_alive(exp_tile)
+            rows = tile_rows(out, row, min(row + LANES, end), zero)
+            softmax_tile(space, classes, peak, scalars, log, exps, TileOutput(out, rows, tile))
         return
-    step = end - begin if logits.shape[2] == 1 else rows_per_chunk(classes)
+    copied = rows_per_chunk(classes) if inner > 1 else 0
+    step = copied if inner > 1 else end - begin
+    _, _, x_at, _, p_at = long_row_offsets(classes, step, copied)
+    exps, exact = float64_at(space, 0), is_float64(space)
     first = begin
     while first < end:
         count = min(step, end - first)
-        p = gradient_buffer(out, first, count)
-        softmax_range(contiguous_rows(logits, first, count), scalars, log, p, work)
-        flush_gradient(p, out, first)
+        x = contiguous_rows(logits, first, count, space, x_at)
+        p = gradient_rows(out, first, space, p_at)
+        softmax_range(count, x, classes, scalars, log, p, exps, exact)
+        flush_gradient(p, out, first, count)
         first += count

@@ -10,7 +10,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.imputils import impl_ret_borrowed
 
 from xentcli.backends.cpu.half_types import narrowed, vector_type, widened
 from xentcli.backends.cpu.simd import (
@@ -49,14 +48,38 @@ def keep_alive(typing: Any, array: Any) -> Any:
 
 
 @intrinsic
-def with_type_of(typing: Any, array: Any, other: Any) -> Any:
-    """The array with the type of another one, which may be read-only or less regular, so that a
-    kernel is compiled for one type instead of two."""
+def pointer_at(typing: Any, ptr: Any, offset: Any, like: Any) -> Any:
+    """The pointer `offset` bytes on, to elements of the type that `like` points to."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return impl_ret_borrowed(context, builder, signature.return_type, values[0])
+        begin = builder.add(builder.ptrtoint(values[0], I64), values[1])
+        return builder.inttoptr(begin, context.get_value_type(like))
 
-    return other(array, other), generate
+    return like(ptr, types.intp, like), generate
+
+
+@intrinsic
+def float64_at(typing: Any, ptr: Any, offset: Any) -> Any:
+    """The pointer `offset` bytes on, to float64."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        begin = builder.add(builder.ptrtoint(values[0], I64), values[1])
+        return builder.inttoptr(begin, ir.DoubleType().as_pointer())
+
+    return types.CPointer(types.float64)(ptr, types.intp), generate
+
+
+@intrinsic
+def float64_or_none(typing: Any, box: Any, ptr: Any, offset: Any) -> Any:
+    """The same, or None where the box is None."""
+    if isinstance(box, types.NoneType):
+        return types.none(box, ptr, offset), lambda context, *_: context.get_dummy_value()
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        begin = builder.add(builder.ptrtoint(values[1], I64), values[2])
+        return builder.inttoptr(begin, ir.DoubleType().as_pointer())
+
+    return types.CPointer(types.float64)(box, ptr, types.intp), generate
 
 
 @intrinsic

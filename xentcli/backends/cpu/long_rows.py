@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit, log1p, scaled_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
@@ -30,22 +28,21 @@ from xentcli.backends.cpu.formulas import (
 )
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
-    keep_alive,
+    float64_at,
     load,
-    pointer,
     prefetch,
     store,
     store_masked,
     stream_store,
 )
 from xentcli.backends.cpu.row_ops import (
-    aligned,
     element,
     elements_to_boundary,
     fill,
     index_of_one,
     load_padded,
     row_max,
+    row_or_none,
     row_pointer,
     store_padded,
     sum_across,
@@ -181,37 +178,31 @@ def write_gradient(x, y, q, setup, output, exps, row, argmax, grad):
 
 
 @jit
-def general_range(logits, targets, weight, scale, scalars, results, grad, work, streaming):
-    """A range of rows, (n, C, 1); targets are class indices or probabilities, (n, C, 1)."""
-    if targets.ndim == 1:
-        write_ignored_rows(targets, results, grad)
-    classes = logits.shape[1]
-    buffer = np.empty(classes + 3 * LANES)
-    exps = aligned(buffer)
-    setup = pointer(weight, 0), classes, scalars, is_float64(pointer(work, 0))
-    for i in range(len(logits)):
+def general_range(count, logits, targets, probs, shared, per_row, grad, space, streaming):
+    """Some rows, with class indices or with probabilities as targets."""
+    weight, classes, scalars = shared
+    if targets is not None:
+        write_ignored_rows(count, classes, targets, per_row, grad)
+    exps = float64_at(space, 0)
+    setup = weight, classes, scalars, is_float64(space)
+    for i in range(count):
         x = row_pointer(logits, i)
-        if targets.ndim == 1:
-            y, q = targets[i], None
+        y, q = -1, row_or_none(probs, i)
+        if targets is not None:
+            y = targets[i]
             if y < 0:
                 continue
-        else:
-            y, q = -1, row_pointer(targets, i)
-        results[0, i], results[1, i], row, argmax = loss_and_factors(x, y, q, setup, exps)
+        loss, lse, row, argmax = loss_and_factors(x, y, q, setup, exps)
+        per_row.losses[i], per_row.lses[i] = loss, lse
         if grad is not None:
-            output = scale[min(i, len(scale) - 1)], streaming
+            output = per_row.scale[i * per_row.scale_step], streaming
             write_gradient(x, y, q, setup, output, exps, row, argmax, row_pointer(grad, i))
-    keep_alive(buffer)
 
 
 @jit
-def softmax_range(logits, scalars, log, out, work):
-    """A range of rows, (n, C, 1): probabilities, or their logarithms −d_c − log s."""
-    classes = logits.shape[1]
-    buffer = np.empty(classes + 3 * LANES)
-    exps = aligned(buffer)
-    exact = is_float64(pointer(work, 0))
-    for i in range(len(logits)):
+def softmax_range(count, logits, classes, scalars, log, out, exps, exact):
+    """Some rows: probabilities, or their logarithms −d_c − log s."""
+    for i in range(count):
         x, p = row_pointer(logits, i), row_pointer(out, i)
         peak = scaled_logit(row_max(x, classes), scalars)
         if not abs(peak / divisor(scalars)) < math.inf:
@@ -225,4 +216,3 @@ def softmax_range(logits, scalars, log, out, work):
                 gap, error = scaled_gap(constant(z, peak), z, divisor(scalars))
                 value = 0.0 - (gap + (error + log1p(others)))
             store_padded(p, classes, c, cast_for(p, value))
-    keep_alive(buffer)

@@ -29,15 +29,14 @@ from xentcli.backends.cpu.formulas import Masses, finish_row, gradient_entry
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
     advance,
-    keep_alive,
     load,
+    pointer_at,
     prefetch,
     store,
     store_masked,
     stream_store,
 )
 from xentcli.backends.cpu.row_ops import (
-    aligned,
     element,
     elements_to_boundary,
     load_padded,
@@ -50,6 +49,9 @@ from xentcli.backends.cpu.row_ops import (
     write_ignored_rows,
 )
 from xentcli.backends.cpu.simd import LANES, fma, lanes_below
+from xentcli.backends.cpu.workspace import long_row_offsets as offsets
+
+long_row_offsets = inline_jit(offsets)
 
 PREFETCH_BYTES = 2048  # 1 to 16 KiB are the same within the noise; without it a fifth slower
 
@@ -203,33 +205,30 @@ def gradient_scale(x, y, exps, peak, hot, scale, row):
 
 
 @inline_jit
-def rows_not_ignored(targets):
-    """The indices of the rows that are not ignored."""
-    rows = np.empty(len(targets), np.int64)
+def find_rows_not_ignored(count, targets, rows):
+    """Write the indices of the rows that are not ignored; how many there are."""
     n = 0
-    for i in range(len(targets)):
+    for i in range(count):
         if targets[i] >= 0:
             rows[n] = i
             n += 1
-    return rows[:n]
+    return n
 
 
 @jit
-def fast_range(logits, targets, weight, scale, scalars, results, grad, work, streaming):
-    """A range of rows, (n, C, 1).
-
-    `work` is an empty array of the dtype that is computed in; `results` takes the losses and the
-    log-sum-exps.
-    """
-    write_ignored_rows(targets, results, grad)
-    classes = logits.shape[1]
-    rows = rows_not_ignored(targets)
-    memory = np.empty((2, (classes + 64) // 64 * 64 + 2 * LATENCY + 64), work.dtype)
-    even, odd = advance(aligned(memory[0]), LATENCY), advance(aligned(memory[1]), LATENCY)
+def fast_range(count, logits, targets, probs, shared, per_row, grad, space, streaming):
+    """Some rows; `space` is of the dtype that is computed in, and `probs` is None."""
+    weight, classes, scalars = shared
+    write_ignored_rows(count, classes, targets, per_row, grad)
+    second, indices, _, _, _ = long_row_offsets(classes, count, 0)
+    rows = pointer_at(space, indices, targets)
+    n = find_rows_not_ignored(count, targets, rows)
+    even = advance(space, LATENCY)
+    odd = advance(pointer_at(space, second, space), LATENCY)
     peak, grad_scale = 0.0, GradientScale(0.0, 0.0, 0.0, 0.0, True)
-    for k in range(len(rows) + 2 if len(rows) else 0):
-        i = rows[min(max(k - 1, 0), len(rows) - 1)]
-        next_x = row_pointer(logits, rows[min(k, len(rows) - 1)])
+    for k in range(n + 2 if n else 0):
+        i = rows[min(max(k - 1, 0), n - 1)]
+        next_x = row_pointer(logits, rows[min(k, n - 1)])
         x = row_pointer(logits, i)
         both = next_x, x
         exps, before = (odd, even) if k % 2 else (even, odd)
@@ -244,12 +243,12 @@ def fast_range(logits, targets, weight, scale, scalars, results, grad, work, str
             buffers, out = (exps, before), (ptr, target, streaming)
             sums = exp_pass_and_write(state, both, classes, peaks, buffers, grad_scale, out)
             write_out_of_range_row(ptr, target, before, classes, grad_scale)
-        if 1 <= k <= len(rows):
+        if 1 <= k <= n:
             y = targets[i]
             hot = weight[y]
-            results[0, i], results[1, i], row = finish_sums(x, y, exps, peak, sums, hot, scalars)
+            loss, lse, row = finish_sums(x, y, exps, peak, sums, hot, scalars)
+            per_row.losses[i], per_row.lses[i] = loss, lse
             if grad is not None:
-                row_scale = scale[min(i, len(scale) - 1)]
+                row_scale = per_row.scale[i * per_row.scale_step]
                 grad_scale = gradient_scale(x, y, exps, peak, hot, row_scale, row)
         peak = max_across(sums.maximum)
-    keep_alive(memory)

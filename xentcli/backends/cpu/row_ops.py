@@ -6,8 +6,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from xentcli.backends.cpu.arithmetic import add, inline_jit
+from xentcli.backends.cpu.arithmetic import JIT_OPTIONS, add, inline_jit
 from xentcli.backends.cpu.half_types import cast_for, constant_for, itemsize
 from xentcli.backends.cpu.load_store import (
     address,
@@ -32,6 +34,8 @@ from xentcli.backends.cpu.simd import (
     select,
     splat,
 )
+
+INLINE_OPTIONS: Any = {**JIT_OPTIONS, "forceinline": True}
 
 
 @inline_jit
@@ -131,10 +135,38 @@ def fill(array, classes, value):
         store_padded(array, classes, c, constant_for(array, value))
 
 
+class PerRow(NamedTuple):
+    """What each row has besides its classes, as pointers to float64."""
+
+    scale: Any
+    scale_step: Any  # 0: one scale for all rows
+    losses: Any
+    lses: Any
+
+
 @inline_jit
-def row_pointer(array, i):
-    """A pointer to row i of an array (n, C, 1)."""
-    return pointer(array, i * (array.strides[0] // array.itemsize))
+def row_pointer(rows, i):
+    """A pointer to row i of a box whose inner axis has length 1."""
+    return advance(rows.data, i * rows.outer_stride)
+
+
+def row_or_none(rows: Any, i: Any) -> Any:
+    """A pointer to row i, or None where there are no such rows."""
+    raise NotImplementedError  # compiled code takes `_row_or_none`
+
+
+@overload(row_or_none, jit_options=INLINE_OPTIONS)
+def _row_or_none(rows, i):
+    if isinstance(rows, types.NoneType):
+        return lambda rows, i: None
+    return lambda rows, i: row_pointer(rows, i)
+
+
+@inline_jit
+def per_row_from(per_row, first):
+    """The same from a row on."""
+    scale, step, losses, lses = per_row
+    return PerRow(advance(scale, first * step), step, advance(losses, first), advance(lses, first))
 
 
 class BoxView(NamedTuple):
@@ -174,17 +206,10 @@ def elements_to_boundary(ptr):
 
 
 @inline_jit
-def aligned(buffer):
-    """A pointer to the first whole cache line of a buffer."""
-    start = pointer(buffer, 0)
-    return advance(start, (-address(start) % 64) // itemsize(start))
-
-
-@inline_jit
-def write_ignored_rows(targets, results, grad):
+def write_ignored_rows(count, classes, targets, per_row, grad):
     """Results of ignored rows: loss 0, log-sum-exp NaN, gradient 0."""
-    for i in range(len(targets)):
+    for i in range(count):
         if targets[i] < 0:
-            results[0, i], results[1, i] = 0.0, math.nan
+            per_row.losses[i], per_row.lses[i] = 0.0, math.nan
             if grad is not None:
-                fill(row_pointer(grad, i), grad.shape[1], 0.0)
+                fill(row_pointer(grad, i), classes, 0.0)

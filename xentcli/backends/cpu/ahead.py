@@ -1,0 +1,56 @@
+"""Which kernels the commands need, to compile them ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from xentcli.arrays.dtypes import NAMES, default_output, name_of
+from xentcli.backends.cpu.kernel import Kernel
+
+Job: TypeAlias = Literal["grad", "loss", "softmax", "probs", "bench"]
+
+
+def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
+    """The kernels of a job for logits of a dtype, such as "f32".
+
+    Results have the dtype that they have by default; with `own` also that of the logits.
+
+    >>> [str(kernel) for kernel in kernels("loss", "f32")]
+    ['short float32 none none', 'fast float32 none none', 'general float32 none none']
+    """
+    logits = name_of(NAMES[dtype])
+    outs = [name_of(default_output(NAMES[dtype])), *([logits] if own else [])]
+    if job == "bench":
+        yield from (Kernel(name, "float32") for name in ("copy", "read", "rewrite"))
+    elif job == "softmax":
+        yield from (Kernel("softmax", logits, None, out) for out in outs)
+    elif job == "probs":
+        for out in (*outs, None):
+            yield from (Kernel(name, logits, logits, out) for name in ("short", "general"))
+    else:
+        for out in outs if job == "grad" else (None,):
+            yield from (Kernel(name, logits, None, out) for name in ("short", "fast", "general"))
+
+
+def describe(kernel: Kernel) -> str:
+    """A kernel in words.
+
+    >>> describe(Kernel("fast", "float16", None, "float32"))
+    'float16 logits, gradient float32: more than 64 classes, no option but weights and z-loss'
+    """
+    if kernel.function in MEMORY:
+        return f"memory: {MEMORY[kernel.function]}"
+    if kernel.function == "softmax":
+        return f"{kernel.logits} logits, probabilities {kernel.out}"
+    targets = f", targets {kernel.probs}" if kernel.probs else ""
+    result = f", gradient {kernel.out}" if kernel.out else ", loss only"
+    return f"{kernel.logits} logits{targets}{result}: {ROWS[kernel.function]}"
+
+
+ROWS = {
+    "short": "up to 64 classes",
+    "fast": "more than 64 classes, no option but weights and z-loss",
+    "general": "more than 64 classes, any option",
+}
+MEMORY = {"copy": "copying", "read": "reading", "rewrite": "rewriting"}

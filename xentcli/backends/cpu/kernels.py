@@ -1,0 +1,83 @@
+"""Compiling a kernel to machine code, by Numba.
+
+A kernel takes no array and no Python object, allocates nothing and raises nothing. So its machine
+code calls nothing but the C library, and can be kept and loaded without Numba.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+
+from xentcli.backends import Scalars
+from xentcli.backends.cpu import dispatch, memory
+from xentcli.backends.cpu.kernel import Kernel
+from xentcli.backends.cpu.loader import CannotLoadError
+from xentcli.backends.cpu.row_ops import BoxView, PerRow
+
+FUNCTIONS: dict[str, Any] = {
+    "fast": dispatch.fast_boxes,
+    "general": dispatch.general_boxes,
+    "short": dispatch.short_boxes,
+    "softmax": dispatch.softmax_boxes,
+    "copy": memory.copy_lines,
+    "read": memory.read_lines,
+    "rewrite": memory.scale_lines,
+}
+# Numba knows neither half type on the CPU: they are passed as their bits, see `half_types`.
+ELEMENTS: dict[str, Any] = {
+    "float16": types.uint16,
+    "bfloat16": types.int16,
+    "float32": types.float32,
+    "float64": types.float64,
+}
+SPAN = types.UniTuple(types.int64, 3)
+
+
+def _named(cls: type, *fields: Any) -> Any:
+    return types.BaseTuple.from_types(fields, cls)
+
+
+def _box(dtype: str | None) -> Any:
+    if dtype is None:
+        return types.none
+    return _named(
+        BoxView,
+        types.CPointer(ELEMENTS[dtype]),
+        types.int64,
+        types.int64,
+        types.int64,
+        types.UniTuple(types.int64, 3),
+    )
+
+
+def signature(kernel: Kernel) -> tuple[Any, ...]:
+    """The Numba types of a kernel's arguments."""
+    scalars = _named(Scalars, *[types.float64] * len(Scalars._fields))
+    space = types.CPointer(ELEMENTS[kernel.compute])
+    boxes = [_box(dtype) for dtype in kernel.dtypes]
+    if kernel.function in ("copy", "read", "rewrite"):
+        flat = types.CPointer(types.float32)
+        return SPAN, flat, flat, types.float64, space
+    if kernel.function == "softmax":
+        return SPAN, boxes[0], scalars, types.int64, boxes[2], space
+    numbers = types.CPointer(types.float64)
+    targets = types.none if kernel.probs else types.CPointer(types.int64)
+    per_row = _named(PerRow, numbers, types.int64, numbers, numbers)
+    return SPAN, boxes[0], targets, boxes[1], numbers, scalars, per_row, boxes[2], space
+
+
+def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:
+    """The name of the kernel's C function, and the object file that it is in.
+
+    The C function is `int f(void **result, void **error, arguments …)`.
+    """
+    function, types_ = FUNCTIONS[kernel.function], signature(kernel)
+    function.compile(types_)
+    try:
+        compiled = function.overloads[types_]
+        _, _, (code, _) = compiled.library.serialize_using_object_code()
+        return compiled.fndesc.llvm_func_name, code
+    except Exception as error:  # this is no public interface of Numba's
+        raise CannotLoadError(str(error)) from error

@@ -1,0 +1,121 @@
+"""Parts of a job on several threads of Python; kernels run without the interpreter's lock.
+
+The thread that asks works too, and takes whatever part no other has begun. So a job ends even where
+no thread can be started, many callers may ask at once, and nothing is left of a job that has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+Part = Callable[[], None]
+
+
+class _Job:
+    """Parts that are not begun yet, and how many threads are at it."""
+
+    def __init__(self, parts: deque[Part]) -> None:
+        self.parts = parts
+        self.error: BaseException | None = None
+        self._closed = False
+        self._helping = 0
+        self._changed = threading.Condition()
+
+    def work(self) -> None:
+        """Take parts until none is left."""
+        while True:
+            try:
+                part = self.parts.popleft()
+            except IndexError:
+                return
+            part()
+
+    def help(self) -> None:
+        """Take parts, unless the job has ended."""
+        with self._changed:
+            if self._closed:
+                return
+            self._helping += 1
+        try:
+            self.work()
+        except BaseException as error:  # noqa: BLE001 (it is raised where the job was given)
+            self.error = error
+            self.parts.clear()
+        finally:
+            with self._changed:
+                self._helping -= 1
+                self._changed.notify()
+
+    def end(self) -> None:
+        """Wait for the parts that are begun; Ctrl-C waits too, as they write to the caller's
+        arrays, and is raised then."""
+        interrupted: BaseException | None = None
+        self.parts.clear()
+        while True:
+            try:
+                with self._changed:
+                    self._closed = True
+                    self._changed.wait_for(lambda: not self._helping)
+                break
+            except BaseException as error:  # noqa: BLE001 (raised below)
+                interrupted = error
+        if interrupted or self.error:
+            raise interrupted or self.error  # type: ignore[misc] # one of them is an exception
+
+
+class _Helpers:
+    """The threads of this process that wait for jobs."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def invite(self, job: _Job, count: int) -> None:
+        """Ask so many threads to help."""
+        with self._lock:
+            while self._count < count and self._start():
+                self._count += 1
+        for _ in range(count):
+            self._jobs.put(job)
+
+    def _start(self) -> bool:
+        try:
+            threading.Thread(target=self._wait, name="xent", daemon=True).start()
+        except RuntimeError:  # too many threads, or the interpreter ends
+            return False
+        return True
+
+    def _wait(self) -> None:
+        jobs = self._jobs
+        while True:
+            jobs.get().help()
+
+
+_helpers = _Helpers()
+
+
+def _after_fork() -> None:
+    global _helpers
+    _helpers = _Helpers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def run(parts: list[Part]) -> None:
+    """Run all parts, each on one thread, in any order."""
+    if len(parts) == 1:
+        parts[0]()
+        return
+    job = _Job(deque(parts))
+    _helpers.invite(job, len(parts) - 1)
+    try:
+        job.work()
+    finally:
+        job.end()

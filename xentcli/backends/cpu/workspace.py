@@ -1,0 +1,46 @@
+"""Where the parts of a kernel's work space are, in bytes from its start.
+
+Kernels allocate nothing: each thread passes memory that begins at a cache line. The functions are
+plain Python: the caller learns from them how much memory a kernel needs, and the kernels, which
+compile them, where each part is. An element is given 8 bytes, whatever its dtype, and each part
+whole cache lines.
+"""
+
+from __future__ import annotations
+
+LINE = 64  # bytes of a cache line
+LANES = 16  # as in `simd`
+# Up to this many classes 16 rows are computed at a time: at 64 both ways take the same time.
+SHORT = 64
+CHUNK = 1 << 16  # logits that are copied at a time where the classes of a row are not contiguous
+
+
+def long_row_offsets(classes: int, rows: int, copied: int) -> tuple[int, int, int, int, int]:
+    """Of a second row of exponentials, of indices of rows, and of copies of logits, of
+    probabilities and of gradients, for `copied` rows. A first row of exponentials is at 0."""
+    second = (classes // 8 + 25) * LINE
+    indices = 2 * second
+    logits = indices + (rows // 8 + 1) * LINE
+    copy = classes * copied // 8 * LINE
+    return second, indices, logits, logits + copy, logits + 2 * copy
+
+
+def short_row_offsets(classes: int) -> tuple[int, int, int]:
+    """Of exponentials, of probabilities, and of gradients, for tiles of 16 rows. Two tiles of
+    logits are at 0."""
+    tile = max(classes, LANES) * LANES * 8
+    return 2 * tile, 4 * tile, 5 * tile
+
+
+def rows_per_chunk(classes: int) -> int:
+    """How many rows are copied at a time: a multiple of 16, about 256 KiB of float32."""
+    return max(LANES, CHUNK // classes // LANES * LANES)
+
+
+def space_for(classes: int, rows: int, inner: int) -> int:
+    """The bytes that a kernel needs for this many rows."""
+    if classes <= SHORT:
+        return short_row_offsets(classes)[2] + max(classes, LANES) * LANES * 8
+    copied = rows_per_chunk(classes) if inner > 1 else 0
+    gradients = long_row_offsets(classes, copied or rows, copied)[4]
+    return gradients + classes * copied * 8

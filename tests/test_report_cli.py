@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from cli import assert_error, at_terminal, bash, inside, strict_json
 
-from xentcli.backends.row_statistics import Field, row_statistics
+from xentcli.backends.fields import Field
+from xentcli.backends.reference_statistics import row_statistics
 from xentcli.backends.scalars import Scalars
 from xentcli.report import report
 

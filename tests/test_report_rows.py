@@ -9,7 +9,8 @@ import pytest
 from helpers import assert_same_bits
 
 from xentcli.backends import Scalars
-from xentcli.backends.row_statistics import Field, NumpyStatistics, row_statistics
+from xentcli.backends.fields import Field
+from xentcli.backends.reference_statistics import NumpyStatistics, row_statistics
 from xentcli.options import LossOptions
 from xentcli.report.divergence import divergence, scaled
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from xentcli import options
 from xentcli.arrays.dtypes import Array
@@ -27,7 +27,18 @@ from xentcli.backends import devices
 from xentcli.backends.scalars import Scalars
 from xentcli.errors import OptionError, Setting, UnavailableError, visible
 
-__all__ = ["NAMES", "Backend", "Scalars", "get", "require_threads"]
+if TYPE_CHECKING:
+    from xentcli.backends.cpu.backend import CpuBackend
+
+__all__ = [
+    "NAMES",
+    "Backend",
+    "Scalars",
+    "StatisticsBackend",
+    "for_statistics",
+    "get",
+    "require_threads",
+]
 
 NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
 
@@ -36,6 +47,8 @@ NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
 # 1.17 s, 8 million 1.97 s against 1.52 s. The rule depends on the size alone, so that the same job
 # always gives the same bits.
 AUTO_LIMIT = 4_000_000
+
+KERNEL_CLASSES = 1 << 24  # up to so many classes the kernel of statistics can count in float32
 
 # `auto` never sends arrays in host memory to a CUDA device; this is estimated, not measured. For a
 # float32 logit and its gradient the CPU kernels read and write 8 bytes, at about 60 % of the rate
@@ -69,6 +82,16 @@ class Backend(Protocol):
         """Probabilities, or their logarithms."""
 
 
+class StatisticsBackend(Protocol):
+    """The interface that `fields` describes."""
+
+    name: str
+    block: int  # about how many logits to pass at a time
+
+    def statistics(self, logits: Array, targets: Array, scalars: Scalars, results: Array) -> None:
+        """The fields of the rows of a box."""
+
+
 def get(
     name: str, entries: int, threads: int | None = None, notify: Callable[[str], None] | None = None
 ) -> Backend:
@@ -92,13 +115,37 @@ def get(
     raise OptionError("backend", f"{name!r} is not known; expected auto, {', '.join(NAMES)}")
 
 
+def for_statistics(
+    name: str,
+    shape: tuple[int, int],
+    threads: int | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> StatisticsBackend:
+    """The backend of that name for the fields of `fields`; for `auto` the one that is fastest.
+
+    `shape` is rows and classes.
+    """
+    require_threads(threads)
+    rows, classes = shape
+    if classes > KERNEL_CLASSES:
+        name = "numpy"
+    if name == "cuda":
+        what = "the statistics of rows are computed by numpy and cpu, not by cuda"
+        raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
+    if name == "numpy" or (name == "auto" and rows * classes <= AUTO_LIMIT):
+        from xentcli.backends.reference_statistics import NumpyStatistics
+
+        return NumpyStatistics()
+    return _cpu(threads, notify)
+
+
 def require_threads(threads: int | None) -> None:
     """An error for an invalid number of threads."""
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise OptionError("threads", f"{threads} is not allowed; expected an integer, at least 1")
 
 
-def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBackend:
     from xentcli.backends.cpu import backend
 
     if not backend.is_jit_disabled():

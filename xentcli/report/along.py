@@ -8,7 +8,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.grouped_sums import GroupedSums
-from xentcli.backends.row_statistics import Field
+from xentcli.backends.fields import Field
 from xentcli.report.divergence import BaseField
 from xentcli.report.scores import Scores
 

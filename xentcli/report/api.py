@@ -10,7 +10,7 @@ from xentcli.engine.cross_entropy import Run
 from xentcli.engine.problem import Extras, Problem, build
 from xentcli.engine.rows import RowSource
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.options import TargetKind
+from xentcli.options import Backend, TargetKind
 from xentcli.report.calibration_rows import Rows
 from xentcli.report.compute import Groups, ReportCalculation, compute, require_base
 from xentcli.report.fitting import Calibration, Calibrator, fold_count, require_indices
@@ -38,6 +38,8 @@ def report(  # noqa: PLR0913 (one name for each option)
     confusion: int = 0,
     worst: int = 0,
     skip_nonfinite: bool = False,
+    backend: Backend = "auto",
+    threads: int | None = None,
 ) -> Report:
     """Statistics of logits and targets, each mean with its standard error.
 
@@ -72,7 +74,11 @@ def report(  # noqa: PLR0913 (one name for each option)
     problem, source = _arrays(logits, targets, base, sample_weight, scoring)
     groups = Groups.of(group, problem)
     calculation = ReportCalculation(
-        problem, (scoring, what), Run(), groups, base=source.second is not None
+        problem,
+        (scoring, what),
+        Run(backend, threads),
+        groups,
+        base=source.second is not None,
     )
     return compute(calculation, source)
 

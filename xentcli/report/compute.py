@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from xentcli import backends
 from xentcli.arrays.dtypes import Array, as_array
 from xentcli.arrays.layout import Layout, Shape
-from xentcli.backends import Scalars, require_threads
-from xentcli.backends.row_statistics import NumpyStatistics
+from xentcli.backends import Scalars
 from xentcli.engine.cross_entropy import Run
 from xentcli.engine.notes import Note, ProbabilityCheck
 from xentcli.engine.pipeline import Pipeline
@@ -22,7 +22,7 @@ from xentcli.report.divergence import with_base
 from xentcli.report.finish import finish
 from xentcli.report.options import ReportOptions, ScoreOptions
 from xentcli.report.result import Report
-from xentcli.report.scores import Scores, StatisticsBackend, scores_of
+from xentcli.report.scores import Scores, scores_of
 from xentcli.report.totals import RowsInfo, Totals
 
 
@@ -68,7 +68,9 @@ class ReportCalculation:
         scoring, what = options
         self.problem, self.run, self.groups = problem, run, groups
         self.scalars = Scalars.of(scoring.loss())
-        self.backend = statistics_backend(run, prod(problem.layout.shape))
+        name = "numpy" if problem.probs else run.backend  # no kernel takes probabilities
+        shape = problem.layout.rows, problem.layout.classes
+        self.backend = backends.for_statistics(name, shape, run.threads, run.notify)
         self.probabilities = ProbabilityCheck()
         info = RowsInfo(
             rows=problem.layout.rows,
@@ -109,12 +111,6 @@ def require_base(shape: Shape, layout: Layout) -> None:
     """An error unless the base's logits have the shape of the model's."""
     if shape != layout.shape:
         raise ShapeError("base", f"shape {shape} does not fit logits of shape {layout.shape}")
-
-
-def statistics_backend(run: Run, entries: int) -> StatisticsBackend:
-    """The backend that computes the rows' quantities: NumPy, the only one that does so far."""
-    require_threads(run.threads)
-    return NumpyStatistics()
 
 
 def compute(calculation: ReportCalculation, source: RowSource, take: Any = None) -> Report:

@@ -17,10 +17,10 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.error_free import two_sum
 from xentcli.arrays.sums import exact_sum
-from xentcli.backends import Scalars
-from xentcli.backends.row_statistics import Field
+from xentcli.backends import Scalars, StatisticsBackend
+from xentcli.backends.fields import Field
 from xentcli.engine.rows import RowPiece, float_rows
-from xentcli.report.scores import Scores, StatisticsBackend, fields_of
+from xentcli.report.scores import Scores, fields_of
 
 SMALL = 0.25  # |x| up to which x + expm1(−x) is a series: it is off by 8 rounding errors there
 FAR = 30.0

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.backends.row_statistics import Field
+from xentcli.backends.fields import Field
 from xentcli.engine.problem import Problem
 from xentcli.errors import OptionError, UnavailableError, visible
 from xentcli.files.outputs import Outputs

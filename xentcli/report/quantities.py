@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.backends.row_statistics import Field
+from xentcli.backends.fields import Field
 from xentcli.report.divergence import BaseField
 from xentcli.report.scores import Scores
 

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.layout import dense
-from xentcli.backends import Scalars
-from xentcli.backends.row_statistics import FIELDS, Field
+from xentcli.backends import Scalars, StatisticsBackend
+from xentcli.backends.fields import FIELDS, Field
 from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import IGNORED
-
-
-class StatisticsBackend(Protocol):
-    """The part of a backend that `report` uses; see `backends.row_statistics`."""
-
-    name: str
-    block: int
-
-    def statistics(self, logits: Array, targets: Array, scalars: Scalars, results: Array) -> None:
-        """The fields of the rows of a box into `results` (FIELDS, n)."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +49,8 @@ class Scores:
         """Whether the prediction is the target."""
         return np.asarray(self[Field.PREDICTION] == self.targets)
 
-    def chosen(self, which: Array) -> Scores:
-        """Some of the rows: a mask or their places."""
+    def chosen(self, which: Array | slice) -> Scores:
+        """Some of the rows: a mask, their places, or from one to another."""
         given = {item.name: getattr(self, item.name) for item in fields(self)}
         arrays: dict[str, Any] = {
             name: None if array is None else array[..., which] for name, array in given.items()

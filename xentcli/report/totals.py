@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.backends.row_statistics import Field
+from xentcli.backends.fields import Field
 from xentcli.engine.notes import Note
 from xentcli.errors import Setting, plural
 from xentcli.report.along import LossAlong, RowSample
@@ -85,7 +85,9 @@ class Totals:
         """Add up the rows that wait."""
         waiting, self._waiting = self._waiting, []
         if waiting:
-            self._take(Scores.joined(waiting))
+            scores = Scores.joined(waiting)
+            for first in range(0, len(scores), BATCH):  # which stay in the cache
+                self._take(scores.chosen(slice(first, first + BATCH)))
 
     def _take(self, scores: Scores) -> None:
         finite = self.nonfinite.add(scores)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xentcli.backends.row_statistics import Field
+from xentcli.backends.fields import Field
 from xentcli.report.scores import Scores
 
 

@@ -26,6 +26,7 @@ from xentcli.backends.cpu.load_store import (
 from xentcli.backends.cpu.long_rows import general_range, softmax_range
 from xentcli.backends.cpu.long_rows_fast import fast_range
 from xentcli.backends.cpu.row_ops import BoxView, outer_and_inner, per_row_from, row_start
+from xentcli.backends.cpu.row_statistics import statistics_range
 from xentcli.backends.cpu.row_tiles import TileOutput, load_tile, tile_rows
 from xentcli.backends.cpu.short_rows import (
     losses_and_factors,
@@ -198,6 +199,21 @@ def short_boxes(span, logits, targets, probs, weight, scalars, per_row, grad, sp
             if per_row.scale_step:
                 u = load_masked(per_row.scale, row, inside)
             write_gradients(xs, qs, exps, y, setup, (*parts, u, not_ignored), out)
+
+
+@jit
+def statistics_boxes(span, logits, targets, scalars, results, stride, space):
+    """The rows `span` of a box: the fields of `backends.fields`, `stride` numbers apart."""
+    begin, end, _ = span
+    _, classes, inner = logits.shape
+    step = rows_per_chunk(classes) if inner > 1 else end - begin
+    first = begin
+    while first < end:
+        count = min(step, end - first)
+        x = contiguous_rows(logits, first, count, space, 0)
+        fields = advance(results, first), stride
+        statistics_range(count, x, advance(targets, first), classes, scalars, fields, space)
+        first += count
 
 
 @jit

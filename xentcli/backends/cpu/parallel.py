@@ -115,6 +115,25 @@ def softmax(split, logits, scalars, log, out, spaces):
         softmax_of(span, logits, scalars, log, out, spaces[part])
 
 
+@jit
+def statistics_of(span, logits, targets, scalars, results, space):
+    """Arrays as the kernel takes them."""
+    stride = results.strides[0] // results.itemsize
+    arrays = view_of(logits), pointer(targets, 0)
+    dispatch.statistics_boxes(
+        span, *arrays, scalars, pointer(results, 0), stride, pointer(space, 0)
+    )
+
+
+def statistics(split, logits, targets, scalars, results, spaces):
+    """The fields of each row."""
+    parts, streaming = split
+    n = results.shape[1]
+    for part in prange(parts):
+        span = part * n // parts, (part + 1) * n // parts, streaming
+        statistics_of(span, logits, targets, scalars, results, spaces[part])
+
+
 def _lines(kernel: Any) -> Callable[..., None]:
     @jit
     def lines_of(span, source, target, factor, space):
@@ -135,6 +154,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "general": _rows(dispatch.general_boxes),
     "short": _rows(dispatch.short_boxes),
     "softmax": softmax,
+    "statistics": statistics,
     "copy": _lines(memory.copy_lines),
     "read": _lines(memory.read_lines),
     "rewrite": _lines(memory.scale_lines),

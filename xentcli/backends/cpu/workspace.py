@@ -37,6 +37,11 @@ def rows_per_chunk(classes: int) -> int:
     return max(LANES, CHUNK // classes // LANES * LANES)
 
 
+def space_for_copies(classes: int, inner: int) -> int:
+    """The bytes for copies of logits alone, where the classes of a row are not contiguous."""
+    return LINE + (classes * rows_per_chunk(classes) * 8 if inner > 1 else 0)
+
+
 def space_for(classes: int, rows: int, inner: int) -> int:
     """The bytes that a kernel needs for this many rows."""
     if classes <= SHORT:

@@ -1,0 +1,186 @@
+"""The fields of `backends.fields`: one row at a time, 16 classes at a time, in float64.
+
+    1. the largest logit; NaN if any is NaN
+    2. with d_c = max z − z_c and e_c = exp(−d_c) the sums of e_c, e_c², e_c·d_c and e_c·d_c², and
+       how many logits are above the target's or equal to it
+
+In no sum is a term negative, so they are plain float64, but for the largest e_c, which is 1 and
+kept apart: where the softmax is nearly one-hot the others would be lost beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from xentcli.backends.cpu.arithmetic import inline_jit, jit, log1p, scaled_gap
+from xentcli.backends.cpu.exponential import SCALE_BITS, exp_of_gap, expm1_and_power
+from xentcli.backends.cpu.formulas import divide, divisor, scaled_logit
+from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64, itemsize
+from xentcli.backends.cpu.load_store import advance, prefetch
+from xentcli.backends.cpu.row_ops import (
+    element,
+    load_padded,
+    max_across,
+    row_max,
+    row_pointer,
+)
+from xentcli.backends.cpu.simd import (
+    LANES,
+    constant,
+    equal,
+    first_lane,
+    fma,
+    fmin,
+    lane_indices,
+    lanes_below,
+    less,
+    power_of_two,
+    rotate,
+    select,
+    select_min,
+)
+from xentcli.backends.elementary import MAX_GAP
+from xentcli.backends.fields import FIELDS, Field
+
+NLL, CONFIDENCE, P_TARGET = int(Field.NLL), int(Field.CONFIDENCE), int(Field.P_TARGET)
+ENTROPY, BRIER, PREDICTION = int(Field.ENTROPY), int(Field.BRIER), int(Field.PREDICTION)
+ABOVE, TIES, LSE = int(Field.ABOVE), int(Field.TIES), int(Field.LSE)
+TARGET_GAP, MEAN_GAP, GAP_VARIANCE = (
+    int(Field.TARGET_GAP),
+    int(Field.MEAN_GAP),
+    int(Field.GAP_VARIANCE),
+)
+FIELD_COUNT = FIELDS
+SCALE = 2.0**SCALE_BITS
+
+
+class RowSums(NamedTuple):
+    """Sums over the classes of a row, in 16 lanes; e is kept multiplied by `SCALE`."""
+
+    ones: Any  # of the e that are 1
+    others: Any  # of the other e
+    squares: Any  # of their e²
+    gaps: Any  # e·d
+    gap_squares: Any  # e·d²
+    above: Any  # of the logits' own dtype, as are the next two
+    equal: Any
+    place: Any  # the first class with the largest logit
+
+
+@inline_jit
+def scaled_exponential(peaks, x, scalars, exact):
+    """d, at most 746, and e·SCALE, 0 there. A difference of float32 logits is exact enough in
+    float64."""
+    z, far = scaled_logit(as_float64(x), scalars), constant(peaks, MAX_GAP)
+    if exact:
+        high, low = scaled_gap(peaks, z, divisor(scalars))
+        gap = fmin(high, far)
+        s, biased = expm1_and_power(gap, select(less(high, far), low, constant(low, 0.0)))
+    else:
+        gap = fmin(divide(peaks - z, divisor(scalars)), far)
+        s, biased = expm1_and_power(gap, None)
+    power = power_of_two(biased, SCALE_BITS)
+    return gap, select(less(gap, far), fma(power, s, power), constant(gap, 0.0))
+
+
+@inline_jit
+def row_sums(x, classes, y, limits, scalars, exact):
+    """Pass 2. Ranks are those of the logits as they are: temperature and softcap keep the order."""
+    largest, peak = limits
+    none, one = constant_for(x, 0.0), constant_for(x, 1.0)
+    x_max, x_target = constant_for(x, largest), constant_for(x, element(x, y))
+    end, lanes = constant_for(x, float(classes)), lane_indices(constant_for(x, 0.0))
+    # What lies beyond the end counts as −∞, which the target's logit may be, too.
+    padding = float(-classes % LANES) if element(x, y) == -math.inf else 0.0
+    above, same, place = none, constant_for(x, -padding / LANES), end
+    zero = as_float64(none)
+    peaks, largest_e = constant(zero, peak), constant(zero, SCALE)
+    ones, others, squares, gaps, gap_squares = zero, zero, zero, zero, zero
+    for c in range(0, classes, LANES):
+        values = load_padded(x, classes, c, -math.inf)
+        gap, e = scaled_exponential(peaks, values, scalars, exact)
+        if c + LANES > classes:  # a softcap makes −inf beyond the end finite
+            e = select(lanes_below(classes - c), e, zero)
+        is_one = equal(e, largest_e)
+        other = select(is_one, zero, e)
+        weighted = e * gap
+        ones, others = ones + select(is_one, largest_e, zero), others + other
+        squares, gaps = fma(other, other, squares), gaps + weighted
+        gap_squares = fma(weighted, gap, gap_squares)
+        above = above + select(less(x_target, values), one, none)
+        same = same + select(equal(x_target, values), one, none)
+        place = select_min(place, select(equal(values, x_max), lanes, end))
+        lanes = lanes + constant_for(x, float(LANES))
+        prefetch(x, c + classes)  # the next row, while this one is computed
+        if itemsize(x) == 8:
+            prefetch(x, c + classes + LANES // 2)
+    return RowSums(ones, others, squares, gaps, gap_squares, above, same, place)
+
+
+@inline_jit
+def across(values):
+    """The sum of 16 lanes, as float64."""
+    total = as_float64(values)
+    total = total + rotate(total, 8)
+    total = total + rotate(total, 4)
+    total = total + rotate(total, 2)
+    return first_lane(total + rotate(total, 1))
+
+
+@inline_jit
+def unscaled(sums):
+    """The sums as numbers, without the scale."""
+    small = 1.0 / SCALE
+    squares, gaps = across(sums.squares) * small * small, across(sums.gaps) * small
+    ones, others = across(sums.ones) * small, across(sums.others) * small
+    return ones, (ones - 1.0) + others, squares, gaps, across(sums.gap_squares) * small
+
+
+@inline_jit
+def write_fields(x, y, peak, sums, scalars, out):
+    """The fields of one row, from its sums; `out` are pointer and stride."""
+    to, stride = out
+    ones, others, squares, gaps, gap_squares = unscaled(sums)
+    total, log_total, mean = 1.0 + others, log1p(others), gaps / (1.0 + others)
+    gap, error = scaled_gap(peak, scaled_logit(element(x, y), scalars), divisor(scalars))
+    e = exp_of_gap(gap, error)
+    squares, rest = (squares + ones) - e * e, (others - e) + 1.0
+    if e == 1.0:  # the largest: the sums over the other classes do not hold it
+        squares, rest = unscaled(sums)[2] + (ones - 1.0), others
+    to[NLL * stride] = gap + (log_total + error) + 0.0
+    to[CONFIDENCE * stride] = 1.0 / total
+    to[P_TARGET * stride] = e / total
+    to[ENTROPY * stride] = log_total + mean
+    to[BRIER * stride] = (squares + rest * rest) / (total * total)
+    to[PREDICTION * stride] = 0.0 - max_across(constant(sums.place, 0.0) - sums.place)
+    to[ABOVE * stride] = across(sums.above)
+    to[TIES * stride] = across(sums.equal) - 1.0
+    to[LSE * stride] = peak / divisor(scalars) + log_total
+    to[TARGET_GAP * stride] = gap
+    to[MEAN_GAP * stride] = mean
+    to[GAP_VARIANCE * stride] = max(0.0, gap_squares / total - mean * mean)
+
+
+@inline_jit
+def write_nan(out):
+    """The fields of a row that is ignored or has no probabilities."""
+    to, stride = out
+    for field in range(FIELD_COUNT):
+        to[field * stride] = math.nan
+
+
+@jit
+def statistics_range(count, logits, targets, classes, scalars, fields, space):
+    """Some rows with contiguous classes; `fields` are pointer and stride."""
+    start, stride = fields
+    exact = is_float64(space)
+    for i in range(count):
+        x, y, out = row_pointer(logits, i), targets[i], (advance(start, i), stride)
+        largest = row_max(x, classes)
+        peak = scaled_logit(largest, scalars)
+        if y < 0 or not abs(peak / divisor(scalars)) < math.inf:
+            write_nan(out)
+            continue
+        sums = row_sums(x, classes, y, (largest, peak), scalars, exact)
+        write_fields(x, y, peak, sums, scalars, out)

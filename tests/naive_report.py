@@ -24,7 +24,15 @@ def row(logits, target):
     with mpmath.workdps(DIGITS):
         p, lse = probabilities(logits)
         nll = -mpmath.log(p[target]) if p[target] else mpmath.inf
+        top = mpmath.mpf(float(max(logits)))
+        gaps = [top - mpmath.mpf(float(z)) if z > -math.inf else mpmath.inf for z in logits]
+        mean_gap = mpmath.fsum(v * d for v, d in zip(p, gaps, strict=True) if v)
         return {
+            "target_gap": gaps[target],
+            "mean_gap": mean_gap,
+            "gap_variance": mpmath.fsum(
+                v * (d - mean_gap) ** 2 for v, d in zip(p, gaps, strict=True) if v
+            ),
             "nll": nll,
             "confidence": max(p),
             "p_target": p[target],

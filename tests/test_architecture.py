@@ -45,6 +45,8 @@ STRANGERS = [
     ("xentcli.check.oracles.*", "xentcli.backends.c[pu]*", "the oracles share no formula"),
     ("xentcli.backends.reference.*", "xentcli.backends.elementary.*", "nor a constant of exp"),
     ("xentcli.check.oracles.*", "xentcli.backends.elementary.*", "nor a constant of exp"),
+    ("xentcli.backends.reference_statistics.*", "xentcli.backends.c[pu]*", "no shared formula"),
+    ("xentcli.backends.c[pu]*", "xentcli.backends.reference_statistics.*", "no shared formula"),
     ("xentcli.display.*", "xentcli.engine.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.arrays.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.backends.*", "what draws computes nothing"),

@@ -16,9 +16,9 @@ from xentcli.cli.command import command
 from xentcli.cli.console import Progress
 from xentcli.cli.declare import option
 from xentcli.cli.inputs import Inputs
-from xentcli.cli.options import ProgressOption, WritingOptions
+from xentcli.cli.options import RunningOptions, WritingOptions
 from xentcli.cli.publish import DocumentOptions, Publication, announce
-from xentcli.cli.scored import ScoredInputs, open_scored, reading_of
+from xentcli.cli.scored import ScoredInputs, open_scored, reading_of, running_of
 from xentcli.cli.sinks import ArrayOutput
 from xentcli.errors import plural
 from xentcli.options import LossOptions, same_as
@@ -74,7 +74,7 @@ def calibrate(
     rows: FitRows,
     sources: ScoredInputs,
     document: DocumentOptions,
-    bar: ProgressOption,
+    running: RunningOptions,
 ) -> None:
     """Find the temperature that minimises the mean loss, with its 95 % interval.
 
@@ -91,15 +91,15 @@ def calibrate(
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication, array = Publication(outputs, document), _scaled_output(fit, sources, outputs)
         with open_scored(sources, outputs, scoring) as inputs:
-            result = _fitted(inputs, scoring, fit, (sources, bar), array)
+            result = _fitted(inputs, scoring, fit, (sources, running), array)
             work.done(inputs.logits, array)
-        out.emit_notes(result.notes, strict=False)
+        out.emit_notes(result.notes, strict=running.strict)
         pages = to_document(result, document.decimals)
         publication.write(pages)
     announce(pages, document)
     words = [f"temperature {result.temperature:.6g} over {plural(result.rows, 'row')}"]
     words += [f"{array.words('logits')}{array.destination}"] if array else []
-    out.summary([*words, plural(result.passes, "pass")], "numpy", work)
+    out.summary([*words, plural(result.passes, "pass")], result.backend, work)
 
 
 def _scaled_output(fit: FitOptions, sources: ScoredInputs, outputs: Outputs) -> ArrayOutput | None:
@@ -115,7 +115,7 @@ def _fitted(
     inputs: Inputs,
     scoring: ScoreOptions,
     fit: FitOptions,
-    rest: tuple[ScoredInputs, ProgressOption],
+    rest: tuple[ScoredInputs, RunningOptions],
     array: ArrayOutput | None,
 ) -> Calibration:
     """The calibration of open inputs; the scaled logits into `array`."""
@@ -125,7 +125,7 @@ def _fitted(
     from xentcli.report.fitting import Calibrator, fold_count, require_indices
     from xentcli.report.scaling import write_scaled
 
-    sources, bar = rest
+    sources, running = rest
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, scoring.loss(), inputs.extras)
     require_indices(problem.targets)
@@ -134,8 +134,9 @@ def _fitted(
     folds = fold_count(fit.folds, problem.layout.rows)
     logits = _Logits(inputs, sources)
     try:
-        with Progress(not bar.no_progress, out.nbytes(inputs.logits)) as progress:
-            rows = Rows(problem, logits.opened, index, count, folds, progress)
+        with Progress(not running.no_progress, out.nbytes(inputs.logits)) as progress:
+            run = running_of(running, progress)
+            rows = Rows(problem, logits.opened, run, index, count, folds)
             result = Calibrator(rows, skip_nonfinite=sources.skip_nonfinite).run()
             if array:
                 write_scaled(rows, result.temperature, array)

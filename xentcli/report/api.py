@@ -93,6 +93,8 @@ def calibrate(  # noqa: PLR0913 (one name for each option)
     class_axis: int | None = None,
     folds: int | None = None,
     skip_nonfinite: bool = False,
+    backend: Backend = "auto",
+    threads: int | None = None,
 ) -> Calibration:
     """The temperature that minimises the mean loss, with its 95 % interval.
 
@@ -126,6 +128,7 @@ def calibrate(  # noqa: PLR0913 (one name for each option)
     rows = Rows(
         problem,
         lambda: nullcontext(RowSource.of_arrays(source.logits.whole())),
+        Run(backend, threads),
         groups.index if groups else None,
         groups.count if groups else 0,
         fold_count(folds, problem.layout.rows),

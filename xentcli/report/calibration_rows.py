@@ -1,51 +1,33 @@
-"""The rows that a calibration is fitted to, block by block, and sums over them at one β."""
+"""The rows that a calibration is fitted to, read once a pass, and sums over them at one β."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from xentcli import backends
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.grouped_sums import GroupedSums
 from xentcli.arrays.sums import RunningSum
+from xentcli.backends import Scalars, StatisticsBackend
+from xentcli.backends.fields import Field
+from xentcli.engine.cross_entropy import Run
 from xentcli.engine.problem import Problem
-from xentcli.engine.rows import RowPiece, RowSource, float_rows, walk
-from xentcli.engine.targets import IGNORED
+from xentcli.engine.rows import RowPiece, RowSource, walk
+from xentcli.options import LossOptions
 from xentcli.report.bins import BinTotals, borders
 from xentcli.report.means import Mean, RowWeights
-from xentcli.report.temperature import ROUNDING, RowsAtBeta, Slope, differences
+from xentcli.report.scores import Scores, scores_of
+from xentcli.report.temperature import Ends, Slope
 
-BLOCK = 1 << 16  # logits at a time: the temporaries of a block fit into the cache
+ROUNDING = 2.0**-52
+FLAT = 2.0**200  # a temperature at which every class has the same probability
 
 Opener = Callable[[], AbstractContextManager[RowSource]]  # of the logits, for one more pass
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Some rows that count: `u` (n, C) are the differences to the target's logit."""
-
-    rows: Array
-    u: Array
-    weights: Array | None
-    group: Array | None
-    fold: Array
-
-    def chosen(self, which: Array) -> LabelledRows:
-        """Some of the rows."""
-        given = {item.name: getattr(self, item.name) for item in fields(self)}
-        arrays: dict[str, Any] = {n: None if a is None else a[which] for n, a in given.items()}
-        return LabelledRows(**arrays)
-
-    @property
-    def share(self) -> Array:
-        """1 where the target has the largest logit, a share of it where it is tied."""
-        ties = np.count_nonzero(self.u == 0, axis=-1)
-        return np.where((self.u > 0).any(axis=-1), 0.0, 1.0 / ties)
 
 
 @dataclass(frozen=True)
@@ -54,29 +36,54 @@ class Rows:
 
     problem: Problem
     opener: Opener
+    run: Run
     group: Array | None = None
     groups: int = 0
     folds: int = 1
-    progress: Callable[[int, int], None] | None = None
 
-    def blocks(self) -> Iterator[LabelledRows]:
-        """All rows that are not ignored, in order."""
+    def pieces(self) -> Iterator[RowPiece]:
+        """All rows, in order."""
         with self.opener() as source:
             for piece in walk(self.problem, source):
-                for part in piece.split(BLOCK):
-                    yield self._block(part)
-                if self.progress:
-                    self.progress(piece.start + piece.layout.rows, self.problem.layout.rows)
+                yield piece
+                if self.run.progress:
+                    self.run.progress(piece.rows.stop, self.problem.layout.rows)
 
-    def _block(self, part: RowPiece) -> LabelledRows:
-        targets, problem = part.targets, part.problem
-        assert targets is not None
-        rows = np.arange(part.rows.start, part.rows.stop)
-        group = None if self.group is None else self.group[rows]
-        fold = (rows if group is None else group) % self.folds
-        u = differences(float_rows(part.logits), np.maximum(targets, 0))
-        found = LabelledRows(rows, u, problem.sample_weight, group, fold)
-        return found.chosen(targets != IGNORED) if problem.ignored else found
+    def backend(self) -> StatisticsBackend:
+        """What computes the quantities of each row."""
+        shape = self.problem.layout.rows, self.problem.layout.classes
+        return backends.for_statistics(self.run.backend, shape, self.run.threads, self.run.notify)
+
+    def scores(self, piece: RowPiece, backend: StatisticsBackend, temperature: float) -> Scores:
+        """The quantities of a piece's rows at a temperature."""
+        how = Scalars.of(LossOptions(temperature=temperature))
+        return scores_of(piece, backend, how, self.group)
+
+    def fold(self, scores: Scores) -> Array:
+        """The fold of each row: that of its group, or by its number."""
+        return np.asarray((scores.rows if scores.group is None else scores.group) % self.folds)
+
+
+class EndTotals:
+    """Sums of what decides whether there is a best temperature: see `Ends`."""
+
+    def __init__(self) -> None:
+        self._total = RunningSum()
+        self._sums = [RunningSum() for _ in range(3)]
+
+    def add(self, flat: Scores, plain: Scores) -> None:
+        """Take the same rows at T = `FLAT`, that is at β → 0, and at T = 1."""
+        v = plain.weights
+        slope = (flat[Field.TARGET_GAP] - flat[Field.MEAN_GAP]) * FLAT
+        parts = slope, plain[Field.TARGET_GAP], flat[Field.GAP_VARIANCE] * FLAT * FLAT
+        self._total.add(np.ones(len(plain)) if v is None else v)
+        for total, part in zip(self._sums, parts, strict=True):
+            total.add(part if v is None else part * v)
+
+    def ends(self) -> Ends | None:
+        """The means over all rows; None over no rows."""
+        total = self._total.value()
+        return Ends(*(part.value() / total for part in self._sums)) if total else None
 
 
 class Evaluation:
@@ -88,20 +95,20 @@ class Evaluation:
         self._sums = {name: RunningSum() for name in ("slope", "square", "curvature", "size")}
         self._by_group = GroupedSums(groups)
 
-    def add(self, rows: LabelledRows, at: RowsAtBeta) -> None:
-        """Take the next rows."""
-        v, group, share = rows.weights, rows.group, rows.share
-        self.weights.add(len(rows.rows), v, group)
-        self.nll.add(at.nll, v, group)
+    def add(self, scores: Scores, beta: float) -> None:
+        """Take the next rows, whose gaps are those of β·z."""
+        v, group, share = scores.weights, scores.group, scores.share(1)
+        self.weights.add(len(scores), v, group)
+        self.nll.add(scores[Field.NLL], v, group)
         self.accuracy.add(share, v, group)
-        self.bins.add(at.confidence, share, v)
-        slope, curvature, size = (
-            part if v is None else part * v for part in (at.slope, at.curvature, at.size)
-        )
+        self.bins.add(scores[Field.CONFIDENCE], share, v)
+        target, mean = scores[Field.TARGET_GAP], scores[Field.MEAN_GAP]
+        v = np.ones(len(scores)) if v is None else v
+        slope = (target - mean) / beta * v
         self._sums["slope"].add(slope)
         self._sums["square"].add(slope * slope)
-        self._sums["curvature"].add(curvature)
-        self._sums["size"].add(np.abs(size))
+        self._sums["curvature"].add(scores[Field.GAP_VARIANCE] / beta**2 * v)
+        self._sums["size"].add((target + mean) / beta * np.abs(v))
         if group is not None:
             self._by_group.add(group, slope)
 
@@ -110,7 +117,7 @@ class Evaluation:
         """f′ and f″, and the rounding error of f′."""
         total = float(self.weights.total) or math.nan
         means = {name: sums.value() / total for name, sums in self._sums.items()}
-        return Slope(means["slope"], means["curvature"], 2 * ROUNDING * means["size"])
+        return Slope(means["slope"], means["curvature"], ROUNDING * means["size"])
 
     def sandwich(self) -> float | None:
         """se(β) = √(Σ g²) / Σ f″ of the rows; of G groups √(G/(G−1)·Σ_g (Σ_{i∈g} g)²) / Σ f″."""
@@ -123,13 +130,3 @@ class Evaluation:
             by_group = self._by_group.values()[present]
             squares = count / (count - 1) * math.fsum(by_group * by_group)
         return math.sqrt(squares) / curvature if curvature > 0 else None
-
-
-def same_fold(rows: LabelledRows, fold: int | None) -> LabelledRows:
-    """The rows that a fit uses: all, or those outside of a fold."""
-    return rows if fold is None else rows.chosen(rows.fold != fold)
-
-
-def with_opener(rows: Rows, opener: Opener) -> Rows:
-    """The same rows, read from somewhere else."""
-    return replace(rows, opener=opener)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.arrays.sums import RunningSum
+from xentcli.backends.fields import Field
 from xentcli.engine.notes import Note
 from xentcli.errors import DataError, OptionError, Setting, XentError, plural
 from xentcli.report.bins import Bin, calibration
-from xentcli.report.calibration_rows import Evaluation, LabelledRows, Rows, same_fold
+from xentcli.report.calibration_rows import FLAT, EndTotals, Evaluation, Rows
+from xentcli.report.scores import Scores
 from xentcli.report.statistic import Z95, Statistic, mean_statistic, share_statistic
-from xentcli.report.temperature import PASSES, Ends, Search, at_beta, limits
+from xentcli.report.temperature import PASSES, Search
 
 BINS = 15
 ORDER = (
@@ -44,6 +45,7 @@ class Calibration:
     statistics: Mapping[str, Statistic]
     bins_before: tuple[Bin, ...]
     bins_after: tuple[Bin, ...]
+    backend: str = "numpy"
     fold_temperatures: tuple[float, ...] = ()
     notes: tuple[Note, ...] = ()
 
@@ -78,8 +80,7 @@ class _Fit:
     def __init__(self, fold: int | None) -> None:
         self.fold = fold
         self.search: Search | None = None
-        self._limits = [RunningSum() for _ in range(3)]
-        self._total = RunningSum()
+        self.ends = EndTotals()
         self.result: Evaluation | None = None
 
     @property
@@ -90,20 +91,16 @@ class _Fit:
     def done(self) -> bool:
         return self.search is not None and self.search.done
 
-    def add_limits(self, rows: LabelledRows) -> None:
-        """What decides whether there is a best temperature, of the next rows."""
-        weights = np.ones(len(rows.rows)) if rows.weights is None else rows.weights
-        self._total.add(weights)
-        for total, part in zip(self._limits, limits(rows.u), strict=True):
-            total.add(part * weights)
+    def mine(self, folds: Array) -> Array | slice:
+        """Which rows it uses."""
+        return slice(None) if self.fold is None else folds != self.fold
 
     def take(self, evaluation: Evaluation) -> None:
         """Take the sums at `beta`, and find the next."""
         if self.search is None:
-            total = self._total.value()
-            if not total:
+            ends = self.ends.ends()
+            if ends is None:
                 raise DataError("targets", "no row is left to fit the temperature to")
-            ends = Ends(*(part.value() / total for part in self._limits))
             ends.require_minimum()
             self.search = Search(ends)
         self.search.take(evaluation.slope)
@@ -116,35 +113,57 @@ class Calibrator:
     def __init__(self, rows: Rows, *, skip_nonfinite: bool = False) -> None:
         self._rows, self._skip, self._passes = rows, skip_nonfinite, 0
         self._nonfinite, self._first = 0, 0
+        self._backend = rows.backend()
         self._fits = [_Fit(None)]
         if rows.folds > 1:
             self._fits += [_Fit(fold) for fold in range(rows.folds)]
 
     def run(self) -> Calibration:
         """All passes, then the result."""
-        before = None
+        before = self._first_pass()
         while not all(fit.done for fit in self._fits):
             if self._passes >= PASSES:
                 raise XentError("logits", f"no temperature found in {PASSES} passes")
             self._one_pass()
-            before = before or self._fits[0].result
         fit = self._fits[0]
-        assert before
         assert fit.result
         after = fit.result if self._rows.folds == 1 else self._held_out()
         return self._calibration(fit, before, after)
 
-    def _blocks(self) -> Iterator[LabelledRows]:
-        """The rows with a finite loss; an error at the end of the first pass for others."""
-        first = self._passes == 0
-        for rows in self._rows.blocks():
-            finite = np.isfinite(rows.u.max(axis=-1))
-            if first and not finite.all():
-                self._first = self._first if self._nonfinite else int(rows.rows[np.argmin(finite)])
-                self._nonfinite += int(np.count_nonzero(~finite))
-            yield rows if finite.all() else rows.chosen(finite)
+    def _finite(self, scores: Scores) -> Scores:
+        """The rows with a finite loss."""
+        finite = np.isfinite(scores[Field.NLL])
+        return scores if finite.all() else scores.chosen(finite)
+
+    def _first_pass(self) -> Evaluation:
+        """The pass at T = 1, which also finds rows that are not finite, and where f′ ends."""
+        evaluations = [Evaluation(self._rows.groups, BINS) for _ in self._fits]
+        for piece in self._rows.pieces():
+            plain = self._rows.scores(piece, self._backend, 1.0)
+            self._count_nonfinite(plain)
+            flat = self._rows.scores(piece, self._backend, FLAT)
+            finite = np.isfinite(plain[Field.NLL])
+            plain, flat = plain.chosen(finite), flat.chosen(finite)
+            folds = self._rows.fold(plain)
+            for fit, evaluation in zip(self._fits, evaluations, strict=True):
+                which = fit.mine(folds)
+                fit.ends.add(flat.chosen(which), plain.chosen(which))
+                evaluation.add(plain.chosen(which), 1.0)
         self._passes += 1
-        if first and self._nonfinite and not self._skip:
+        self._require_finite()
+        for fit, evaluation in zip(self._fits, evaluations, strict=True):
+            fit.take(evaluation)
+        return evaluations[0]
+
+    def _count_nonfinite(self, scores: Scores) -> None:
+        finite = np.isfinite(scores[Field.NLL])
+        if not finite.all():
+            first = int(scores.rows[np.argmin(finite)])
+            self._first = self._first if self._nonfinite else first
+            self._nonfinite += int(np.count_nonzero(~finite))
+
+    def _require_finite(self) -> None:
+        if self._nonfinite and not self._skip:
             verb = "is" if self._nonfinite == 1 else "are"
             what = f"the loss of {plural(self._nonfinite, 'row')} {verb} not finite"
             hint = Setting("skip_nonfinite"), " leaves such rows out"
@@ -153,22 +172,22 @@ class Calibrator:
     def _one_pass(self) -> None:
         active = [fit for fit in self._fits if not fit.done]
         evaluations = [Evaluation(self._rows.groups, BINS) for _ in active]
-        for rows in self._blocks():
+        for piece in self._rows.pieces():
             for fit, evaluation in zip(active, evaluations, strict=True):
-                mine = same_fold(rows, fit.fold)
-                if fit.search is None:
-                    fit.add_limits(mine)
-                evaluation.add(mine, at_beta(mine.u, fit.beta))
+                scores = self._finite(self._rows.scores(piece, self._backend, 1 / fit.beta))
+                evaluation.add(scores.chosen(fit.mine(self._rows.fold(scores))), fit.beta)
+        self._passes += 1
         for fit, evaluation in zip(active, evaluations, strict=True):
             fit.take(evaluation)
 
     def _held_out(self) -> Evaluation:
         """Each row at the temperature that was fitted without its fold."""
         evaluation = Evaluation(self._rows.groups, BINS)
-        for rows in self._blocks():
+        for piece in self._rows.pieces():
             for fit in self._fits[1:]:
-                mine = rows.chosen(rows.fold == fit.fold)
-                evaluation.add(mine, at_beta(mine.u, fit.beta))
+                scores = self._finite(self._rows.scores(piece, self._backend, 1 / fit.beta))
+                evaluation.add(scores.chosen(self._rows.fold(scores) == fit.fold), fit.beta)
+        self._passes += 1
         return evaluation
 
     def _calibration(self, fit: _Fit, before: Evaluation, after: Evaluation) -> Calibration:
@@ -188,6 +207,7 @@ class Calibrator:
             statistics={name: found[name] for name in ORDER if name in found},
             bins_before=before.bins.bins(),
             bins_after=after.bins.bins(),
+            backend=self._backend.name,
             fold_temperatures=tuple(1 / other.beta for other in self._fits[1:]),
             notes=self._notes(),
         )

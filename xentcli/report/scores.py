@@ -20,8 +20,8 @@ from xentcli.engine.targets import IGNORED
 class Scores:
     """The quantities of some rows that are not ignored.
 
-    `rows` are their numbers, `fields` (FIELDS, n) as in `backends.row_statistics`; `targets` is
-    None for probabilities, `weights` for ones, `group` for independent rows. `base` (4, n) is the
+    `rows` are their numbers, `fields` (FIELDS, n) as in `backends.fields`; `targets` is
+    None for probabilities, `weights` for ones, `group` for independent rows. `base` (5, n) is the
     comparison with another model's logits: see `report.divergence`.
     """
 

@@ -1,4 +1,4 @@
-"""The temperature that minimises the mean loss: the rows at one β, and the search for the best.
+"""The search for the temperature that minimises the mean loss.
 
     f(β)  = mean(lse(β·z) − β·z_y)           β = 1/T, convex in β
     f′(β) = mean(E_p z − z_y),   f″(β) = mean(Var_p z)
@@ -15,69 +15,10 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
-from xentcli.arrays.dtypes import Array
-from xentcli.arrays.sums import exact_sum
 from xentcli.errors import DataError
 
 ROUNDING = 2.0**-52
 PASSES = 40  # more would be a bug: it takes 5 to 10
-
-
-class RowsAtBeta(NamedTuple):
-    """Of each row at one β: loss, its first two derivatives, and confidence; `size` is E|u|."""
-
-    nll: Array
-    slope: Array
-    curvature: Array
-    confidence: Array
-    size: Array
-
-
-class Limits(NamedTuple):
-    """Of each row: the slope at β → 0 and β → ∞, and the curvature at β → 0."""
-
-    slope_at_0: Array
-    slope_at_infinity: Array
-    curvature_at_0: Array
-
-
-def differences(z: Array, targets: Array) -> Array:
-    """u = z_c − z_y of rows (n, C); −∞ for classes that are masked out."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(z - np.take_along_axis(z, targets[:, None], axis=-1))
-
-
-def at_beta(u: Array, beta: float) -> RowsAtBeta:
-    """The rows at one β, from their differences to the target's logit."""
-    with np.errstate(all="ignore"):
-        scaled = beta * u
-        top = scaled.max(axis=-1)
-        e = np.exp(scaled - top[:, None])
-        others = e.copy()
-        np.put_along_axis(others, np.argmax(scaled, axis=-1)[:, None], 0.0, axis=-1)
-        rest = exact_sum(others)
-        p = e / (1.0 + rest)[:, None]
-        moved = np.where(p == 0, 0.0, u)
-        slope = exact_sum(p * moved)
-        return RowsAtBeta(
-            top + np.log1p(rest),
-            slope,
-            exact_sum(p * np.where(p == 0, 0.0, moved - slope[:, None]) ** 2),
-            1.0 / (1.0 + rest),
-            exact_sum(p * np.abs(moved)),
-        )
-
-
-def limits(u: Array) -> Limits:
-    """The limits that decide whether there is a best temperature; masked classes do not count."""
-    known = u > -np.inf
-    count = np.count_nonzero(known, axis=-1)
-    moved = np.where(known, u, 0.0)
-    mean = exact_sum(moved) / count
-    spread = exact_sum(np.where(known, moved - mean[:, None], 0.0) ** 2) / count
-    return Limits(mean, u.max(axis=-1), spread)
 
 
 class Slope(NamedTuple):

@@ -195,7 +195,7 @@ def test_check_and_assertion_have_the_options_of_the_loss_and_of_strictness():
 def test_a_misspelt_option_is_an_error(function):
     with pytest.raises(TypeError, match="label_smooting"):
         function(LOGITS, TARGETS, GRADIENT, label_smooting=0.1)
-    with pytest.raises(OptionError, match="'newton' is not known"):
+    with pytest.raises(OptionError, match="'newton' is not allowed"):
         function(LOGITS, TARGETS, GRADIENT, method="newton")
 
 

@@ -453,9 +453,15 @@ def test_a_closed_standard_output_is_an_error_where_there_is_output(files):
         assert_error(bash(f"xent {command} >&-"), 4, "<stdout>", "closed")
 
 
-@pytest.mark.parametrize("command", ["inspect l.npy", "info", "completion bash"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "inspect l.npy", "info", "completion bash", "--help", "--version", "grad --help",
+        "explain l.npy t.npy", "examples",
+    ],
+)  # fmt: skip
 def test_a_closed_standard_output_is_an_error_for_small_outputs_too(command, files):
-    assert_error(bash(f"xent {command} >&-"), 4)
+    assert_error(bash(f"xent {command} >&-"), 4, "<stdout>: standard output is closed")
 
 
 def test_a_closed_standard_output_does_not_matter_where_nothing_goes_there(files):

@@ -232,7 +232,7 @@ def test_an_option_out_of_range_is_an_error_that_names_it(options):
         ({"upstream": [1, 2], "reduction": "none"}, "upstream"),
         ({"out": np.empty((3, 2))}, "out: shape"),
         ({"out": np.empty((3, 3), dtype=int)}, "out: dtype"),
-        ({"out": np.eye(3).tolist()}, "out: expected .*not a list"),
+        ({"out": np.eye(3).tolist()}, "out: expected .*not list"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(extras, message):

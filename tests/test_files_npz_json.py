@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import warnings
 import zipfile
 
 import numpy as np
@@ -180,6 +181,33 @@ def test_an_encrypted_archive_is_one_error(tmp_path, capfdbinary):
     path = tmp_path / "l.npz"
     path.write_bytes(data)
     assert_error(inside(capfdbinary, "softmax", path), 1, path)
+
+
+@pytest.mark.parametrize("options", [[], ["--key", "a"], ["--key", "b"]], ids=str)
+@pytest.mark.parametrize("second", ["a.npy", "a"], ids=["same name", "without the suffix"])
+def test_two_arrays_of_one_name_are_an_error(second, options, tmp_path, capfdbinary):
+    """Each reader takes another one of them, and --key cannot say which."""
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the names
+        for name, array in (("a.npy", LOGITS), ("b.npy", LOGITS), (second, 2 * LOGITS)):
+            file.writestr(name, npy(array))
+    for command in ("softmax", "inspect"):
+        result = inside(capfdbinary, command, path, *options)
+        assert_error(result, 1, "a.npz: holds two arrays called 'a'")
+        assert "--key" not in result.err
+
+
+def test_an_array_without_the_suffix_in_its_name_is_seen(tmp_path, capfdbinary):
+    """Else the other one, the targets, would be the only array, and be taken for the logits."""
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in (("logits", npy(LOGITS)), ("t.npy", npy(TARGETS)), ("notes", b"x")):
+            file.writestr(name, data)
+    assert_error(inside(capfdbinary, "softmax", path), 2, "holds 2 arrays: logits, t")
+    result = inside(capfdbinary, "softmax", path, "--key", "logits", "-f", "npy")
+    assert_done(result)
+    np.testing.assert_allclose(from_npy(result.out), PROBABILITIES, rtol=1e-15)
 
 
 def test_inspect_shows_every_member(archive, capfdbinary):

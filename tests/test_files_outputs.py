@@ -2,8 +2,13 @@
 
 import os
 import re
+import signal
 import socket
 import stat
+import struct
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -13,12 +18,15 @@ from cli import (
     GRADIENT,
     LOGITS,
     LOSSES,
+    TARGETS,
+    Result,
     assert_done,
     assert_error,
     assert_silent,
     assert_unchanged,
     bash,
     contents,
+    environment,
     from_npy,
     inside,
     npy,
@@ -29,10 +37,16 @@ from cli import (
 )
 
 from xentcli.errors import FileError, OptionError
+from xentcli.files import permissions, replacement
 from xentcli.files.outputs import Outputs
 from xentcli.files.sink import Sink
 
 GRAD = ("grad", "l.npy", "t.npy")
+
+
+def slowly(*values):
+    """Parameters of tests that take processes of their own, and show little that others do not."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def assert_gradient(path):
@@ -90,6 +104,190 @@ def test_a_replaced_file_keeps_its_mode(old, files, capfdbinary):
     assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
     assert_gradient("g.npy")
     assert mode("g.npy") == old
+
+
+def owned(path, owner, group, mode):
+    """A file of another user's."""
+    Path(path).write_bytes(b"old")
+    os.chown(path, owner, group)
+    Path(path).chmod(mode)
+
+
+def access(path):
+    """Owner, group and mode."""
+    state = Path(path).stat()
+    return state.st_uid, state.st_gid, stat.S_IMODE(state.st_mode)
+
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other users")
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o640, 0o600, 0o664])
+def test_a_replaced_file_keeps_its_owner_and_group(mode, files, capfdbinary):
+    owned("g.npy", NOBODY, 1234, mode)
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert_gradient("g.npy")
+    assert access("g.npy") == (NOBODY, 1234, mode)
+
+
+@pytest.fixture
+def folder():
+    """A folder of NOBODY's, with l.npy and t.npy; every user may pass through what is above it."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        here = Path(name, "here")
+        here.mkdir()
+        os.chown(here, NOBODY, NOBODY)
+        np.save(here / "l.npy", LOGITS)
+        np.save(here / "t.npy", TARGETS)
+        yield here
+
+
+AS_NOBODY = f"""
+import os, sys
+from xentcli.cli import main
+try:
+    main(["grad", "l.npy", "t.npy", "-o", os.devnull, "-q"])
+except SystemExit:  # everything is imported, from folders that other users may not enter
+    os.setgroups([int(word) for word in sys.argv.pop(1).split()])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+main(["grad", "l.npy", "t.npy", *sys.argv[1:]])
+"""
+
+
+def run_as_nobody(folder, *arguments, groups=""):
+    """`xent grad l.npy t.npy ARGUMENTS` as NOBODY, in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, groups, *arguments],
+        cwd=folder,
+        capture_output=True,
+        env=environment(),
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr.decode())
+
+
+@as_root
+@pytest.mark.parametrize("old", [True, False], ids=["replaced", "new"])
+@pytest.mark.parametrize("options", [[], *slowly(["-n"], ["--fsync"])], ids=str)
+def test_a_folder_that_may_not_be_listed_can_be_written_to(old, options, folder):
+    target = folder / "g.npy"
+    if old:
+        owned(target, NOBODY, NOBODY, 0o600)
+    folder.chmod(0o300)
+    result = run_as_nobody(folder, "-o", "g.npy", "--loss-out", "loss.txt", *options)
+    if old and "-n" in options:
+        assert_error(result, 4, "already exists")
+        assert target.read_bytes() == b"old"
+    else:
+        assert_done(result)
+        assert_gradient(target)
+    assert not temporaries(folder)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "mode", "groups", "expected"),
+    [
+        # The group cannot be kept: what its members might do, or might not, is for nobody.
+        (NOBODY, 0o660, "", (NOBODY, NOBODY, 0o600)),
+        pytest.param(NOBODY, 0o664, "", (NOBODY, NOBODY, 0o644), marks=pytest.mark.slow),
+        pytest.param(NOBODY, 0o604, "", (NOBODY, NOBODY, 0o600), marks=pytest.mark.slow),
+        pytest.param(NOBODY, 0o666, "", (NOBODY, NOBODY, 0o666), marks=pytest.mark.slow),
+        (NOBODY, 0o2770, "", (NOBODY, NOBODY, 0o700)),
+        # A group that one is in can be kept, the owner not.
+        pytest.param(1000, 0o660, "1234", (NOBODY, 1234, 0o660), marks=pytest.mark.slow),
+        (1000, 0o4664, "1234", (NOBODY, 1234, 0o664)),
+        pytest.param(1000, 0o4646, "", (NOBODY, NOBODY, 0o644), marks=pytest.mark.slow),
+    ],
+)
+def test_what_cannot_be_kept_gives_nobody_more_rights(owner, mode, groups, expected, folder):
+    owned(folder / "g.npy", owner, 1234, mode)
+    assert_done(run_as_nobody(folder, "-o", "g.npy", groups=groups))
+    assert_gradient(folder / "g.npy")
+    assert access(folder / "g.npy") == expected
+
+
+ACL = "system.posix_acl_access"
+
+
+def access_list(*entries):
+    """A POSIX access list as Linux stores it; each entry is a tag, its rights and an id."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def test_a_replaced_file_keeps_its_access_list_and_gets_none_from_its_folder(files, capfdbinary):
+    """With a list the mode's group bits are its mask, which is more than the group may do."""
+    no_id = 0xFFFFFFFF
+    mine = access_list(
+        (1, 6, no_id), (2, 6, 1000), (4, 0, no_id), (0x10, 6, no_id), (0x20, 0, no_id)
+    )
+    (files / "d").mkdir()
+    for name in ("with", "without"):
+        (files / "d" / name).write_bytes(b"old")
+    (files / "d" / "without").chmod(0o660)
+    try:
+        os.setxattr("d/with", ACL, mine)
+        os.setxattr("d", ACL.replace("access", "default"), mine)
+    except (AttributeError, OSError):
+        pytest.skip("no access lists here")
+    for name in ("with", "without"):
+        assert_done(inside(capfdbinary, *GRAD, "-o", f"d/{name}", "-f", "npy"))
+        assert_gradient(f"d/{name}")
+        assert mode(f"d/{name}") == 0o660
+    assert os.getxattr("d/with", ACL) == mine
+    assert ACL not in os.listxattr("d/without")
+
+
+def test_an_access_list_that_cannot_be_kept_gives_nobody_more_rights(
+    files, capfdbinary, monkeypatch
+):
+    (files / "g.npy").write_bytes(b"old")
+    (files / "g.npy").chmod(0o664)
+    old = {str(files / "g.npy"): b"a list"}  # the new one, which is known by its number, has none
+    monkeypatch.setattr(permissions, "_acl", old.get)
+    monkeypatch.setattr(os, "setxattr", lambda *given: None, raising=False)
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
+    assert mode("g.npy") == 0o600
+
+
+@pytest.mark.parametrize("options", [[], *slowly(["-n"])], ids=str)
+@pytest.mark.parametrize("again", [True, *slowly(False)], ids=["another in its place", "gone"])
+def test_a_folder_that_is_renamed_meanwhile_gets_the_file_and_keeps_no_temporary(
+    again, options, files
+):
+    (files / "d").mkdir()
+    with started("grad", "-", "t.npy", "-o", "d/g.npy", *options) as process:
+        wait_for(lambda: temporaries(files))
+        (files / "d").rename("e")
+        if again:
+            (files / "d").mkdir()
+        _, err = process.communicate(npy(LOGITS), timeout=30)
+    assert process.returncode == 0
+    assert b"note: d/g.npy: its folder was renamed meanwhile" in err
+    assert_gradient("e/g.npy")
+    assert not temporaries(files)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, "error"])
+def test_a_folder_that_is_renamed_meanwhile_keeps_nothing_of_a_run_that_fails(how, files):
+    (files / "d").mkdir()
+    (files / "d" / "g.npy").write_bytes(b"old")
+    before = contents(files)
+    with started("grad", "-", "t.npy", "-o", "d/g.npy", "--loss-out", "d/new.txt") as process:
+        wait_for(lambda: len(temporaries(files)) == 2)
+        (files / "d").rename("e")
+        if how == "error":
+            process.stdin.write(b"nonsense")
+        else:
+            process.send_signal(how)
+        process.communicate(timeout=30)
+    assert process.returncode == (1 if how == "error" else -how)
+    (files / "e").rename("d")
+    assert_unchanged(files, before)
 
 
 def test_a_file_being_written_cannot_be_read_by_others(files):
@@ -288,6 +486,106 @@ def test_what_is_in_an_open_file_already_stays(name, files):
     assert (files / "out").read_text().splitlines() == [first, loss, last, loss]
 
 
+LINKS = {  # what the path is that `there` leads to, after it
+    "link": "/dev/stdout",
+    "link to a link": "a/../link",
+    "relative link": "../../../../../../../../dev/fd/1",
+    "/dev//stdout": None,
+    "/dev/../dev/fd/1": None,
+    "/proc/thread-self/fd/1": None,
+    "/proc/self/task/../fd/1": None,
+    "link to the thread": "/proc/thread-self/fd/1",
+    "link to descriptor 3": "/proc/self/fd/3",
+    "/dev/fd/3": None,
+    "the file itself": "out",
+    "hard link": None,
+    "another process's": None,
+}
+
+
+def path_to_stdout(name, folder):
+    """A path that leads to standard output, which will be `out`."""
+    (folder / "a").mkdir()
+    (folder / "out").touch()
+    (folder / "link").symlink_to("/dev/stdout")
+    (folder / "hard").hardlink_to("out")
+    if LINKS[name]:
+        (folder / "there").symlink_to(LINKS[name])
+        return "there"
+    return {"hard link": "hard", "another process's": "/proc/$$/fd/1"}.get(name, name)
+
+
+def links(*quick):
+    """All of LINKS, the `quick` ones first."""
+    return [*quick, *slowly(*(name for name in LINKS if name not in quick))]
+
+
+@pytest.mark.parametrize("name", links("link", "/proc/thread-self/fd/1", "the file itself"))
+def test_a_path_that_leads_to_an_open_file_is_that_file(name, files):
+    """What others write there before and after it stays, with >> too."""
+    path = path_to_stdout(name, files)
+    script = f"{{ echo first; xent loss l.npy t.npy -q -o {path} 3>&1; echo last; }}"
+    assert_silent(bash(f"{script} >> out"))
+    first, loss, last = (files / "out").read_text().splitlines()
+    assert (first, last) == ("first", "last")
+    assert float(loss) == pytest.approx(LOSSES.mean())
+    assert_silent(bash(f"{script} > out"))
+    assert (files / "out").read_text().splitlines() == [first, loss, last]
+    result = bash(f"xent grad l.npy t.npy -o g.npy -q --loss-out {path} >> out 3>&1")
+    assert_silent(result)
+    assert (files / "out").read_text().splitlines() == [first, loss, last, loss]
+    assert not temporaries(files)
+
+
+@pytest.mark.parametrize("name", links("link to descriptor 3"))
+def test_a_path_that_leads_to_standard_output_cannot_be_a_second_output(name, files):
+    path = path_to_stdout(name, files)
+    for options in (f"-o {path} --loss-out -", f"--loss-out {path}", f"-o {path} --loss-out out"):
+        result = bash(f"xent grad l.npy t.npy -f npy {options} > out 3>&1")
+        assert_error(result, 2, "twice")
+        assert (files / "out").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["there", "/dev//stdout", "/proc/thread-self/fd/1"])
+def test_standard_output_may_be_a_socket_under_any_name(name, files):
+    (files / "there").symlink_to("/dev/stdout")
+    ours, theirs = socket.socketpair()
+    with theirs, started("grad", "l.npy", "t.npy", "-q", "-o", name, stdout=theirs) as process:
+        theirs.close()
+        data = b"".join(iter(lambda: ours.recv(1 << 16), b""))
+        assert process.wait(timeout=30) == 0, process.stderr.read()
+    ours.close()
+    np.testing.assert_allclose(from_npy(data), GRADIENT, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "options", ["- /dev/stdin", "/dev/fd/0 -", "there /dev/stdin", "- t.npy --weight there"]
+)
+def test_a_socket_is_read_only_once_whatever_it_is_called(options, files):
+    (files / "there").symlink_to("/proc/self/fd/0")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, started("grad", *options.split(), stdin=theirs) as process:
+        assert process.wait(timeout=30) == 2
+        assert b"can be read only once" in process.stderr.read()
+
+
+@pytest.mark.parametrize("options", ["-o g.npy --loss-out /dev/stdout", "-o g.npy --loss-out -"])
+def test_no_file_gets_the_number_of_a_closed_standard_output(options, files):
+    """The temporary file of `-o` would be descriptor 1, and get the loss too."""
+    before = contents(files)
+    assert_error(bash(f"xent grad l.npy t.npy {options} >&-"), 4)
+    assert_unchanged(files, before)
+
+
+def test_a_standard_output_that_is_open_for_reading_is_an_error_at_once(files):
+    with (
+        (files / "l.npy").open() as stdout,
+        started("grad", "-", "t.npy", "-o", "/dev/stdout", stdout=stdout) as process,
+    ):
+        assert process.wait(timeout=30) == 4
+        assert b"Bad file descriptor" in process.stderr.read()
+
+
 def test_a_number_that_is_no_open_file_is_an_error(files, capfdbinary):
     assert_error(inside(capfdbinary, *GRAD, "-o", "/dev/fd/987"), 4, "/dev/fd/987", "descriptor")
 
@@ -355,7 +653,7 @@ def test_a_failing_step_at_the_end_is_an_error_and_leaves_the_old_file(
     def fails(*arguments, **more):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os if failing == "fsync" else Path, failing, fails)
+    monkeypatch.setattr(os, failing, fails)
     result = inside(capfdbinary, *GRAD, "-o", "g.npy")
     monkeypatch.undo()
     assert_error(result, 4, "g.npy", "Input/output error")
@@ -392,8 +690,8 @@ def test_a_failing_second_rename_takes_the_first_one_back(
     for name in old:
         (files / name).write_bytes(b"old")
     before = contents(files)
-    place, name = (os, "link") if flag else (Path, "replace")
-    failing(monkeypatch, place, name, FileExistsError(17, "File exists"), after=1)
+    name = "link" if flag else "replace"
+    failing(monkeypatch, os, name, FileExistsError(17, "File exists"), after=1)
     result = inside(capfdbinary, *GRAD, "-o", "g.npy", "--loss-out", "loss.txt", *flag)
     assert_error(result, 4, "loss.txt")
     assert_unchanged(files, before)
@@ -409,14 +707,14 @@ def test_two_old_files_are_replaced_where_there_are_no_hard_links(files, capfdbi
 
 
 def test_a_file_system_without_modes_takes_new_files(files, capfdbinary, monkeypatch):
-    failing(monkeypatch, Path, "chmod", PermissionError(1, "Operation not permitted"))
+    failing(monkeypatch, os, "chmod", PermissionError(1, "Operation not permitted"))
     assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy"))
     assert_gradient("g.npy")
 
 
 def test_a_temporary_that_cannot_be_used_is_removed(files, capfdbinary, monkeypatch):
     before = contents(files)
-    failing(monkeypatch, os, "fdopen", OSError(12, "Cannot allocate memory"))
+    failing(monkeypatch, replacement, "Descriptor", OSError(12, "Cannot allocate memory"))
     assert_error(inside(capfdbinary, *GRAD, "-o", "g.npy"), 4, "g.npy", "Cannot allocate memory")
     assert_unchanged(files, before)
 
@@ -425,10 +723,10 @@ def test_a_temporary_that_cannot_be_used_is_removed(files, capfdbinary, monkeypa
 def steps(monkeypatch):
     """The names of what is done to files, in order."""
     done = []
-    for place, name in ((os, "fsync"), (Path, "replace")):
-        real = getattr(place, name)
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
         monkeypatch.setattr(
-            place, name, lambda *a, real=real, name=name: (done.append(name), real(*a))[1]
+            os, name, lambda *a, real=real, name=name, **k: (done.append(name), real(*a, **k))[1]
         )
     return done
 

@@ -1,9 +1,12 @@
 """Kept machine code: what is loaded is what was written, and nobody waits for ever."""
 
+import errno
 import os
 import random
+import re
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,11 +106,133 @@ def test_a_flipped_byte_anywhere_is_compiled_again_with_one_note(own_cache, comp
 def test_an_entry_is_what_is_run(own_cache, compiles_at_once):
     """So the tests that somebody's code does not run can fail."""
     rewritten()
-    key = f"{REWRITE}\n{kept.machine_key()}"
-    own_cache.write_bytes(entries.pack(key, sevens()))
+    plant(own_cache)
     x, said = rewritten()
     assert said == []
     assert x[0] == 7
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def lengthen(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def replace_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_link(path):
+    other = path.with_name("elsewhere")
+    path.rename(other)
+    path.symlink_to(other)
+
+
+def let_others_write(path):
+    path.chmod(0o666)
+
+
+DAMAGE = (
+    truncate, empty, zero, lengthen, flip, replace_by_folder, replace_by_fifo, replace_by_link,
+    let_others_write,
+)  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and FIFOs")
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda function: function.__name__)
+def test_a_damaged_entry_is_replaced_with_one_note(own_cache, compiles_at_once, damage):
+    rewritten()
+    data = own_cache.read_bytes()
+    damage(own_cache)
+    x, said = rewritten()
+    assert (x == 1.5).all()
+    assert len(said) == 1
+    assert said[0].startswith("a compiled kernel in the cache is damaged")
+    assert own_cache.read_bytes() == data
+    assert not own_cache.is_symlink()
+    assert rewritten()[1] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders of a user are private on Windows")
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o720, 0o702], ids=oct)
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_folder_that_others_may_write_is_not_trusted(own_cache, compiles_at_once, level, mode):
+    """Neither read nor written, with one note that says which; only the innermost may not have
+    the sticky bit."""
+    rewritten()
+    plant(own_cache)
+    folder = own_cache.parents[level - 1]
+    folder.chmod(mode)
+    x, said = rewritten()
+    if level == 2 and mode & 0o1000:
+        assert x[0] == 7
+    else:
+        assert (x == 1.5).all()
+        assert len(said) == 1
+        assert f"others may write to {folder}" in said[0]
+
+
+@needs_root
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_what_belongs_to_somebody_else_is_not_trusted(own_cache, compiles_at_once, level):
+    rewritten()
+    plant(own_cache)
+    os.chown([own_cache, *own_cache.parents][level], NOBODY, NOBODY)
+    x, said = rewritten()
+    assert (x == 1.5).all()
+    assert len(said) == 1
+    assert "belongs to another user" in said[0]
+
+
+@needs_root
+@linux
+@pytest.mark.parametrize("options", ["ro,size=4m", "size=16k"])
+def test_a_read_only_or_full_disk_changes_no_result(
+    own_cache, compiles_at_once, monkeypatch, options
+):
+    """One note says why the kernel is not kept, and nothing is left behind."""
+    mount = own_cache.parents[1] / "disk"
+    mount.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"mode=700,{options}", "tmpfs", str(mount)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        monkeypatch.setenv("XENT_CACHE_DIR", str(mount / "cache"))
+        for _ in range(2):
+            x, said = rewritten()
+            assert (x == 1.5).all()
+            assert len(said) == 1
+            assert re.search("cannot be kept: (Read-only file|No space left)", said[0])
+        assert not entries_in(mount)
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def plant(path):
+    """Put somebody's code there, under a checksum that is right."""
+    path.write_bytes(entries.pack(f"{REWRITE}\n{kept.machine_key()}", sevens()))
 
 
 @pytest.mark.slow
@@ -268,6 +393,45 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP])
+def test_where_files_cannot_be_locked_nobody_waits(own_cache, compiles_at_once, monkeypatch, error):
+    """As on some network file systems."""
+
+    def refuse(descriptor, operation):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    x, said = rewritten()
+    assert (x == 1.5).all()
+    assert len(said) == 1
+    assert rewritten()[1] == []
+
+
+def test_one_thread_that_waits_for_a_kernel_does_not_keep_others_from_theirs(
+    own_cache, compiles_at_once, monkeypatch
+):
+    """Not while another process compiles it, nor while this one does."""
+    from xentcli.backends.cpu import kernels
+
+    rewritten()
+    begun, go_on, made = threading.Event(), threading.Event(), kernels.compile_kernel(REWRITE)
+
+    def slowly(kernel):
+        begun.set()
+        assert go_on.wait(60)
+        return made
+
+    monkeypatch.setattr(kernels, "compile_kernel", slowly)
+    other = threading.Thread(target=kept.find, args=(Kernel("copy", "float32"),))
+    other.start()
+    assert begun.wait(60)
+    x, said = rewritten()
+    assert (x == 1.5).all()
+    assert said == []
+    go_on.set()
+    other.join()
 
 
 # A process forks while its other thread compiles; both then compute. The child has its own cache

@@ -302,7 +302,7 @@ import os, signal
 from xentcli import signals
 signals.watch_signals()
 open("left.tmp", "w").close()
-signals.temporary_files.add("left.tmp")
+signals.temporary_files.add(("left.tmp", None))
 with signals.deferred():
     os.kill(os.getpid(), signal.SIGTERM)
     print("held", flush=True)

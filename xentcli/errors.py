@@ -20,9 +20,13 @@ of the command line `--ignore-index 255`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
+
+SHOWN = 40  # characters of a caller's value in a message
+REASON = 300  # characters of another library's message
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ Speak: TypeAlias = Callable[[Setting], str]
 
 
 def worded(words: Words, speak: Speak = Setting.python) -> str:
-    """A message as text, its settings written by `speak`.
+    """A message as text that is safe to print, its settings written by `speak`.
 
     >>> worded(("use ", Setting("class_axis", 1), " or ", Setting("class_axis", -1)))
     'use class_axis=1 or class_axis=-1'
     """
     parts = (words,) if isinstance(words, str) else words
-    return "".join(part if isinstance(part, str) else speak(part) for part in parts)
+    return visible("".join(part if isinstance(part, str) else speak(part) for part in parts))
 
 
 class XentError(Exception):
@@ -91,7 +95,7 @@ class XentError(Exception):
         return worded(self._what, speak), worded(self._hint, speak) if self._hint else None
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
+        return f"{visible(self.where)}: {self.what}" + (f" ({self.hint})" if self.hint else "")
 
 
 class DataError(XentError, ValueError):
@@ -151,6 +155,51 @@ def visible(text: str) -> SafeText:
     return SafeText(
         "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     )
+
+
+def shown(value: object) -> SafeText:
+    """A caller's value in a message: its repr on one line, cut short; its type where that fails.
+
+    >>> shown(2.5), shown("x" * 100)
+    ('2.5', "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…")
+    """
+    try:
+        line = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 (a caller's object may raise anything)
+        line = f"this {type(value).__name__}"
+    return visible(line if len(line) <= SHOWN else line[:SHOWN] + "…")
+
+
+def reason(error: BaseException) -> SafeText:
+    r"""What another library's exception says, on one line; its type where it says nothing.
+
+    >>> reason(ValueError("two\n  lines")), reason(KeyError())
+    ('two lines', 'KeyError')
+    """
+    try:
+        line = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 (a caller's exception may raise anything)
+        line = ""
+    return visible(line[:REASON] or type(error).__name__)
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that there is too little memory.
+
+    Libraries that cannot be loaded for that reason raise an ImportError or an OSError.
+
+    >>> lacks_memory(ImportError("libx.so: failed to map segment from shared object"))
+    True
+    >>> lacks_memory(ImportError("No module named 'x'"))
+    False
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if any(words in str(error) for words in ("failed to map segment", "allocate memory")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def plural(count: int, noun: str) -> str:

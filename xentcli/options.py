@@ -10,16 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, get_args
 
-from xentcli.errors import OptionError
+from xentcli.errors import OptionError, shown
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 EmptyMean: TypeAlias = Literal["nan", "zero", "error"]
 TargetKind: TypeAlias = Literal["auto", "index", "probs"]
 Backend: TypeAlias = Literal["auto", "numpy", "cpu", "cuda"]
 
+# The rules of options that are not fields of the classes below.
+BACKEND = {"choices": get_args(Backend)}
+THREADS = {"integer": True, "low": 1}
+BOOLEAN = {"boolean": True}
+
 
 def setting(default: Any, help: str, **rule: Any) -> Any:
     """A dataclass field with its help text and rule: `choices`, or a range `low`, `high`, `above`.
+
+    `integer` is for whole numbers, `boolean` for true and false; `infinite` lets infinity pass.
 
     `group` is the heading under which `--help` lists it, `flag` its name on the command line
     where that is not the field's. With `saved` the command line also takes it from a file that a
@@ -95,7 +102,7 @@ class LossOptions:
     )
 
     def __post_init__(self) -> None:
-        _check(self)
+        require_allowed(self)
         if self.normalizer is not None and self.reduction != "mean":
             raise OptionError(
                 "normalizer", f"applies to the reduction mean only, not to {self.reduction}"
@@ -111,35 +118,65 @@ class LogitsOptions:
     class_axis: int | None = same_as(LossOptions, "class_axis")
 
     def __post_init__(self) -> None:
-        _check(self)
+        require_allowed(self)
 
 
-def _check(options: LossOptions | LogitsOptions) -> None:
+def require_allowed(options: Any) -> None:
+    """Put the options of a dataclass into Python's own types; an error for one out of range."""
     for item in fields(options):
         value = getattr(options, item.name)
-        if not _allowed(value, item.default, item.metadata):
-            rule = rule_text(item.metadata)
-            raise OptionError(item.name, f"{value!r} is not allowed; expected {rule}")
+        if "help" in item.metadata and not (value is None and item.default is None):
+            object.__setattr__(options, item.name, allowed(item.name, value, item.metadata))
 
 
-def _allowed(value: Any, default: Any, rule: Mapping[str, Any]) -> bool:
-    if value is None and default is None:
-        return True
-    if "choices" in rule:
-        return value in rule["choices"]
-    if isinstance(value, bool | str):
-        return False
+def allowed(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
+    """An option's value in Python's own type; an `OptionError` where its rule forbids it.
+
+    Scalars of NumPy and other libraries are taken as Python's.
+
+    >>> allowed("threads", 2.0, THREADS), allowed("grad", 0, BOOLEAN)
+    (2, False)
+    >>> allowed("threads", "2", THREADS)
+    Traceback (most recent call last):
+    xentcli.errors.OptionError: threads: '2' is not allowed; expected an integer, at least 1
+    """
+    found, cause = None, None
     try:
-        number = float(value)
-        whole = not rule.get("integer") or int(value) == value
-    except (TypeError, ValueError, OverflowError):
-        return False
-    above = number > rule.get("above", -math.inf)
-    return whole and above and math.isfinite(number) and _between(number, rule)
+        found = _converted(value, rule)
+    except Exception as error:  # noqa: BLE001 (a caller's object may raise anything)
+        cause = error
+    if found is None:
+        what = f"{shown(value)} is not allowed; expected {rule_text(rule)}"
+        raise OptionError(name, what) from cause
+    return found
+
+
+def _converted(value: Any, rule: Mapping[str, Any]) -> Any:
+    """The value as its rule wants it; None where it is not allowed."""
+    if "choices" in rule:
+        choices = rule["choices"] if isinstance(value, str) else ()
+        return next((choice for choice in choices if choice == value), None)
+    if hasattr(value, "dtype"):
+        if value.shape != () or hasattr(value, "mask"):
+            return None
+        value = value.item()
+    if rule.get("boolean"):
+        return bool(value) if isinstance(value, int) and value in (0, 1) else None
+    numeric = hasattr(value, "__float__") or hasattr(value, "__index__")
+    if isinstance(value, bool) or not numeric:  # float() and int() take text too
+        return None
+    number = float(value)
+    if not _between(number, rule):
+        return None
+    if not rule.get("integer"):
+        return number
+    return int(value) if int(value) == value else None
 
 
 def _between(number: float, rule: Mapping[str, Any]) -> bool:
-    return bool(rule.get("low", -math.inf) <= number <= rule.get("high", math.inf))
+    inside = rule.get("low", -math.inf) <= number <= rule.get("high", math.inf)
+    finite = math.isfinite(number) or (rule.get("infinite") and number == math.inf)
+    return bool(inside and finite and number > rule.get("above", -math.inf))
 
 
 def rule_text(rule: Mapping[str, Any]) -> str:
@@ -151,10 +188,13 @@ def rule_text(rule: Mapping[str, Any]) -> str:
     if "choices" in rule:
         *others, last = rule["choices"]
         return f"{', '.join(others)} or {last}"
+    if rule.get("boolean"):
+        return "True or False"
     if rule.get("integer"):
-        return "an integer"
+        return f"an integer, at least {rule['low']}" if "low" in rule else "an integer"
     if "high" in rule:
         return f"a number from {rule['low']:g} to {rule['high']:g}"
     if "above" in rule:
         return f"a finite number above {rule['above']:g}"
-    return f"a finite number, at least {rule['low']:g}"
+    kind = "number" if rule.get("infinite") else "finite number"
+    return f"a {kind}, at least {rule['low']:g}"

@@ -10,12 +10,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
-temporary_files: set[str] = set()
-terminal: list[bytes] = []  # sequences that restore the terminal, such as showing the cursor
-
+# Each is a path, and the descriptor of the folder that it is relative to, as in `os.unlink`.
+temporary_files: set[tuple[str, int | None]] = set()
+# What restores the terminal, such as showing the cursor, and what undoes that.
+_terminal: list[tuple[bytes, bytes]] = []
 _pending: list[int] = []
 _deferring = [False]
 
@@ -44,13 +44,49 @@ def _stop(number: int, frame: Any) -> None:
     if _deferring[0]:
         _pending.append(number)
         return
-    for name in list(temporary_files):
+    for name, folder in list(temporary_files):
         with suppress(OSError):
-            Path(name).unlink()
-    for text in terminal:
-        with suppress(OSError):
-            os.write(2, text)
+            os.unlink(name, dir_fd=folder)
+    for restored, _ in _terminal:
+        _write_terminal(restored)
     die(number)
+
+
+@contextmanager
+def changed_terminal(restored: bytes, changed: bytes) -> Iterator[None]:
+    """The terminal is `changed` inside, and `restored` when the process ends or stops (Ctrl-Z).
+
+    When it goes on in the foreground the terminal is changed again. Stopping is left to the system
+    where it is ignored, or handled by somebody else.
+    """
+    stop: Any = getattr(signal, "SIGTSTP", None)
+    mine = stop is not None and signal.getsignal(stop) is signal.SIG_DFL
+    _terminal.append((restored, changed))
+    if mine:
+        signal.signal(stop, _suspend)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(stop, signal.SIG_DFL)
+        _terminal.remove((restored, changed))
+
+
+def _suspend(number: int, frame: Any) -> None:
+    for restored, _ in _terminal:
+        _write_terminal(restored)
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)  # the process stops here, until it is told to go on
+    signal.signal(number, _suspend)
+    with suppress(OSError):
+        if os.tcgetpgrp(2) == os.getpgrp():  # after `bg` the terminal is still the shell's
+            for _, changed in _terminal:
+                _write_terminal(changed)
+
+
+def _write_terminal(text: bytes) -> None:
+    with suppress(OSError):
+        os.write(2, text)
 
 
 def die(number: int) -> NoReturn:

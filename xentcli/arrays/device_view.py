@@ -11,12 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from operator import index
 from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, SUPPORTED, Array, name_of
-from xentcli.errors import DataError, DtypeError, ShapeError
+from xentcli.arrays.dtypes import (
+    BF16,
+    DETACH,
+    NO_AUTOGRAD,
+    SUPPORTED,
+    Array,
+    attribute,
+    name_of,
+)
+from xentcli.arrays.layout import overlaps_itself
+from xentcli.errors import DataError, DtypeError, ShapeError, XentError, reason
 
 CUDA = 2  # DLPack's device type
 LEGACY = 1  # the interface's value for the default stream, whose handle is 0
@@ -69,13 +79,7 @@ class DeviceArray:
     @property
     def overlaps_itself(self) -> bool:
         """Whether two elements may share memory."""
-        covered = 0
-        steps = zip(self.strides, self.shape, strict=True)
-        for stride, n in sorted((stride, n) for stride, n in steps if n > 1):
-            if stride < covered + self.dtype.itemsize:
-                return True
-            covered += (n - 1) * stride
-        return False
+        return overlaps_itself(self.shape, self.strides, self.dtype.itemsize)
 
     def shares_memory(self, other: DeviceArray) -> bool:
         """Whether any element shares memory with the other array."""
@@ -117,7 +121,7 @@ def _step(axes: list[tuple[int, int]]) -> int | None:
 
 def device_array(values: Any, where: str) -> DeviceArray | None:
     """The description of an array on a device; None for everything on the host."""
-    if isinstance(values, np.ndarray):
+    if issubclass(type(values), np.ndarray):  # isinstance would ask a caller's object too
         return None
     try:
         interface = values.__cuda_array_interface__
@@ -127,7 +131,13 @@ def device_array(values: Any, where: str) -> DeviceArray | None:
         return None
     except Exception as error:
         raise _undescribed(where, error, values) from error
-    return _described(values, where, interface)
+    try:
+        return _described(values, where, interface)
+    except XentError:
+        raise
+    except Exception as error:  # it may hold anything
+        found = f"{type(error).__name__}: {reason(error)}"
+        raise DataError(where, f"its __cuda_array_interface__ is invalid: {found}") from error
 
 
 def require_host(**arrays: Any) -> None:
@@ -139,32 +149,33 @@ def require_host(**arrays: Any) -> None:
 
 
 def _undescribed(where: str, error: Exception, values: Any = None) -> DataError:
-    if getattr(values, "requires_grad", False):
-        what = "the tensor requires grad, but xent records nothing for autograd"
-        return DataError(where, what, "pass tensor.detach()")
-    reason = " ".join(str(error).split())
-    return DataError(where, f"the array is on a device, but its memory cannot be found: {reason}")
+    if attribute(values, "requires_grad") is True:
+        return DataError(where, NO_AUTOGRAD, DETACH)
+    what = f"the array is on a device, but its memory cannot be found: {reason(error)}"
+    return DataError(where, what)
 
 
 def _described(values: Any, where: str, interface: dict[str, Any]) -> DeviceArray:
+    missing = [name for name in ("shape", "typestr", "data") if name not in interface]
+    if missing:
+        raise DataError(where, f"its __cuda_array_interface__ has no {' and no '.join(missing)}")
     if interface.get("mask") is not None:
-        raise DataError(where, "masked arrays are not supported")
-    shape = tuple(int(n) for n in interface["shape"])
+        raise DataError(where, "masked arrays are not supported: the mask would be ignored")
+    shape = tuple(index(n) for n in interface["shape"])
     dtype = _dtype(values, where, interface["typestr"])
-    strides = interface.get("strides")
-    if strides is None:
-        strides = [prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))]
     pointer, read_only = interface["data"]
-    if any(stride < 0 or stride % dtype.itemsize for stride in strides):
-        raise ShapeError(where, f"strides of {tuple(strides)} bytes are not supported", HINT)
+    pointer = index(pointer or 0)
+    if min(shape, default=0) < 0 or (pointer == 0 and 0 not in shape):
+        what = f"its __cuda_array_interface__ is invalid: shape {shape} at address {pointer}"
+        raise DataError(where, what)
     if pointer % dtype.itemsize:
         raise ShapeError(where, f"the data are not aligned to {dtype.itemsize} bytes", HINT)
     return DeviceArray(
         where=where,
         owner=values,
-        pointer=int(pointer),
+        pointer=pointer,
         shape=shape,
-        strides=tuple(int(stride) for stride in strides),
+        strides=_strides(where, interface.get("strides"), shape, dtype.itemsize),
         dtype=dtype,
         read_only=bool(read_only),
         stream=_stream(values, interface),
@@ -172,9 +183,22 @@ def _described(values: Any, where: str, interface: dict[str, Any]) -> DeviceArra
     )
 
 
+def _strides(where: str, given: Any, shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """The strides in bytes; None is C order."""
+    if given is None:
+        return tuple(prod(shape[axis + 1 :]) * itemsize for axis in range(len(shape)))
+    strides = tuple(index(stride) for stride in given)
+    if len(strides) != len(shape):
+        what = f"its __cuda_array_interface__ is invalid: strides {strides} for shape {shape}"
+        raise DataError(where, what)
+    if any(stride < 0 or stride % itemsize for stride in strides):
+        raise ShapeError(where, f"strides of {strides} bytes are not supported", HINT)
+    return strides
+
+
 def _dtype(values: Any, where: str, typestr: str) -> np.dtype[Any]:
     dtype = np.dtype(typestr)
-    if dtype == np.dtype("V2") and str(getattr(values, "dtype", "")).endswith("bfloat16"):
+    if dtype == np.dtype("V2") and str(attribute(values, "dtype")).endswith("bfloat16"):
         return BF16
     if dtype.kind not in "iufb" or not dtype.isnative:
         raise DtypeError(where, f"dtype {name_of(dtype)} is not supported", SUPPORTED)
@@ -203,11 +227,11 @@ def _device(values: Any) -> int | None:
 
 
 def _dlpack_device(values: Any) -> tuple[int | None, int | None]:
-    ask = getattr(values, "__dlpack_device__", None)
+    ask = attribute(values, "__dlpack_device__")
     if ask is None:
         return None, None
     try:
         kind, number = ask()
-    except (BufferError, RuntimeError, ValueError):  # PyTorch's device "meta" has no number
+        return int(kind), int(number)
+    except Exception:  # noqa: BLE001 (PyTorch's device "meta" has no number; a caller's raises anything)
         return None, None
-    return int(kind), int(number)

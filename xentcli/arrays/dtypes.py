@@ -7,12 +7,13 @@ V2, two raw bytes; inside xent such an array has the dtype `BF16`.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xentcli.errors import DtypeError, Setting, ShapeError, Words
+from xentcli.errors import DataError, DtypeError, Setting, ShapeError, Words, reason
 
 Array = npt.NDArray[Any]
 
@@ -27,30 +28,73 @@ HALVES = (NAMES["f16"], BF16)
 
 SUPPORTED_FLOATS = "supported: float16, bfloat16, float32 and float64"  # hints of errors
 SUPPORTED = "supported: float16, bfloat16, float32, float64 and integers"
+NO_AUTOGRAD = "the tensor requires grad, but xent records nothing for autograd"
+DETACH = "pass tensor.detach()"
+
+TEXT = "SUT"  # the kinds of dtypes that hold text
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in native byte order; `BF16`, which is always little-endian, unchanged."""
-    return dtype if dtype == BF16 else dtype.newbyteorder("=")
+    """The dtype in native byte order; `BF16`, which is always little-endian, and text unchanged."""
+    return dtype if dtype == BF16 or dtype.kind in TEXT else dtype.newbyteorder("=")
 
 
 def name_of(dtype: np.dtype[Any]) -> str:
     """The name of a dtype in messages.
 
-    >>> name_of(BF16), name_of(np.dtype(">f4")), name_of(np.dtype("V2"))
-    ('bfloat16', 'float32', 'V2')
+    >>> name_of(BF16), name_of(np.dtype(">f4")), name_of(np.dtype("V2")), name_of(np.dtype("U9"))
+    ('bfloat16', 'float32', 'V2', 'str')
     """
     if dtype == BF16:
         return "bfloat16"
+    if dtype.kind in TEXT:
+        return "bytes" if dtype.kind == "S" else "str"
     return f"{dtype.kind}{dtype.itemsize}" if dtype.kind == "V" else dtype.name
 
 
 def as_array(values: Any, where: str) -> Array:
-    """numpy.asarray, with an error for what is not an array, such as lists of unequal length."""
+    """numpy.asarray, with an error for what is not an array, such as lists of unequal length.
+
+    A new view of the same memory: the shape of the caller's array may change meanwhile.
+    """
     try:
-        return np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ShapeError(where, f"not an array: {error}") from error
+        masked = _is_masked(values)
+        array = np.empty(0) if masked else np.asanyarray(values)
+        masked |= _is_masked(array)
+    except MemoryError:
+        raise
+    except Exception as error:  # a caller's `__array__` may raise anything
+        raise _not_an_array(values, where, error) from error
+    if masked:
+        what = "masked arrays are not supported: the mask would be ignored"
+        raise DataError(where, what, "fill the masked entries first, as array.filled(0) does")
+    if array.ndim == 0 and array.dtype.kind in TEXT + "O":
+        raise ShapeError(where, f"expected an array of numbers, not {type(values).__name__}")
+    return array.view(np.ndarray)
+
+
+def _is_masked(values: Any) -> bool:
+    """Whether there is a mask, which `numpy.asarray` ignores, in an array or a list of arrays."""
+    if isinstance(values, np.ndarray):
+        masked = sys.modules.get("numpy.ma")  # whoever has a masked array has loaded it
+        return masked is not None and isinstance(values, masked.MaskedArray)
+    if isinstance(values, list | tuple):
+        return any(_is_masked(item) for item in values if not isinstance(item, float | int))
+    return getattr(values, "__array_interface__", {}).get("mask") is not None
+
+
+def attribute(values: Any, name: str) -> Any:
+    """An attribute of a caller's object; None where there is none, or where it raises an error."""
+    try:
+        return getattr(values, name, None)
+    except Exception:  # noqa: BLE001 (a caller's object may raise anything)
+        return None
+
+
+def _not_an_array(values: Any, where: str, error: Exception) -> DataError:
+    if attribute(values, "requires_grad") is True:
+        return DataError(where, NO_AUTOGRAD, DETACH)
+    return ShapeError(where, f"not an array: {reason(error)}")
 
 
 def as_logits(values: Any, where: str = "logits") -> Array:

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array, native
+from xentcli.arrays.dtypes import Array, bits, native
 from xentcli.errors import OptionError, Setting, ShapeError
 
 Shape = tuple[int, ...]
@@ -84,12 +84,29 @@ class Layout:
         return array.reshape(self.box)
 
 
+def overlaps_itself(shape: Shape, strides: tuple[int, ...], itemsize: int) -> bool:
+    """Whether two elements of an array may share memory; `strides` are bytes.
+
+    >>> overlaps_itself((2, 3), (0, 8), 8), overlaps_itself((2, 3), (-24, 8), 8)
+    (True, False)
+    """
+    if 0 in shape:
+        return False
+    covered = 0
+    steps = ((abs(stride), n) for stride, n in zip(strides, shape, strict=True) if n > 1)
+    for stride, n in sorted(steps):
+        if stride < covered + itemsize:
+            return True
+        covered += (n - 1) * stride
+    return False
+
+
 def is_dense(box: Array) -> bool:
     """Whether kernels can use a box: contiguous along an axis, in native byte order."""
     axis = 1 if box.shape[2] == 1 else 2
     side_by_side = box.strides[axis] == box.itemsize or box.shape[axis] <= 1
     whole = all(stride % box.itemsize == 0 for stride in box.strides)
-    return side_by_side and whole and box.flags.aligned and box.dtype == native(box.dtype)
+    return side_by_side and whole and bits(box).flags.aligned and box.dtype == native(box.dtype)
 
 
 def dense(box: Array) -> Array:

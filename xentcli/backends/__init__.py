@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Protocol, get_args
 
 from xentcli import options
 from xentcli.arrays.dtypes import Array
-from xentcli.backends import devices
+from xentcli.backends import devices, numba_start
 from xentcli.backends.scalars import Scalars
-from xentcli.errors import OptionError, Setting, UnavailableError, visible
+from xentcli.errors import OptionError, Setting, UnavailableError
 
 if TYPE_CHECKING:
     from xentcli.backends.cpu.backend import CpuBackend
@@ -37,7 +37,7 @@ __all__ = [
     "StatisticsBackend",
     "for_statistics",
     "get",
-    "require_threads",
+    "require_known",
 ]
 
 NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
@@ -101,7 +101,7 @@ def get(
 
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
-    require_threads(threads)
+    name, threads = require_known(name, threads)
     if name == "auto":
         name = "numpy" if entries <= AUTO_LIMIT else "cpu"
     if name == "numpy":
@@ -110,9 +110,7 @@ def get(
         return NumpyBackend()
     if name == "cpu":
         return _cpu(threads, notify)
-    if name == "cuda":
-        return _cuda(threads, notify)
-    raise OptionError("backend", f"{name!r} is not known; expected auto, {', '.join(NAMES)}")
+    return _cuda(threads, notify)
 
 
 def for_statistics(
@@ -125,7 +123,7 @@ def for_statistics(
 
     `shape` is rows and classes.
     """
-    require_threads(threads)
+    name, threads = require_known(name, threads)
     rows, classes = shape
     if classes > KERNEL_CLASSES:
         name = "numpy"
@@ -139,15 +137,17 @@ def for_statistics(
     return _cpu(threads, notify)
 
 
-def require_threads(threads: int | None) -> None:
-    """An error for an invalid number of threads."""
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise OptionError("threads", f"{threads} is not allowed; expected an integer, at least 1")
+def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
+    """A backend and a number of threads in Python's own types; an error if one is not allowed."""
+    if threads is not None:
+        threads = options.allowed("threads", threads, options.THREADS)
+    return options.allowed("backend", name, options.BACKEND), threads
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBackend:
-    from xentcli.backends.cpu import backend
-
+    numba_start.check_environment()
+    with numba_start.starting("llvmlite"):
+        from xentcli.backends.cpu import backend
     if not backend.is_jit_disabled():
         return backend.CpuBackend(threads, notify)
     what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
@@ -156,6 +156,7 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBacken
 
 
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+    numba_start.check_environment()
     driver = None if devices.is_simulated() else devices.find()
     try:
         with warnings.catch_warnings():
@@ -167,6 +168,5 @@ def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
     except UnavailableError:
         raise
     except Exception as error:  # a broken installation fails in any way
-        reason = visible(" ".join(f"{type(error).__name__}: {error}".split()))
-        hint = devices.extra(driver)
-        raise UnavailableError("backend", f"numba.cuda does not start: {reason}", hint) from error
+        what = numba_start.not_started("numba.cuda", f"{type(error).__name__}: {error}")
+        raise UnavailableError("backend", what, devices.extra(driver)) from error

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from xentcli.signals import temporary_files
+
 LARGEST = 1 << 26  # bytes of a file that is read
 
 # Folders that may be searched and not listed are opened too, where the system has a flag for it.
@@ -59,21 +61,30 @@ class PrivateFolder:
         try:
             _require_regular(os.fstat(descriptor))
             return _all_of(descriptor)
+        except OSError as error:
+            raise DamagedError(error.strerror) from error
         finally:
             os.close(descriptor)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, which replaces an old one as a whole."""
-        temporary = f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
-        try:
-            descriptor = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with self._temporary(name) as (temporary, descriptor):
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
             self._replace(temporary, name)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(self._at(temporary), dir_fd=self._descriptor)
-            raise
+
+    @contextmanager
+    def _temporary(self, name: str) -> Iterator[tuple[str, int]]:
+        """A new file and its descriptor; afterwards it is gone, also after signals and errors."""
+        temporary = f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
+        found = self._at(temporary), self._descriptor
+        temporary_files.add(found)
+        try:
+            yield temporary, self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        finally:
+            with suppress(OSError):  # usually it is renamed
+                os.unlink(found[0], dir_fd=found[1])
+            temporary_files.discard(found)
 
     def _replace(self, temporary: str, name: str) -> None:
         at = self._descriptor
@@ -84,12 +95,9 @@ class PrivateFolder:
             os.replace(self._at(temporary), self._at(name), src_dir_fd=at, dst_dir_fd=at)
 
     def require_room(self, size: int) -> None:
-        """An OSError if no file of this size can be written. Windows keeps no removed file open."""
-        if _BY_DESCRIPTOR:
-            name = f".room.{os.getpid()}.{secrets.token_hex(4)}"
-            with os.fdopen(self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-                os.unlink(name, dir_fd=self._descriptor)
-                file.write(bytes(size))
+        """An OSError if no file of this size can be written."""
+        with self._temporary("room") as (_, descriptor), os.fdopen(descriptor, "wb") as file:
+            file.write(bytes(size))
 
 
 def _all_of(descriptor: int) -> bytes:

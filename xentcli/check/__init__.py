@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
+from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits, attribute
+from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.check.judging import JudgeOptions, Method, judge
 from xentcli.check.oracles.ulp import JudgedDtype, Tolerance
 from xentcli.check.report import Report
 from xentcli.engine.problem import Extras, build
 from xentcli.engine.rows import RowSource
 from xentcli.engine.targets import Whole, as_targets
+from xentcli.errors import ShapeError, reason
 from xentcli.options import EmptyMean, LossOptions, Reduction, TargetKind
 
 __all__ = [
@@ -92,10 +94,13 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
         target_kind=target_kind,
         class_axis=class_axis,
     )
-    extras = Extras(_array(weight), _array(sample_weight), _array(upstream))
+    given = {"weight": weight, "sample_weight": sample_weight, "upstream": upstream}
+    extras = Extras(**{name: _on_host(values, name) for name, values in given.items()})
     how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers), dtype)
-    given = None if loss is None else as_logits(_array(loss), "loss")
-    return _judged((logits, targets, grad), options, extras, how, given)
+    losses = None if loss is None else as_logits(_on_host(loss, "loss"), "loss")
+    x, t = as_logits(_on_host(logits, "logits")), as_targets(_on_host(targets, "targets"))
+    candidate = as_array(_on_host(grad, "grad"), "grad")
+    return _judged((x, t, candidate), options, extras.as_arrays(), how, losses)
 
 
 def assert_grad_close(  # noqa: PLR0913 (those of check)
@@ -149,31 +154,34 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
         raise AssertionError("\n".join(report.lines()))
 
 
+@ignoring_float_errors
 def _judged(
-    arrays: tuple[Any, Any, Any],
+    arrays: tuple[Array, Array, Array],
     options: LossOptions,
     extras: Extras,
     how: JudgeOptions,
     loss: Array | None,
 ) -> Report:
-    """The report on arrays of any library: logits, targets and gradient."""
-    logits, targets, grad = (_array(values) for values in arrays)
-    x, t, candidate = as_logits(logits), as_targets(targets), as_array(grad, "grad")
+    """The report on logits, targets and gradient."""
+    x, t, candidate = arrays
     candidate = candidate.view(BF16) if candidate.dtype.name == "bfloat16" else candidate
     problem = build(x.shape, Whole(t), options, extras)
     source = RowSource.of_arrays(x, t if problem.probs else None, candidate)
     return judge(problem, source, options, how, loss)
 
 
-def _array(values: Any) -> Any:
+def _on_host(values: Any, where: str) -> Any:
     """A tensor of PyTorch as an array, its bfloat16 too; anything else unchanged."""
-    if not hasattr(values, "detach"):
+    if attribute(values, "detach") is None:
         return values
-    tensor = values.detach().cpu()
-    if str(tensor.dtype) != "torch.bfloat16":
-        return tensor.numpy()
-    import importlib
+    try:
+        tensor = values.detach().cpu()
+        if str(tensor.dtype) != "torch.bfloat16":
+            return tensor.numpy()
+        import importlib
 
-    torch = importlib.import_module("torch")
-    bits: Array = tensor.contiguous().view(torch.int16).numpy()
-    return bits.view(BF16)
+        torch = importlib.import_module("torch")
+        bits: Array = tensor.contiguous().view(torch.int16).numpy()
+        return bits.view(BF16)
+    except Exception as error:  # a tensor may have no memory, or be none of PyTorch's
+        raise ShapeError(where, f"not an array: {reason(error)}") from error

@@ -33,27 +33,23 @@ from xentcli.check.statistics import ErrorStatistics
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import ReductionPlan, plan
 from xentcli.engine.rows import RowSource, float_rows, walk
-from xentcli.errors import OptionError
-from xentcli.options import LossOptions
+from xentcli.options import LossOptions, require_allowed, setting
 
 ENTRIES = 1 << 14  # at a time: two dozen arrays of so many float64 stay in the cache
 Method: TypeAlias = Literal["exact", "finite-diff"]
-METHODS = get_args(Method)
 
 
 @dataclass(frozen=True)
 class JudgeOptions:
     """How to judge: against which oracle, how strictly, and in units of which dtype."""
 
-    method: Method = "exact"
+    method: Method = setting("exact", "What to compare with.", choices=get_args(Method))
     tolerance: Tolerance = field(default_factory=Tolerance)
-    dtype: JudgedDtype = "auto"
+    dtype: JudgedDtype = setting("auto", "Dtype of the ULP.", choices=get_args(JudgedDtype))
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            what = f"{self.method!r} is not known; expected {' or '.join(METHODS)}"
-            raise OptionError("method", what)
+        require_allowed(self)
 
 
 class Judge:

@@ -17,6 +17,7 @@ from xentcli.check.oracles.ulp import Errors
 
 STEPS = 8  # bins for each power of two: a percentile is at most 9 % too large
 LOWEST, HIGHEST = -1100, 2200  # powers of two
+BEYOND = 1024  # the first power of two that no float64 holds
 SHARES = {"50%": 0.5, "99%": 0.99, "99.9%": 0.999}
 WORST = 5
 CONFIDENT = 2.0**-8  # 1 − p of a nearly certain class
@@ -58,9 +59,8 @@ class ErrorHistogram:
         place = int(np.searchsorted(total, share * total[-1]))
         if place == 0:
             return 0.0
-        if place == len(self._bins) - 1:
-            return self.largest
-        return min(self.largest, float(2.0 ** (place / STEPS + LOWEST)))
+        power = place / STEPS + LOWEST
+        return self.largest if power >= BEYOND else min(self.largest, 2.0**power)
 
     def facts(self) -> dict[str, float]:
         """The largest number and the percentiles, by name."""

@@ -21,7 +21,8 @@ from xentcli import __version__
 from xentcli.cli import help
 from xentcli.cli.console import wants_color, write_stderr
 from xentcli.cli.session import Session, as_flag
-from xentcli.errors import FileError, XentError, visible
+from xentcli.cli.streams import safe_streams
+from xentcli.errors import FileError, XentError, lacks_memory, visible
 from xentcli.signals import die
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -124,14 +125,14 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command line and end the process."""
-    try:
-        help.make_streams_safe()
-        code = _run(arguments, Session())
-    except ClosedPipe:
-        die(getattr(signal, "SIGPIPE", signal.SIGTERM))
-    if code:
-        _drop_stdout()
-    sys.exit(code)
+    with safe_streams():
+        try:
+            code = _run(arguments, Session())
+        except ClosedPipe:
+            die(getattr(signal, "SIGPIPE", signal.SIGTERM))
+        if code:
+            _drop_stdout()
+        sys.exit(code)
 
 
 def _run(arguments: list[str] | None, session: Session) -> int:
@@ -146,13 +147,8 @@ def _run(arguments: list[str] | None, session: Session) -> int:
         return error.exit_code
     except XentError as error:
         return _report(error, session)
-    except MemoryError:
-        return _report(FileError("xent", "not enough memory"), session)
-    except OSError as error:
-        where = visible(os.fsdecode(error.filename)) if error.filename else "<stdout>"
-        return _report(FileError(where, error.strerror or str(error)), session)
-    except Exception as error:  # noqa: BLE001 (a bug in xent, reported as one)
-        return _bug(error, session)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it gets a message)
+        return _unforeseen(error, session)
     return code or 0  # Click returns the command's exit code
 
 
@@ -162,7 +158,7 @@ def _drop_stdout() -> None:
         return
     try:
         sys.stdout.flush()
-    except OSError:
+    except (OSError, FileError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -171,7 +167,7 @@ def _usage(error: click.UsageError, session: Session) -> int:
         where = "command line"
     else:
         where = error.ctx.command_path if error.ctx else "command line"
-    _line("error", f"{where}: {visible(' '.join(error.format_message().split()))}", session)
+    _line("error", f"{where}: {' '.join(error.format_message().split())}", session)
     if error.ctx:
         _line("hint", f"{error.ctx.command_path} --help", session)
     return error.exit_code
@@ -190,13 +186,19 @@ def _trace(session: Session) -> None:
     if session.options.debug:
         import traceback
 
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            write_stderr(visible(line))
 
 
-def _bug(error: Exception, session: Session) -> int:
+def _unforeseen(error: Exception, session: Session) -> int:
+    """The message for an error that is not xent's own: of the system, or a bug in xent."""
+    if lacks_memory(error):
+        return _report(FileError("xent", "not enough memory"), session)
+    if isinstance(error, OSError):
+        where = visible(os.fsdecode(error.filename)) if error.filename else "xent"
+        return _report(FileError(where, error.strerror or str(error)), session)
     _trace(session)
-    text = visible(f"{type(error).__name__}: {error}")
-    _line("error", f"bug in xent {__version__}: {text}", session)
+    _line("error", f"bug in xent {__version__}: {type(error).__name__}: {error}", session)
     _line("hint", "please report it, with the output of the same command and --debug", session)
     return 70
 
@@ -205,4 +207,4 @@ def _line(kind: str, text: str, session: Session) -> None:
     word = {"error": "xent: error:", "hint": "hint:"}[kind]
     if sys.stderr and wants_color(sys.stderr, session.options.color):
         word = click.style(word, fg="red" if kind == "error" else "yellow", bold=True)
-    write_stderr(f"{word} {text}")
+    write_stderr(f"{word} {visible(text)}")

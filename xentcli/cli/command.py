@@ -61,10 +61,12 @@ def _callback(
     """What Click calls with a value for each option: they are put into their objects."""
 
     def call(**values: Any) -> int | None:
+        from xentcli.arrays.float_errors import ignoring_float_errors  # imports NumPy
+
         objects = {
             name: cls(**{item.name: values[item.name] for item in fields(cls)})
             for name, cls in classes.items()
         }
-        return function(**objects)
+        return ignoring_float_errors(function)(**objects)
 
     return call

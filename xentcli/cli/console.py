@@ -6,16 +6,17 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, TextIO
 
 import click
 
 from xentcli import signals
 from xentcli.cli.session import current
-from xentcli.errors import FileError
+from xentcli.errors import visible
 
 SHOW_CURSOR = b"\r\x1b[2K\x1b[?25h"  # and clear the line of the bar
+HIDE_CURSOR = b"\x1b[?25l"
 
 
 def wants_color(stream: TextIO, choice: str) -> bool:
@@ -35,7 +36,7 @@ def write_stderr(text: str) -> None:
 def inform(text: str) -> None:
     """Write a message to stderr, unless --quiet."""
     if not current().options.quiet:
-        write_stderr(f"xent: {text}")
+        write_stderr(f"xent: {visible(text)}")
 
 
 def note(text: str) -> None:
@@ -52,8 +53,6 @@ def status(text: str) -> None:
 
 def write_stdout(text: str) -> None:
     """Write to standard output; an error if it is closed."""
-    if sys.stdout is None:
-        raise FileError("<stdout>", "standard output is closed")
     click.echo(text, nl=False, file=sys.stdout)
 
 
@@ -84,6 +83,7 @@ class Progress:
         self._wanted = wanted and seen and not current().options.quiet
         self._start = time.monotonic()
         self._bar: Any = None
+        self._shown = ExitStack()
 
     def __enter__(self) -> Progress:
         return self
@@ -93,13 +93,12 @@ class Progress:
         if not self._wanted or (self._bar is None and time.monotonic() - self._start < 1):
             return
         if self._bar is None:
-            self._bar = _bar(self._nbytes)
+            self._shown.enter_context(signals.changed_terminal(SHOW_CURSOR, HIDE_CURSOR))
+            self._bar = self._shown.enter_context(_bar(self._nbytes))
         self._bar.update(0, completed=self._nbytes * done // max(1, total))
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            signals.terminal.remove(SHOW_CURSOR)
+        self._shown.close()
 
 
 def _bar(nbytes: int) -> Any:
@@ -115,8 +114,6 @@ def _bar(nbytes: int) -> Any:
         progress.TimeRemainingColumn(),
     )
     bar = progress.Progress(*columns, console=console, transient=True)
-    signals.terminal.append(SHOW_CURSOR)
-    bar.start()
     bar.add_task("", total=nbytes)
     return bar
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import inspect
 import re
 import shutil
@@ -12,49 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from xentcli.cli.streams import ERRORS
+
 WIDEST, NARROWEST = 100, 30  # columns
 TWO_COLUMNS = 76  # with fewer, the text of an option stands below it
-
-# What stands for a character that the stream's encoding does not have.
-_PLAIN = {
-    "−": "-",
-    "–": "-",
-    "·": "*",
-    "×": "x",
-    "±": "+/-",
-    "…": "...",
-    "→": "->",
-    "∞": "inf",
-    "²": "^2",
-    "Σ": "sum",
-    "∂": "d",
-    "κ": "kappa",
-    "λ": "lambda",
-    "δ": "delta",
-    "≥": ">=",
-    "ε": "eps",
-    "▲": "^",
-    "▼": "v",
-}
-
-
-def _replace(error: UnicodeError) -> tuple[str, int]:
-    """A codec's error handler: known symbols as ASCII; others, as in names of files, escaped."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    missing = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(c) or c.encode("unicode_escape").decode() for c in missing), error.end
-
-
-ERRORS = "xent-plain"
-codecs.register_error(ERRORS, _replace)
-
-
-def make_streams_safe() -> None:
-    """Standard output and error replace characters that their encoding does not have."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=ERRORS)
 
 
 class HelpFormatter(click.HelpFormatter):

@@ -206,7 +206,8 @@ def _pipe(path: str) -> tuple[int, int] | None:
         state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (Path would change the name)
     except (OSError, ValueError):  # opening it will report that
         return None
-    return (state.st_dev, state.st_ino) if stat.S_ISFIFO(state.st_mode) else None
+    is_pipe = stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode)
+    return (state.st_dev, state.st_ino) if is_pipe else None
 
 
 def _number(text: str | None) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from xentcli.cli.console import show, stdout_is_terminal
+from xentcli.cli.console import note, show, stdout_is_terminal
 from xentcli.cli.options import WritingOptions
 from xentcli.errors import OptionError
 from xentcli.files import registry
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from xentcli.files.writer import Writer
 
 
-def open_outputs(writing: WritingOptions) -> Outputs:
+@contextmanager
+def open_outputs(writing: WritingOptions) -> Iterator[Outputs]:
     """A command's outputs, which are put in place together or not at all."""
     from xentcli.files.outputs import Outputs
 
-    return Outputs(no_clobber=writing.no_clobber, fsync=writing.fsync)
+    with Outputs(no_clobber=writing.no_clobber, fsync=writing.fsync) as outputs:
+        yield outputs
+    for name in outputs.moved():
+        note(f"{name}: its folder was renamed meanwhile; the file is in that folder")
 
 
 class DeferredWriter:

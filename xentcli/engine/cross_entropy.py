@@ -12,6 +12,7 @@ import numpy as np
 from xentcli import backends
 from xentcli.arrays.device_view import device_array, require_host
 from xentcli.arrays.dtypes import Array, as_logits
+from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import Block, dense
 from xentcli.backends import Scalars
 from xentcli.engine.output_buffer import Destination
@@ -20,7 +21,15 @@ from xentcli.engine.reduction import ReductionPlan, plan
 from xentcli.engine.result import CrossEntropy, LossTotals, RowArrays
 from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.options import Backend, EmptyMean, LossOptions, Reduction, TargetKind
+from xentcli.options import (
+    BOOLEAN,
+    Backend,
+    EmptyMean,
+    LossOptions,
+    Reduction,
+    TargetKind,
+    allowed,
+)
 
 
 @dataclass(frozen=True)
@@ -59,14 +68,13 @@ class LossCalculation:
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
         """Compute the next rows; `grad`, of their shape, takes the gradient."""
         plan, results = self.plan.of(piece.problem), np.empty((2, piece.layout.rows))
-        with np.errstate(all="ignore"):  # NaN and infinity are valid results
-            for block in piece.layout.blocks(self.backend.block):
-                out = results[:, block.rows]
-                self._compute(block, piece, plan, out, grad)
-                self.totals.add_losses(out[0])
-                self.rows += block.stop - block.start
-                if self.run.progress:
-                    self.run.progress(self.rows, self.plan.problem.layout.rows)
+        for block in piece.layout.blocks(self.backend.block):
+            out = results[:, block.rows]
+            self._compute(block, piece, plan, out, grad)
+            self.totals.add_losses(out[0])
+            self.rows += block.stop - block.start
+            if self.run.progress:
+                self.run.progress(self.rows, self.plan.problem.layout.rows)
         return RowLosses(*results)
 
     def _compute(
@@ -120,7 +128,7 @@ def compute(
     destination = None
     if grad:
         destination = Destination(layout, x, out)
-        problem, x = problem.mapped(destination.unshared), destination.unshared(x)
+        x = destination.unshared(x)
         q = None if q is None else destination.unshared(q)
     calculation = LossCalculation(problem, options, run)
     each = calculation.add(RowPiece.of_arrays(problem, x, q), destination)
@@ -203,7 +211,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
         target_kind=target_kind,
         class_axis=class_axis,
     )
-    extras = Extras(weight, sample_weight, upstream)
+    extras, grad = Extras(weight, sample_weight, upstream), allowed("grad", grad, BOOLEAN)
     if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
@@ -211,6 +219,22 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
         return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)
     require_host(targets=targets, **vars(extras), out=out)
     x, t = as_logits(logits), as_targets(targets)
-    problem = build(x.shape, Whole(t), options, extras)
-    arrays = x, t if problem.probs else None
-    return compute(problem, arrays, options, Run(backend, threads), grad=grad, out=out)
+    how = Run(backend, threads)
+    return _of_arrays((x, t), options, extras.as_arrays(), how, grad=grad, out=out)
+
+
+@ignoring_float_errors
+def _of_arrays(
+    arrays: tuple[Array, Array],
+    options: LossOptions,
+    extras: Extras,
+    run: Run,
+    *,
+    grad: bool,
+    out: Any,
+) -> CrossEntropy:
+    """The result for logits and targets in memory."""
+    x, targets = arrays
+    problem = build(x.shape, Whole(targets), options, extras)
+    probs = targets if problem.probs else None
+    return compute(problem, (x, probs), options, run, grad=grad, out=out)

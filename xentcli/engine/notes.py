@@ -49,9 +49,8 @@ class ProbabilityCheck:
         # Probabilities printed with four digits, or stored in a 16-bit dtype, pass.
         tolerance = 1e-2 if q.dtype in HALVES else 1e-3
         values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
-        with np.errstate(all="ignore"):
-            if not _all_right(values, tolerance):
-                self._find(values.transpose(0, 2, 1).reshape(-1, q.shape[1]), tolerance)
+        if not _all_right(values, tolerance):
+            self._find(values.transpose(0, 2, 1).reshape(-1, q.shape[1]), tolerance)
         self.rows += q.shape[0] * q.shape[2]
 
     def _find(self, rows: Array, tolerance: float) -> None:

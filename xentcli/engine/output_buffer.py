@@ -9,12 +9,13 @@ import numpy as np
 from xentcli.arrays.dtypes import (
     SUPPORTED_FLOATS,
     Array,
+    as_array,
     as_logits,
     default_output,
     name_of,
     native,
 )
-from xentcli.arrays.layout import Block, Layout, is_dense
+from xentcli.arrays.layout import Block, Layout, is_dense, overlaps_itself
 from xentcli.errors import DataError, DtypeError, ShapeError
 
 
@@ -65,18 +66,21 @@ class Destination:
 
 
 def _checked(out: Any, layout: Layout) -> Array:
-    if not isinstance(out, np.ndarray):
-        raise DtypeError("out", f"expected a NumPy array, not a {type(out).__name__}")
-    if out.shape != layout.shape:
-        raise ShapeError("out", f"shape {out.shape} does not fit logits of shape {layout.shape}")
-    if out.dtype.kind in "iu":
+    if not issubclass(type(out), np.ndarray):  # isinstance would ask a caller's object too
+        raise DtypeError("out", f"expected a NumPy array, not {type(out).__name__}")
+    array = as_array(out, "out")
+    if array.shape != layout.shape:
+        raise ShapeError("out", f"shape {array.shape} does not fit logits of shape {layout.shape}")
+    if array.dtype.kind in "iu":
         raise DtypeError(
-            "out", f"dtype {name_of(out.dtype)} cannot hold fractions", SUPPORTED_FLOATS
+            "out", f"dtype {name_of(array.dtype)} cannot hold fractions", SUPPORTED_FLOATS
         )
-    if not out.flags.writeable:
+    if not array.flags.writeable:
         raise DataError("out", "the array is read-only")
+    if overlaps_itself(array.shape, array.strides, array.itemsize):
+        raise DataError("out", "some of its elements share memory", "pass a copy of it")
     try:
-        return as_logits(out, "out")
+        return as_logits(array, "out")
     except DtypeError as error:
         raise DtypeError("out", error.what, SUPPORTED_FLOATS) from error
 

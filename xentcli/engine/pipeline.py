@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from threading import Condition, Thread
 from typing import Generic, TypeVar
 
@@ -74,15 +75,20 @@ class Pipeline(Generic[T, U]):
         self, source: Iterator[T], compute: Callable[[T], U], write: Callable[[U], None]
     ) -> None:
         """Take every piece from the source, compute it in this thread, and write it."""
-        reader = Thread(target=self._guarded, args=(self._feed, source), daemon=True)
-        writer = Thread(target=self._guarded, args=(self._drain, write), daemon=True)
-        reader.start()
-        writer.start()
+        writer = self._started(self._drain, write)
+        self._started(self._feed, source)
         self._guarded(self._work, compute)
         if self._error is None:
             writer.join()
         if self._error is not None:
             raise self._error
+
+    def _started(self, function: Callable[..., None], argument: object) -> Thread:
+        """A thread that does a part, in this thread's context: NumPy's error settings are in it."""
+        parts = self._guarded, function, argument
+        thread = Thread(target=copy_context().run, args=parts, daemon=True)
+        thread.start()
+        return thread
 
     def _feed(self, source: Iterator[T]) -> None:
         for piece in source:

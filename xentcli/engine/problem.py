@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array, reals
+from xentcli.arrays.dtypes import Array, as_array, reals
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
 from xentcli.engine.targets import IGNORED, Values, as_indices, require_targets, target_kind_of
@@ -28,6 +28,11 @@ class Extras:
     sample_weight: Any = None
     upstream: Any = None
 
+    def as_arrays(self) -> Extras:
+        """The same as NumPy arrays."""
+        given = vars(self).items()
+        return Extras(**{name: None if v is None else as_array(v, name) for name, v in given})
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -37,7 +42,8 @@ class Problem:
 
     `targets` are class indices (N,) with `IGNORED`, or None where there are probabilities.
     `weight` is (C,) and `sample_weight` (N,), or None for ones, which are not allocated for a size
-    that only a header claims; `upstream` a number or (N,). All float64.
+    that only a header claims; `upstream` a number or (N,): float64. All are copies, whatever
+    happens to the caller's arrays, and contiguous.
     """
 
     layout: Layout
@@ -45,14 +51,6 @@ class Problem:
     weight: Array | None
     sample_weight: Array | None
     upstream: Array
-
-    def mapped(self, function: Callable[[Array], Array]) -> Problem:
-        """The same problem with a function applied to each of its arrays."""
-        given = {item.name: getattr(self, item.name) for item in fields(self)}
-        arrays: dict[str, Any] = {
-            name: function(value) for name, value in given.items() if isinstance(value, np.ndarray)
-        }
-        return replace(self, **arrays)
 
     def part(self, rows: slice, layout: Layout) -> Problem:
         """The problem of some rows; `layout` is theirs."""
@@ -170,10 +168,10 @@ def require_length(given: Shape, where: str, allowed: tuple[int, Shape]) -> None
 
 
 def vector(values: Any, where: str, allowed: tuple[int, Shape]) -> Array:
-    """One finite number for each class or row, float64."""
+    """One finite number for each class or row, float64, in memory of their own."""
     array = reals(values, where)
     require_length(array.shape, where, allowed)
-    flat = array.reshape(-1)
+    flat = array.flatten()
     if not np.isfinite(flat).all():
         first = int(np.argmin(np.isfinite(flat)))
         raise DataError(where, f"entry {first} is {flat[first].item()}; expected finite numbers")

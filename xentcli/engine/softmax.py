@@ -11,6 +11,7 @@ import numpy as np
 from xentcli import backends
 from xentcli.arrays.device_view import device_array
 from xentcli.arrays.dtypes import BF16, NAMES, Array, as_logits, widen
+from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import Layout, dense, find
 from xentcli.backends import Scalars
 from xentcli.engine.cross_entropy import Run
@@ -46,19 +47,18 @@ class SoftmaxCalculation:
 
     def add(self, piece: RowPiece, result: Destination) -> None:
         """Compute the next rows into `result`, which has their shape."""
-        with np.errstate(all="ignore"):  # NaN and infinity are valid results
-            for block in piece.layout.blocks(self.backend.block):
-                rows = result.buffer(block)
-                x = dense(block.of(piece.logits))
-                self.backend.softmax(x, self.scalars, self.log, rows)
-                values = widen(rows, NAMES["f32"]) if rows.dtype == BF16 else rows
-                is_nan = np.isnan(values[:, 0].reshape(-1))
-                self.nonfinite.add(np.where(is_nan, np.nan, 0.0))
-                self.entries += int(np.count_nonzero(~np.isfinite(values)))
-                result.put(block, rows)
-                self.rows += block.stop - block.start
-                if self.run.progress:
-                    self.run.progress(self.rows, self.layout.rows)
+        for block in piece.layout.blocks(self.backend.block):
+            rows = result.buffer(block)
+            x = dense(block.of(piece.logits))
+            self.backend.softmax(x, self.scalars, self.log, rows)
+            values = widen(rows, NAMES["f32"]) if rows.dtype == BF16 else rows
+            is_nan = np.isnan(values[:, 0].reshape(-1))
+            self.nonfinite.add(np.where(is_nan, np.nan, 0.0))
+            self.entries += int(np.count_nonzero(~np.isfinite(values)))
+            result.put(block, rows)
+            self.rows += block.stop - block.start
+            if self.run.progress:
+                self.run.progress(self.rows, self.layout.rows)
 
     def merge(self, other: SoftmaxCalculation) -> None:
         """Take what was counted in the rows that follow, of the same logits."""
@@ -81,7 +81,11 @@ def probabilities(
 
         device.require(run.backend, run.threads)
         return device.softmax(there, options, log=log, out=out)
-    x = as_logits(logits)
+    return _of_array(as_logits(logits), options, run, log=log, out=out)
+
+
+@ignoring_float_errors
+def _of_array(x: Array, options: LogitsOptions, run: Run, *, log: bool, out: Any) -> Any:
     layout = find(x.shape, None, options.class_axis)
     result = Destination(layout, x, out)
     piece = RowPiece.of_arrays(without_targets(layout), result.unshared(x))

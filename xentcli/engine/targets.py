@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, NAMES, Array, as_array, as_logits, name_of, widen
+from xentcli.arrays.dtypes import BF16, NAMES, Array, as_array, as_logits, name_of, native, widen
 from xentcli.arrays.layout import Layout, Shape
 from xentcli.errors import DtypeError, OptionError, Setting, ShapeError, TargetError, Words, plural
 from xentcli.options import LossOptions
 
 IGNORED = -1
+PIECE = 1 << 16  # targets at a time
 
 
 class Values(Protocol):
@@ -37,7 +38,7 @@ class Values(Protocol):
 
 @dataclass(frozen=True)
 class Whole:
-    """An array in memory, as its only piece."""
+    """An array in memory."""
 
     array: Array
 
@@ -52,8 +53,10 @@ class Whole:
         return self.array.dtype
 
     def chunks(self) -> Iterator[Array]:
-        """The array, flat."""
-        yield self.array.reshape(-1)
+        """The array, flat, in pieces that stay in the cache."""
+        flat = self.array.reshape(-1)
+        for start in range(0, len(flat), PIECE):
+            yield flat[start : start + PIECE]
 
 
 def as_targets(values: Any) -> Array:
@@ -95,24 +98,19 @@ def target_kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
 def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     """Class indices of shape (N,), `IGNORED` where they equal `ignore_index`.
 
-    int64; the narrowest integers that can hold them where the targets came in pieces, which are
-    never in memory all at once.
+    In memory of their own, contiguous, of the narrowest integers that can hold them: what a kernel
+    uses is what was checked, whoever writes into the targets meanwhile.
     """
     require_row_shaped(targets.shape, layout)
     check = _TargetCheck(layout, ignore_index)
-    narrow = np.min_scalar_type(-layout.classes)
-    indices = None
+    indices = np.empty(0, np.min_scalar_type(-layout.classes))
     for chunk in targets.chunks():
         found = check.indices(chunk)
-        if indices is None:
-            indices = found if len(found) == layout.rows else found.astype(narrow)
-        if check.rows > len(
-            indices
-        ):  # grows with the numbers that come, not with the size that a header claims
+        if check.rows > len(indices):  # as numbers come, not to the size that a header claims
             indices.resize(min(layout.rows, 2 * check.rows), refcheck=False)
         indices[check.rows - len(found) : check.rows] = found
     check.raise_if_invalid()
-    return np.empty(0, np.int64) if indices is None else indices
+    return indices
 
 
 class _InvalidTargets:
@@ -141,17 +139,17 @@ class _TargetCheck:
         self.broken, self.outside = _InvalidTargets(), _InvalidTargets()
 
     def indices(self, values: Array) -> Array:
-        """The next values; int64, any number where a value is wrong."""
-        whole = values
+        """The next values as whole numbers; any number of a class where a value is wrong."""
+        whole = np.array(values, native(values.dtype))  # a copy, which nobody else can change
         if values.dtype.kind not in "iu":
-            whole = widen(values, NAMES["f64"])
+            whole = widen(whole, NAMES["f64"])
             broken = ~(np.isfinite(whole) & (whole == np.floor(whole)))
             self.broken.add(whole, broken, self.rows)
             whole = np.where(broken, 0.0, whole) if broken.any() else whole
         row, self.rows = self.rows, self.rows + len(whole)
         usual = not 0 <= self.ignore_index < self.classes and whole.size
         if usual and whole.min() >= 0 and whole.max() < self.classes:  # two passes, not six
-            return whole.astype(np.int64, copy=False)
+            return whole
         ignored = whole == self.ignore_index
         wrong = ~ignored & ((whole < 0) | (whole >= self.classes))
         self.outside.add(whole, wrong, row)

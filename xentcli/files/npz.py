@@ -14,6 +14,7 @@ from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, OptionError, Setting, Words, plural, visible
 from xentcli.files import foreign
 from xentcli.files.format import Facts
+from xentcli.files.npy.header import MAGIC
 from xentcli.files.npy.reader import inspect_npy, open_npy
 from xentcli.files.npy.writer import NpyWriter
 from xentcli.files.options import ReadOptions
@@ -37,26 +38,28 @@ MAX_RATIO = 1032  # of inflated to deflated bytes, the limit of the deflate form
 
 def open_npz(source: Source, options: ReadOptions) -> Reader:
     """The reader of the array that the options name, or of the only one."""
-    archive, names = _open_archive(source)
-    key = choose_key(names, options, source.name)
-    return open_npy(_open_member(archive, key, source.name), options)
+    archive, members = _open_archive(source)
+    key = choose_key(list(members), options, source.name)
+    return open_npy(_open_member(archive, members[key], key, source.name), options)
 
 
 def inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
     """Facts about every array, or about the one that the options name."""
-    archive, names = _open_archive(source)
+    archive, members = _open_archive(source)
+    keys = list(members)
     if options.key is not None:
-        names = [choose_key(names, options, source.name)]
-    return [inspect_npy(_open_member(archive, name, source.name), stats) for name in names]
+        keys = [choose_key(keys, options, source.name)]
+    found = (_open_member(archive, members[key], key, source.name) for key in keys)
+    return [inspect_npy(member, stats) for member in found]
 
 
 def member_names(source: Source) -> list[str]:
     """The names of the arrays."""
-    return _open_archive(source)[1]
+    return list(_open_archive(source)[1])
 
 
-def _open_archive(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
-    """The archive and the names of its arrays; a pipe is read whole, as zip needs to seek."""
+def _open_archive(source: Source) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """The archive and its arrays by name; a pipe is read whole, as zip needs to seek."""
     start = source.peek(4)
     if start not in (b"PK\x03\x04", b"PK\x05\x06"):  # before an endless stream is read whole
         raise FormatError(source.name, f"not an .npz file: it starts with {start!r}")
@@ -66,12 +69,29 @@ def _open_archive(source: Source) -> tuple[zipfile.ZipFile, list[str]]:
     except _DAMAGED as error:
         raise FormatError(source.name, f"not an .npz file: {error}") from error
     foreign.refuse_archive(archive.namelist(), source.name)
-    return archive, [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename and not _starts_like_an_array(archive, info):
+            continue
+        if name in members:
+            what = f"holds two arrays called '{visible(name)}', of which one cannot be chosen"
+            raise FormatError(source.name, what, "write it again with a name for each")
+        members[name] = info
+    return archive, members
 
 
-def _open_member(archive: zipfile.ZipFile, key: str, where: str) -> Member:
+def _starts_like_an_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    """Whether a member without the suffix is an array all the same, as some programs write it."""
+    try:
+        with archive.open(info) as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except _DAMAGED:
+        return False
+
+
+def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, key: str, where: str) -> Member:
     """One member as a source with the size that the archive declares."""
-    info = archive.getinfo(f"{key}.npy")
     name = f"{where}[{visible(key)}]"
     try:
         stream = archive.open(info)

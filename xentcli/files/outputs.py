@@ -33,6 +33,10 @@ class Outputs:
             raise OptionError(sink.name, f"is given as output twice, once as {others[0]}")
         return sink
 
+    def moved(self) -> list[str]:
+        """The names of files that are in place, but in a folder that was renamed meanwhile."""
+        return [sink.name for sink in self._sinks if sink.was_moved]
+
     def protect_inputs(self, paths: Iterable[str]) -> None:
         """An error for an input that is written in place, as `>> INPUT` does.
 

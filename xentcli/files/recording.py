@@ -8,8 +8,8 @@ from tempfile import TemporaryFile
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
+from xentcli.files.descriptor import file_errors
 from xentcli.files.reader import InMemoryReader, Reader, chunks
-from xentcli.files.source import file_errors
 
 
 class RecordingReader:

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FileError, FormatError, OptionError, visible
+from xentcli.files.descriptor import Descriptor, descriptor_of, file_errors
 
 CHUNK = 1 << 24
 
@@ -33,6 +34,7 @@ class Source:
         self._state = os.fstat(stream.fileno()) if path else None
         self._recording: IO[bytes] | None = None  # gets a copy of what is read
         self._recorded: IO[bytes] | None = None
+        self._ended = False  # a terminal or FIFO may have more to read after its end
         self.name = name
         self.position = 0
 
@@ -141,7 +143,7 @@ class Source:
             with file_errors("temporary file", "writing"):
                 self._recording = self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
             yield
-            self._stream, self._recording = self._recorded, None
+            self._stream, self._recording, self._ended = self._recorded, None, False
             with file_errors("temporary file", "writing"):
                 self._stream.seek(0)  # which also writes the end of the copy
         self._ahead, self.position = ahead, position
@@ -160,15 +162,21 @@ class Source:
                 raise FileError(self.name, "was replaced while it was read")
 
     def _into(self, view: memoryview) -> int:
+        if self._ended:
+            return 0
         with file_errors(self.name, "reading"):
-            count: int = self._stream.readinto(view) or 0  # type: ignore[attr-defined] # every binary stream here has it
+            count: int = self._stream.readinto(view)  # type: ignore[attr-defined] # every binary stream here has it
         self._record(view[:count])
+        self._ended = not (count or self._state)
         return count
 
     def _read_some(self, count: int) -> bytes:
+        if self._ended:
+            return b""
         with file_errors(self.name, "reading"):
             data = self._stream.read(count)
         self._record(data)
+        self._ended = not (data or self._state)
         return data
 
     def _record(self, data: bytes | memoryview) -> None:
@@ -234,20 +242,6 @@ class Member(Source):
 
 
 @contextmanager
-def file_errors(where: str, doing: str) -> Iterator[None]:
-    """Turn an OSError into a FileError that names the file.
-
-    A BrokenPipeError stays what it is: it ends the command without a message.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise FileError(where, f"{doing} failed: {error.strerror or error}") from error
-
-
-@contextmanager
 def open_source(path: str) -> Iterator[Source]:
     """Open a path, or standard input for `-`; the source's name is safe to print."""
     name = visible(path)
@@ -273,14 +267,17 @@ def open_source(path: str) -> Iterator[Source]:
 
 
 def _opened(path: str, name: str) -> IO[bytes]:
+    number = descriptor_of(path)
     with file_errors(name, "opening"):
+        if number is not None and not stat.S_ISREG(os.fstat(number).st_mode):
+            return Descriptor(number, "rb", closefd=False)  # a socket cannot be opened by its path
         try:
-            return open(path, "rb", buffering=0)  # noqa: PTH123 (Path would change the name)
+            return Descriptor(path, "rb")
         except FileNotFoundError as error:
             raise OptionError(name, "no such file") from error
 
 
-def _stdin() -> Any:
+def _stdin() -> IO[bytes]:
     if sys.stdin is None:
         raise OptionError("<stdin>", "standard input is closed")
     if sys.stdin.isatty():
@@ -288,4 +285,4 @@ def _stdin() -> Any:
             "<stdin>", "'-' reads standard input, which is a terminal", "pipe data into it"
         )
     with file_errors("<stdin>", "opening"):
-        return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
+        return Descriptor(sys.stdin.fileno(), "rb", closefd=False)

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.files.source import file_errors
+from xentcli.files.descriptor import file_errors
 
 LIMIT = 1 << 30  # bytes that are kept in memory
 

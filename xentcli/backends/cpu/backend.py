@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import Array, bits
-from xentcli.backends import Scalars, processors
+from xentcli.backends import Scalars, numba_start, processors
 from xentcli.backends.cpu import kept, threads
 from xentcli.backends.cpu.kernel import Kernel, address, box
 from xentcli.backends.cpu.workspace import LINE, SHORT, space_for, space_for_copies
-from xentcli.errors import OptionError
 
 # A gradient of at least this many bytes is written with streaming stores, past the caches: it
 # would not stay there, and a normal store reads each cache line before writing it.
@@ -72,11 +71,7 @@ def _setting(name: str, default: int) -> int:
 
 def most_threads() -> int:
     """How many threads to use: NUMBA_NUM_THREADS, or what this process may use."""
-    found = _setting("NUMBA_NUM_THREADS", processors.default_threads())
-    if found < 1:
-        what = f"numba does not start: NUMBA_NUM_THREADS is {found}, expected at least 1"
-        raise OptionError("backend", what)
-    return found
+    return _setting("NUMBA_NUM_THREADS", processors.default_threads())
 
 
 def work_space(nbytes: int, dtype: str) -> Array:
@@ -165,7 +160,7 @@ class CpuBackend:
         )
 
     def _run_parallel(self, kernel: Kernel, work: Work, arrays: Any) -> None:
-        with kept.starting_numba():
+        with numba_start.starting("numba"):
             from xentcli.backends.cpu import parallel
 
             parallel.start()

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,7 @@ from threading import RLock
 import llvmlite
 
 from xentcli.backends import cache as cache_folder
-from xentcli.backends import entries, file_lock
+from xentcli.backends import entries, file_lock, numba_start
 from xentcli.backends.cpu import loader
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.cpu.loader import CannotLoadError, MachineCode
@@ -29,7 +28,7 @@ from xentcli.backends.private_folder import (
     UntrustedError,
     open_private,
 )
-from xentcli.errors import FileError, OptionError, UnavailableError, visible
+from xentcli.errors import FileError, UnavailableError, visible
 
 Notify = Callable[[str], None] | None
 
@@ -41,23 +40,19 @@ ROOM = 1 << 18  # bytes, more than the machine code of a kernel
 # Variables of Numba that change no machine code.
 HARMLESS = ("NUM_THREADS", "CACHE_DIR", "THREADING_LAYER", "CUDA_", "ENABLE_CUDASIM", "DISABLE_JIT")
 
-_lock = RLock()  # one thread looks for a kernel at a time; several would compile it several times
+# One thread looks for a kernel at a time: several would compile it several times.
+_locks: dict[Kernel, RLock] = {}
 _loaded: dict[Kernel, MachineCode | None] = {}
 
 
-def _after_fork() -> None:
-    global _lock
-    _lock = RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # threads that hold a lock are not in the child
+    os.register_at_fork(after_in_child=_locks.clear)
 
 
 def find(kernel: Kernel, notify: Notify = None) -> MachineCode | None:
     """A kernel's machine code; None where none can be loaded."""
     if kernel not in _loaded:
-        with _lock:
+        with _locks.setdefault(kernel, RLock()):
             if kernel not in _loaded:
                 _loaded[kernel] = _Search(kernel, notify).machine_code()
     return _loaded[kernel]
@@ -66,7 +61,7 @@ def find(kernel: Kernel, notify: Notify = None) -> MachineCode | None:
 def keep(kernel: Kernel) -> bool:
     """Compile a kernel unless the cache has it; whether it was compiled. An error if it cannot be
     kept."""
-    with _lock:
+    with _locks.setdefault(kernel, RLock()):
         search = _Search(kernel, None)
         _loaded[kernel] = search.machine_code()
     if _loaded[kernel] is None:
@@ -78,23 +73,9 @@ def keep(kernel: Kernel) -> bool:
     return search.compiled
 
 
-@contextmanager
-def starting_numba() -> Iterator[None]:
-    """Import Numba, without warnings about settings that it then replaces."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (ValueError, RuntimeError) as error:  # its variables are invalid
-        reason = " ".join(str(error).split())  # Numba's has several lines
-        raise OptionError("backend", f"numba does not start: {reason}") from error
-
-
 @cache
 def machine_key() -> str:
     """What all machine code depends on, as text: versions, sources, processor, settings."""
-    numba = find_spec("numba")
-    version = Path(str(numba.origin)).with_name("_version.py").read_text() if numba else ""
     settings = {
         name: value
         for name, value in sorted(os.environ.items())
@@ -104,8 +85,25 @@ def machine_key() -> str:
         own_settings = Path(".numba_config.yaml").read_text()  # which Numba reads, too
     except (OSError, ValueError):
         own_settings = ""
-    parts = [llvmlite.__version__, version, *loader.processor(), str(settings), own_settings]
+    parts = [
+        llvmlite.__version__,
+        _numba_version(),
+        *loader.processor(),
+        str(settings),
+        own_settings,
+    ]
     return "\n".join([_folder_name(), *parts])
+
+
+def _numba_version() -> str:
+    """Numba's version; from the file that it reads itself, which is quicker than its metadata."""
+    numba = find_spec("numba")
+    try:
+        return Path(str(numba and numba.origin)).with_name("_version.py").read_text()
+    except (OSError, ValueError):
+        from importlib import metadata
+
+        return metadata.version("numba")
 
 
 @cache
@@ -170,9 +168,10 @@ class _Search:
         self.obstacle, self.compiled = obstacle, True
         if self._notify:
             self._notify(_sentence(self._damage, obstacle))
+        numba_start.check_memory()
         loader.prepare_for_numba()
-        with loader.llvm_lock:
-            with starting_numba():
+        with loader.activity:
+            with numba_start.starting("numba"):
                 from xentcli.backends.cpu import kernels
             try:
                 entry = Entry(*kernels.compile_kernel(self.kernel))

@@ -20,34 +20,40 @@ FORK_WAITS = 120.0  # seconds at most
 _library_numbers = count()
 
 
-class _LlvmLock:
-    """Held while anything of LLVM or Numba works, imports of Numba included.
+class _Activity:
+    """What LLVM and Numba are doing, imports of Numba included, by any number of threads at once.
 
-    Forking waits for it: a child that began in the middle could use neither ever again.
+    Forking waits until nothing is going on: a child that began in the middle could use neither ever
+    again.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._had_by_forks: list[bool] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._going_on = 0
+        self._forking = False
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
+            self._going_on += 1
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        with self._changed:
+            self._going_on -= 1
+            self._changed.notify_all()
 
     def _before_fork(self) -> None:
-        self._had_by_forks.append(self._lock.acquire(timeout=FORK_WAITS))
+        with self._changed:
+            idle = self._changed.wait_for(lambda: not self._going_on, timeout=FORK_WAITS)
+            self._forking = idle  # nothing begins until the fork is over
 
     def _after_in_parent(self) -> None:
-        if self._had_by_forks.pop():
-            self._lock.release()
-
-    def _after_in_child(self) -> None:
-        if self._had_by_forks.pop():
-            self._lock.release()
-        else:
-            self._lock = threading.RLock()
+        with self._changed:
+            self._forking = False
+            self._changed.notify_all()
 
     def let_forks_wait(self) -> None:
         """From now on. What is registered last is asked first when a process forks."""
@@ -55,12 +61,12 @@ class _LlvmLock:
             os.register_at_fork(
                 before=self._before_fork,
                 after_in_parent=self._after_in_parent,
-                after_in_child=self._after_in_child,
+                after_in_child=self._begin,  # threads that hold or wait for it are not there
             )
 
 
-llvm_lock = _LlvmLock()
-llvm_lock.let_forks_wait()
+activity = _Activity()
+activity.let_forks_wait()
 
 
 @cache
@@ -68,7 +74,7 @@ def prepare_for_numba() -> None:
     """Forks that wait for Numba must not have the lock of `logging` already, which it needs."""
     import logging  # noqa: F401 (it is what registers a lock of its own; Numba imports it)
 
-    llvm_lock.let_forks_wait()
+    activity.let_forks_wait()
 
 
 class CannotLoadError(Exception):
@@ -103,7 +109,7 @@ class MachineCode:
 
 
 def _link(symbol: str, code: bytes) -> int:
-    with llvm_lock:
+    with activity:
         name = f"xent{next(_library_numbers)}"
         builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process()
         library = builder.export_symbol(symbol).link(_jit(), name)
@@ -121,6 +127,6 @@ def _jit() -> Any:
 
 def processor() -> tuple[str, str, str]:
     """The platform, the processor's name and its features, for which Numba compiles."""
-    with llvm_lock:
+    with activity:
         features = binding.get_host_cpu_features().flatten()
         return binding.get_process_triple(), binding.get_host_cpu_name(), features

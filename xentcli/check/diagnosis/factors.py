@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from xentcli.check.diagnosis.hypothesis_case import HypothesisCase
@@ -31,7 +32,12 @@ def factors(case: HypothesisCase) -> list[Factor]:
         Factor(t, "no-temperature-factor", "the factor 1/T of the temperature is left out")
     )
     found.append(Factor(1 / t, "twice-temperature", "the factor 1/T is applied twice"))
-    return [one for i, one in enumerate(found) if i == 0 or abs(one.value - 1) > 1e-9]
+    return [found[0], *(one for one in found if abs(one.value - 1) > 1e-9 and usable(one.value))]
+
+
+def usable(value: float) -> bool:
+    """Whether a gradient can be divided by a constant: extreme options make it 0 or infinite."""
+    return value != 0 and math.isfinite(value)
 
 
 def _divisors(case: HypothesisCase) -> list[Factor]:

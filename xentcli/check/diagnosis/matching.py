@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.check.diagnosis import mistakes
-from xentcli.check.diagnosis.factors import Factor, factors
+from xentcli.check.diagnosis.factors import Factor, factors, usable
 from xentcli.check.diagnosis.hypothesis_case import Hypothesis, HypothesisCase
 from xentcli.check.diagnosis.mistakes import Mistake
 from xentcli.check.oracles.ulp import FloatInfo
@@ -131,6 +132,8 @@ def _factor(
     least = np.maximum(size, normal * np.abs(grad).max() / np.abs(candidate).max())
     share, other = np.where(clear, grad / least, 0.0), np.where(clear, candidate / least, 0.0)
     constant = float((other * share).sum() / (share * share).sum())
+    if not usable(constant):
+        return None
     factor = _reason(constant, case)
     if factor is None and mistake is RIGHT and np.count_nonzero(clear) > FEWEST:
         factor = _without_reason(constant, case.finfo)
@@ -164,10 +167,11 @@ def _reason(constant: float, case: HypothesisCase) -> Factor | None:
 
 
 def _without_reason(constant: float, finfo: FloatInfo) -> Factor | None:
-    power = round(float(np.log2(abs(constant)))) if constant else 0
-    if constant > 0 and abs(power) > 1 and abs(constant / 2.0**power - 1) < _rough(finfo):
+    power = round(math.log2(abs(constant)))
+    scale = float(np.exp2(float(power)))  # infinite beyond float64, where 2.0**power is an error
+    if constant > 0 and abs(power) > 1 and abs(constant / scale - 1) < _rough(finfo):
         words = f"it is multiplied by 2^{power}, as a loss scale does"
-        return Factor(2.0**power, "loss-scale", words)
+        return Factor(scale, "loss-scale", words)
     words = "it is the right gradient times a constant of unknown origin"
     return Factor(constant, CONSTANT, words)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, narrow, native, widen
 from xentcli.check.oracles.dd_arithmetic import Pair
-from xentcli.errors import DtypeError, OptionError, Setting
+from xentcli.errors import DtypeError, Setting
+from xentcli.options import require_allowed, setting
 
 JudgedDtype: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]
 
@@ -54,8 +55,6 @@ FLOATS = {
 
 def float_info_of(dtype: np.dtype[Any], name: JudgedDtype = "auto") -> FloatInfo:
     """The dtype to judge in: the one asked for, else the array's own."""
-    if name not in ("auto", *FLOATS):
-        raise OptionError("dtype", f"{name!r} is not known; expected auto, {', '.join(FLOATS)}")
     if name != "auto":
         return FLOATS[name]
     for finfo in FLOATS.values():
@@ -97,16 +96,13 @@ def errors(
 class Tolerance:
     """How far off an entry may be: the largest of the tolerances that are given."""
 
-    ulp: float | None = None
-    rtol: float | None = None
-    atol: float | None = None
-    like_peers: bool = False
+    ulp: float | None = setting(None, "In units in the last place.", low=0.0, infinite=True)
+    rtol: float | None = setting(None, "Relative.", low=0.0, infinite=True)
+    atol: float | None = setting(None, "Absolute.", low=0.0, infinite=True)
+    like_peers: bool = setting(False, "Twice the error of a naive implementation.", boolean=True)
 
     def __post_init__(self) -> None:
-        for name in ("ulp", "rtol", "atol"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise OptionError(name, f"{value!r} is not allowed; expected a number, at least 0")
+        require_allowed(self)
 
     def of(self, finfo: FloatInfo) -> Tolerance:
         """The same with the default of the dtype where nothing is asked for."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xentcli import backends
 from xentcli.arrays.device_view import DeviceArray, device_array
 from xentcli.arrays.dtypes import Array, as_logits, default_output, native
+from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import Layout, find
 from xentcli.backends import Scalars
 from xentcli.engine.device.boxes import (
@@ -39,15 +40,13 @@ BACKEND = "cuda"
 
 def require(backend: str, threads: int | None) -> None:
     """An error for a backend that cannot reach a device's memory, or a wrong number of threads."""
-    backends.require_threads(threads)
-    if backend in backends.NAMES and backend != BACKEND:
+    backend, _ = backends.require_known(backend, threads)
+    if backend not in ("auto", BACKEND):
         raise OptionError(
             "backend",
             f"{backend} computes on the host, but the logits are on a device",
             "move them to the host first (tensor.cpu(), array.get(), numpy.asarray), or use cuda",
         )
-    if backend not in ("auto", BACKEND):
-        backends.get(backend, 0)  # which says what there is
     _require_numba()
 
 
@@ -113,6 +112,7 @@ def _empty(layout: Layout, out: DeviceArray | None, x: DeviceArray, queue: Queue
     return out.owner if out else queue.room(layout.shape, default_output(x.dtype))
 
 
+@ignoring_float_errors
 def cross_entropy(
     x: DeviceArray, targets: Any, options: LossOptions, extras: Extras, *, grad: bool, out: Any
 ) -> CrossEntropy:
@@ -155,6 +155,7 @@ def _computed(
     return calculation.result(losses, lse, result)
 
 
+@ignoring_float_errors
 def softmax(x: DeviceArray, options: LogitsOptions, *, log: bool, out: Any) -> Any:
     """Probabilities, or their logarithms, of logits on a device."""
     from xentcli.backends.cuda import launch

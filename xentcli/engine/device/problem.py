@@ -132,7 +132,7 @@ def _indices(targets: Any, layout: Layout, ignore: int, queue: Queue) -> tuple[A
             indices, ignored, wrong = queue.indices(targets, steps, inner, limits)
             if not wrong:
                 return indices, ignored
-    host = as_indices(Whole(_host(targets, queue)), layout, ignore)
+    host = as_indices(Whole(_host(targets, queue)), layout, ignore).astype(np.int64)
     return queue.send(host), int(np.count_nonzero(host == IGNORED))
 
 

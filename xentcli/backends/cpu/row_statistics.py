@@ -17,7 +17,7 @@ from xentcli.backends.cpu.arithmetic import inline_jit, jit, log1p, scaled_gap
 from xentcli.backends.cpu.exponential import SCALE_BITS, exp_of_gap, expm1_and_power
 from xentcli.backends.cpu.formulas import divide, divisor, scaled_logit
 from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64, itemsize
-from xentcli.backends.cpu.load_store import advance, prefetch
+from xentcli.backends.cpu.load_store import advance, load, prefetch
 from xentcli.backends.cpu.row_ops import (
     element,
     load_padded,
@@ -68,54 +68,94 @@ class RowSums(NamedTuple):
     place: Any  # the first class with the largest logit
 
 
+class Marks(NamedTuple):
+    """What each logit is compared with, in vectors of their own dtype."""
+
+    largest: Any
+    target: Any
+    classes: Any  # an index beyond the end
+
+
 @inline_jit
-def scaled_exponential(peaks, x, scalars, exact):
-    """d, at most 746, and e·SCALE, 0 there. A difference of float32 logits is exact enough in
-    float64."""
-    z, far = scaled_logit(as_float64(x), scalars), constant(peaks, MAX_GAP)
-    if exact:
-        high, low = scaled_gap(peaks, z, divisor(scalars))
-        gap = fmin(high, far)
-        s, biased = expm1_and_power(gap, select(less(high, far), low, constant(low, 0.0)))
+def scaled_exponential(gap, error):
+    """d, at most 746, and e·SCALE, 0 there; an error of None is 0."""
+    far = constant(gap, MAX_GAP)
+    near, bounded = less(gap, far), fmin(gap, far)
+    if error is None:
+        s, biased = expm1_and_power(bounded, None)
     else:
-        gap = fmin(divide(peaks - z, divisor(scalars)), far)
-        s, biased = expm1_and_power(gap, None)
+        s, biased = expm1_and_power(bounded, select(near, error, constant(gap, 0.0)))
     power = power_of_two(biased, SCALE_BITS)
-    return gap, select(less(gap, far), fma(power, s, power), constant(gap, 0.0))
+    return bounded, select(near, fma(power, s, power), constant(gap, 0.0))
+
+
+@inline_jit
+def any_exponential(peaks, x, scalars, exact):
+    """The same of 16 logits, with any option."""
+    z = scaled_logit(as_float64(x), scalars)
+    if exact:
+        gap, error = scaled_gap(peaks, z, divisor(scalars))
+        return scaled_exponential(gap, error)
+    return scaled_exponential(divide(peaks - z, divisor(scalars)), None)
+
+
+@inline_jit
+def added(sums, values, indices, gap_and_e, marks):
+    """The sums with 16 more classes."""
+    gap, e = gap_and_e
+    zero, largest_e = constant(e, 0.0), constant(e, SCALE)
+    none, one = constant(values, 0.0), constant(values, 1.0)
+    is_one, weighted = equal(e, largest_e), e * gap
+    other = select(is_one, zero, e)
+    return RowSums(
+        sums.ones + select(is_one, largest_e, zero),
+        sums.others + other,
+        fma(other, other, sums.squares),
+        sums.gaps + weighted,
+        fma(weighted, gap, sums.gap_squares),
+        sums.above + select(less(marks.target, values), one, none),
+        sums.equal + select(equal(marks.target, values), one, none),
+        select_min(sums.place, select(equal(values, marks.largest), indices, marks.classes)),
+    )
+
+
+@inline_jit
+def prefetch_same(x, c):
+    """Prefetch 16 logits."""
+    prefetch(x, c)
+    if itemsize(x) == 8:
+        prefetch(x, c + LANES // 2)
 
 
 @inline_jit
 def row_sums(x, classes, y, limits, scalars, exact):
     """Pass 2. Ranks are those of the logits as they are: temperature and softcap keep the order."""
     largest, peak = limits
-    none, one = constant_for(x, 0.0), constant_for(x, 1.0)
-    x_max, x_target = constant_for(x, largest), constant_for(x, element(x, y))
-    end, lanes = constant_for(x, float(classes)), lane_indices(constant_for(x, 0.0))
+    none, target = constant_for(x, 0.0), element(x, y)
+    marks = Marks(
+        constant_for(x, largest), constant_for(x, target), constant_for(x, float(classes))
+    )
     # What lies beyond the end counts as −∞, which the target's logit may be, too.
-    padding = float(-classes % LANES) if element(x, y) == -math.inf else 0.0
-    above, same, place = none, constant_for(x, -padding / LANES), end
-    zero = as_float64(none)
-    peaks, largest_e = constant(zero, peak), constant(zero, SCALE)
-    ones, others, squares, gaps, gap_squares = zero, zero, zero, zero, zero
-    for c in range(0, classes, LANES):
+    padding = float(-classes % LANES) if target == -math.inf else 0.0
+    zero, indices, step = as_float64(none), lane_indices(none), constant_for(x, float(LANES))
+    peaks, same = constant(zero, peak), constant_for(x, -padding / LANES)
+    sums = RowSums(zero, zero, zero, zero, zero, none, same, marks.classes)
+    body, c = classes - classes % LANES, 0
+    if scalars.temperature == 1.0 and not scalars.softcap < math.inf and not exact:
+        while c < body:
+            values = load(x, c)
+            both = scaled_exponential(peaks - as_float64(values), None)
+            sums, indices = added(sums, values, indices, both, marks), indices + step
+            prefetch(x, c + classes)  # the next row, while this one is computed
+            c += LANES
+    while c < classes:
         values = load_padded(x, classes, c, -math.inf)
-        gap, e = scaled_exponential(peaks, values, scalars, exact)
-        if c + LANES > classes:  # a softcap makes −inf beyond the end finite
-            e = select(lanes_below(classes - c), e, zero)
-        is_one = equal(e, largest_e)
-        other = select(is_one, zero, e)
-        weighted = e * gap
-        ones, others = ones + select(is_one, largest_e, zero), others + other
-        squares, gaps = fma(other, other, squares), gaps + weighted
-        gap_squares = fma(weighted, gap, gap_squares)
-        above = above + select(less(x_target, values), one, none)
-        same = same + select(equal(x_target, values), one, none)
-        place = select_min(place, select(equal(values, x_max), lanes, end))
-        lanes = lanes + constant_for(x, float(LANES))
-        prefetch(x, c + classes)  # the next row, while this one is computed
-        if itemsize(x) == 8:
-            prefetch(x, c + classes + LANES // 2)
-    return RowSums(ones, others, squares, gaps, gap_squares, above, same, place)
+        gap, e = any_exponential(peaks, values, scalars, exact)
+        e = select(lanes_below(classes - c), e, zero)  # a softcap makes −inf finite
+        sums, indices = added(sums, values, indices, (gap, e), marks), indices + step
+        prefetch_same(x, c + classes)
+        c += LANES
+    return sums
 
 
 @inline_jit

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xentcli.engine.rows import RowSource
     from xentcli.files.outputs import Outputs
     from xentcli.files.recording import RecordingReader
-    from xentcli.report.fitting import Calibration
+    from xentcli.report.calibration_result import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xentcli.report.api import calibrate, report
     from xentcli.report.bins import Bin
+    from xentcli.report.calibration_result import Calibration
     from xentcli.report.classes import ClassResult, Confusion
-    from xentcli.report.fitting import Calibration
     from xentcli.report.result import Report
     from xentcli.report.statistic import Statistic
     from xentcli.report.worst import WorstRow
@@ -33,7 +33,7 @@ __all__ = [
 
 _HOME = {
     "Bin": "bins",
-    "Calibration": "fitting",
+    "Calibration": "calibration_result",
     "ClassResult": "classes",
     "Confusion": "classes",
     "Report": "result",

@@ -11,9 +11,10 @@ from xentcli.engine.problem import Extras, Problem, build
 from xentcli.engine.rows import RowSource
 from xentcli.engine.targets import Whole, as_targets
 from xentcli.options import Backend, TargetKind
+from xentcli.report.calibration_result import Calibration
 from xentcli.report.calibration_rows import Rows
 from xentcli.report.compute import Groups, ReportCalculation, compute, require_base
-from xentcli.report.fitting import Calibration, Calibrator, fold_count, require_indices
+from xentcli.report.fitting import Calibrator, fold_count, require_indices
 from xentcli.report.options import Binning, ReportOptions, ScoreOptions
 from xentcli.report.result import Report
 

@@ -8,7 +8,7 @@ from xentcli.display.document import Document, Step
 from xentcli.errors import plural
 from xentcli.report import charts
 from xentcli.report.bins import Bin
-from xentcli.report.fitting import Calibration
+from xentcli.report.calibration_result import Calibration
 from xentcli.report.tables import bins_step, statistics_step
 
 SPOKEN = {

@@ -11,7 +11,7 @@ from xentcli.engine.notes import Note
 from xentcli.report.bins import Bin, BinTotals, calibration, mass_edges
 from xentcli.report.classes import Confusion
 from xentcli.report.kept import histogram, quantiles
-from xentcli.report.means import MeanValue
+from xentcli.report.means import effective_rows
 from xentcli.report.options import ReportOptions
 from xentcli.report.quantities import definition, is_share
 from xentcli.report.result import Histogram, Ranks, Report
@@ -87,20 +87,10 @@ def _means(totals: Totals) -> dict[str, Statistic]:
             continue
         words = definition(name, probabilities=totals.info.probabilities)
         if is_share(name):
-            found[name] = share_statistic(mean, _effective(totals, mean), n, words)
+            found[name] = share_statistic(mean, effective_rows(weights, mean), n, words)
         else:
             found[name] = mean_statistic(mean, n, words)
     return found
-
-
-def _effective(totals: Totals, mean: MeanValue) -> float:
-    """As how many independent rows the rows count: with groups by the error that they show."""
-    if not totals.info.groups:
-        return totals.weights.effective
-    spread = mean.value * (1 - mean.value)
-    if mean.se and spread > 0:
-        return spread / mean.se**2
-    return float(_present_groups(totals))
 
 
 def _present_groups(totals: Totals) -> int:

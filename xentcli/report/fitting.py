@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.backends.fields import Field
-from xentcli.engine.notes import Note
 from xentcli.errors import DataError, OptionError, Setting, XentError, plural
-from xentcli.report.bins import Bin, calibration
+from xentcli.report.calibration_result import Calibration, Fitted
 from xentcli.report.calibration_rows import FLAT, EndTotals, Evaluation, Rows
 from xentcli.report.scores import Scores
-from xentcli.report.statistic import Z95, Statistic, mean_statistic, share_statistic
 from xentcli.report.temperature import PASSES, Search
 
 BINS = 15
-ORDER = (
-    *("temperature", "nll_before", "nll_after", "ece_before", "ece_after"),
-    *("accuracy_before", "accuracy_after"),
-)
-DEFINITION = "T > 0 that minimises the mean nll of softmax(logits / T)"
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The temperature that fits best.
-
-    `statistics` are temperature, and nll, accuracy and ece with _before (T = 1) and _after; with
-    folds _after is that of rows which the fit has not seen, and `fold_temperatures` are those of
-    the fits. `passes` is how often all rows were read.
-    """
-
-    temperature: float
-    rows: int
-    ignored: int
-    nonfinite: int
-    groups: int
-    passes: int
-    statistics: Mapping[str, Statistic]
-    bins_before: tuple[Bin, ...]
-    bins_after: tuple[Bin, ...]
-    backend: str = "numpy"
-    fold_temperatures: tuple[float, ...] = ()
-    notes: tuple[Note, ...] = ()
-
-    def __getitem__(self, name: str) -> Statistic:
-        """A statistic by name."""
-        return self.statistics[name]
-
-    def facts(self) -> dict[str, Any]:
-        """For JSON: what `--temperature @FILE` reads, and everything else."""
-        mine = self.statistics["temperature"]
-        return {
-            "temperature": mine.value,
-            "se": mine.se,
-            "n": mine.n,
-            "interval": mine.interval,
-            "definition": DEFINITION,
-            "rows": self.rows,
-            "ignored": self.ignored,
-            "nonfinite": self.nonfinite,
-            **({"groups": self.groups} if self.groups else {}),
-            "statistics": {name: item.facts() for name, item in self.statistics.items()},
-            "bins_before": [item.facts() for item in self.bins_before],
-            "bins_after": [item.facts() for item in self.bins_after],
-            **({"fold_temperatures": self.fold_temperatures} if self.fold_temperatures else {}),
-            "passes": self.passes,
-        }
 
 
 class _Fit:
@@ -128,7 +69,7 @@ class Calibrator:
         fit = self._fits[0]
         assert fit.result
         after = fit.result if self._rows.folds == 1 else self._held_out()
-        return self._calibration(fit, before, after)
+        return self._fitted(fit, before, after)
 
     def _finite(self, scores: Scores) -> Scores:
         """The rows with a finite loss."""
@@ -190,59 +131,20 @@ class Calibrator:
         self._passes += 1
         return evaluation
 
-    def _calibration(self, fit: _Fit, before: Evaluation, after: Evaluation) -> Calibration:
-        problem, result = self._rows.problem, fit.result
-        assert result
-        found = {"temperature": _temperature(fit.beta, result.sandwich(), result.weights.count)}
-        for name, item in (("before", before), ("after", after)):
-            found |= {f"{key}_{name}": value for key, value in _statistics(item).items()}
-        present = self._rows.groups and np.count_nonzero(result.weights.by_group()[1])
-        return Calibration(
-            temperature=found["temperature"].value,
-            rows=problem.layout.rows,
-            ignored=problem.ignored,
-            nonfinite=self._nonfinite,
-            groups=int(present),
+    def _fitted(self, fit: _Fit, before: Evaluation, after: Evaluation) -> Calibration:
+        assert fit.result
+        fitted = Fitted(
+            method="temperature",
+            beta=fit.beta,
+            error=fit.result.sandwich(),
+            before=before,
+            after=after,
             passes=self._passes,
-            statistics={name: found[name] for name in ORDER if name in found},
-            bins_before=before.bins.bins(),
-            bins_after=after.bins.bins(),
+            nonfinite=self._nonfinite,
             backend=self._backend.name,
             fold_temperatures=tuple(1 / other.beta for other in self._fits[1:]),
-            notes=self._notes(),
         )
-
-    def _notes(self) -> tuple[Note, ...]:
-        if not self._nonfinite:
-            return ()
-        verb = "is" if self._nonfinite == 1 else "are"
-        text = f"the loss of {plural(self._nonfinite, 'row')} {verb} not finite; left out"
-        return (Note("logits", text, strict=True),)
-
-
-def _temperature(beta: float, error: float | None, n: int) -> Statistic:
-    """T = 1/β with the interval 1/(β ± 1.96·se(β)), which is infinite above where β may be 0."""
-    words = f"{DEFINITION}; se by the sandwich formula"
-    if error is None or not math.isfinite(error):
-        return Statistic(1 / beta, None, None, n, words)
-    low, high = beta - Z95 * error, beta + Z95 * error
-    interval = 1 / high, 1 / low if low > 0 else math.inf
-    return Statistic(1 / beta, error / beta**2, interval, n, words)
-
-
-def _statistics(item: Evaluation) -> dict[str, Statistic]:
-    n = item.weights.count
-    found = {
-        "nll": mean_statistic(item.nll.over(item.weights), n, "mean nll, in nats"),
-        "accuracy": share_statistic(
-            item.accuracy.over(item.weights),
-            item.weights.effective,
-            n,
-            "share of rows whose target has the largest logit; a tie counts in part",
-        ),
-    }
-    errors = calibration(item.bins.bins(), n)
-    return {**found, **({"ece": errors["ece"]} if errors else {})}
+        return fitted.calibration(self._rows)
 
 
 def fold_count(folds: int | None, rows: int) -> int:

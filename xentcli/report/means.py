@@ -152,6 +152,17 @@ class Mean:
         return math.sqrt(count / (count - 1) * scatter) / abs(float(weights.total))
 
 
+def effective_rows(weights: RowWeights, share: MeanValue) -> float:
+    """As how many independent rows of equal weight the rows count for a share: with groups by the
+    error that it shows, p·(1 − p)/se², or by their number where that is not defined."""
+    if not weights.groups:
+        return weights.effective
+    spread = share.value * (1 - share.value)
+    if share.se and spread > 0:
+        return spread / share.se**2
+    return float(np.count_nonzero(weights.by_group()[1]))
+
+
 def root(value: Fraction) -> float:
     """The square root of a fraction that is 0 or more but for rounding.
 

@@ -200,6 +200,79 @@ def test_the_search_keeps_between_its_ends(monkeypatch):
     assert abs(calibrate(z, y).temperature - exact) < 1e-13 * exact
 
 
+# Biases
+
+
+def biased(rows=400):
+    """Rows of which some classes are too likely; class 4 never is a target."""
+    rng = np.random.default_rng(8)
+    z = rng.normal(size=(rows, 5)) * 2
+    p = np.exp(z / 1.7 + np.array([0.8, -0.5, 0.0, 0.3, -30.0]))
+    y = np.array([rng.choice(5, p=row / row.sum()) for row in p])
+    return z, y
+
+
+def test_biases_are_where_the_gradient_is_0():
+    z, y = biased()
+    found = calibrate(z, y, method="bias")
+    beta, b = 1 / found.temperature, np.array(found.biases)
+    assert abs(b.sum()) < 1e-14
+    slopes, sums = [], np.zeros(5)
+    for row, target in zip(z.tolist(), y.tolist(), strict=True):
+        p = np.array(
+            [float(v) for v in naive.probabilities((beta * np.array(row) + b).tolist())[0]]
+        )
+        slopes.append(float(p @ row) - row[target])
+        sums += p - (np.arange(5) == target)
+    assert abs(math.fsum(slopes) / len(z)) < 1e-12
+    assert np.abs(sums / len(z) + 1e-6 * b).max() < 1e-12
+    assert found["nll_after"].value < calibrate(z, y)["nll_after"].value
+
+
+def test_the_interval_with_biases_is_that_of_the_whole_sandwich():
+    z, y = biased()
+    found = calibrate(z, y, method="bias")
+    w = z / found.temperature + np.array(found.biases)
+    p = np.exp(w) / np.exp(w).sum(axis=1, keepdims=True)
+    hot = np.eye(5)[y]
+    design = np.concatenate([z[:, None, :], np.broadcast_to(np.eye(5), (len(z), 5, 5))], axis=1)
+    gradients = np.einsum("nkc,nc->nk", design, p - hot)
+    spread = np.einsum("nkc,nc,nlc->kl", design, p, design)
+    middle = np.einsum("nkc,nc->nk", design, p)
+    hessian = (spread - middle.T @ middle) / len(z) + np.diag([0.0, *[1e-6] * 5])
+    inverse = np.linalg.inv(hessian)
+    covariance = inverse @ (gradients.T @ gradients) @ inverse / len(z) ** 2
+    expected = math.sqrt(covariance[0, 0]) * found.temperature**2
+    assert found["temperature"].se == pytest.approx(expected, rel=1e-7)
+    alone = calibrate(z, y, method="bias", group=np.arange(len(z)))["temperature"].se
+    n = len(z)
+    assert alone == pytest.approx(expected * math.sqrt(n / (n - 1)), rel=1e-7)
+
+
+def test_biases_of_any_scale_weights_and_folds():
+    z, y = biased()
+    found = calibrate(z, y, method="bias")
+    for scale in (1e-3, 1e3):
+        other = calibrate(z * scale, y, method="bias")
+        assert other.temperature == pytest.approx(found.temperature * scale, rel=1e-9)
+    v = np.arange(len(z)) % 3 + 1
+    weighted = calibrate(z, y, method="bias", sample_weight=v)
+    repeated = calibrate(np.repeat(z, v, axis=0), np.repeat(y, v), method="bias")
+    assert weighted.temperature == pytest.approx(repeated.temperature, rel=1e-9)
+    np.testing.assert_allclose(weighted.biases, repeated.biases, atol=1e-8)
+    folded = calibrate(z, y, method="bias", folds=2)
+    mine = np.arange(len(z)) % 2 == 0
+    alone = calibrate(z[~mine], y[~mine], method="bias")
+    assert folded.fold_temperatures[0] == pytest.approx(alone.temperature, rel=1e-9)
+
+
+def test_biases_need_few_classes_and_a_known_method():
+    with pytest.raises(DataError, match="2048 at most"):
+        calibrate(np.zeros((2, 3000)), [0, 1], method="bias")
+    with pytest.raises(OptionError, match="temperature or bias"):
+        calibrate(*small(), method="vector")
+
+
 # The command
 
 
@@ -268,6 +341,18 @@ def test_scaled_logits_are_written(folder, capfdbinary):
     np.testing.assert_array_equal(
         scaled, (X.astype(float) / calibrate(X, Y).temperature).astype(np.float32)
     )
+
+
+def test_biases_are_saved_and_added(folder, capfdbinary):
+    arguments = ("calibrate", "logits.npy", "targets.npy", "--method", "bias", "-q")
+    assert inside(capfdbinary, *arguments, "--save", "b.json", "-o", "s.npy").code == 0
+    saved = json.loads(Path("b.json").read_text())
+    expected = X.astype(float) / saved["temperature"] + np.array(saved["biases"])
+    np.testing.assert_array_equal(np.load("s.npy"), expected.astype(np.float32))
+    loss = ("loss", "logits.npy", "targets.npy", "--temperature", "@b.json")
+    assert_error(inside(capfdbinary, *loss), 2, "b.json holds biases too")
+    after = report(np.load("s.npy"), Y)["nll"].value
+    assert saved["statistics"]["nll_after"]["value"] == pytest.approx(after, rel=1e-6)
 
 
 def test_a_pipe_is_read_as_often_as_it_takes(folder):

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -22,7 +22,7 @@ from xentcli.cli.scored import ScoredInputs, open_scored, reading_of, running_of
 from xentcli.cli.sinks import ArrayOutput
 from xentcli.errors import plural
 from xentcli.options import LossOptions, same_as
-from xentcli.report.options import ScoreOptions
+from xentcli.report.options import Method, ScoreOptions
 
 if TYPE_CHECKING:
     from xentcli.engine.rows import RowSource
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 class FitOptions:
     """How the temperature is fitted, and where the scaled logits go."""
 
+    method: Method = option(
+        "temperature",
+        "Fit one temperature, or a temperature and a bias for each class (bias).",
+        group="Fit",
+        type=click.Choice(get_args(Method)),
+    )
     folds: int | None = option(
         None,
         "Report the numbers after calibration for rows that the fit has not seen, in K folds.",
@@ -44,7 +50,7 @@ class FitOptions:
     )
     output: str | None = option(
         None,
-        "Write the logits divided by the temperature to PATH.",
+        "Write the logits divided by the temperature, plus the biases, to PATH.",
         "-o",
         "--output",
         group="Output",
@@ -120,26 +126,26 @@ def _fitted(
 ) -> Calibration:
     """The calibration of open inputs; the scaled logits into `array`."""
     from xentcli.engine.problem import build
+    from xentcli.report import methods
     from xentcli.report.calibration_rows import Rows
     from xentcli.report.compute import Groups
-    from xentcli.report.fitting import Calibrator, fold_count, require_indices
     from xentcli.report.scaling import write_scaled
 
     sources, running = rest
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, scoring.loss(), inputs.extras)
-    require_indices(problem.targets)
+    methods.require_indices(problem.targets)
     groups = Groups.of(inputs.group, problem)
     index, count = (groups.index, groups.count) if groups else (None, 0)
-    folds = fold_count(fit.folds, problem.layout.rows)
+    folds = methods.fold_count(fit.folds, problem.layout.rows)
     logits = _Logits(inputs, sources)
     try:
         with Progress(not running.no_progress, out.nbytes(inputs.logits)) as progress:
             run = running_of(running, progress)
             rows = Rows(problem, logits.opened, run, index, count, folds)
-            result = Calibrator(rows, skip_nonfinite=sources.skip_nonfinite).run()
+            result = methods.fit(rows, fit.method, skip_nonfinite=sources.skip_nonfinite)
             if array:
-                write_scaled(rows, result.temperature, array)
+                write_scaled(rows, result, array)
                 array.finish()
     finally:
         logits.close()

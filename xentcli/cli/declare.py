@@ -39,6 +39,10 @@ class SavedNumber(click.ParamType[float]):
             with open(path, encoding="utf-8") as file:  # noqa: PTH123 (Path would change the name)
                 saved = json.loads(file.read(LARGEST))
             number = saved[name]
+            if saved.get("biases"):
+                self.fail(
+                    f"{visible(path)} holds biases too; only logits / T can be had", param, ctx
+                )
             if isinstance(number, bool) or not isinstance(number, int | float):
                 raise TypeError
         except OSError as error:

@@ -14,8 +14,8 @@ from xentcli.options import Backend, TargetKind
 from xentcli.report.calibration_result import Calibration
 from xentcli.report.calibration_rows import Rows
 from xentcli.report.compute import Groups, ReportCalculation, compute, require_base
-from xentcli.report.fitting import Calibrator, fold_count, require_indices
-from xentcli.report.options import Binning, ReportOptions, ScoreOptions
+from xentcli.report.methods import fit, fold_count, require_indices
+from xentcli.report.options import Binning, Method, ReportOptions, ScoreOptions
 from xentcli.report.result import Report
 
 
@@ -92,6 +92,7 @@ def calibrate(  # noqa: PLR0913 (one name for each option)
     group: Any = None,
     ignore_index: int = -100,
     class_axis: int | None = None,
+    method: Method = "temperature",
     folds: int | None = None,
     skip_nonfinite: bool = False,
     backend: Backend = "auto",
@@ -104,7 +105,8 @@ def calibrate(  # noqa: PLR0913 (one name for each option)
 
     with p = softmax(β·z), row weights in g and h, and errors that are clustered by `group`. With
     `folds` the numbers after calibration are those of rows that the fit has not seen: row i, or
-    group i, is in fold i mod K.
+    group i, is in fold i mod K. The method "bias" also fits a bias for each class, which is added
+    to logits / T.
 
     Shapes: logits and targets (class indices) as in `cross_entropy`; sample_weight and group one
     per row.
@@ -134,7 +136,7 @@ def calibrate(  # noqa: PLR0913 (one name for each option)
         groups.count if groups else 0,
         fold_count(folds, problem.layout.rows),
     )
-    return Calibrator(rows, skip_nonfinite=skip_nonfinite).run()
+    return fit(rows, method, skip_nonfinite=skip_nonfinite)
 
 
 def _arrays(

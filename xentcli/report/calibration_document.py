@@ -11,6 +11,10 @@ from xentcli.report.bins import Bin
 from xentcli.report.calibration_result import Calibration
 from xentcli.report.tables import bins_step, statistics_step
 
+TITLES = {
+    "temperature": "Calibration by one temperature",
+    "bias": "Calibration by a temperature and biases",
+}
 SPOKEN = {
     "temperature": "temperature",
     "nll_before": "nll before",
@@ -25,7 +29,7 @@ SPOKEN = {
 def to_document(result: Calibration, decimals: int = 4) -> Document:
     """The document of a calibration."""
     return Document(
-        title="Calibration by one temperature",
+        title=TITLES[result.method],
         intro=tuple(_intro(result)),
         steps=tuple(_steps(result)),
         decimals=decimals,
@@ -51,6 +55,8 @@ def _steps(result: Calibration) -> Iterator[Step]:
     if result.fold_temperatures:
         found = ", ".join(f"{value:.4g}" for value in result.fold_temperatures)
         remarks = (f"After: rows that the fit has not seen. Temperatures of the folds: {found}.",)
+    if result.biases:
+        remarks += ("The biases, which are added to logits / T, sum to 0; they are in JSON.",)
     labels = tuple(SPOKEN[name] for name in result.statistics)
     yield statistics_step("Fit", labels, tuple(result.statistics.values()), remarks)
     for when, bins in (("before", result.bins_before), ("after", result.bins_after)):

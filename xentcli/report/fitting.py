@@ -6,7 +6,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.backends.fields import Field
-from xentcli.errors import DataError, OptionError, Setting, XentError, plural
+from xentcli.errors import DataError, Setting, XentError, plural
 from xentcli.report.calibration_result import Calibration, Fitted
 from xentcli.report.calibration_rows import FLAT, EndTotals, Evaluation, Rows
 from xentcli.report.scores import Scores
@@ -145,20 +145,3 @@ class Calibrator:
             fold_temperatures=tuple(1 / other.beta for other in self._fits[1:]),
         )
         return fitted.calibration(self._rows)
-
-
-def fold_count(folds: int | None, rows: int) -> int:
-    """The number of folds, 1 for none; an error for one that is not allowed."""
-    if folds is None:
-        return 1
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= max(2, rows):
-        what = f"{folds!r} is not allowed; expected an integer from 2 to the number of rows"
-        raise OptionError("folds", what)
-    return folds
-
-
-def require_indices(targets: Array | None) -> None:
-    """An error for probability targets."""
-    if targets is None:
-        what = "probabilities; a temperature is fitted to class indices only"
-        raise DataError("targets", what, "use the class indices that were observed")

@@ -1,4 +1,4 @@
-"""The logits divided by a temperature, piece by piece."""
+"""The logits after calibration, piece by piece."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, as_logits, default_output, narrow, widen
 from xentcli.engine.rows import walk
+from xentcli.report.calibration_result import Calibration
 from xentcli.report.calibration_rows import Rows
 
 
@@ -21,12 +22,13 @@ class ArrayConsumer(Protocol):
         """The next numbers, flat."""
 
 
-def write_scaled(rows: Rows, temperature: float, out: ArrayConsumer) -> None:
-    """One more pass: the logits divided by T, in their dtype (float32 for 16 bits)."""
+def write_scaled(rows: Rows, result: Calibration, out: ArrayConsumer) -> None:
+    """One more pass: logits / T + b, in the dtype of the logits (float32 for 16 bits)."""
+    biases = np.asarray(result.biases or 0.0).reshape(1, -1, 1)
     with rows.opener() as source:
         logits = source.logits
         dtype = default_output(as_logits(np.empty(0, logits.dtype)).dtype)
         out.expect(logits.shape, dtype, logits.format)
         for piece in walk(rows.problem, source):
-            values = widen(piece.logits.reshape(-1), NAMES["f64"]) / temperature
-            out.write(narrow(values, dtype))
+            scaled = widen(piece.logits, NAMES["f64"]) / result.temperature + biases
+            out.write(narrow(scaled.reshape(-1), dtype))

@@ -47,6 +47,8 @@ STRANGERS = [
     ("xentcli.check.oracles.*", "xentcli.backends.elementary.*", "nor a constant of exp"),
     ("xentcli.backends.reference_statistics.*", "xentcli.backends.c[pu]*", "no shared formula"),
     ("xentcli.backends.c[pu]*", "xentcli.backends.reference_statistics.*", "no shared formula"),
+    ("xentcli.backends.reference_divergence.*", "xentcli.backends.c[pu]*", "no shared formula"),
+    ("xentcli.backends.c[pu]*", "xentcli.backends.reference_divergence.*", "no shared formula"),
     ("xentcli.display.*", "xentcli.engine.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.arrays.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.backends.*", "what draws computes nothing"),

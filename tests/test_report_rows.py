@@ -10,10 +10,10 @@ from helpers import assert_same_bits
 
 from xentcli.backends import Scalars, for_statistics
 from xentcli.backends.fields import Field
+from xentcli.backends.reference_divergence import divergence, scaled
 from xentcli.backends.reference_statistics import row_statistics
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
-from xentcli.report.divergence import divergence, scaled
 
 EPS = 2.0**-52
 LIMITS = {  # relative errors that are allowed, in units of 2⁻⁵²
@@ -199,13 +199,20 @@ def test_cuda_and_many_classes():
 # The divergence
 
 
+def kl_of(statistics, base, model):
+    """KL of each row by a backend."""
+    found = np.empty(len(base))
+    statistics.divergence(base[:, :, None], model[:, :, None], Scalars(), found)
+    return found
+
+
 @pytest.mark.parametrize("difference", [1e-12, 1e-8, 1e-6, 1e-3, 0.1, 1.0, 10.0, 300.0])
 @pytest.mark.parametrize("offset", [0.0, 7.0])
-def test_kl_is_exact_for_rows_that_are_close_and_far(difference, offset):
+def test_kl_is_exact_for_rows_that_are_close_and_far(difference, offset, statistics):
     rng = np.random.default_rng(3)
     base = rng.normal(size=(20, 8)) * 4
     model = base + difference * rng.normal(size=base.shape) + offset
-    found = divergence(base, model)
+    found = kl_of(statistics, base, model)
     for b, z, value in zip(base.tolist(), model.tolist(), found, strict=True):
         exact = naive_report.kl(b, z)
         assert abs(mpmath.mpf(float(value)) - exact) <= 16 * EPS * exact
@@ -220,19 +227,19 @@ def test_the_usual_formula_would_fail_the_test_of_kl():
     assert abs((p * np.log(p / q)).sum() - exact) > 1e-2 * exact
 
 
-def test_kl_is_zero_of_equal_rows_and_never_negative():
+def test_kl_is_zero_of_equal_rows_and_never_negative(statistics):
     base = np.random.default_rng(5).normal(size=(1000, 50)) * 3
-    assert (divergence(base, base + 2.0) < 1e-30).all()
-    assert (divergence(base, base) == 0).all()
+    assert (kl_of(statistics, base, base + 2.0) < 1e-30).all()
+    assert (kl_of(statistics, base, base) == 0).all()
     near = base + np.random.default_rng(6).normal(size=base.shape) * 1e-13
-    assert (divergence(base, near) >= 0).all()
+    assert (kl_of(statistics, base, near) >= 0).all()
 
 
-def test_kl_of_masked_classes():
+def test_kl_of_masked_classes(statistics):
     inf = np.inf
     base = np.array([[0.0, 1.0, -inf], [0.0, -inf, -inf], [0.0, 1.0, 2.0], [0.0, 900.0, 0.0]])
     model = np.array([[0.0, 1.0, 3.0], [5.0, -inf, -inf], [0.0, -inf, 2.0], [900.0, 0.0, 0.0]])
-    found = divergence(base, model)
+    found = kl_of(statistics, base, model)
     exact = [
         float(naive_report.kl(b, z)) for b, z in zip(base.tolist(), model.tolist(), strict=True)
     ]
@@ -240,7 +247,44 @@ def test_kl_of_masked_classes():
     np.testing.assert_allclose(found, exact, rtol=1e-15)
 
 
-def test_kl_of_broken_rows_is_nan():
+def test_kl_of_broken_rows_is_nan(statistics):
     good, bad = [0.0, 1.0], [0.0, math.nan]
-    found = divergence(np.array([bad, good, good]), np.array([good, bad, good]))
+    found = kl_of(statistics, np.array([bad, good, good]), np.array([good, bad, good]))
     assert np.isnan(found).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("classes", [1, 7, 16, 17, 64, 65, 300])
+def test_kl_of_any_dtypes_and_layouts(classes, statistics):
+    rng = np.random.default_rng(classes)
+    base = (rng.normal(size=(6, 4, classes)) * 3).astype(np.float32)
+    model = (base + rng.normal(size=base.shape) * 0.1).astype(np.float16)
+    for options in (LossOptions(), LossOptions(temperature=0.7), LossOptions(softcap=4.0)):
+        how = Scalars.of(options)
+        rows = (box.reshape(24, classes).astype(float) for box in (base, model))
+        expected = divergence(*(scaled(x, how) for x in rows))
+        flat, boxed = np.empty(24), np.empty(24)
+        statistics.divergence(
+            base.reshape(24, classes, 1), model.reshape(24, classes, 1), how, flat
+        )
+        boxes = (np.ascontiguousarray(box.transpose(0, 2, 1)) for box in (base, model))
+        statistics.divergence(*boxes, how, boxed)
+        assert_same_bits(boxed, flat)
+        np.testing.assert_allclose(flat, expected, rtol=1e-11, atol=1e-17)
+
+
+@pytest.mark.slow  # Numba compiles its parallel loops in this process
+def test_numbas_parallel_loops_give_the_same_bits(monkeypatch):
+    from xentcli.backends.cpu import kept
+
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(5, 70, 3)).astype(np.float32)
+    y = rng.integers(-1, 70, 15)
+    found = np.empty((2, len(Field), 15))
+    apart = np.empty((2, 15))
+    for k in range(2):
+        kernels = for_statistics("cpu", (1, 1), threads=2)
+        kernels.statistics(x, y, Scalars(), found[k])
+        kernels.divergence(x, x * np.float32(1.1), Scalars(), apart[k])
+        monkeypatch.setattr(kept, "find", lambda kernel, notify: None)
+    assert_same_bits(found[1], found[0])
+    assert_same_bits(apart[1], apart[0])

@@ -91,6 +91,9 @@ class StatisticsBackend(Protocol):
     def statistics(self, logits: Array, targets: Array, scalars: Scalars, results: Array) -> None:
         """The fields of the rows of a box."""
 
+    def divergence(self, base: Array, model: Array, scalars: Scalars, results: Array) -> None:
+        """KL(base‖model) of the rows of two boxes, float64 (n,): see `reference_divergence`."""
+
 
 def get(
     name: str, entries: int, threads: int | None = None, notify: Callable[[str], None] | None = None

@@ -13,6 +13,7 @@ from xentcli.arrays.sums import exact_sum
 from xentcli.backends import Scalars
 from xentcli.backends.fields import FIELDS, Field
 from xentcli.backends.reference import SoftmaxSteps, by_row, softmax
+from xentcli.backends.reference_divergence import divergence, scaled
 
 
 def row_statistics(x: Array, targets: Array, scalars: Scalars) -> Array:
@@ -78,3 +79,8 @@ class NumpyStatistics:
             results[...] = row_statistics(x, targets, scalars)
         else:
             results[:, present] = row_statistics(x[present], targets[present], scalars)
+
+    def divergence(self, base: Array, model: Array, scalars: Scalars, results: Array) -> None:
+        """KL(base‖model) of the rows of two boxes into `results` (n,)."""
+        p, q = (scaled(by_row(box), scalars) for box in (base, model))
+        results[...] = divergence(p, q)

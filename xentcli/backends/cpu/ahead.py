@@ -27,6 +27,7 @@ def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
         yield from (Kernel("softmax", logits, None, out) for out in outs)
     elif job == "report":
         yield Kernel("statistics", logits)
+        yield Kernel("divergence", logits, logits)
     elif job == "probs":
         for out in (*outs, None):
             yield from (Kernel(name, logits, logits, out) for name in ("short", "general"))
@@ -45,6 +46,8 @@ def describe(kernel: Kernel) -> str:
         return f"memory: {MEMORY[kernel.function]}"
     if kernel.function == "statistics":
         return f"{kernel.logits} logits, statistics of each row"
+    if kernel.function == "divergence":
+        return f"{kernel.logits} logits, KL divergence from {kernel.probs}"
     if kernel.function == "softmax":
         return f"{kernel.logits} logits, probabilities {kernel.out}"
     targets = f", targets {kernel.probs}" if kernel.probs else ""

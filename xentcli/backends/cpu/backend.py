@@ -134,6 +134,14 @@ class CpuBackend:
         work = replace(self._work(logits), space=lambda rows: space_for_copies(classes, inner))
         self.run(Kernel.of("statistics", logits, None, None), work, numbers, arrays)
 
+    def divergence(self, base: Array, model: Array, scalars: Scalars, results: Array) -> None:
+        """KL(base‖model) of each row."""
+        _, classes, inner = model.shape
+        numbers = *box(base), *box(model), *scalars, address(results)
+        arrays = base, model, scalars, results
+        work = replace(self._work(model), space=lambda rows: space_for_copies(classes, inner))
+        self.run(Kernel.of("divergence", model, base, None), work, numbers, arrays)
+
     def _work(self, logits: Array, streaming: bool = False) -> Work:
         outer, classes, inner = logits.shape
         parts = min(outer * inner, self.threads, max(1, logits.size // LEAST_PART))

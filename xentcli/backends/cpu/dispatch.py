@@ -12,6 +12,7 @@ from typing import Any
 
 from xentcli.backends.cpu import workspace
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
+from xentcli.backends.cpu.divergence import divergence_range
 from xentcli.backends.cpu.half_types import constant_for, is_float64
 from xentcli.backends.cpu.load_store import (
     advance,
@@ -52,6 +53,7 @@ PREFETCH_TARGETS = 256  # rows ahead
 long_row_offsets = inline_jit(workspace.long_row_offsets)
 short_row_offsets = inline_jit(workspace.short_row_offsets)
 rows_per_chunk = inline_jit(workspace.rows_per_chunk)
+copy_offset = inline_jit(workspace.copy_offset)
 
 
 @inline_jit
@@ -213,6 +215,22 @@ def statistics_boxes(span, logits, targets, scalars, results, stride, space):
         x = contiguous_rows(logits, first, count, space, 0)
         fields = advance(results, first), stride
         statistics_range(count, x, advance(targets, first), classes, scalars, fields, space)
+        first += count
+
+
+@jit
+def divergence_boxes(span, base, model, scalars, results, space):
+    """The rows `span` of two boxes: KL(base‖model)."""
+    begin, end, _ = span
+    _, classes, inner = model.shape
+    step = rows_per_chunk(classes) if inner > 1 else end - begin
+    second = copy_offset(classes, step)
+    first = begin
+    while first < end:
+        count = min(step, end - first)
+        p = contiguous_rows(base, first, count, space, 0)
+        q = contiguous_rows(model, first, count, space, second)
+        divergence_range(count, p, q, classes, scalars, advance(results, first))
         first += count
 
 

@@ -247,6 +247,17 @@ def test_any_source_gives_the_same(folder):
     assert bash("xent report both.npz --json").out == plain
 
 
+def test_any_number_of_threads_gives_the_same(folder):
+    np.save("big.npy", RNG.normal(size=(3000, 33)).astype(np.float32))
+    np.save("t.npy", RNG.integers(0, 33, 3000))
+    for command in ("report big.npy t.npy --base big.npy", "calibrate big.npy t.npy"):
+        if command.startswith("calibrate"):  # better than chance
+            np.save("t.npy", np.where(RNG.random(3000) < 0.5, np.load("big.npy").argmax(1), 0))
+        one = bash(f"xent {command} --backend cpu -t 1 --json")
+        assert one.code == 0, one.err
+        assert bash(f"xent {command} --backend cpu -t 2 --json").out == one.out
+
+
 def test_names_of_classes(run):
     text = run("x.npy", "y.npy", "--names", "ant,bee,cat,dog", "--worst", "2").text
     assert "bee" in text

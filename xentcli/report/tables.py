@@ -7,6 +7,7 @@ from typing import Any
 
 from xentcli.display.chart import Chart
 from xentcli.display.document import Column, Formula, Step
+from xentcli.display.latex import escaped
 from xentcli.errors import plural
 from xentcli.report.bins import Bin
 from xentcli.report.statistic import Statistic
@@ -14,7 +15,7 @@ from xentcli.report.statistic import Statistic
 
 def column(title: str, values: Iterable[Any], **more: Any) -> Column:
     """A column with a title in words."""
-    return Column(Formula.in_words(title), tuple(values), **more)
+    return Column(Formula(title, rf"\text{{{escaped(title)}}}"), tuple(values), **more)
 
 
 def statistics_step(

@@ -1,4 +1,5 @@
-"""Every CUDA kernel compiled to PTX, without a device: `python tests/compiling.py`.
+"""Every CUDA kernel compiled to PTX, without a device: `python tests/compiling.py 9.0`, for the
+compute capability 9.0.
 
 The simulator runs kernels as Python and sees no type and no compiler. This says so and stops where
 Numba finds no compiler of CUDA's that it can use.
@@ -8,8 +9,7 @@ import sys
 import warnings
 from types import SimpleNamespace
 
-CAPABILITY = (9, 0)
-DEVICE = SimpleNamespace(compute_capability=CAPABILITY)
+CAPABILITY = tuple(int(part) for part in (sys.argv[1:] or ["9.0"])[0].split("."))
 
 
 def one(x, y):
@@ -47,10 +47,13 @@ def compile_all(say):
     from xentcli.backends.cuda import launch, long_rows, long_rows_fast, per_row_kernels, short_rows
     from xentcli.backends.cuda.launch_params import ExpConstants, LaunchParams
 
-    call = numba.typeof(LaunchParams(*[1] * 19, 1.0, 1.0, 1.0, 1.0, ExpConstants()))
+    plain, capped = (
+        numba.typeof(LaunchParams(*[1] * 19, *[1.0] * 7, with_softcap, ExpConstants()))
+        for with_softcap in ((), (1.0,))
+    )
     results = types.Array(f8, 2, "C")
 
-    def rows(x, targets, grad):
+    def rows(x, targets, grad, call=plain):
         return (*arrays(x, targets, f8, f8), call, *arrays(f8, i8), results, *arrays(grad))
 
     steps = types.UniTuple(i8, 2)
@@ -60,8 +63,11 @@ def compile_all(say):
         (long_rows_fast.fast_rows, rows(f16, i8, f4)),
         (long_rows_fast.fast_deferred, rows(bf16, i8, f4)),
         (long_rows.general_rows, rows(f8, i8, f8)),
+        (long_rows.general_rows, rows(bf16, i8, bf16, capped)),
         (long_rows.general_deferred, rows(f16, bf16, f16)),
-        (short_rows.short_rows, (*arrays(f4, f4, f8, f8), call, results, *arrays(f4))),
+        (long_rows.general_deferred, rows(f8, i8, f8, capped)),
+        (short_rows.short_rows, (*arrays(f4, f4, f8, f8), plain, results, *arrays(f4))),
+        (short_rows.short_rows, (*arrays(f8, i8, f8, f8), capped, results, *arrays(f8))),
         (launch._clear, (*arrays(i8), i8)),
         (per_row_kernels.class_indices, (*arrays(i8), i8, steps, i8, i8, *arrays(i8, i8))),
         (per_row_kernels.as_float64, (*arrays(f4), i8, steps, *arrays(f8, i8))),

@@ -14,7 +14,7 @@ from numba import cuda
 
 from xentcli.arrays.dtypes import NAMES, narrow, widen
 from xentcli.backends import Scalars
-from xentcli.backends.cuda import launch, reductions
+from xentcli.backends.cuda import launch, parts, reductions
 from xentcli.backends.cuda.box import Box
 from xentcli.backends.reference import NumpyBackend
 
@@ -47,7 +47,8 @@ def short_parts(monkeypatch):
     monkeypatch.setattr(launch, "GENERAL_PART", 16)
     monkeypatch.setattr(launch, "SHORT", 16)
     monkeypatch.setattr(launch, "threads_for", lambda size: 4)
-    monkeypatch.setattr(reductions, "WARP", 2)
+    for module in (reductions, parts):
+        monkeypatch.setattr(module, "WARP", 2)
 
 
 class Place(NamedTuple):

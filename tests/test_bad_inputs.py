@@ -1,4 +1,4 @@
-"""The list of bad inputs, B1 to B100: where each is tested, and those that need a real process.
+"""The list of bad inputs, B1 to B107: where each is tested, and those that need a real process.
 
 rows                          module
 B1-B49, without B4            test_files_npy.py (B18, B19, B44 in little memory), this one (B48)
@@ -11,7 +11,11 @@ B65                           this one, test_stream.py (logits)
 B66-B97, without the next     test_files_text.py, test_files_text_reader.py (in pieces)
 B91, B92                      test_files_text_reader.py, this one (pipes without an end)
 B96                           test_files_text.py, test_cli_errors.py, this one (outputs)
-B98-B100                      test_cli_errors.py, this one (the cpu backend), test_regressions.py
+B98-B100                      test_cli_errors.py, this one (the cpu backend), test_regressions.py,
+                              test_escaping.py
+B103                          test_files_npz_json.py
+B104                          test_nonblocking.py
+B106, B107                    test_interpretations.py
 any bytes                     property/test_fuzz_*.py
 """
 
@@ -174,10 +178,17 @@ def places(pid, name):
     return found
 
 
+def unread(fifo):
+    """How many bytes in a FIFO nobody has read yet."""
+    count = fcntl.ioctl(fifo, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder)
+
+
 def changed_behind(change, targets, read):
     """A process that reads logits from a FIFO while its targets change; its code and stderr.
 
-    They change as soon as so many of their bytes are read, or all of them where `read` is None.
+    They change as soon as so many of their bytes are read; where `read` is None, as soon as logits
+    are read, which come after all targets.
     """
     x = np.random.default_rng(0).standard_normal((40_000, 8))
     np.save("x.npy", x)
@@ -188,10 +199,14 @@ def changed_behind(change, targets, read):
         with Path("fifo").open("wb") as fifo:
             fifo.write(data[:1000])
             fifo.flush()
-            read = Path("t.npy").stat().st_size if read is None else read
-            wait_for(lambda: max(places(process.pid, "t.npy"), default=0) >= read)
+            size = Path("t.npy").stat().st_size
+            wait_for(lambda: max(places(process.pid, "t.npy"), default=0) >= (read or size))
+            if read is None:
+                fifo.write(data[1000:2000])
+                fifo.flush()
+                wait_for(lambda: not unread(fifo))
             change("t.npy")
-            fifo.write(data[1000:])
+            fifo.write(data[1000 if read else 2000 :])
         _, err = process.communicate()
     return process.returncode, err.decode(), x
 

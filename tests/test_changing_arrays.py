@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from backends import SIMULATED, up_to
 from helpers import assert_same_bits
 
 from xentcli import XentError, backends, cross_entropy
@@ -15,7 +16,9 @@ from xentcli.engine.problem import Extras, build
 from xentcli.engine.targets import Whole
 from xentcli.options import LossOptions
 
-N = 40
+N = up_to(40, 3)
+CLASSES = [5] if SIMULATED else [5, 70]
+CALLS = up_to(30, 2)
 FAR = 1 << 40  # a class index that far off is a segmentation fault
 
 
@@ -50,7 +53,7 @@ def changed_before_the_kernel(monkeypatch, given, change, backend):
         return cross_entropy(**given, reduction="none", backend=backend)
 
 
-@pytest.mark.parametrize("classes", [5, 70])
+@pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("kind", ["i8", "i4", "f8"])
 def test_arrays_that_change_after_the_check_do_not_matter(monkeypatch, kind, classes, backend):
     given = case(classes, kind)
@@ -84,7 +87,7 @@ def test_targets_are_copied_before_they_are_checked(ignore_index):
     assert indices.tolist() == np.where(plain == ignore_index, -1, plain).tolist()
 
 
-def while_written(write, compute, calls=30):
+def while_written(write, compute, calls=CALLS):
     """Results and errors of calls while a thread writes without a pause."""
     stop, found = threading.Event(), []
 
@@ -106,7 +109,7 @@ def while_written(write, compute, calls=30):
     return found
 
 
-@pytest.mark.parametrize("classes", [5, 70])
+@pytest.mark.parametrize("classes", CLASSES)
 def test_targets_that_a_thread_changes_are_right_or_an_error(classes, backend):
     given = case(classes)
     shared, right = given["targets"], given["targets"].copy()
@@ -127,7 +130,7 @@ def test_targets_that_a_thread_changes_are_right_or_an_error(classes, backend):
 
 
 @pytest.mark.parametrize("name", ["logits", "targets"])
-@pytest.mark.parametrize("classes", [5, 70])
+@pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("kind", [pytest.param("f4", marks=pytest.mark.slow), "f8"])
 def test_logits_that_a_thread_changes_only_change_numbers(kind, classes, name, backend):
     given = {
@@ -146,6 +149,6 @@ def test_logits_that_a_thread_changes_only_change_numbers(kind, classes, name, b
         cross_entropy(**given, out=memory[1:-1], backend=backend, label_smoothing=0.1)
         return cross_entropy(given["logits"], case(classes)["targets"], backend=backend)
 
-    while_written(write, compute, calls=20)
+    while_written(write, compute, calls=up_to(20, 1))
     assert (memory[[0, -1]] == 7).all()
     assert_same_bits(given["targets" if name == "logits" else "logits"], before)

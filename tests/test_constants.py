@@ -25,7 +25,7 @@ def test_constants_of_one_backend_are_those_that_the_script_makes():
     assert MADE["SINGLE_LN2_HIGH"] == exponential.F32_LN2_HIGH
     assert MADE["SINGLE_LN2_LOW"] == np.float32(exponential.F32_LN2_LOW)
     assert (powers.per_ln2, powers.ln2) == (MADE["PER_LN2"], MADE["LN2"])
-    assert powers.round == MADE["ROUND"] + launch_params.SCALE_BITS
+    assert powers.round == MADE["ROUND"] + launch_params.SINGLE_SCALE_BITS
     assert powers[3:] == elementary.EXP_FOR_FLOAT32[:-1]
     assert elementary.EXP_FOR_FLOAT32[-1] == 1.0  # `single` adds it as a literal
 

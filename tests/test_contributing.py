@@ -399,8 +399,8 @@ LIES = [
     ),
     (
         wrong_lists,
-        "`xentcli/backends/reference.py`: the",
-        "`xentcli/files/sink.py`: the",
+        "`xentcli/backends/{reference,softmax_steps}.py`: the",
+        "`xentcli/backends/softmax_steps.py`, `xentcli/files/sink.py`: the",
         [
             "### An option of the loss: xentcli/backends/reference.py",
             "### An option of the loss: xentcli/files/sink.py",
@@ -408,7 +408,7 @@ LIES = [
     ),
     (
         wrong_lists,
-        "6. `xentcli/bench/exact.py`\n",
+        "7. `xentcli/bench/exact.py`\n",
         "",
         ["### An option of the reduction: xentcli/bench/exact.py"],
     ),

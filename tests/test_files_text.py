@@ -88,7 +88,10 @@ HOSTILE = {
     "B88-NUL": (b"1,2\n3,\x004\n", ["line 2", "NUL", "3"]),
     "B88-NUL-at-the-end": (b"1,2\n3,4\n\0", ["line 3", "NUL"]),
     "B89-bad-UTF-8": (b"1,2\n3,\xff4\n", ["line 2", "byte 3", "UTF-8"]),
-    "B90-200000-digits": (b"1,2\n3," + b"1" * 200_000 + b"\n", ["line 2", "column 2", "200000"]),
+    "B90-200000-digits": (
+        b"1,2\n3," + b"1" * 200_000 + b"\n",
+        ["line 2", "column 2", "more than 1000"],
+    ),
     "B90-200000-zeros": (b"1,2\n3,0." + b"0" * 200_000 + b"\n", ["line 2", "column 2"]),
     "B92-gzip": (gzip.compress(b"1,2\n3,4\n"), []),
     "control-characters": (b"1,2\n3,\x1b[31m4\x07\n", ["line 2", "column 2", r"\x1b[31m"]),
@@ -369,7 +372,7 @@ def test_targets_are_a_column_or_a_line_of_whole_numbers(targets, tmp_path, capf
     [
         ("0\n1.5\n", ["row 1", "1.5", "whole number"]),
         ("0\n0x1\n", ["line 2", "0x1"]),
-        ("0\n" + "1" * 5000 + "\n", ["line 2", "5000"]),
+        ("0\n" + "1" * 5000 + "\n", ["line 2", "more than 1000"]),
         ("0\n-1\n", ["row 1", "-1", "0 to 2"]),
         ("0\n3\n", ["row 1", "is 3", "0 to 2"]),
         ("0\nnan\n", ["row 1", "nan"]),

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from backends import SIMULATED
 from cli import inside, run
 
 from xentcli import XentError, cross_entropy, log_softmax, softmax
@@ -40,6 +41,7 @@ OPTIONS = [
     {"label_smoothing": 1.0, "weight": PER_CLASS},
 ]
 IDS = ["+".join(options) or "plain" for options in OPTIONS]
+SOME = slice(None, None, 4 if SIMULATED else 1)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +53,7 @@ def _numpy_raises():
 
 
 @pytest.mark.parametrize("targets", [Y, Q], ids=["index", "probs"])
-@pytest.mark.parametrize("options", OPTIONS, ids=IDS)
+@pytest.mark.parametrize("options", OPTIONS[SOME], ids=IDS[SOME])
 def test_the_loss(options, targets, backend):
     cross_entropy(X, targets, **options, backend=backend)
     if targets is Y:
@@ -67,6 +69,20 @@ def test_the_check(options, method):
         assert report.lines()
         assert report.facts()
         check(X, Y, grad, **options, like_peers=True, method=method)
+
+
+@pytest.mark.parametrize("targets", [Y, Q], ids=["index", "probs"])
+@pytest.mark.parametrize("weight", [HUGE, 1e200, 1.0, 1e-200, TINY])
+@pytest.mark.parametrize("sample_weight", [1.7e308, 1e200, 1.0, 1e-200, 5e-324])
+def test_the_check_takes_our_result_under_weights_of_any_size(weight, sample_weight, targets):
+    """Their sum and their products may be beyond float64, and the mean is not."""
+    given = {"weight": [weight, -weight, weight / 3, weight], "sample_weight": [sample_weight] * 7}
+    if targets is Q:  # where weights are no part of the denominator
+        given["weight"] = [1.0, 2.0, 3.0, 4.0]
+    logits = np.linspace(-1, 1, X.size).reshape(X.shape)
+    r = cross_entropy(logits, targets, **given)
+    report = check(logits, targets, r.grad, loss=r.loss, **given)
+    assert report.ok, report.lines()
 
 
 def test_the_check_of_a_gradient_times_the_largest_numbers():
@@ -142,12 +158,12 @@ def test_other_commands(command, job, capfdbinary):
     assert "bug" not in done.err
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cpu"])
-def test_a_process_with_warnings_as_errors(backend, job):
+@pytest.mark.parametrize("kernels", ["numpy", "cpu"])
+def test_a_process_with_warnings_as_errors(kernels, job):
     np.save("w.npy", np.full(4, HUGE))
     np.save("v.npy", PER_ROW)
     weights = ["--weight", "w.npy", "--sample-weight", "v.npy"]
-    command = ["loss", "x.npy", "y.npy", *weights, "--backend", backend]
+    command = ["loss", "x.npy", "y.npy", *weights, "--backend", kernels]
     done = run(*command, env={"PYTHONWARNINGS": "error"})
     assert (done.code, done.text) == (0, "nan\n")
     assert "Warning" not in done.err

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,11 +17,12 @@ import pytest
 from llvmlite import binding
 from test_cache import COPY, LOSS, NOBODY, entries_in, needs_root, run
 
-from xentcli.backends import cache, entries
+from xentcli.backends import cache, entries, private_folder
 from xentcli.backends.cpu import kept, loader
 from xentcli.backends.cpu.bandwidth import MemoryKernels
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.entries import Entry
+from xentcli.backends.machine import describe
 from xentcli.backends.private_folder import DamagedError, UntrustedError, open_private
 
 REWRITE = Kernel("rewrite", "float32")
@@ -192,6 +194,9 @@ def test_a_folder_that_others_may_write_is_not_trusted(own_cache, compiles_at_on
         assert (x == 1.5).all()
         assert len(said) == 1
         assert f"others may write to {folder}" in said[0]
+        assert f"not used: others may write to {folder}" in describe()["cache"]
+    folder.chmod(0o700)
+    assert describe()["cache"] == str(own_cache.parent)
 
 
 @needs_root
@@ -395,6 +400,58 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
+class FailingOnce:
+    """The module `os`, of which one call fails."""
+
+    def __init__(self, when, error):
+        self.left, self.error, self.failed = when, error, None
+
+    def __getattr__(self, name):
+        real = getattr(os, name)
+        return self.failing(real) if name in OPERATIONS else real
+
+    def failing(self, real):
+        def call(*arguments, **named):
+            self.left -= 1
+            if self.left == 0:
+                self.failed = real.__name__
+                raise OSError(self.error, os.strerror(self.error))
+            return real(*arguments, **named)
+
+        return call
+
+
+OPERATIONS = ("open", "fdopen", "fstat", "mkdir", "write", "replace", "unlink", "rmdir")
+
+
+@linux
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize(
+    "error", [errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EACCES, errno.ESTALE]
+)
+def test_any_single_operation_on_the_cache_may_fail(
+    own_cache, compiles_at_once, monkeypatch, error, warm
+):
+    """The result is right, with one note at most, and nothing half written is left."""
+    rewritten()
+    opened = len([*Path("/proc/self/fd").iterdir()])
+    for when in range(1, 100):
+        shutil.rmtree(own_cache.parents[1], ignore_errors=True)
+        if warm:
+            rewritten()
+        failing = FailingOnce(when, error)
+        monkeypatch.setattr(private_folder, "os", failing)
+        x, said = rewritten()
+        monkeypatch.setattr(private_folder, "os", os)
+        assert (x == 1.5).all()
+        assert len(said) <= 1
+        assert failing.failed == "unlink" or not [*own_cache.parent.glob(".*")]
+        assert len([*Path("/proc/self/fd").iterdir()]) == opened
+        if failing.left > 0:
+            return  # the operations were fewer
+    raise AssertionError("no end")
+
+
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP])
 def test_where_files_cannot_be_locked_nobody_waits(own_cache, compiles_at_once, monkeypatch, error):
     """As on some network file systems."""
@@ -479,7 +536,7 @@ def test_a_child_that_was_forked_while_another_thread_compiled_computes(tmp_path
     assert done.returncode == 0
 
 
-def test_settings_of_numba_that_change_machine_code_have_entries_of_their_own(monkeypatch):
+def test_settings_and_processors_that_change_machine_code_have_entries_of_their_own(monkeypatch):
     def key():
         kept.machine_key.cache_clear()
         return kept.machine_key()
@@ -498,6 +555,10 @@ def test_settings_of_numba_that_change_machine_code_have_entries_of_their_own(mo
         assert (key() != plain) == differs, name
         monkeypatch.delenv(name)
     assert key() == plain
+    monkeypatch.setattr(loader, "processor", lambda: ("x86_64", "another", "+one,-feature"))
+    assert key() != plain
+    monkeypatch.undo()
+    kept.machine_key.cache_clear()
 
 
 def test_the_status_that_a_kernel_returns_is_not_ignored():

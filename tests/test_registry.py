@@ -42,7 +42,6 @@ from xentcli.files.opening import create_writer, is_table, load, open_reader, sa
 from xentcli.files.options import ReadOptions, WriteOptions
 from xentcli.files.source import Source
 from xentcli.files.text import lines, table
-from xentcli.files.text import reader as text_reader
 
 PACKAGE = Path(xentcli.__file__).parent
 KNOWN = [format for format in registry.FORMATS if format.can_read or format.can_write]
@@ -497,7 +496,7 @@ def read_pieces(path):
 
 def assert_streams(format, folder, monkeypatch):
     """Writing and reading take a fraction of the memory of the whole array."""
-    for module, limit in ((table, "AHEAD"), (lines, "CHUNK"), (text_reader, "_PIECE")):
+    for module, limit in ((table, "AHEAD"), (lines, "CHUNK")):
         monkeypatch.setattr(module, limit, PIECE)
     if format.can_write:
         assert peak(lambda: write_pieces(Discarding(), format)) < TOTAL / 2

@@ -20,7 +20,6 @@ from xentcli.errors import XentError
 from xentcli.files.options import ReadOptions
 from xentcli.files.source import Source
 from xentcli.files.text import lines, table
-from xentcli.files.text import reader as text_reader
 from xentcli.files.text.style import TextStyle
 
 NUMBER = re.compile(r" *[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity) *", re.I | re.A)
@@ -73,7 +72,7 @@ def examples(draw):
         place = draw(st.integers(0, len(data)))
         data = data[:place] + draw(st.binary(max_size=2)) + data[place + draw(st.integers(0, 2)) :]
     cuts = draw(st.lists(st.integers(1, 40), min_size=1, max_size=5))
-    sizes = draw(st.integers(1, 60)), draw(st.integers(1, 60)), draw(st.integers(1, 12))
+    sizes = draw(st.integers(1, 60)), draw(st.integers(1, 12))
     return data, delimiter, draw(st.booleans()), (cuts, sizes, draw(st.integers(1, 5)))
 
 
@@ -96,14 +95,14 @@ class Pieces(io.RawIOBase):
 
 
 @contextmanager
-def pieces_of(chunk, piece, ahead):
+def pieces_of(chunk, ahead):
     """Few bytes are read and parsed at a time, few numbers are held."""
-    before = lines.CHUNK, text_reader._PIECE, table.AHEAD
-    lines.CHUNK, text_reader._PIECE, table.AHEAD = chunk, piece, ahead
+    before = lines.CHUNK, table.AHEAD
+    lines.CHUNK, table.AHEAD = chunk, ahead
     try:
         yield
     finally:
-        lines.CHUNK, text_reader._PIECE, table.AHEAD = before
+        lines.CHUNK, table.AHEAD = before
 
 
 def by_csv(data, delimiter, header):
@@ -170,7 +169,7 @@ def test_any_bytes_in_any_pieces_are_what_csv_and_float_make_of_them(example):
 
 @pytest.mark.parametrize("wrong", [None, "\x1b", np.array([[1.0, 3.0]]), np.ones((2, 1))])
 def test_the_check_finds_another_table_and_none(wrong, monkeypatch):
-    example = b"1,2\n", ",", False, ([1], (1, 1, 1), 1)
+    example = b"1,2\n", ",", False, ([1], (1, 1), 1)
     check(example)
     monkeypatch.setattr("test_fuzz_csv.by_us", lambda *given: wrong)
     with pytest.raises(AssertionError):

@@ -25,7 +25,6 @@ from xentcli.engine import rows
 from xentcli.files import reader, source
 from xentcli.files.npy import reader as npy_reader
 from xentcli.files.text import lines, table
-from xentcli.files.text import reader as text_reader
 
 PIECES = {
     (rows, "SLAB"): (1, 40),
@@ -35,7 +34,6 @@ PIECES = {
     (source, "CHUNK"): (1, 64),
     (table, "AHEAD"): (1, 20),
     (lines, "CHUNK"): (1, 64),
-    (text_reader, "_PIECE"): (1, 64),
 }
 FLOATS = ["<f4", "<f8", "<f2", ">f4", ">f8", ">f2"]
 INTEGERS = ["<i8", "i1", "u1", "<i4", ">i8", ">u2", "<u8", "<f4", ">f8"]

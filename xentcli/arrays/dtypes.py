@@ -57,20 +57,30 @@ def as_array(values: Any, where: str) -> Array:
 
     A new view of the same memory: the shape of the caller's array may change meanwhile.
     """
+    if attribute(values, "requires_grad") is True:
+        raise DataError(where, NO_AUTOGRAD, DETACH)
     try:
         masked = _is_masked(values)
-        array = np.empty(0) if masked else np.asanyarray(values)
+        array = np.empty(0) if masked else _converted(values)
         masked |= _is_masked(array)
     except MemoryError:
         raise
     except Exception as error:  # a caller's `__array__` may raise anything
-        raise _not_an_array(values, where, error) from error
+        raise ShapeError(where, f"not an array: {reason(error)}") from error
     if masked:
         what = "masked arrays are not supported: the mask would be ignored"
         raise DataError(where, what, "fill the masked entries first, as array.filled(0) does")
     if array.ndim == 0 and array.dtype.kind in TEXT + "O":
         raise ShapeError(where, f"expected an array of numbers, not {type(values).__name__}")
     return array.view(np.ndarray)
+
+
+def _converted(values: Any) -> Array:
+    """NumPy's conversion, and that of a bfloat16 tensor of PyTorch, which NumPy does not know."""
+    if str(attribute(values, "dtype")) != "torch.bfloat16":
+        return np.asanyarray(values)
+    bits: Array = values.view(sys.modules["torch"].int16).numpy()
+    return bits.view(BF16)
 
 
 def _is_masked(values: Any) -> bool:
@@ -89,12 +99,6 @@ def attribute(values: Any, name: str) -> Any:
         return getattr(values, name, None)
     except Exception:  # noqa: BLE001 (a caller's object may raise anything)
         return None
-
-
-def _not_an_array(values: Any, where: str, error: Exception) -> DataError:
-    if attribute(values, "requires_grad") is True:
-        return DataError(where, NO_AUTOGRAD, DETACH)
-    return ShapeError(where, f"not an array: {reason(error)}")
 
 
 def as_logits(values: Any, where: str = "logits") -> Array:

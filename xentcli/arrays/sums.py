@@ -7,15 +7,12 @@ merged. `exact_sum` adds along the last axis in twice the working precision.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from fractions import Fraction
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.error_free import two_sum
-
-if TYPE_CHECKING:
-    from fractions import Fraction
 
 CHUNK = 1 << 15  # numbers at a time, which stay in the cache; sums of 2¹⁵·2⁴⁷ fit into int64
 KEPT = 47  # bits, from the largest number's first on, that are summed at a time
@@ -88,24 +85,35 @@ class RunningSum:
 
     def value(self) -> float:
         """The sum of everything so far."""
-        return self.high_low()[0]
+        return self.over(Fraction(1))
+
+    def over(self, divisor: Fraction) -> float:
+        """The sum divided by a number other than 0, rounded once.
+
+        >>> total = RunningSum()
+        >>> total.add(np.array([1e308, 1e308]))
+        >>> total.over(Fraction(2))
+        1e+308
+        """
+        self._add_waiting()
+        if self._nonfinite != 0:
+            return self._nonfinite if divisor > 0 else -self._nonfinite
+        return rounded(self.exact() / divisor)
+
+    def exact(self) -> Fraction:
+        """The sum of the numbers that are finite."""
+        self._add_waiting()
+        return Fraction(self._units, 1 << UNIT)
 
     def high_low(self) -> tuple[float, float]:
         """The sum as a float64, and what its rounding leaves out, rounded too."""
         self._add_waiting()
         if self._nonfinite != 0:
             return self._nonfinite, 0.0
-        high = _rounded(self._units)
+        high = self.value()
         if math.isinf(high):
             return high, 0.0
-        return high, _rounded(self._units - _in_units(high))
-
-    def fraction(self) -> Fraction:
-        """The sum of the finite numbers so far, without any rounding."""
-        from fractions import Fraction  # it loads `decimal`, and most sums do not need it
-
-        self._add_waiting()
-        return Fraction(self._units, 1 << UNIT)
+        return high, rounded(self.exact() - Fraction(high))
 
     def _add_waiting(self) -> None:
         waiting, self._waiting, self._count = self._waiting, [], 0
@@ -159,15 +167,9 @@ def _bits(value: float) -> int:
     return int(np.float64(value).view(np.int64))
 
 
-def _in_units(value: float) -> int:
-    """A float64 as a whole number of 2⁻¹⁰⁷⁴."""
-    numerator, denominator = value.as_integer_ratio()
-    return numerator * ((1 << UNIT) // denominator)
-
-
-def _rounded(units: int) -> float:
-    """A whole number of 2⁻¹⁰⁷⁴ as a float64; infinity beyond its range."""
+def rounded(value: Fraction) -> float:
+    """A fraction as the nearest float64; infinity beyond its range, and never −0.0."""
     try:
-        return units / (1 << UNIT)
+        return float(value) + 0.0
     except OverflowError:
-        return math.inf if units > 0 else -math.inf
+        return math.inf if value > 0 else -math.inf

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 from xentcli import __version__
 from xentcli.backends import AUTO_LIMIT, NAMES, cache, devices, processors
+from xentcli.backends.private_folder import UntrustedError, open_private
 from xentcli.errors import UnavailableError, visible
 
 
@@ -51,9 +53,15 @@ def _cuda() -> tuple[bool, str]:
 
 def _cache() -> str:
     try:
-        return visible(str(cache.folder()))
+        path = cache.folder()
     except RuntimeError:  # there is no home folder
         return "none: kernels are compiled for each process"
+    try:
+        with suppress(FileNotFoundError), open_private(path):
+            pass
+    except (OSError, UntrustedError) as error:
+        return visible(f"{path}, not used: {getattr(error, 'strerror', None) or error}")
+    return visible(str(path))
 
 
 def _cpu() -> str:

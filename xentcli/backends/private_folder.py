@@ -68,19 +68,23 @@ class PrivateFolder:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, which replaces an old one as a whole."""
-        with self._temporary(name) as (temporary, descriptor):
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+        with self._temporary(name, data) as temporary:
             self._replace(temporary, name)
 
+    def require_room(self, size: int) -> None:
+        """An OSError if no file of this size can be written."""
+        with self._temporary("room", bytes(size)):
+            pass
+
     @contextmanager
-    def _temporary(self, name: str) -> Iterator[tuple[str, int]]:
-        """A new file and its descriptor; afterwards it is gone, also after signals and errors."""
+    def _temporary(self, name: str, data: bytes) -> Iterator[str]:
+        """A new file; afterwards it is gone, also after signals and errors."""
         temporary = f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
         found = self._at(temporary), self._descriptor
         temporary_files.add(found)
         try:
-            yield temporary, self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            _fill(self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), data)
+            yield temporary
         finally:
             with suppress(OSError):  # usually it is renamed
                 os.unlink(found[0], dir_fd=found[1])
@@ -94,10 +98,14 @@ class PrivateFolder:
             os.rmdir(self._at(name), dir_fd=at)
             os.replace(self._at(temporary), self._at(name), src_dir_fd=at, dst_dir_fd=at)
 
-    def require_room(self, size: int) -> None:
-        """An OSError if no file of this size can be written."""
-        with self._temporary("room") as (_, descriptor), os.fdopen(descriptor, "wb") as file:
-            file.write(bytes(size))
+
+def _fill(descriptor: int, data: bytes) -> None:
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
 
 
 def _all_of(descriptor: int) -> bytes:

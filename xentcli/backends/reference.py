@@ -14,96 +14,22 @@ keeps its digits.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
-from xentcli.arrays.error_free import two_product, two_sum
-from xentcli.arrays.sums import exact_sum
+from xentcli.arrays.dtypes import BF16, NAMES, Array, narrow, widen
 from xentcli.backends import Scalars
+from xentcli.backends.softmax_steps import (
+    HALF_LIFT,
+    LIFT,
+    SoftmaxSteps,
+    lowered,
+    plus,
+    softmax,
+    without,
+)
+from xentcli.backends.two_words import TwoWords, add, choose, divide, multiply, one_word, total
 
-
-class SoftmaxSteps(NamedTuple):
-    """The steps from the logits of some rows to their probabilities, in order.
-
-    `z` are the logits, after the softcap if there is one, still to be divided by `divisor`.
-    """
-
-    z: Array
-    divisor: float
-    top: Array  # the largest z; NaN where it is not finite
-    gap: Array  # (top − z) / divisor
-    e: Array  # exp(−gap)
-    total: Array  # Σ e
-    p: Array
-    rest: Array  # 1 − p
-    neg_log_p: Array  # −log p
-    lse: Array
-    slope: Array  # dz/dx
-
-
-def softmax(x: Array, scalars: Scalars) -> SoftmaxSteps:
-    """Everything that depends on the logits alone, in float64."""
-    z, divisor, slope = _scaled(x, scalars)
-    top = np.max(z, axis=-1, keepdims=True)
-    top = np.where(np.isfinite(top / divisor), top, np.nan)  # ±inf or NaN: the row is NaN
-    gap, error = _quotient(*_difference(top, z), divisor)
-    e = np.exp(-gap) * (1.0 - error)
-    others = _others(e)
-    total = exact_sum(e)[:, None]
-    log_total = np.log1p(np.take_along_axis(others, np.argmax(z, axis=-1)[:, None], axis=-1))
-    return SoftmaxSteps(
-        z,
-        divisor,
-        top,
-        gap,
-        e,
-        total,
-        p=e / total,
-        rest=others / total,
-        neg_log_p=gap + (log_total + error),
-        lse=(top / divisor + log_total)[:, 0],
-        slope=slope / scalars.temperature,
-    )
-
-
-def _scaled(x: Array, scalars: Scalars) -> tuple[Array, float, Array]:
-    """z, the divisor that remains for z, and dz/dx times T."""
-    if np.isinf(scalars.softcap):
-        return x, scalars.temperature, np.ones_like(x)
-    angle = x / scalars.temperature / scalars.softcap
-    return scalars.softcap * np.tanh(angle), 1.0, np.cosh(angle) ** -2.0
-
-
-def _difference(a: Array, b: Array) -> tuple[Array, Array]:
-    """a − b as the rounded difference and its error; the error is 0 where it is not finite."""
-    high, low = two_sum(a, -b)
-    return high, np.where(np.isfinite(high), low, 0.0)
-
-
-def _quotient(high: Array, low: Array, divisor: float) -> tuple[Array, Array]:
-    """(high + low) / divisor as the rounded quotient and its error."""
-    if divisor == 1.0:
-        return high, low
-    quotient = high / divisor
-    product, excess = two_product(quotient, np.array(divisor))
-    error = ((high - product) - excess + low) / divisor
-    return quotient, np.where(np.isfinite(error), error, 0.0)
-
-
-def _others(values: Array) -> Array:
-    """For each entry the sum of its row's other entries, without cancellation.
-
-    The row's sum minus the entry is accurate for every entry but the largest; for that one the
-    other entries are summed.
-    """
-    rest = exact_sum(values)[:, None] - values
-    largest = np.argmax(np.abs(values), axis=-1)[:, None]
-    without = values.copy()
-    np.put_along_axis(without, largest, 0.0, axis=-1)
-    np.put_along_axis(rest, largest, exact_sum(without)[:, None], axis=-1)
-    return rest
+TOO_LARGE = 2.0**900  # for a product with an error
 
 
 def one_hot(targets: Array, classes: int) -> Array:
@@ -119,17 +45,31 @@ def masses(q: Array, weight: Array, smoothing: float) -> Array:
     return a
 
 
-def terms(s: SoftmaxSteps, a: Array) -> Array:
+def terms(s: SoftmaxSteps, a: Array) -> TwoWords:
     """a_c·(−log p_c); 0 for a class without mass, even at p = 0."""
-    return np.where(a == 0, 0.0, a * s.neg_log_p)
+    return _terms(a, s.neg_log_p)
+
+
+def _terms(a: Array, cost: TwoWords) -> TwoWords:
+    far = cost.high > TOO_LARGE
+    product = choose(far, one_word(a * cost.high), multiply(one_word(a), cost))
+    return choose(a == 0, one_word(0.0), product)
 
 
 def loss(s: SoftmaxSteps, a: Array, z_loss: float) -> Array:
-    """The loss of each row, for target masses a."""
-    total = exact_sum(terms(s, a))
+    """The loss of each row, for target masses a; NaN where the row has no answer."""
+    only = np.argmax(a != 0, axis=-1)[:, None]
+    if np.count_nonzero(a) == np.count_nonzero(np.take_along_axis(a, only, axis=-1)):
+        cost = plus(s.gap.at(only), s.log_total)  # the other terms are 0
+        each = _terms(np.take_along_axis(a, only, axis=-1), cost)
+    else:
+        each = terms(s, a)
+    finite = np.isfinite(each.high)
+    infinite = np.where(finite, 0.0, each.high).sum(axis=-1)  # of both signs: NaN
+    result = total(choose(finite, each, one_word(0.0))).high[:, 0] + infinite
     if z_loss:
-        total += z_term(s, z_loss)
-    return total + 0.0
+        result = result + z_term(s, z_loss)
+    return np.where(np.isnan(s.top[:, 0]), np.nan, result + 0.0)
 
 
 def z_term(s: SoftmaxSteps, z_loss: float) -> Array:
@@ -138,29 +78,56 @@ def z_term(s: SoftmaxSteps, z_loss: float) -> Array:
     return term
 
 
-def difference(s: SoftmaxSteps, a: Array) -> Array:
-    """A·p − a, the gradient of Σ a_c·(−log p_c) with respect to z."""
-    g: Array = s.p * _others(a) - a * s.rest
+def difference(s: SoftmaxSteps, a: Array) -> TwoWords:
+    """A·p − a, the gradient of Σ a_c·(−log p_c) with respect to z, times 2^LIFT.
+
+    For the likeliest class and for the one with the largest mass this subtracts nearly equal
+    numbers; there it is p_c·Σ_{j≠c} a_j − a_c·Σ_{j≠c} p_j.
+    """
+    most = np.argmax(np.abs(a), axis=-1)[:, None]
+    others = total(without(one_word(a), most))
+    mass = add(others, one_word(np.take_along_axis(a, most, axis=-1)))
+    g = add(multiply(s.e, divide(mass, s.total)), one_word(a * -(2.0**LIFT)))
+    for index in (s.best, most):
+        own = one_word(np.take_along_axis(a, index, axis=-1))
+        its_others = choose(index == most, others, add(mass, -own))
+        plus = multiply(multiply(s.e.at(index), its_others), divide(one_word(1.0), s.total))
+        better = add(plus, -multiply(own, s.rest(index)))
+        for word, value in zip(g, better, strict=True):
+            np.put_along_axis(word, index, value, axis=-1)
     return g
 
 
 def z_pull(s: SoftmaxSteps, z_loss: float) -> Array:
-    """The gradient of λ·lse² with respect to z."""
-    g: Array = 2 * z_loss * s.lse[:, None] * s.p
-    return g
+    """The gradient of λ·lse² with respect to z, as float64."""
+    return 2 * z_loss * s.lse[:, None] * lowered(s.p)
 
 
-def gradient(s: SoftmaxSteps, a: Array, z_loss: float) -> Array:
-    """The gradient of each row's loss with respect to its logits."""
-    g = difference(s, a)
+def gradient(s: SoftmaxSteps, a: Array, z_loss: float) -> tuple[TwoWords, Array]:
+    """The gradient of each row's loss with respect to its logits, times T·2^(LIFT − power).
+
+    The power of each row is 0 unless its z-loss is so large that it would leave the range.
+    """
+    pull = 2 * z_loss * s.lse[:, None]
+    power = np.maximum(np.frexp(pull)[1], 0)
+    unit = np.ldexp(1.0, -power)
+    g = difference(s, a * unit)
     if z_loss:
-        g += z_pull(s, z_loss)
-    return np.multiply(g, s.slope, out=g)
+        g = add(g, multiply(s.p, one_word(pull * unit)))
+    return (g if s.slope is None else multiply(g.times(2.0**-HALF_LIFT), s.slope)), power
 
 
-def scaled(g: Array, scale: Array) -> Array:
-    """Each row times its own factor; −0.0 becomes 0.0."""
-    product: Array = g * scale[:, None] + 0.0
+def scaled(gradient: tuple[TwoWords, Array], temperature: float, scale: Array) -> Array:
+    """Each row of such a gradient times its own factor, rounded once; −0.0 becomes 0.0."""
+    g, lowered_by = gradient
+    (number, up), (divisor, down) = np.frexp(scale[:, None]), np.frexp(temperature)
+    high, _ = multiply(g, divide(one_word(number), one_word(divisor)))
+    infinite = ~np.isfinite(number)
+    if infinite.any():
+        high = np.where(infinite, g.high * number, high)
+    power = np.clip(up - down + lowered_by - LIFT, -2040, 2040)
+    half = power // 2  # of which the first makes nothing subnormal that is not 0 in the end
+    product: Array = high * np.ldexp(1.0, half) * np.ldexp(1.0, power - half) + 0.0
     return product
 
 
@@ -168,7 +135,7 @@ class NumpyBackend:
     """The reference as a backend."""
 
     name = "numpy"
-    block = 1 << 16  # logits: the float64 temporaries of a block fit into the cache
+    block = 1 << 15  # logits: the float64 temporaries of a block fit into the cache
     slabs = 1
 
     def rows(
@@ -196,14 +163,15 @@ class NumpyBackend:
             s = softmax(x[present], scalars)
             results[0, present], results[1, present] = loss(s, a, scalars.z_loss), s.lse
             if g is not None:
-                g[present] = scaled(gradient(s, a, scalars.z_loss), row_scale[present])
+                rows = gradient(s, a, scalars.z_loss)
+                g[present] = scaled(rows, scalars.temperature, row_scale[present])
         _put(grad, g)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
         with np.errstate(all="ignore"):
             s = softmax(by_row(logits), scalars)
-            _put(out, 0.0 - s.neg_log_p if log else s.p)
+            _put(out, 0.0 - s.neg_log_p.high if log else lowered(s.p))
 
 
 def by_row(box: Array) -> Array:
@@ -214,5 +182,7 @@ def by_row(box: Array) -> Array:
 def _put(box: Array | None, rows: Array | None) -> None:
     if box is not None and rows is not None:
         outer, classes, inner = box.shape
-        rounded = narrow(rows + 0.0, box.dtype)  # + 0.0: no −0.0
+        rounded = narrow(rows, box.dtype)
         box[...] = rounded.reshape(outer, inner, classes).transpose(0, 2, 1)
+        values = box.view("<u2") if box.dtype == BF16 else box
+        np.copyto(values, 0, where=(values == 0x8000) if box.dtype == BF16 else (values == 0))

@@ -171,17 +171,10 @@ def _judged(
 
 
 def _on_host(values: Any, where: str) -> Any:
-    """A tensor of PyTorch as an array, its bfloat16 too; anything else unchanged."""
+    """A tensor of PyTorch on the host and without its history; anything else unchanged."""
     if attribute(values, "detach") is None:
         return values
     try:
-        tensor = values.detach().cpu()
-        if str(tensor.dtype) != "torch.bfloat16":
-            return tensor.numpy()
-        import importlib
-
-        torch = importlib.import_module("torch")
-        bits: Array = tensor.contiguous().view(torch.int16).numpy()
-        return bits.view(BF16)
+        return values.detach().cpu()
     except Exception as error:  # a tensor may have no memory, or be none of PyTorch's
         raise ShapeError(where, f"not an array: {reason(error)}") from error

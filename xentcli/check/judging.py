@@ -19,7 +19,13 @@ from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle
 from xentcli.check.oracles.float64 import ReferenceOracle
 from xentcli.check.oracles.naive import allowed, naive_gradient
-from xentcli.check.oracles.rows import FloatRows, GradientSpec, OracleResult, scale_of
+from xentcli.check.oracles.rows import (
+    FloatRows,
+    GradientSpec,
+    OracleResult,
+    scale_of,
+    with_usual_weights,
+)
 from xentcli.check.oracles.ulp import (
     FLOATS,
     Errors,
@@ -143,6 +149,7 @@ def judge(
     finfo = float_info_of(source.second.dtype, how.dtype)
     if loss is not None:
         require_loss(loss.shape, problem.layout, options)
+    problem = with_usual_weights(problem, options)
     spec = GradientSpec(options, scale_of(problem, options), finfo)
     judging = Judge(problem, spec, how, losses=loss is not None)
     for piece in walk(problem, source):

@@ -131,6 +131,7 @@ def _checked(
 
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
+    out.emit_notes(inputs.notes(), strict=False)
     probs = inputs.targets if problem.probs else None
     source = RowSource(inputs.logits, probs, inputs.grad)
     tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers)

@@ -13,6 +13,7 @@ from xentcli.cli.declare import argument, option
 from xentcli.cli.inputs import NUMBER, InputPaths, loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import DtypeName, LossReading
 from xentcli.cli.publish import DocumentOptions, publish
+from xentcli.cli.summary import emit_notes
 from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
@@ -111,6 +112,7 @@ def explain(
 
     paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
     with open_inputs(paths, reading, Outputs(), options.class_axis) as inputs:
+        emit_notes(inputs.notes(), strict=False)
         assert inputs.targets  # nothing is written while they are read
         row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
     publish(to_document(row, DisplayOptions(which.names, which.top, document.decimals)), document)

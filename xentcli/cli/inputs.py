@@ -18,6 +18,7 @@ from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
+    from xentcli.engine.notes import Note
     from xentcli.engine.problem import Extras
     from xentcli.files.options import ReadOptions
     from xentcli.files.outputs import Outputs
@@ -75,6 +76,17 @@ class Inputs:
     loss: Array | None = None
     base: Reader | None = None
     group: Array | None = None
+
+    def notes(self) -> list[Note]:
+        """What may have been meant otherwise than it was read."""
+        from xentcli.engine.notes import Note
+
+        readers = {"logits": self.logits, "targets": self.targets, "grad": self.grad}
+        return [
+            Note(role, words, strict=True)
+            for role, reader in readers.items()
+            for words in (reader.remarks if reader else ())
+        ]
 
 
 def loss_paths(logits: str | Reader, targets: str | Reader, files: WeightFiles) -> InputPaths:
@@ -217,6 +229,9 @@ def _number(text: str | None) -> float | None:
     value = float(text)
     if not math.isfinite(value):
         raise OptionError("upstream", f"{text} is not allowed; expected a finite number or a file")
+    if os.path.lexists(text):
+        what = f"{text} is a number, and there is a file of that name"
+        raise OptionError("upstream", what, f"./{text} is the file; write the number another way")
     return value
 
 

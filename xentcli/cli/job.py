@@ -15,6 +15,7 @@ from xentcli.options import LogitsOptions, LossOptions
 if TYPE_CHECKING:
     import numpy as np
 
+    from xentcli.arrays.layout import Layout
     from xentcli.engine.cross_entropy import Run
     from xentcli.engine.result import CrossEntropy
     from xentcli.engine.softmax import Probabilities
@@ -39,10 +40,12 @@ class Job:
         from xentcli.engine.problem import build
 
         assert inputs.targets
+        emit_notes(inputs.notes(), strict=self.running.strict)
         streams = stream.Streams(inputs.logits, out=array, dtype=self._result_dtype())
         if array:
             array.expect(inputs.logits.shape, streams.result_dtype, inputs.logits.format)
         problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
+        self._note_one_class(problem.layout)
         streams.probs = inputs.targets if problem.probs else None
         if options.reduction == "none":
             streams.losses = losses
@@ -62,11 +65,21 @@ class Job:
         logits = inputs.logits
         streams = stream.Streams(logits, out=array, dtype=self._result_dtype())
         layout = find(logits.shape, None, options.class_axis)
+        emit_notes(inputs.notes(), strict=self.running.strict)
+        self._note_one_class(layout)
         array.expect(layout.shape, streams.result_dtype, logits.format)
         with Progress(not self.running.no_progress, nbytes(logits)) as progress:
             result = stream.softmax(layout, streams, options, self._run(progress), log=log)
         emit_notes(result.notes, strict=self.running.strict)
         return result
+
+    def _note_one_class(self, layout: Layout) -> None:
+        """A note on a shape that makes every result trivial: one column, or another class axis."""
+        from xentcli.engine.notes import Note
+
+        if layout.classes == 1 and layout.rows:
+            what = f"shape {layout.shape} has one class, whose probability is 1 in every row"
+            emit_notes([Note("logits", what, strict=True)], strict=self.running.strict)
 
     def _run(self, progress: Progress) -> Run:
         from xentcli.engine.cross_entropy import Run

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
 from xentcli.errors import FileError
@@ -79,14 +79,13 @@ def safe_streams() -> Iterator[None]:
 
 def _safe(stream: Any, kind: type[Descriptor]) -> Any:
     """A stream like a standard one, over the same descriptor; itself where it has none."""
-    try:
-        number = stream.fileno()
-    except (AttributeError, OSError, ValueError):  # closed, or in memory
-        return stream
-    if os.name != "posix":  # a console of Windows takes text and not bytes
+    with suppress(AttributeError, OSError, ValueError):  # it is closed, or in memory
+        if os.name == "posix":  # a console of Windows takes text and not bytes
+            raw = kind(stream.fileno(), "wb", closefd=False)
+            return _waiting(raw, stream.encoding, stream.line_buffering)
+    if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=ERRORS)
-        return stream
-    return _waiting(kind(number, "wb", closefd=False), stream.encoding, stream.line_buffering)
+    return stream
 
 
 def _waiting(raw: Descriptor, encoding: str = "utf-8", line_buffering: bool = False) -> Any:

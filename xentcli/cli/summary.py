@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def nbytes(array: Any) -> int:
     return int(prod(array.shape) * array.dtype.itemsize)
 
 
-def emit_notes(notes: tuple[Note, ...], *, strict: bool) -> None:
+def emit_notes(notes: Iterable[Note], *, strict: bool) -> None:
     """Print the notes; with `strict` the first that is serious is an error."""
     for item in notes:
         if strict and item.strict:

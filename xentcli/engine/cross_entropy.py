@@ -62,7 +62,8 @@ class LossCalculation:
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options)
-        self.scalars = Scalars.of(options, self.plan.z_loss)
+        self.weight = self.plan.kernel_weight
+        self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
         self.totals, self.run, self.rows = LossTotals(), run, 0
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
@@ -72,6 +73,7 @@ class LossCalculation:
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
             self.totals.add_losses(out[0])
+            out[0] = plan.unscaled(out[0])
             self.rows += block.stop - block.start
             if self.run.progress:
                 self.run.progress(self.rows, self.plan.problem.layout.rows)
@@ -86,7 +88,7 @@ class LossCalculation:
         grad: Destination | None,
     ) -> None:
         """Call the backend for one block of a piece."""
-        weight, scale = self.plan.problem.class_weight, plan.scale(block.rows)
+        weight, scale = self.weight, plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
@@ -95,9 +97,9 @@ class LossCalculation:
             assert piece.problem.targets is not None
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)
         x = dense(block.of(piece.logits))
+        self.totals.logits.add(x)
         self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
-        if plan.problem.sample_weight is not None:
-            results[0] = plan.weigh(results[0], block.rows)
+        results[0] = plan.weigh(results[0], block.rows)
         if grad and buffer is not None:
             grad.put(block, buffer)
 
@@ -178,6 +180,10 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     logits' dtype, float32 for float16 and bfloat16, or that of `out`; `out=logits` overwrites
     them in place.
 
+    Accuracy: in float64 within 2 units in the last place (ULP), 3 with temperature, weights,
+    upstream or normalizer, 4 with softcap, and 8 ULP of the terms that are added with
+    label_smoothing, z_loss or probabilities; in float32 within 2.
+
     Logits on a CUDA device (PyTorch, CuPy, JAX, Numba: `__cuda_array_interface__`; bfloat16 too)
     are used where they are, and so are probabilities and `out`; smaller arrays may be on either
     side. `grad` is then `out` itself or a new array on the device, and losses per row and `lse`
@@ -188,6 +194,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
 
     Errors: `DataError` (a ValueError) where shapes do not match, or a target is not a class;
     `OptionError` (a ValueError) for an option out of range. Nothing is written on an error.
+    Arrays may have any memory layout; `out` is the only one that is written.
 
     >>> import numpy as np
     >>> r = cross_entropy(np.array([[1.0, 2.0, 3.0]]), np.array([0]))

@@ -110,6 +110,48 @@ def _sums(values: Array) -> Array:
     return np.asarray(np.einsum("oc...->o...", values))
 
 
+class LogitsCheck:
+    """Looks for logits that are probabilities: all rows are in [0, 1] and sum to 1.
+
+    Rows of zeros and a single one are also common as logits, and pass.
+
+    >>> check = LogitsCheck()
+    >>> check.add(np.array([[[0.5], [0.5]], [[0.75], [0.25]]]))
+    >>> check.notes()[0].text
+    'all rows are in [0, 1] and sum to 1, as probabilities do; logits are their logarithms'
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.all_alike = True  # so far
+        self.fractions = False  # whether there is an entry between 0 and 1
+
+    def add(self, logits: Array) -> None:
+        """Check the next rows, a box (outer, C, inner); usually the first row settles it."""
+        self.rows += logits.shape[0] * logits.shape[2]
+        if not self.all_alike or not logits.size:
+            return
+        tolerance = 1e-2 if logits.dtype in HALVES else 1e-3
+        with np.errstate(all="ignore"):
+            for box in (logits[:1, :, :1], logits):
+                values = widen(box, NAMES["f32"]) if box.dtype in HALVES else box
+                self.all_alike = self.all_alike and _all_right(values, tolerance)
+                self.fractions |= self.all_alike and bool(np.any((values > 0) & (values < 1)))
+
+    def merge(self, other: LogitsCheck) -> None:
+        """Take what was found in the rows that follow."""
+        self.rows += other.rows
+        self.all_alike = self.all_alike and other.all_alike
+        self.fractions |= other.fractions
+
+    def notes(self) -> list[Note]:
+        """What was found."""
+        if not (self.rows and self.all_alike and self.fractions):
+            return []
+        what = "all rows are in [0, 1] and sum to 1, as probabilities do; logits are their "
+        return [Note("logits", f"{what}logarithms", strict=True)]
+
+
 class NonfiniteRows:
     """Counts the rows whose value is NaN or infinite; keeps the first.
 

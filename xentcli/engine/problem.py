@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import Array, as_array, reals
+from xentcli.arrays.error_free import two_product
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.arrays.sums import RunningSum
 from xentcli.engine.targets import IGNORED, Values, as_indices, require_targets, target_kind_of
@@ -18,6 +20,7 @@ from xentcli.errors import DataError, Setting, ShapeError, plural
 from xentcli.options import LossOptions
 
 CHUNK = 1 << 20  # rows
+USUAL_POWERS = 100  # of weights: with larger ones a product could overflow or underflow
 
 
 @dataclass(frozen=True)
@@ -82,33 +85,64 @@ class Problem:
             return self.sample_weight[rows]
         return np.ones(len(range(*rows.indices(self.layout.rows))))
 
-    def row_weight(self, rows: slice) -> Array:
-        """The weight of rows in the mean: v_i·w_{y_i}, or v_i for probabilities; any if ignored."""
-        weights = self.sample_weights(rows)
+    def has_no_weight(self, rows: slice) -> Array:
+        """Which rows count for nothing in the mean: v_i or w_{y_i} is 0. Any if ignored."""
+        none: Array = self.sample_weights(rows) == 0
         if self.targets is None or self.weight is None:
-            return weights
-        return weights * self.weight[self.targets[rows]]
+            return none
+        return np.asarray(none | (self.weight[self.targets[rows]] == 0))
 
-    def total_sample_weight(self) -> float:
-        """Σ v_i over the rows that count."""
-        return self._total(self.sample_weights)
+    @cached_property
+    def weight_power(self) -> int:
+        """The power of two that sums are computed with the class weights divided by."""
+        return power_of(self.weight)
 
-    def total_row_weight(self) -> float:
+    @cached_property
+    def sample_weight_power(self) -> int:
+        """The same for the row weights."""
+        return power_of(self.sample_weight)
+
+    def kernel_weight(self, power: int) -> Array:
+        """w / 2^power, one per class."""
+        return np.asarray(np.ldexp(self.class_weight, -power)) if power else self.class_weight
+
+    def total_sample_weight(self) -> Fraction:
+        """Σ v_i over the rows that count, exactly."""
+        return self._total(None)
+
+    def total_row_weight(self) -> Fraction:
         """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
-        return self._total(self.row_weight)
+        return self._total(None if self.targets is None or self.weight is None else self.targets)
 
-    def _total(self, of: Callable[[slice], Array]) -> float:
+    def _total(self, targets: Array | None) -> Fraction:
         """The sum over the rows that count, some at a time: there may be more than memory."""
-        total = RunningSum()
+        total, power = RunningSum(), self.sample_weight_power
+        weight = None if targets is None else self.kernel_weight(self.weight_power)
         for start in range(0, self.layout.rows, CHUNK):
             rows = slice(start, min(start + CHUNK, self.layout.rows))
-            total.add(of(rows)[self.present(rows)])
-        return total.value()
+            present = self.present(rows)
+            v = np.ldexp(self.sample_weights(rows)[present], -power)
+            if targets is None or weight is None:
+                total.add(v)
+                continue
+            with np.errstate(under="ignore"):
+                high, low = two_product(v, weight[targets[rows][present]])
+            total.add(high)
+            total.add(low)
+        power += 0 if targets is None else self.weight_power
+        return total.exact() * Fraction(2) ** power
 
     @cached_property
     def ignored(self) -> int:
         """How many rows are left out."""
         return 0 if self.targets is None else int(np.count_nonzero(self.targets == IGNORED))
+
+
+def power_of(values: Array | None) -> int:
+    """The exponent of the largest number; 0 unless products with it could leave the range."""
+    largest = 0.0 if values is None else float(np.abs(values).max(initial=0.0))
+    exponent = math.frexp(largest)[1]
+    return exponent if abs(exponent) > USUAL_POWERS else 0
 
 
 def without_targets(layout: Layout) -> Problem:

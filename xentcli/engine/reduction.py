@@ -8,32 +8,45 @@
 
 over the rows that are not ignored. The z-loss is divided by Σ v_i in both cases. Kernels
 only get one scale per row, and the z-loss multiplied by D / Σ v_i.
+
+Denominators are exact, and the scale and the reduced loss are rounded once. Weights far from 1 are
+divided by powers of two first, which is exact, so that no product of them leaves the range.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
+from xentcli.arrays.error_free import two_product
+from xentcli.arrays.sums import RunningSum, rounded
+from xentcli.backends.two_words import TwoWords, multiply
 from xentcli.engine.notes import Note
 from xentcli.engine.problem import Problem
 from xentcli.errors import DataError, Setting
 from xentcli.options import LossOptions
+
+USUAL_SIZE = 300  # powers of two of numbers that may be multiplied as they are
 
 
 @dataclass(frozen=True)
 class ReductionPlan:
     """The denominator (1 for sum and none), and the z-loss coefficient that goes with it.
 
-    `when_empty` is the mean over no rows, None where there are some; `per_row`: nothing is reduced.
+    Kernels get the class weights divided by 2^weight_power, and so is their z-loss; losses are
+    added divided by 2^(weight_power + row_power). `when_empty` is the mean over no rows, None where
+    there are some; `per_row`: nothing is reduced.
     """
 
     problem: Problem
-    denominator: float
+    denominator: Fraction
     z_loss: float
+    weight_power: int
+    row_power: int
     when_empty: float | None = None
     per_row: bool = False
 
@@ -41,27 +54,57 @@ class ReductionPlan:
         """The same denominators for some of the rows; `problem` is theirs."""
         return replace(self, problem=problem)
 
+    @property
+    def kernel_weight(self) -> Array:
+        """The class weights as kernels get them."""
+        return self.problem.kernel_weight(self.weight_power)
+
+    @property
+    def kernel_denominator(self) -> Fraction:
+        """D in the units of the kernels' class weights."""
+        return self.denominator / Fraction(2) ** self.weight_power
+
     def scale(self, rows: slice) -> Array:
-        """The factors of the gradients of some rows: u_i·v_i / D.
+        """The factors of the gradients of some rows: u_i·v_i / D, rounded once.
 
         One number where it is the same for all rows.
         """
-        upstream = self.problem.upstream
+        upstream, weight = self.problem.upstream, self.problem.sample_weight
         if self.denominator == 0:
-            return np.where(self.problem.row_weight(rows) == 0, 0.0, np.nan)
+            return np.where(self.problem.has_no_weight(rows), 0.0, np.nan)
         scale = upstream.reshape(1) if upstream.ndim == 0 else upstream[rows]
-        return self.weigh(scale / self.denominator, rows)
+        return quotient(scale, None if weight is None else weight[rows], self.kernel_denominator)
 
-    def weigh(self, values: Array, rows: slice) -> Array:
-        """One value for each of some rows, times the row's weight."""
+    def scale_error(self) -> float:
+        """How far off the rounded scale is that all rows share, relative to it."""
+        upstream = self.problem.upstream
+        if self.problem.sample_weight is not None or upstream.ndim or not self.denominator:
+            return 0.0
+        scale = self.scale(slice(0, 0)).item()
+        if scale == 0 or not math.isfinite(scale):
+            return 0.0
+        return float(Fraction(upstream.item()) / self.kernel_denominator / Fraction(scale) - 1)
+
+    def weigh(self, losses: Array, rows: slice) -> Array:
+        """v_i·L_i of some rows, divided by 2^row_power; never −0.0."""
         weight = self.problem.sample_weight
-        return values if weight is None else values * weight[rows]
+        if weight is None:
+            return losses
+        v = np.ldexp(weight[rows], -self.row_power) if self.row_power else weight[rows]
+        return np.asarray(losses * v + 0.0)
 
-    def reduce(self, total: float) -> float:
-        """The loss from the sum over rows of v_i·L_i."""
+    def unscaled(self, losses: Array) -> Array:
+        """Losses of kernels, weighted by `weigh`, as they are."""
+        power = self.weight_power + self.row_power
+        return np.ldexp(losses, power) + 0.0 if power else losses
+
+    def reduce(self, total: RunningSum) -> float:
+        """The loss from the sum over rows of what `weigh` gives."""
         if self.when_empty is not None:
             return self.when_empty
-        return total / self.denominator if self.denominator else math.nan
+        if not self.denominator:
+            return math.nan
+        return total.over(self.denominator / Fraction(2) ** (self.weight_power + self.row_power))
 
     def notes(self, loss: float, *, all_finite: bool) -> list[Note]:
         """Why the reduced loss is not finite although the loss of each row is."""
@@ -77,22 +120,57 @@ class ReductionPlan:
         return []
 
 
+def quotient(u: Array, v: Array | None, divisor: Fraction) -> Array:
+    """u·v / divisor, rounded once, for numbers of any size."""
+    number, power = _mantissas(u)
+    numerator = TwoWords(number, np.zeros_like(number))
+    if v is not None:
+        factor, more = _mantissas(v)
+        numerator, power = TwoWords(*two_product(number, factor)), power + more
+    high, low, down = _two_words(1 / divisor)
+    ratio = multiply(numerator, TwoWords(np.array(high), np.array(low))).high
+    return np.asarray(np.ldexp(ratio, power + down))
+
+
+def _mantissas(values: Array) -> tuple[Array, Array]:
+    """Numbers whose products stay in the range, and powers of two; those of usual size alone."""
+    sizes = np.abs(values)
+    smallest = np.min(sizes, where=sizes > 0, initial=1.0)
+    if smallest > 2.0**-USUAL_SIZE and np.max(sizes, initial=0.0) < 2.0**USUAL_SIZE:
+        return values, np.zeros(1, np.int32)
+    return np.frexp(values)
+
+
+def _two_words(value: Fraction) -> tuple[float, float, int]:
+    """A fraction as the sum of two numbers, the first from 1/2 to 1, times a power of two."""
+    power = value.numerator.bit_length() - value.denominator.bit_length()
+    scaled = value / Fraction(2) ** power  # from 1/2 to 2
+    return float(scaled), float(scaled - Fraction(float(scaled))), power
+
+
 def plan(problem: Problem, options: LossOptions) -> ReductionPlan:
     """Find the denominators; they depend on targets and weights, never on the logits."""
+    # Beside a z-loss small weights stay as they are: it would be multiplied by what they are.
+    power = max(problem.weight_power, 0) if options.z_loss else problem.weight_power
+    powers = power, problem.sample_weight_power
+    z_loss = math.ldexp(options.z_loss, -powers[0])
     if options.reduction != "mean":
-        return ReductionPlan(problem, 1.0, options.z_loss, per_row=options.reduction == "none")
+        per_row = options.reduction == "none"
+        return ReductionPlan(problem, Fraction(1), z_loss, *powers, per_row=per_row)
     if options.normalizer is not None:
-        return ReductionPlan(problem, float(options.normalizer), options.z_loss)
+        return ReductionPlan(problem, Fraction(options.normalizer), z_loss, *powers)
     if problem.ignored == problem.layout.rows:
-        return ReductionPlan(problem, 1.0, options.z_loss, _empty_mean(options))
-    plain = float(problem.layout.rows - problem.ignored)  # the sum of as many ones
+        return ReductionPlan(problem, Fraction(1), z_loss, *powers, _empty_mean(options))
+    plain = Fraction(problem.layout.rows - problem.ignored)  # the sum of as many ones
     if problem.sample_weight is not None:
         plain = problem.total_sample_weight()
     weighted = plain
     if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
         weighted = problem.total_row_weight()
-    z_loss = options.z_loss * (weighted / plain) if options.z_loss and plain else 0.0
-    return ReductionPlan(problem, weighted, z_loss)
+    if plain:
+        ratio = weighted / plain / Fraction(2) ** powers[0]
+        z_loss = rounded(Fraction(options.z_loss) * ratio)
+    return ReductionPlan(problem, weighted, z_loss if plain else 0.0, *powers)
 
 
 def _empty_mean(options: LossOptions) -> float:

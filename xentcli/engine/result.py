@@ -7,7 +7,7 @@ from typing import Any
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
-from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
+from xentcli.engine.notes import LogitsCheck, NonfiniteRows, Note, ProbabilityCheck
 from xentcli.engine.reduction import ReductionPlan
 
 
@@ -56,9 +56,10 @@ class LossTotals:
         self.sum = RunningSum()
         self.nonfinite = NonfiniteRows("loss")
         self.probabilities = ProbabilityCheck()
+        self.logits = LogitsCheck()
 
     def add_losses(self, losses: Array) -> None:
-        """The next rows' losses times their row weights, float64 (n,)."""
+        """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,)."""
         self.sum.add(losses)
         self.nonfinite.add(losses)
 
@@ -67,13 +68,14 @@ class LossTotals:
         self.sum.merge(other.sum)
         self.nonfinite.merge(other.nonfinite)
         self.probabilities.merge(other.probabilities)
+        self.logits.merge(other.logits)
 
     def result(self, plan: ReductionPlan, backend: str, arrays: RowArrays) -> CrossEntropy:
         """The result over all rows; `backend` is the name of the one that ran."""
         notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
         loss: Any = arrays.losses
         if not plan.per_row:
-            loss = plan.reduce(self.sum.value())
+            loss = plan.reduce(self.sum)
             notes += plan.notes(loss, all_finite=not notes)
         return CrossEntropy(
             loss=loss,
@@ -82,5 +84,5 @@ class LossTotals:
             backend=backend,
             rows=plan.problem.layout.rows,
             ignored=plan.problem.ignored,
-            notes=tuple(notes),
+            notes=(*notes, *self.logits.notes()),
         )

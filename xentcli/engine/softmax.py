@@ -15,7 +15,7 @@ from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import Layout, dense, find
 from xentcli.backends import Scalars
 from xentcli.engine.cross_entropy import Run
-from xentcli.engine.notes import NonfiniteRows, Note
+from xentcli.engine.notes import LogitsCheck, NonfiniteRows, Note
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import without_targets
 from xentcli.engine.rows import RowPiece
@@ -43,6 +43,7 @@ class SoftmaxCalculation:
         self.backend = backends.get(run.backend, prod(layout.shape), run.threads, run.notify)
         self.scalars = Scalars.of(options)
         self.rows, self.entries = 0, 0  # that are done; that are not finite
+        self.logits = LogitsCheck()
         self.nonfinite = NonfiniteRows("result")  # a row is all NaN, or has none
 
     def add(self, piece: RowPiece, result: Destination) -> None:
@@ -50,6 +51,7 @@ class SoftmaxCalculation:
         for block in piece.layout.blocks(self.backend.block):
             rows = result.buffer(block)
             x = dense(block.of(piece.logits))
+            self.logits.add(x)
             self.backend.softmax(x, self.scalars, self.log, rows)
             values = widen(rows, NAMES["f32"]) if rows.dtype == BF16 else rows
             is_nan = np.isnan(values[:, 0].reshape(-1))
@@ -63,12 +65,13 @@ class SoftmaxCalculation:
     def merge(self, other: SoftmaxCalculation) -> None:
         """Take what was counted in the rows that follow, of the same logits."""
         self.nonfinite.merge(other.nonfinite)
+        self.logits.merge(other.logits)
         self.rows += other.rows
         self.entries += other.entries
 
     def result(self, array: Array | None = None) -> Probabilities:
         """The result over all rows; the array if it was kept."""
-        notes = tuple(self.nonfinite.notes())
+        notes = (*self.nonfinite.notes(), *self.logits.notes())
         return Probabilities(array, self.backend.name, self.entries, notes)
 
 

@@ -194,8 +194,7 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     last = layout.shape[:-1]
     first = layout.shape[:1] + layout.shape[2:]
     shapes = f"{last} or {first}" if len(layout.shape) > 2 else f"{shape}"
-    raise ShapeError(
-        "targets",
-        f"shape {given} does not fit logits of shape {layout.shape}",
-        f"class indices have shape {shapes}, probabilities {layout.shape}",
-    )
+    hint = f"class indices have shape {shapes}, probabilities {layout.shape}"
+    if len(given) > len(layout.shape) and given[:1] == layout.shape[:1]:
+        hint = f"logits and targets seem to be swapped: {hint}"
+    raise ShapeError("targets", f"shape {given} does not fit logits of shape {layout.shape}", hint)

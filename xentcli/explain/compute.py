@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.arrays.sums import exact_sum
-from xentcli.backends import Scalars, reference
+from xentcli.arrays.sums import RunningSum, exact_sum, rounded
+from xentcli.backends import Scalars, reference, softmax_steps
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import ReductionPlan, plan
 from xentcli.explain.derivation import Checks, Derivation, Factors
@@ -59,12 +59,13 @@ def _derived(
     ignored = problem.targets is not None and bool(problem.targets[row] < 0)
     target = None if problem.targets is None or ignored else int(problem.targets[row])
     steps = _forward(x[None, :].astype(np.float64), options)
-    steps |= _target(problem, options, target, q)
-    steps |= _backward(steps.pop("softmax"), steps, reduction)
-    factors = _factors(reduction, row)
-    loss = float(reduction.weigh(np.array([steps["row_loss"]]), slice(row, row + 1))[0])
-    gradient = reference.scaled(steps["row_gradient"][None, :], np.array([factors.scale]))[0]
-    steps |= {"loss": loss, "share": reduction.reduce(loss), "gradient": gradient}
+    steps |= _target(reduction, options, target, q)
+    temperature, factors = options.temperature, _factors(reduction, row)
+    steps |= _backward(steps.pop("softmax"), steps, reduction, temperature)
+    scale = reduction.scale(slice(row, row + 1))[:1]
+    gradient = reference.scaled(steps.pop("row_gradient_words"), temperature, scale)[0]
+    loss = steps["row_loss"] * factors.row_weight + 0.0
+    steps |= {"loss": loss, "share": _share(reduction, loss), "gradient": gradient}
     if ignored:  # set to 0, because 0 times a NaN logit is NaN
         steps |= {name: np.zeros(len(x)) for name in ZERO_IF_IGNORED}
         steps |= dict.fromkeys(("z_term", "row_loss", "loss", "share", "mass"), 0.0)
@@ -83,56 +84,79 @@ def _derived(
 
 def _forward(x: Array, options: LossOptions) -> dict[str, Any]:
     """From the logits to the probabilities."""
-    s = reference.softmax(x, Scalars.of(options))
-    z = s.z[0] / s.divisor
+    s = softmax_steps.softmax(x, Scalars.of(options))
+    z = _scaled_logits(x[0], options)
     unshifted = np.exp(z)
     return {
         "softmax": s,
         "logits": x[0],
         "z": z,
-        "maximum": float(s.top[0, 0] / s.divisor),
-        "shifted": 0.0 - s.gap[0],
-        "exponentials": s.e[0],
-        "total": float(s.total[0, 0]),
+        "maximum": float(np.where(np.isnan(s.top), np.nan, z[s.best])[0, 0]),
+        "shifted": 0.0 - s.gap.high[0],
+        "exponentials": softmax_steps.lowered(s.e)[0],
+        "total": float(s.total.high[0, 0]),
         "unshifted": unshifted,
         "unshifted_total": float(exact_sum(unshifted)),
-        "p": s.p[0],
-        "log_p": 0.0 - s.neg_log_p[0],
+        "p": softmax_steps.lowered(s.p)[0],
+        "log_p": 0.0 - s.neg_log_p.high[0],
         "lse": float(s.lse[0]),
-        "slope": s.slope[0],
+        "slope": s.dz_dx(options.temperature)[0],
     }
 
 
+def _scaled_logits(x: Array, options: LossOptions) -> Array:
+    """z, divided by the temperature and capped."""
+    z = x / options.temperature
+    return z if options.softcap is None else options.softcap * np.tanh(z / options.softcap)
+
+
 def _target(
-    problem: Problem, options: LossOptions, target: int | None, q: Array | None
+    reduction: ReductionPlan, options: LossOptions, target: int | None, q: Array | None
 ) -> dict[str, Any]:
     """The target probabilities q, and the weights a on each −log p."""
+    problem = reduction.problem
     if q is None:
         q = np.zeros(problem.layout.classes)
         if target is not None:
             q[target] = 1.0
-    a = reference.masses(q[None, :], problem.class_weight, float(options.label_smoothing))
-    mass = float(exact_sum(a)[0])
-    return {"q": q, "weight": problem.class_weight, "masses": a[0], "mass": mass}
+    a = reference.masses(q[None, :], reduction.kernel_weight, float(options.label_smoothing))
+    return {"q": q, "weight": problem.class_weight, "kernel_masses": a}
 
 
 def _backward(
-    s: reference.SoftmaxSteps, steps: dict[str, Any], reduction: ReductionPlan
+    s: softmax_steps.SoftmaxSteps,
+    steps: dict[str, Any],
+    reduction: ReductionPlan,
+    temperature: float,
 ) -> dict[str, Any]:
     """Loss and gradient of the row, before the reduction."""
-    a, z_loss = steps["masses"][None, :], float(reduction.z_loss)
-    difference = reference.difference(s, a)[0] + 0.0
-    z_pull = reference.z_pull(s, z_loss)[0] if z_loss else np.zeros_like(difference)
-    return {
-        "terms": reference.terms(s, a)[0],
+    a, z_loss = steps.pop("kernel_masses"), float(reduction.z_loss)
+    g = reference.gradient(s, a, z_loss)
+    difference = softmax_steps.lowered(reference.difference(s, a))[0] + 0.0
+    z_pull = reference.z_pull(s, z_loss)[0] if z_loss else 0.0 * difference
+    results = {
+        "masses": a[0],
+        "mass": exact_sum(a)[0],
+        "terms": reference.terms(s, a).high[0],
         "z_loss": z_loss,
-        "z_term": float(reference.z_term(s, z_loss)[0]) if z_loss else 0.0,
-        "row_loss": float(reference.loss(s, a, z_loss)[0]),
+        "z_term": reference.z_term(s, z_loss)[0] if z_loss else 0.0,
+        "row_loss": reference.loss(s, a, z_loss)[0],
         "difference": difference,
         "z_pull": z_pull,
         "z_gradient": difference + z_pull,
-        "row_gradient": reference.gradient(s, a, z_loss)[0],
+        "row_gradient": reference.scaled(g, temperature, np.ones(1))[0],
     }
+    for name, value in results.items():
+        value = np.ldexp(value, reduction.weight_power)
+        results[name] = value if value.ndim else float(value)
+    return {**results, "row_gradient_words": g}
+
+
+def _share(reduction: ReductionPlan, loss: float) -> float:
+    """What this row adds to the reduced loss."""
+    total = RunningSum()
+    total.add(np.array([loss]))
+    return replace(reduction, weight_power=0, row_power=0).reduce(total)
 
 
 def _factors(reduction: ReductionPlan, row: int) -> Factors:
@@ -141,8 +165,8 @@ def _factors(reduction: ReductionPlan, row: int) -> Factors:
     return Factors(
         upstream=float(upstream if upstream.ndim == 0 else upstream[row]),
         row_weight=1.0 if weight is None else float(weight[row]),
-        denominator=float(reduction.denominator),
-        scale=float(reduction.scale(slice(row, row + 1))[0]),
+        denominator=rounded(reduction.denominator),
+        scale=float(replace(reduction, weight_power=0).scale(slice(row, row + 1))[0]),
         counted=problem.layout.rows - problem.ignored,
     )
 

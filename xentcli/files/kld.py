@@ -18,7 +18,7 @@ from math import prod
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array
-from xentcli.errors import FormatError
+from xentcli.errors import FormatError, Words
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import chunks
 from xentcli.files.source import Source
@@ -52,6 +52,7 @@ class KldReader:
 
     format = "kld"
     best_count = 1
+    remarks: tuple[Words, ...] = ()
 
     def __init__(self, source: Source, vocab: int, tokens: Array) -> None:
         self._source, self.name = source, source.name

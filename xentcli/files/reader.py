@@ -14,15 +14,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
+from xentcli.errors import Words
 
 CHUNK = 1 << 20  # numbers per piece, where the caller does not say how many
 
 
 class Reader(Protocol):
-    """One array as the module docstring describes it; `format` is the name of its format."""
+    """One array as the module docstring describes it; `format` is the name of its format.
+
+    `remarks` are sentences about what may have been meant otherwise than it was read.
+    """
 
     name: str
     format: str
+    remarks: tuple[Words, ...]
     dtype: np.dtype[Any]
     unit: int
     best_count: int  # numbers per read below which reading is slow
@@ -88,6 +93,7 @@ class InMemoryReader:
     """An array in memory as a reader."""
 
     best_count = 1
+    remarks: tuple[Words, ...] = ()
 
     def __init__(self, array: Array, name: str, format: str) -> None:
         self.array, self.name, self.format = array, name, format

@@ -19,6 +19,7 @@ class RecordingReader:
         self._reader = reader
         self.name, self.format, self.dtype = reader.name, reader.format, reader.dtype
         self.unit, self.best_count = reader.unit, reader.best_count
+        self.remarks = reader.remarks
         with file_errors("temporary file", "writing"):
             self._copy = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` closes it)
 

@@ -65,12 +65,12 @@ class RowWeights:
     @property
     def total(self) -> Fraction:
         """Σ v."""
-        return self._sum.fraction() if self.weighted else Fraction(self.count)
+        return self._sum.exact() if self.weighted else Fraction(self.count)
 
     @property
     def squares(self) -> Fraction:
         """Σ v²."""
-        return self._squares.fraction() if self.weighted else Fraction(self.count)
+        return self._squares.exact() if self.weighted else Fraction(self.count)
 
     @property
     def effective(self) -> float:
@@ -132,13 +132,13 @@ class Mean:
             return MeanValue(math.nan, None)
         if not math.isfinite(self.sum.value()):
             return MeanValue(self.sum.value() * (1 if total > 0 else -1), None)
-        mean = self.sum.fraction() / total
+        mean = self.sum.exact() / total
         if weights.groups:
             return MeanValue(float(mean), self._clustered(float(mean), weights))
         if weights.count < 2 or not math.isfinite(self._squares.value()):
             return MeanValue(float(mean), None)
-        cross = self._cross.fraction() if weights.weighted else self.sum.fraction()
-        scatter = self._squares.fraction() - 2 * mean * cross + mean**2 * weights.squares
+        cross = self._cross.exact() if weights.weighted else self.sum.exact()
+        scatter = self._squares.exact() - 2 * mean * cross + mean**2 * weights.squares
         variance = Fraction(weights.count, weights.count - 1) * scatter / total**2
         return MeanValue(float(mean), root(variance))
 

@@ -91,8 +91,8 @@ class CpuBackend:
     def __init__(
         self, threads: int | None = None, notify: Callable[[str], None] | None = None
     ) -> None:
-        default = most_threads()
-        self.threads = min(threads, max(default, processors.available())) if threads else default
+        most = most_threads()
+        self.threads = min(threads, max(most, processors.available())) if threads else most
         self.notify = notify
 
     def rows(
@@ -107,7 +107,7 @@ class CpuBackend:
     ) -> None:
         """Losses, log-sum-exps and gradients."""
         probs = targets if targets.ndim == 3 else None
-        fast = probs is None and scalars == Scalars(z_loss=scalars.z_loss)
+        fast = probs is None and scalars.are_plain
         fast &= logits.shape[1] <= FAST_MAX_CLASSES
         short = logits.shape[1] <= SHORT
         name = "short" if short else "fast" if fast else "general"

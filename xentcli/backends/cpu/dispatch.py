@@ -24,15 +24,17 @@ from xentcli.backends.cpu.load_store import (
     prefetch,
     store_masked,
 )
-from xentcli.backends.cpu.long_rows import general_range, softmax_range
+from xentcli.backends.cpu.long_rows import general_range, row_buffers, softmax_range
 from xentcli.backends.cpu.long_rows_fast import fast_range
 from xentcli.backends.cpu.row_ops import BoxView, outer_and_inner, per_row_from, row_start
 from xentcli.backends.cpu.row_statistics import statistics_range
 from xentcli.backends.cpu.row_tiles import TileOutput, load_tile, tile_rows
 from xentcli.backends.cpu.short_rows import (
-    losses_and_factors,
+    TileSums,
+    losses_and_sums,
     softmax_tile,
     tile_exponentials,
+    tile_size,
     write_gradients,
 )
 from xentcli.backends.cpu.simd import (
@@ -165,19 +167,20 @@ def short_boxes(span, logits, targets, probs, weight, scalars, per_row, grad, sp
     with `grad` in place of `logits`, no row is overwritten before it has been read.)
     """
     classes = logits.shape[1]
-    size = max(classes, LANES) * LANES
+    size = tile_size(classes)
     exps_at, q_at, g_at = short_row_offsets(classes)
     first_x, first_exps = space, float64_at(space, exps_at)
     setup = weight, classes, scalars
     zero = constant_for(weight, 0.0)
-    at, max_z, others = 0, zero, zero
+    at, tile = 0, TileSums(zero, zero, zero, zero)
+    keep_gaps = probs is not None or scalars.label_smoothing > 0.0
     for row in range(span[0] - LANES, span[1], LANES):
-        xs, exps, max_and_others = advance(first_x, at), advance(first_exps, at), (max_z, others)
+        xs, exps, sums = advance(first_x, at), advance(first_exps, 3 * at), tile
         at = size - at
         next_rows = tile_rows(logits, min(row + LANES, span[1] - 1), span[1], zero)
         peak = load_tile(logits, next_rows, classes, advance(first_x, at))
-        max_z, others = tile_exponentials(
-            advance(first_x, at), setup, peak, advance(first_exps, at)
+        tile = tile_exponentials(
+            advance(first_x, at), setup, peak, advance(first_exps, 3 * at), keep_gaps
         )
         if row < span[0]:
             continue
@@ -191,12 +194,12 @@ def short_boxes(span, logits, targets, probs, weight, scalars, per_row, grad, sp
             y = load_int64(targets, row, inside)
             not_ignored = less_equal_or_nan(zero, y)
             y = select_max(y, zero)
-        loss, lse, parts = losses_and_factors(xs, qs, exps, y, setup, max_and_others)
+        loss, lse, parts = losses_and_sums(xs, qs, exps, y, setup, sums)
         store_masked(per_row.losses, row, inside, select(not_ignored, loss, zero))
         store_masked(per_row.lses, row, inside, select(not_ignored, lse, constant(lse, math.nan)))
         if grad is not None:
-            tile = pointer_at(space, g_at, grad.data)
-            out = TileOutput(grad, tile_rows(grad, row, span[1], zero), tile)
+            g_tile = pointer_at(space, g_at, grad.data)
+            out = TileOutput(grad, tile_rows(grad, row, span[1], zero), g_tile)
             u = constant_for(per_row.scale, per_row.scale[0])
             if per_row.scale_step:
                 u = load_masked(per_row.scale, row, inside)
@@ -252,12 +255,12 @@ def softmax_boxes(span, logits, scalars, log, out, space):
     copied = rows_per_chunk(classes) if inner > 1 else 0
     step = copied if inner > 1 else end - begin
     _, _, x_at, _, p_at = long_row_offsets(classes, step, copied)
-    exps, exact = float64_at(space, 0), is_float64(space)
+    buffers, exact = row_buffers(space, classes), is_float64(space)
     first = begin
     while first < end:
         count = min(step, end - first)
         x = contiguous_rows(logits, first, count, space, x_at)
         p = gradient_rows(out, first, space, p_at)
-        softmax_range(count, x, classes, scalars, log, p, exps, exact)
+        softmax_range(count, x, classes, scalars, log, p, buffers, exact)
         flush_gradient(p, out, first, count)
         first += count

@@ -16,9 +16,15 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import inline_jit, jit, log1p, polynomial, scaled_gap
-from xentcli.backends.cpu.exponential import exp_of_gap, expm1_and_power
-from xentcli.backends.cpu.formulas import divisor, scaled_logit
+from xentcli.backends.cpu.arithmetic import inline_jit, jit, log1p, polynomial
+from xentcli.backends.cpu.formulas import divisor
+from xentcli.backends.cpu.gaps import (
+    UNSCALE,
+    bounded_gap_and_e,
+    expm1_and_power,
+    gap_of,
+    peak_of,
+)
 from xentcli.backends.cpu.half_types import as_float64, constant_for
 from xentcli.backends.cpu.load_store import prefetch
 from xentcli.backends.cpu.row_ops import load_padded, max_across, row_max, row_pointer
@@ -63,20 +69,22 @@ class PairSums(NamedTuple):
 
 
 @inline_jit
-def gap_of(x, classes, c, peak, scalars):
-    """d of 16 classes, and its rounding error; infinite beyond the end."""
-    z = scaled_logit(as_float64(load_padded(x, classes, c, -math.inf)), scalars)
-    z = select(lanes_below(classes - c), z, constant(z, -math.inf))
-    return scaled_gap(constant(z, peak), z, divisor(scalars))
+def half_of(x, classes, c, peak, scalars):
+    """d of 16 classes, its rounding error, and e·2¹⁰⁰; infinite and 0 beyond the end."""
+    values = as_float64(load_padded(x, classes, c, -math.inf))
+    gap, error = gap_of(values, peak, scalars, True)
+    inside, zero = lanes_below(classes - c), constant(gap, 0.0)
+    gap, error = select(inside, gap, constant(gap, math.inf)), select(inside, error, zero)
+    return gap, error, bounded_gap_and_e(gap, error)[1]
 
 
 @inline_jit
 def pair_of(rows, classes, c, peaks, scalars):
     """16 classes of both rows."""
-    gap, error = gap_of(rows[0], classes, c, peaks[0], scalars)
-    other_gap, other_error = gap_of(rows[1], classes, c, peaks[1], scalars)
+    gap, error, e = half_of(rows[0], classes, c, peaks[0], scalars)
+    other_gap, other_error, other_e = half_of(rows[1], classes, c, peaks[1], scalars)
     delta = (gap - other_gap) + (error - other_error)
-    return Pair(exp_of_gap(gap, error), exp_of_gap(other_gap, other_error), gap, other_gap, delta)
+    return Pair(e * UNSCALE, other_e * UNSCALE, gap, other_gap, delta)
 
 
 @inline_jit
@@ -136,10 +144,11 @@ def row_divergence(rows, classes, peaks, scalars):
     others = (across(sums.ones) - 1.0) + across(sums.others)
     model_others = (across(sums.other_ones) - 1.0) + across(sums.other_others)
     totals = 1.0 + others, 1.0 + model_others
-    r = log1p(model_others) - log1p(others)
+    r = log1p(model_others, 0.0)[0] - log1p(others, 0.0)[0]
     if max_across(sums.largest) < 1.0:
         change = across(sums.change) / totals[0]
-        r = log1p(change) if change >= 0.0 else -log1p(-change / (1.0 + change))
+        size = change if change >= 0.0 else -change / (1.0 + change)
+        r = math.copysign(log1p(size, 0.0)[0], change)
     total = constant(sums.ones, 0.0)
     for c in range(0, classes, LANES):
         found = term(pair_of(rows, classes, c, peaks, scalars), totals, r)
@@ -152,9 +161,9 @@ def divergence_range(count, base, model, classes, scalars, results):
     """Some rows with contiguous classes."""
     for i in range(count):
         rows = row_pointer(base, i), row_pointer(model, i)
-        first = scaled_logit(row_max(rows[0], classes), scalars)
-        second = scaled_logit(row_max(rows[1], classes), scalars)
-        limit = abs(first / divisor(scalars)) + abs(second / divisor(scalars))
+        first = peak_of(row_max(rows[0], classes), scalars, True)
+        second = peak_of(row_max(rows[1], classes), scalars, True)
+        limit = abs(first[0] / divisor(scalars)) + abs(second[0] / divisor(scalars))
         results[i] = math.nan
         if limit < math.inf:
             results[i] = row_divergence(rows, classes, (first, second), scalars)

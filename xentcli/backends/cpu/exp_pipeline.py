@@ -83,10 +83,9 @@ def _pipeline_step(state, next_x, x, peak):
 
         def double(state, next_x, x, peak):
             first, second = exp_stage1(as_float64(x), peak), exp_stage2(state.stage1)
-            e, sums = exp_stage3(state.stage2), state.sums
-            added = add_exponential(
-                (sums.ones, sums.high, sums.low), e, constant(e, 2.0**SCALE_BITS)
-            )
+            (e, lost), sums = exp_stage3(state.stage2), state.sums
+            one = constant(e, 2.0**SCALE_BITS)
+            added = add_exponential((sums.ones, sums.high, sums.low + lost), e, one)
             return PipelineState(
                 PipelineSums(select_max(next_x, sums.maximum), *added), first, second
             ), e

@@ -9,8 +9,17 @@ are in use. Everything takes one number or a vector of 16.
 
 from __future__ import annotations
 
+import math
+
 from xentcli.backends import elementary
-from xentcli.backends.cpu.arithmetic import difference, inline_jit, polynomial
+from xentcli.backends.cpu.arithmetic import (
+    add,
+    difference,
+    fast_add,
+    inline_jit,
+    polynomial,
+    product,
+)
 from xentcli.backends.cpu.simd import (
     absolute,
     constant,
@@ -22,7 +31,7 @@ from xentcli.backends.cpu.simd import (
     power_of_two,
     select,
 )
-from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, MAX_GAP, PER_LN2, ROUND
+from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, PER_LN2, ROUND
 
 # For float32.
 F32_MIN_DIFFERENCE = -120.0
@@ -31,13 +40,24 @@ F32_LN2_HIGH = 0.693145751953125
 F32_LN2_LOW = 1.42860677e-06
 
 # A row's exponentials are kept multiplied by a power of two, so that the smallest are normal
-# numbers too, and a subnormal gradient is rounded once.
-SCALE_BITS = 100
+# numbers too: a subnormal gradient is rounded once, and a large factor brings small ones back.
+SCALE_BITS = 900
 F32_SCALE_BITS = 48
-MAX_SCALED_GAP = 776.0
+ONE = 2.0**SCALE_BITS  # what exp(0) is kept as
+UNSCALE = 2.0**-SCALE_BITS
+MAX_SCALED_GAP = 1330.0  # beyond, exp(−gap)·2⁹⁰⁰ is not a normal number, and is kept as 0
+
+# So is the slope of a softcap.
+SLOPE_BITS = 100
+SLOPE_UNIT = 2.0**-SLOPE_BITS
+MAX_SLOPE_GAP = 776.0
 
 exp_series = polynomial(elementary.EXP)
 exp_series_f32 = polynomial(elementary.EXP_SINGLE)
+# (eʳ − 1 − r − r²/2 − r³/6) / r⁴, to 2⁻⁷⁴ of eʳ.
+EXP_TAIL = tuple(1.0 / math.factorial(k) for k in range(16, 3, -1))
+exp_tail = polynomial(EXP_TAIL)
+SIXTH, SIXTH_LOW = 1.0 / 6.0, 9.25185853854297e-18  # 1/6 in two words
 
 
 @inline_jit
@@ -58,33 +78,32 @@ def reduce_range(gap, error):
 
 
 @inline_jit
-def expm1_reduced(r, lost):
-    """s, given r and its rounding error."""
-    return r + fma(r * r, exp_series(r), lost)
+def exp_terms(power, r, curved):
+    """power·(1 + r + curved) as a sum of two terms; |curved| is less than a fifth of |r|."""
+    high = fma(power, r, power)
+    return high, fma(power, curved, fma(power, r, power - high))
 
 
 @inline_jit
-def expm1_and_power(gap, error):
-    """s and n + 1.5·2⁵² of exp(−gap − error); an error of None is 0."""
-    if error is None:
-        n, biased, high = nearest_power(gap)
-        r = fma(n, constant(gap, -LN2_LOW), high)
-        return fma(r * r, exp_series(r), r), biased
-    r, lost, biased = reduce_range(gap, error)
-    return expm1_reduced(r, lost), biased
+def exp_of_gap(gap, error, exact):
+    """exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, within 0.7 ULP, and its rounding error.
 
-
-@inline_jit
-def exp_of_gap(gap, error):
-    """exp(−gap − error) for gap ≥ 0, within 0.9 ULP (1.2 without the error); subnormals too."""
-    far = constant(gap, MAX_GAP)
-    if error is None:
-        s, biased = expm1_and_power(fmin(gap, far), None)
-    else:  # where the gap is 1e16 its error alone is 1
-        known = select(less(gap, far), error, constant(gap, 0.0))
-        s, biased = expm1_and_power(fmin(gap, far), known)
-    power = power_of_two(biased, 100)  # or a subnormal result would be rounded twice
-    return fma(power, s, power) * 2.0**-100
+    Both are 0 beyond `MAX_SCALED_GAP` and of NaN. Unless `exact`, the error of the gap is left
+    out, the result is within 1.2 ULP, and its error counts as 0.
+    """
+    far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
+    near = fmin(gap, far)
+    if exact:
+        r, lost, biased = reduce_range(near, error)
+        power = power_of_two(biased, SCALE_BITS)
+        high, rest = exp_terms(power, r, fma(r * r, exp_series(r), lost))
+        high, rest = fast_add(high, rest)
+    else:
+        n, biased, reduced = nearest_power(near)
+        r = fma(n, constant(gap, -LN2_LOW), reduced)
+        power = power_of_two(biased, SCALE_BITS)
+        high, rest = fma(power, fma(r * r, exp_series(r), r), power), zero
+    return select(less(gap, far), high, zero), select(less(gap, far), rest, zero)
 
 
 # The exponential in three stages, for the software pipeline in `exp_pipeline`.
@@ -92,25 +111,26 @@ def exp_of_gap(gap, error):
 
 @inline_jit
 def exp_stage1(x, peak):
-    """The first stage of exp(x − peak)·2¹⁰⁰ of float64 x ≤ peak."""
+    """The first stage of exp(x − peak)·2⁹⁰⁰ of float64 x ≤ peak, NaN of NaN."""
     gap, error = difference(peak, x)
-    r, lost, biased = reduce_range(gap, error)
-    return gap, r, lost, power_of_two(biased, SCALE_BITS)
+    far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
+    near = less_equal_or_nan(gap, far)
+    r, lost, biased = reduce_range(select(near, gap, far), select(near, error, zero))
+    return r, lost, select(near, power_of_two(biased, SCALE_BITS), zero)
 
 
 @inline_jit
 def exp_stage2(parts):
-    """The second stage."""
-    gap, r, lost, power = parts
-    return gap, expm1_reduced(r, lost), power
+    """The second stage: the exponential as a sum."""
+    r, lost, power = parts
+    return exp_terms(power, r, fma(r * r, exp_series(r), lost))
 
 
 @inline_jit
 def exp_stage3(parts):
-    """The third stage: the exponential, NaN of NaN."""
-    gap, s, power = parts
-    beyond = less(constant(gap, MAX_SCALED_GAP), gap)
-    return select(beyond, constant(gap, 0.0), fma(power, s, power))
+    """The third stage: the exponential, and its rounding error."""
+    high, rest = parts
+    return fast_add(high, rest)
 
 
 @inline_jit
@@ -145,19 +165,61 @@ def exp_stage3_f32(parts):
 
 
 @inline_jit
-def tanh(x):
-    """tanh without cancellation near 0: ∓m / (2 + m), m = expm1(−2·|x|); NaN of NaN."""
-    gap = fmin(absolute(x) * 2.0, constant(x, 64.0))  # beyond, it is ±1
-    s, biased = expm1_and_power(gap, constant(x, 0.0))
-    power = power_of_two(biased, 0)
-    m = fma(power, s, power - 1.0)
-    t = m / (2.0 + m)
-    t = select(less(x, constant(x, 0.0)), t, 0.0 - t)
-    return select(equal(x, x), t, x)
+def tanh_and_slope(x, x_low, exact):
+    """tanh(x + x_low) in two words and (1 − tanh²)·2¹⁰⁰, without cancellation; NaN of NaN.
+
+    With e = exp(−2·|x|) and m = e − 1 they are ∓m / (1 + e) and 4·e / (1 + e)². Unless `exact`
+    the second words count as 0. The slope is 0 from |x| = 388 on.
+    """
+    negative, far = less(x, constant(x, 0.0)), constant(x, MAX_SLOPE_GAP)
+    gap = fmin(absolute(x) * 2.0, far)
+    if exact:
+        error = select(negative, x_low * -2.0, x_low * 2.0)
+        high, low, slope = _tanh_in_two_words(gap, error)
+    else:
+        n, biased, reduced = nearest_power(gap)
+        r = fma(n, constant(gap, -LN2_LOW), reduced)
+        s, scaled = fma(r * r, exp_series(r), r), power_of_two(biased, SLOPE_BITS)
+        power = scaled * SLOPE_UNIT
+        m, inverse = fma(power, s, power - 1.0), 1.0 / (fma(power, s, power) + 1.0)
+        high, low = m * inverse, constant(x, 0.0)
+        slope = fma(scaled, s, scaled) * 4.0 * (inverse * inverse)
+    slope = select(less(gap, far), slope, constant(x, 0.0))
+    high = select(negative, high, 0.0 - high)
+    return select(equal(x, x), high, x), select(negative, low, 0.0 - low), slope
 
 
 @inline_jit
-def sech_squared(x):
-    """1 − tanh², without cancellation: 4·e / (1 + e)², e = exp(−2·|x|)."""
-    e = exp_of_gap(absolute(x) * 2.0, constant(x, 0.0))
-    return (e * 4.0) / ((1.0 + e) * (1.0 + e))
+def _tanh_in_two_words(gap, error):
+    """m / (1 + e) in two words, and 4·e / (1 + e)²·2¹⁰⁰, for e = exp(−gap − error)."""
+    r, lost, biased = reduce_range(gap, error)
+    scaled = power_of_two(biased, SLOPE_BITS)
+    power = scaled * SLOPE_UNIT
+    s, s_low = _expm1_in_two_words(r, lost)
+    high, low = fast_add(constant(gap, -1.0), power)
+    m, m_low = add(high, low + power * s_low, power * s)
+    below, low = fast_add(constant(gap, 2.0), m)
+    inverse = 1.0 / below
+    inverse_low = (
+        fma(inverse, 0.0 - below, constant(gap, 1.0)) - inverse * (low + m_low)
+    ) * inverse
+    high, low = product(m, inverse)
+    square, square_low = product(inverse, inverse)
+    square_low = square_low + inverse * 2.0 * inverse_low
+    e = fma(scaled, s, scaled)
+    e_low = fma(scaled, s, scaled - e) + scaled * s_low
+    slope = fma(e, square, e * square_low + e_low * square) * 4.0
+    return high, low + (m * inverse_low + m_low * inverse), slope
+
+
+@inline_jit
+def _expm1_in_two_words(r, lost):
+    """exp(r + lost) − 1, with an error of 2⁻⁶² for |r| ≤ ln 2 / 2."""
+    square, square_low = product(r, r)
+    cube, cube_low = product(square, r)
+    third, third_low = product(cube, constant(r, SIXTH))
+    third_low = third_low + (cube * SIXTH_LOW + (cube_low + square_low * r) * SIXTH)
+    high, low = fast_add(r, square * 0.5)
+    high, more = fast_add(high, third)
+    rest = fma(square * square, exp_tail(r), fma(high, lost, lost))
+    return fast_add(high, rest + (low + more + (square_low * 0.5 + third_low)))

@@ -3,11 +3,18 @@
     d_c    = max z − z_c ≥ 0,  e_c = exp(−d_c),  s = Σ e_c,  others = s − 1
     a_c    = weight_c·((1 − label_smoothing)·q_c + label_smoothing/C),  A = Σ a_c
     loss   = A·log1p(others) + Σ a_c·d_c + λ·lse²,   lse = max z + log1p(others)
-    grad_c = B·e_c/s − a_c,   B = A + 2·λ·lse
+    grad_c = F·e_c − P·a_c,   F = P·B/s,  P = scale/T,  B = A + 2·λ·lse
 
 The largest e is exactly 1, so `others` keeps its digits where the softmax is nearly one-hot. There
-B·p − a cancels for the largest logit, and is computed as (B − a) − B·others/s, where B − a is the
-sum of the other classes' masses. a_c is called the mass of a class.
+F·e − P·a cancels for the largest logit, and is computed as P·(B − a) − F·others, where B − a is the
+sum of the other classes' masses. a_c is called the mass of a class. For an index target alone
+(A = B = a_y) the target's entry is −F·(s − e_y), of which nothing cancels.
+
+Exponentials and their sums are multiplied by 2⁹⁰⁰ throughout, F is divided by it. Where results
+are float64 (`exact`), d, others, F and log1p have two words, so that an entry is rounded twice: in
+e and at the end. Otherwise the second words are 0, and cost nothing.
+
+Here is what leads to losses; F, P and the entries are in `gradient_formulas`.
 """
 
 from __future__ import annotations
@@ -15,9 +22,24 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import inline_jit, log1p, scaled_gap
-from xentcli.backends.cpu.exponential import exp_of_gap, sech_squared, tanh
-from xentcli.backends.cpu.simd import absolute, constant, equal, less, select
+from xentcli.backends.cpu.arithmetic import (
+    add,
+    any_lane,
+    difference,
+    fast_add,
+    inline_jit,
+    log1p,
+    product,
+)
+from xentcli.backends.cpu.exponential import ONE, UNSCALE, tanh_and_slope
+from xentcli.backends.cpu.simd import (
+    absolute,
+    constant,
+    equal,
+    fma,
+    less,
+    select,
+)
 
 
 class Masses(NamedTuple):
@@ -29,20 +51,35 @@ class Masses(NamedTuple):
     max_is_target: Any
 
 
-class RowFactors(NamedTuple):
+class RowSums(NamedTuple):
     """The sums over all classes that the gradient of each class needs."""
 
     others: Any
+    others_low: Any
     rest: Any  # B − a of the largest logit
     b: Any  # B
 
 
 @inline_jit
-def scaled_logit(x, scalars):
-    """z of logits, still to be divided by `divisor`: a softcap includes the temperature."""
+def capped(x, scalars, exact):
+    """z in two words, still to be divided by `divisor`, and dz/dx times the temperature and 2¹⁰⁰.
+
+    A softcap includes the temperature. Only with one are there second words.
+    """
+    zero = constant(x, 0.0)
     if scalars.softcap < math.inf:
-        return tanh(x / scalars.temperature / scalars.softcap) * scalars.softcap
-    return x
+        by, by_low = product(scalars.temperature, scalars.softcap)
+        angle, angle_low = x / by, zero
+        if exact:
+            far = less(constant(x, 400.0), absolute(angle))
+            rest = fma(angle, constant(x, -by), x) - angle * by_low
+            angle_low = select(far, zero, rest * (1.0 / by))
+        high, low, slope = tanh_and_slope(angle, angle_low, exact)
+        z, z_low = high * scalars.softcap, zero
+        if exact:
+            z_low = fma(high, constant(x, scalars.softcap), 0.0 - z) + low * scalars.softcap
+        return z, z_low, slope
+    return x, zero, constant(x, 1.0)
 
 
 @inline_jit
@@ -60,19 +97,29 @@ def divide(value, by):
 
 
 @inline_jit
-def slope(x, scalars):
-    """dz/dx times the temperature."""
+def gap_below(peak, peak_low, z, z_low, scalars, exact):
+    """d of a class, a rounded number and its error; the error of inf is 0.
+
+    A difference of float32 logits is exact enough in float64 without an error.
+    """
+    zero = constant(z, 0.0)
+    if not exact:
+        return divide(peak - z, divisor(scalars)), zero
+    high, low = difference(peak, z)
     if scalars.softcap < math.inf:
-        return sech_squared(x / scalars.temperature / scalars.softcap)
-    return constant(x, 1.0)
-
-
-@inline_jit
-def exponential(z, peak, scalars, exact):
-    """e of a class. A difference of float32 logits is exact enough in float64."""
-    if exact:
-        return exp_of_gap(*scaled_gap(peak, z, divisor(scalars)))
-    return exp_of_gap(divide(peak - z, divisor(scalars)), None)
+        low = low + (peak_low - z_low)
+    elif scalars.temperature != 1.0:
+        # Where the difference may overflow, half of it is taken.
+        large = less(constant(z, 2.0**900), absolute(peak))
+        part = select(large, constant(z, 0.5), constant(z, 1.0))
+        inverse = select(large, constant(z, 2.0), constant(z, 1.0))
+        inverse = inverse * min(1.0 / scalars.temperature, 2.0**1000)
+        high, low = difference(peak * part, z * part)
+        by = part * scalars.temperature
+        ratio = high / by
+        low = (fma(ratio, 0.0 - by, high) + low) * inverse
+        high = ratio
+    return high, select(less(absolute(high), constant(z, math.inf)), low, zero)
 
 
 @inline_jit
@@ -91,25 +138,102 @@ def mass_times_gap(a, gap):
 
 
 @inline_jit
-def finish_row(limit, others, masses, distance, scalars):
-    """Loss, log-sum-exp and the gradient's sums; NaN where the largest z is not finite."""
-    finite = less(absolute(limit), constant(limit, math.inf))
-    others = select(finite, others, constant(others, math.nan))
-    log_s = log1p(others)
-    lse = limit + log_s
-    a = masses.rest + masses.of_max + masses.hot
-    loss = a * log_s + distance + lse * scalars.z_loss * lse
-    extra = lse * (2.0 * scalars.z_loss)
-    hot_elsewhere = select(masses.max_is_target, constant(others, 0.0), masses.hot)
-    return loss + 0.0, lse, RowFactors(others, masses.rest + hot_elsewhere + extra, a + extra)
+def finite_or_zero(value, other):
+    """A value where `other` is finite, else 0: the error of a sum that overflowed."""
+    return select(less(absolute(other), constant(other, math.inf)), value, constant(value, 0.0))
 
 
 @inline_jit
-def gradient_entry(e, a, is_max, row):
-    """B·p − a of one class, in the form that cancels less."""
-    s = row.others + 1.0
-    share, p = row.others / s, row.b / s
-    usual = e * p - a
-    of_max = row.rest - row.b * share
-    better = less(absolute(row.rest) + absolute(row.b) * share, absolute(p) + absolute(a))
-    return select(is_max, select(better, of_max, usual), usual)
+def hot_gap(hot, gap, error, exact):
+    """a·d of the one-hot part of an index target, in two words."""
+    high = mass_times_gap(hot, gap)
+    if not exact:
+        return high, constant(gap, 0.0)
+    return high, finite_or_zero(fma(hot, gap, 0.0 - high) + hot * error, gap)
+
+
+@inline_jit
+def total_of(ones, high, low, exact):
+    """The sum of all exponentials but one largest, in two words."""
+    if exact:
+        high, low = add(ones - ONE, low, high)
+        return fast_add(high, low)
+    return (ones - ONE) + (high + low), constant(low, 0.0)
+
+
+@inline_jit
+def log_of_sum(others, others_low, exact):
+    """log(1 + others) in two words, and the power of two that they are still to be multiplied by.
+
+    So small a sum that it is its own logarithm may be below the smallest float64.
+    """
+    high, low = log1p(others * UNSCALE, others_low * UNSCALE)
+    unit = constant(others, 1.0)
+    if exact:
+        small = less(others, constant(others, ONE * 2.0**-60))
+        high, low = select(small, others, high), select(small, others_low, low)
+        unit = select(small, constant(others, UNSCALE), unit)
+    return high, low, unit
+
+
+@inline_jit
+def loss_of(a, log_s, distance, exact):
+    """A·log s + Σ a_c·d_c, rounded once if `exact`."""
+    high, low, unit = log_s
+    if not exact:
+        return a * high + distance[0]
+    one = constant(a, 1.0)
+    if any_lane(less(unit, one)):
+        # The power of two goes where the product can neither overflow nor underflow.
+        large = less(one, absolute(a))
+        a, unit = a * select(large, unit, one), select(large, one, unit)
+    high, rest = product(a, high)
+    total, rest = add(high * unit, (rest + a * low) * unit + distance[1], distance[0])
+    return total + finite_or_zero(rest, total)
+
+
+@inline_jit
+def largest(high, low, scalars, exact):
+    """max z in two words, from the largest before it is divided by the temperature."""
+    limit = divide(high, divisor(scalars))
+    if exact and scalars.temperature != 1.0 and scalars.softcap == math.inf:
+        by = constant(high, 0.0 - scalars.temperature)
+        low = finite_or_zero(fma(limit, by, high) / scalars.temperature, limit)
+    return limit, low
+
+
+@inline_jit
+def z_loss_of(limit, log_s, z_loss, exact):
+    """λ·lse²."""
+    high, low = add(limit[0], limit[1] + log_s[1] * log_s[2], log_s[0] * log_s[2])
+    if not exact:
+        return high * z_loss * high
+    square, rest = product(high, high)
+    rest = finite_or_zero(rest + high * low * 2.0, square)
+    return fma(square, constant(high, z_loss), rest * z_loss)
+
+
+@inline_jit
+def finish_row(limit, others, masses, distance, scalars, exact):
+    """Loss, log-sum-exp and the gradient's sums; NaN where the largest z is not finite."""
+    finite = less(absolute(limit[0]), constant(limit[0], math.inf))
+    sum_, sum_low = select(finite, others[0], constant(others[0], math.nan)), others[1]
+    log_s = log_of_sum(sum_, sum_low, exact)
+    a = masses.rest + masses.of_max + masses.hot
+    loss, lse = loss_of(a, log_s, distance, exact), limit[0] + log_s[0] * log_s[2]
+    extra = constant(lse, 0.0)
+    if scalars.z_loss != 0.0:
+        loss = loss + z_loss_of(limit, log_s, scalars.z_loss, exact)
+        extra = lse * (2.0 * scalars.z_loss)
+    hot_elsewhere = select(masses.max_is_target, constant(lse, 0.0), masses.hot)
+    rest = masses.rest + hot_elsewhere + extra
+    return loss + 0.0, lse, RowSums(sum_, sum_low, rest, a + extra)
+
+
+@inline_jit
+def log_probability(gap, error, log_s, log_s_low, exact):
+    """−d − log s."""
+    if not exact:
+        return 0.0 - (gap + log_s)
+    total, rest = add(gap, error + log_s_low, log_s)
+    return 0.0 - (total + finite_or_zero(rest, total))

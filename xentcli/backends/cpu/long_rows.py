@@ -13,18 +13,34 @@ cancel there. They are written together with the vector that they belong to, not
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit, log1p, scaled_gap
+from xentcli.backends.cpu import workspace
+from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit
+from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
+    capped,
     divisor,
-    exponential,
     finish_row,
-    gradient_entry,
+    finite_or_zero,
+    gap_below,
+    hot_gap,
+    largest,
+    log_of_sum,
+    log_probability,
     mass,
     mass_times_gap,
-    scaled_logit,
-    slope,
+    total_of,
+)
+from xentcli.backends.cpu.gradient_formulas import (
+    entries,
+    entries_with_masses,
+    entry_of_target,
+    entry_with_mass,
+    in_every_lane,
+    probability_factors,
+    row_factors,
 )
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
@@ -41,34 +57,67 @@ from xentcli.backends.cpu.row_ops import (
     fill,
     index_of_one,
     load_padded,
+    multiply,
     row_max,
     row_or_none,
     row_pointer,
     store_padded,
     sum_across,
-    sum_of_others,
+    sums_across,
     with_lane,
     write_ignored_rows,
 )
-from xentcli.backends.cpu.simd import LANES, constant, fma, lanes_below, select
+from xentcli.backends.cpu.simd import LANES, lanes_below, select
+
+
+class Buffers(NamedTuple):
+    """What pass 2 stores of a row for pass 3: float64, one number for each class."""
+
+    exps: Any
+    slopes: Any  # dz/dx·T·2¹⁰⁰, only with a softcap
+    gaps: Any  # max z − z, only where all classes have masses
+
+
+long_row_offsets = inline_jit(workspace.long_row_offsets)
 
 
 @inline_jit
-def row_exponentials(x, classes, peak, scalars, exact, exps):
-    """Store exp(z_c − max z); their sum without the largest."""
-    peaks, one, zero = constant_for(exps, peak), constant_for(exps, 1.0), constant_for(exps, 0.0)
+def row_buffers(space, classes):
+    """Where they are in the work space."""
+    second, _, _, _, _ = long_row_offsets(classes, 0, 0)
+    return Buffers(float64_at(space, 0), float64_at(space, second), float64_at(space, 2 * second))
+
+
+@inline_jit
+def row_exponentials(x, classes, peak, scalars, exact, keep):
+    """Pass 2: exp(z_c − max z); the sum without the largest, in two words.
+
+    `peak` is the largest z in two words. `keep` are the buffers, and whether gaps are kept too.
+    """
+    buffers, keep_gaps = keep
+    high, low = constant_for(buffers.exps, peak[0]), constant_for(buffers.exps, peak[1])
+    one, zero = constant_for(buffers.exps, ONE), constant_for(buffers.exps, 0.0)
     sums = zero, zero, zero
     for c in range(0, classes, LANES):
-        z = scaled_logit(as_float64(load_padded(x, classes, c, -math.inf)), scalars)
-        e = exponential(z, peaks, scalars, exact)
+        z, z_low, slope = capped(as_float64(load_padded(x, classes, c, -math.inf)), scalars, exact)
+        gap, error = gap_below(high, low, z, z_low, scalars, exact)
+        e, lost = exp_of_gap(gap, error, exact)
         if c + LANES > classes:  # a softcap makes −inf beyond the end finite
-            e = select(lanes_below(classes - c), e, zero)
-        store(exps, c, e)
+            inside = lanes_below(classes - c)
+            e, lost = select(inside, e, zero), select(inside, lost, zero)
+        store(buffers.exps, c, e)
+        if scalars.softcap < math.inf:
+            store(buffers.slopes, c, slope)
+        if keep_gaps:
+            store(buffers.gaps, c, gap + error)
         sums = add_exponential(sums, e, one)
+        if exact:
+            sums = sums[0], sums[1], sums[2] + lost
         prefetch(x, c + classes)  # the next row, while this one is computed
         if itemsize(x) == 8:
             prefetch(x, c + classes + LANES // 2)
-    return sum_of_others(sums)
+    ones, high, low = sums_across(sums)
+    return total_of(ones, high, low, exact)
 
 
 @inline_jit
@@ -89,82 +138,100 @@ def mass_of_class(q, weight, c, scalars, uniform):
 
 
 @inline_jit
-def mass_sums(x, q, weight, classes, peak, scalars, uniform):
+def mass_sums(q, weight, classes, gaps, scalars, uniform):
     """Σ a_c·d_c, and Σ a_c with its error."""
     sum_high = constant_for(weight, 0.0)
     sum_low, gap_high, gap_low = sum_high, sum_high, sum_high
     for c in range(0, classes, LANES):
         a = masses_from(q, weight, classes, c, scalars, uniform)
-        z = scaled_logit(as_float64(load_padded(x, classes, c, 0.0)), scalars)
-        gap, _ = scaled_gap(constant(a, peak), z, divisor(scalars))
-        gap_high, gap_low = add(gap_high, gap_low, mass_times_gap(a, gap))
+        gap_high, gap_low = add(gap_high, gap_low, mass_times_gap(a, load(gaps, c)))
         sum_high, sum_low = add(sum_high, sum_low, a)
     high, low = sum_across(gap_high, gap_low)
     sums = sum_across(sum_high, sum_low)
-    return (high + low if abs(high) < math.inf else high), sums[0], sums[1]
+    return high + finite_or_zero(low, high), sums[0], sums[1]
 
 
 @inline_jit
-def loss_and_factors(x, y, q, setup, exps):
+def loss_and_sums(x, y, q, setup, buffers):
     """Passes 1 and 2: loss, log-sum-exp, and what the gradient needs beside the exponentials."""
     weight, classes, scalars, exact = setup
-    peak = scaled_logit(row_max(x, classes), scalars)
-    others = row_exponentials(x, classes, peak, scalars, exact, exps)
+    high, low, _ = capped(row_max(x, classes), scalars, exact)
     uniform = scalars.label_smoothing / classes
-    distance, hot, mass_of_max, rest = 0.0, 0.0, 0.0, 0.0
-    argmax = y if y >= 0 and exps[y] == 1.0 else -1
-    if q is not None or uniform > 0.0:
-        argmax = index_of_one(exps, classes)
+    all_classes = q is not None or uniform > 0.0
+    others = row_exponentials(x, classes, (high, low), scalars, exact, (buffers, all_classes))
+    gaps, hot, mass_of_max, rest = 0.0, 0.0, 0.0, 0.0
+    argmax = y if y >= 0 and buffers.exps[y] == ONE else -1
+    if all_classes:
+        argmax = index_of_one(buffers.exps, classes)
         mass_of_max = mass_of_class(q, weight, argmax, scalars, uniform)
-        distance, high, low = mass_sums(x, q, weight, classes, peak, scalars, uniform)
-        rest = (high - mass_of_max) + low
+        gaps, total, error = mass_sums(q, weight, classes, buffers.gaps, scalars, uniform)
+        rest = (total - mass_of_max) + error
+    distance = gaps, 0.0
     if q is None:
         hot = (1.0 - scalars.label_smoothing) * weight[y]
-        gap, error = scaled_gap(peak, scaled_logit(element(x, y), scalars), divisor(scalars))
-        distance += hot * gap + hot * error if hot != 0.0 else 0.0
+        z, z_low, _ = capped(element(x, y), scalars, exact)
+        gap, error = gap_below(high, low, z, z_low, scalars, exact)
+        distance = hot_gap(hot, gap, error, exact)
+        if all_classes:
+            distance = distance[0] + gaps, distance[1]
     masses = Masses(hot, mass_of_max, rest, argmax == y)
-    loss, lse, row = finish_row(peak / divisor(scalars), others, masses, distance, scalars)
+    limit = largest(high, low, scalars, exact)
+    loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, row, argmax
 
 
 @inline_jit
-def gradient_entries(x, q, setup, factors, exps, uniform, grad, c):
+def special_entries(y, q, setup, row, factors, buffers, argmax):
+    """The entries of the target and of the largest logit."""
+    weight, _, scalars, exact = setup
+    uniform = scalars.label_smoothing / setup[1]
+    of_target, of_max = 0.0, 0.0
+    if q is None:
+        e, hot = buffers.exps[y], (1.0 - scalars.label_smoothing) * weight[y]
+        if uniform > 0.0 or scalars.z_loss > 0.0:
+            a = mass_of_class(q, weight, y, scalars, uniform) + hot
+            of_target = entry_with_mass(e, a, argmax == y, row, factors, exact)
+        else:
+            of_target = entry_of_target(e, argmax == y, row, factors, exact)
+    if q is not None or uniform > 0.0:
+        a = mass_of_class(q, weight, argmax, scalars, uniform)
+        of_max = entry_with_mass(buffers.exps[argmax], a, True, row, factors, exact)
+    if scalars.softcap < math.inf:
+        of_target = of_target * buffers.slopes[max(y, 0)] * SLOPE_UNIT
+        of_max = of_max * buffers.slopes[max(argmax, 0)] * SLOPE_UNIT
+    return of_target, of_max
+
+
+@inline_jit
+def gradient_entries(q, setup, factors, buffers, uniform, grad, c):
     """The gradient of classes c to c + 15, without the one-hot part of an index target."""
-    weight, classes, scalars, _ = setup
-    per_e, per_mass = factors
-    g = load(exps, c) * per_e
+    weight, classes, scalars, exact = setup
     if q is not None or uniform > 0.0:
         a = masses_from(q, weight, classes, c, scalars, uniform)
-        g = fma(load(exps, c), constant_for(exps, per_e), a * -per_mass)
+        g = entries_with_masses(load(buffers.exps, c), a, factors, exact)
+    else:
+        g = entries(load(buffers.exps, c), factors, exact)
     if scalars.softcap < math.inf:
-        g = g * slope(as_float64(load_padded(x, classes, c, 0.0)), scalars)
+        g = g * load(buffers.slopes, c) * SLOPE_UNIT
     return cast_for(grad, g) + constant_for(grad, 0.0)  # −0.0 becomes 0.0
 
 
 @inline_jit
-def write_gradient(x, y, q, setup, output, exps, row, argmax, grad):
+def write_gradient(y, q, setup, output, buffers, row, argmax, grad):
     """Pass 3: the gradient of one row into the caller's buffer, which may be x itself."""
-    weight, classes, scalars, _ = setup
+    _, classes, scalars, exact = setup
     scale, streaming = output
-    per_mass = scale / scalars.temperature
-    factors = (row.b / (1.0 + row.others) * per_mass, per_mass)
     uniform = scalars.label_smoothing / classes
-    hot = (1.0 - scalars.label_smoothing) * weight[y] if q is None else 0.0
-    of_target, of_max = 0.0, 0.0  # computed before x is overwritten
-    if y >= 0:
-        a = mass_of_class(q, weight, y, scalars, uniform) + hot
-        of_target = gradient_entry(exps[y], a, argmax == y, row) * (
-            per_mass * slope(element(x, y), scalars)
-        )
-    if argmax >= 0:
-        a = mass_of_class(q, weight, argmax, scalars, uniform)
-        of_max = gradient_entry(exps[argmax], a, True, row) * (
-            per_mass * slope(element(x, argmax), scalars)
-        )
+    exps = buffers.exps
+    factors = row_factors(row, scale, scalars, exact)
+    of_target, of_max = special_entries(y, q, setup, row, factors, buffers, argmax)
+    if factors.before != 1.0:
+        multiply(exps, classes, factors.before)
+    wide = in_every_lane(exps, factors)
     start = elements_to_boundary(grad) if streaming else 0
     for c in range(start - LANES if start else 0, classes, LANES):
         at = max(c, 0)
-        g = gradient_entries(x, q, setup, factors, exps, uniform, grad, at)
+        g = gradient_entries(q, setup, wide, buffers, uniform, grad, at)
         if 0 <= argmax - at < LANES:
             g = with_lane(grad, g, argmax - at, of_max)
         if 0 <= y - at < LANES:
@@ -183,7 +250,7 @@ def general_range(count, logits, targets, probs, shared, per_row, grad, space, s
     weight, classes, scalars = shared
     if targets is not None:
         write_ignored_rows(count, classes, targets, per_row, grad)
-    exps = float64_at(space, 0)
+    buffers = row_buffers(space, classes)
     setup = weight, classes, scalars, is_float64(space)
     for i in range(count):
         x = row_pointer(logits, i)
@@ -192,27 +259,34 @@ def general_range(count, logits, targets, probs, shared, per_row, grad, space, s
             y = targets[i]
             if y < 0:
                 continue
-        loss, lse, row, argmax = loss_and_factors(x, y, q, setup, exps)
+        loss, lse, row, argmax = loss_and_sums(x, y, q, setup, buffers)
         per_row.losses[i], per_row.lses[i] = loss, lse
         if grad is not None:
             output = per_row.scale[i * per_row.scale_step], streaming
-            write_gradient(x, y, q, setup, output, exps, row, argmax, row_pointer(grad, i))
+            write_gradient(y, q, setup, output, buffers, row, argmax, row_pointer(grad, i))
 
 
 @jit
-def softmax_range(count, logits, classes, scalars, log, out, exps, exact):
+def softmax_range(count, logits, classes, scalars, log, out, buffers, exact):
     """Some rows: probabilities, or their logarithms −d_c − log s."""
+    exps = buffers.exps
     for i in range(count):
         x, p = row_pointer(logits, i), row_pointer(out, i)
-        peak = scaled_logit(row_max(x, classes), scalars)
-        if not abs(peak / divisor(scalars)) < math.inf:
+        high, low, _ = capped(row_max(x, classes), scalars, exact)
+        if not abs(high / divisor(scalars)) < math.inf:
             fill(p, classes, math.nan)
             continue
-        others = row_exponentials(x, classes, peak, scalars, exact, exps)
+        others = row_exponentials(x, classes, (high, low), scalars, exact, (buffers, False))
+        log_s, log_s_low, unit = log_of_sum(others[0], others[1], exact)
+        log_s, log_s_low = constant_for(exps, log_s * unit), constant_for(exps, log_s_low * unit)
+        peak, peak_low = constant_for(exps, high), constant_for(exps, low)
+        factors = in_every_lane(exps, probability_factors(others[0], others[1], exact))
         for c in range(0, classes, LANES):
-            value = load(exps, c) / (1.0 + others)
             if log:
-                z = scaled_logit(as_float64(load_padded(x, classes, c, 0.0)), scalars)
-                gap, error = scaled_gap(constant(z, peak), z, divisor(scalars))
-                value = 0.0 - (gap + (error + log1p(others)))
-            store_padded(p, classes, c, cast_for(p, value))
+                z = as_float64(load_padded(x, classes, c, 0.0))
+                z, z_low, _ = capped(z, scalars, exact)
+                gap, error = gap_below(peak, peak_low, z, z_low, scalars, exact)
+                value = log_probability(gap, error, log_s, log_s_low, exact)
+            else:
+                value = entries(load(exps, c), factors, exact)
+            store_padded(p, classes, c, cast_for(p, value) + constant_for(p, 0.0))

@@ -12,7 +12,8 @@ row after the other with the next row prefetched, 90 ms without, and 29 ms for a
 
 float32 and the half types are computed in float32: the difference x − max x with its rounding
 error, the sum with its own, the factor in two words. Each entry of the gradient is then rounded
-twice, in e and in the product, and stays within 2 ULP. For float64 the factor is one word.
+twice, in e and in the product, and stays within 2 ULP. Rows with numbers that float32 cannot
+represent on the way are computed again, in float64. float64 has a wider range: see `formulas`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xentcli.backends.cpu.arithmetic import inline_jit, jit, scaled_gap
+from xentcli.backends.cpu.arithmetic import inline_jit, jit
 from xentcli.backends.cpu.exp_pipeline import LATENCY, pipeline_step, start_pipeline
-from xentcli.backends.cpu.exponential import F32_SCALE_BITS, SCALE_BITS
-from xentcli.backends.cpu.formulas import Masses, finish_row, gradient_entry
+from xentcli.backends.cpu.exponential import F32_SCALE_BITS, ONE, exp_of_gap
+from xentcli.backends.cpu.formulas import (
+    Masses,
+    finish_row,
+    gap_below,
+    hot_gap,
+    total_of,
+)
+from xentcli.backends.cpu.gradient_formulas import (
+    entry_of_target,
+    entry_with_mass,
+    row_factors,
+)
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
     advance,
@@ -36,15 +48,17 @@ from xentcli.backends.cpu.load_store import (
     store_masked,
     stream_store,
 )
+from xentcli.backends.cpu.long_rows_again import float64_sum, write_float64_gradient
 from xentcli.backends.cpu.row_ops import (
     element,
     elements_to_boundary,
     load_padded,
     max_across,
+    multiply,
     row_pointer,
     store_float,
     store_padded,
-    sum_of_others,
+    sums_across,
     with_lane,
     write_ignored_rows,
 )
@@ -59,29 +73,24 @@ PREFETCH_BYTES = 2048  # 1 to 16 KiB are the same within the noise; without it a
 class GradientScale(NamedTuple):
     """What pass 3 needs: the factor of a row's exponentials, and the target's own entry."""
 
-    factor: Any
-    high: Any  # the factor in two words, without the scale of the exponentials
+    high: Any
     low: Any
     target: Any
-    in_range: Any  # whether two words of float32 can represent it
+    in_range: Any  # if not, the exponentials have been replaced by the gradient itself
 
 
 @inline_jit
 def exp_scale(exps):
     """The power of two that the exponentials in a buffer are multiplied by."""
-    return 2.0**SCALE_BITS if is_float64(exps) else 2.0**F32_SCALE_BITS
+    return ONE if is_float64(exps) else 2.0**F32_SCALE_BITS
 
 
 @inline_jit
 def scaled_exponentials(exps, c, grad_scale):
-    """16 exponentials times the factor of their row; +0.0 where the factor is 0."""
+    """16 exponentials times the factor of their row, never −0.0."""
     e = load(exps, c)
-    zero = constant_for(exps, 0.0)
-    if is_float64(exps):
-        return fma(e, constant_for(exps, grad_scale.high), zero)
-    return fma(
-        e, constant_for(exps, grad_scale.high), fma(e, constant_for(exps, grad_scale.low), zero)
-    )
+    g = fma(e, constant_for(exps, grad_scale.high), e * constant_for(exps, grad_scale.low))
+    return g + constant_for(exps, 0.0)
 
 
 @inline_jit
@@ -163,45 +172,65 @@ def gradient_vector(grad, exps, c, y, grad_scale):
 
 @inline_jit
 def write_out_of_range_row(grad, y, exps, classes, grad_scale):
-    """Write the gradient of a row again if its factor leaves the range of float32."""
+    """Write the gradient of a row again if it is in the buffer already."""
     if not grad_scale.in_range:
         for c in range(0, classes, LANES):
-            g = as_float64(load(exps, c)) * (1.0 / exp_scale(exps)) * grad_scale.factor
-            store_padded(grad, classes, c, cast_for(grad, g + 0.0))
+            store_padded(grad, classes, c, cast_for(grad, load(exps, c)))
         store_float(grad, y, grad_scale.target)
 
 
 @inline_jit
-def finish_sums(x, y, exps, peak, sums, hot, scalars):
-    """Loss, log-sum-exp and the gradient's sums, from the pipeline's sums of a row."""
-    scale = 1.0 / exp_scale(exps)
-    parts = (
-        as_float64(sums.ones) * scale,
-        as_float64(sums.high) * scale,
-        as_float64(sums.low) * scale,
-    )
-    others = sum_of_others(parts)
-    target_x = element(x, y)
-    gap, error = scaled_gap(peak, target_x, 1.0)
-    distance = hot * gap + hot * error if hot != 0.0 else 0.0
-    masses = Masses(hot, 0.0, 0.0, target_x == peak)
-    return finish_row(peak, others, masses, distance, scalars)
+def others_of(sums, exps):
+    """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰, from the pipeline's sums."""
+    more = ONE / exp_scale(exps)
+    parts = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
+    ones, high, low = sums_across(parts)
+    return total_of(ones * more, high * more, low * more, is_float64(exps))
 
 
 @inline_jit
-def gradient_scale(x, y, exps, peak, hot, scale, row):
+def finish_losses(x, y, row, exps, sums, scalars):
+    """Loss, log-sum-exp and the gradient's sums; whether float32 was enough for the sum.
+
+    The exponentials that are 0 in float32 count where the others are as small.
+    """
+    classes, peak, hot = row
+    exact = is_float64(exps)
+    others, others_low = others_of(sums, exps)
+    enough = exact or not others < classes * (ONE * 2.0**-146)
+    if not enough:
+        others, others_low = float64_sum(x, classes, peak)
+    target_x = element(x, y)
+    gap, error = gap_below(peak, 0.0, target_x, 0.0, scalars, exact)
+    distance = hot_gap(hot, gap, error, exact)
+    masses = Masses(hot, 0.0, 0.0, target_x == peak)
+    both = others, others_low
+    loss, lse, found = finish_row((peak, 0.0), both, masses, distance, scalars, exact)
+    return loss, lse, found, enough
+
+
+@inline_jit
+def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     """What pass 3 of the row needs."""
-    factor = row.b / (1.0 + row.others) * scale
-    small = factor / exp_scale(exps)
-    is_max = element(x, y) == peak
-    target = gradient_entry(exps[y] / exp_scale(exps), hot, is_max, row) * scale
-    if is_float64(exps):
-        return GradientScale(
-            factor, small, 0.0, target, factor == 0.0 or 2.0**-1000 <= small < 2.0**900
-        )
+    classes, peak, hot = row
+    exact, target_x = is_float64(exps), element(x, y)
+    factors = row_factors(sums, scale, scalars, exact)
+    gap, error = gap_below(peak, 0.0, target_x, 0.0, scalars, exact)
+    (e, _), is_max = exp_of_gap(gap, error, exact), target_x == peak
+    if scalars.z_loss > 0.0:
+        target = entry_with_mass(e, hot, is_max, sums, factors, exact)
+    else:
+        target = entry_of_target(e, is_max, sums, factors, exact)
+    if exact:
+        if factors.before != 1.0:
+            multiply(exps, classes, factors.before)
+        return GradientScale(factors.high, factors.low, target, True)
+    small = factors.high * (ONE / 2.0**F32_SCALE_BITS)
     high = np.float64(np.float32(small))
-    in_range = factor == 0.0 or 2.0**-114 <= small <= 2.0**-25
-    return GradientScale(factor, high, small - high, target, in_range)
+    in_range = enough and (small == 0.0 or 2.0**-114 <= abs(small) <= 2.0**-25)
+    if not in_range:
+        write_float64_gradient(x, classes, peak, factors.high, exps)
+    return GradientScale(high, small - high, target, in_range)
 
 
 @inline_jit
@@ -225,7 +254,7 @@ def fast_range(count, logits, targets, probs, shared, per_row, grad, space, stre
     n = find_rows_not_ignored(count, targets, rows)
     even = advance(space, LATENCY)
     odd = advance(pointer_at(space, second, space), LATENCY)
-    peak, grad_scale = 0.0, GradientScale(0.0, 0.0, 0.0, 0.0, True)
+    peak, grad_scale = 0.0, GradientScale(0.0, 0.0, 0.0, True)
     for k in range(n + 2 if n else 0):
         i = rows[min(max(k - 1, 0), n - 1)]
         next_x = row_pointer(logits, rows[min(k, n - 1)])
@@ -245,10 +274,10 @@ def fast_range(count, logits, targets, probs, shared, per_row, grad, space, stre
             write_out_of_range_row(ptr, target, before, classes, grad_scale)
         if 1 <= k <= n:
             y = targets[i]
-            hot = weight[y]
-            loss, lse, row = finish_sums(x, y, exps, peak, sums, hot, scalars)
+            row = classes, peak, weight[y]
+            loss, lse, row_sums, enough = finish_losses(x, y, row, exps, sums, scalars)
             per_row.losses[i], per_row.lses[i] = loss, lse
             if grad is not None:
                 row_scale = per_row.scale[i * per_row.scale_step]
-                grad_scale = gradient_scale(x, y, exps, peak, hot, row_scale, row)
+                grad_scale = gradient_scale(x, y, row, exps, row_scale, row_sums, scalars, enough)
         peak = max_across(sums.maximum)

@@ -10,6 +10,7 @@ from numba import types
 from numba.extending import overload
 
 from xentcli.backends.cpu.arithmetic import JIT_OPTIONS, add, inline_jit
+from xentcli.backends.cpu.exponential import ONE
 from xentcli.backends.cpu.half_types import cast_for, constant_for, itemsize
 from xentcli.backends.cpu.load_store import (
     address,
@@ -112,20 +113,28 @@ def sum_across(high, low):
 
 
 @inline_jit
-def sum_of_others(sums):
-    """The sum of all exponentials but one largest, from the 16 lanes of `add_exponential`."""
+def sums_across(sums):
+    """The sum of the largest exponentials, and that of all others with its error, from the 16
+    lanes of `add_exponential`."""
     ones, _ = sum_across(sums[0], constant(sums[0], 0.0))
     high, low = sum_across(sums[1], sums[2])
-    return (ones - 1.0) + (high + low)
+    return ones, high, low
 
 
 @inline_jit
 def index_of_one(exps, classes):
-    """The first class whose exponential is 1."""
+    """The first class whose exponential is that of 0."""
     for c in range(classes):
-        if exps[c] == 1.0:
+        if exps[c] == ONE:
             return c
     return 0
+
+
+@inline_jit
+def multiply(array, classes, factor):
+    """Multiply 16 numbers at a time, from the first to those of the last class."""
+    for c in range(0, classes, LANES):
+        store(array, c, load(array, c) * constant_for(array, factor))
 
 
 @inline_jit

@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import inline_jit, jit, log1p, scaled_gap
-from xentcli.backends.cpu.exponential import SCALE_BITS, exp_of_gap, expm1_and_power
-from xentcli.backends.cpu.formulas import divide, divisor, scaled_logit
+from xentcli.backends.cpu.arithmetic import inline_jit, jit, log1p
+from xentcli.backends.cpu.formulas import divisor
+from xentcli.backends.cpu.gaps import SCALE, UNSCALE, bounded_gap_and_e, gap_of, peak_of
 from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import advance, load, prefetch
 from xentcli.backends.cpu.row_ops import (
@@ -31,16 +31,13 @@ from xentcli.backends.cpu.simd import (
     equal,
     first_lane,
     fma,
-    fmin,
     lane_indices,
     lanes_below,
     less,
-    power_of_two,
     rotate,
     select,
     select_min,
 )
-from xentcli.backends.elementary import MAX_GAP
 from xentcli.backends.fields import FIELDS, Field
 
 NLL, CONFIDENCE, P_TARGET = int(Field.NLL), int(Field.CONFIDENCE), int(Field.P_TARGET)
@@ -52,7 +49,6 @@ TARGET_GAP, MEAN_GAP, GAP_VARIANCE = (
     int(Field.GAP_VARIANCE),
 )
 FIELD_COUNT = FIELDS
-SCALE = 2.0**SCALE_BITS
 
 
 class RowSums(NamedTuple):
@@ -77,26 +73,12 @@ class Marks(NamedTuple):
 
 
 @inline_jit
-def scaled_exponential(gap, error):
-    """d, at most 746, and e·SCALE, 0 there; an error of None is 0."""
-    far = constant(gap, MAX_GAP)
-    near, bounded = less(gap, far), fmin(gap, far)
-    if error is None:
-        s, biased = expm1_and_power(bounded, None)
-    else:
-        s, biased = expm1_and_power(bounded, select(near, error, constant(gap, 0.0)))
-    power = power_of_two(biased, SCALE_BITS)
-    return bounded, select(near, fma(power, s, power), constant(gap, 0.0))
-
-
-@inline_jit
-def any_exponential(peaks, x, scalars, exact):
-    """The same of 16 logits, with any option."""
-    z = scaled_logit(as_float64(x), scalars)
+def any_gap_and_e(peak, x, scalars, exact):
+    """d and e of 16 logits, with any option."""
+    gap, error = gap_of(as_float64(x), peak, scalars, exact)
     if exact:
-        gap, error = scaled_gap(peaks, z, divisor(scalars))
-        return scaled_exponential(gap, error)
-    return scaled_exponential(divide(peaks - z, divisor(scalars)), None)
+        return bounded_gap_and_e(gap, error)
+    return bounded_gap_and_e(gap, None)
 
 
 @inline_jit
@@ -138,19 +120,19 @@ def row_sums(x, classes, y, limits, scalars, exact):
     # What lies beyond the end counts as −∞, which the target's logit may be, too.
     padding = float(-classes % LANES) if target == -math.inf else 0.0
     zero, indices, step = as_float64(none), lane_indices(none), constant_for(x, float(LANES))
-    peaks, same = constant(zero, peak), constant_for(x, -padding / LANES)
+    peaks, same = constant(zero, peak[0]), constant_for(x, -padding / LANES)
     sums = RowSums(zero, zero, zero, zero, zero, none, same, marks.classes)
     body, c = classes - classes % LANES, 0
     if scalars.temperature == 1.0 and not scalars.softcap < math.inf and not exact:
         while c < body:
             values = load(x, c)
-            both = scaled_exponential(peaks - as_float64(values), None)
+            both = bounded_gap_and_e(peaks - as_float64(values), None)
             sums, indices = added(sums, values, indices, both, marks), indices + step
             prefetch(x, c + classes)  # the next row, while this one is computed
             c += LANES
     while c < classes:
         values = load_padded(x, classes, c, -math.inf)
-        gap, e = any_exponential(peaks, values, scalars, exact)
+        gap, e = any_gap_and_e(peak, values, scalars, exact)
         e = select(lanes_below(classes - c), e, zero)  # a softcap makes −inf finite
         sums, indices = added(sums, values, indices, (gap, e), marks), indices + step
         prefetch_same(x, c + classes)
@@ -171,20 +153,20 @@ def across(values):
 @inline_jit
 def unscaled(sums):
     """The sums as numbers, without the scale."""
-    small = 1.0 / SCALE
-    squares, gaps = across(sums.squares) * small * small, across(sums.gaps) * small
-    ones, others = across(sums.ones) * small, across(sums.others) * small
-    return ones, (ones - 1.0) + others, squares, gaps, across(sums.gap_squares) * small
+    squares, gaps = across(sums.squares) * UNSCALE * UNSCALE, across(sums.gaps) * UNSCALE
+    ones, others = across(sums.ones) * UNSCALE, across(sums.others) * UNSCALE
+    return ones, (ones - 1.0) + others, squares, gaps, across(sums.gap_squares) * UNSCALE
 
 
 @inline_jit
-def write_fields(x, y, peak, sums, scalars, out):
+def write_fields(x, y, peak, sums, how, out):
     """The fields of one row, from its sums; `out` are pointer and stride."""
-    to, stride = out
+    (to, stride), (scalars, exact) = out, how
     ones, others, squares, gaps, gap_squares = unscaled(sums)
-    total, log_total, mean = 1.0 + others, log1p(others), gaps / (1.0 + others)
-    gap, error = scaled_gap(peak, scaled_logit(element(x, y), scalars), divisor(scalars))
-    e = exp_of_gap(gap, error)
+    total, mean = 1.0 + others, gaps / (1.0 + others)
+    log_total, _ = log1p(others, 0.0)
+    gap, error = gap_of(element(x, y), peak, scalars, exact)
+    e = bounded_gap_and_e(gap, error)[1] * UNSCALE
     squares, rest = (squares + ones) - e * e, (others - e) + 1.0
     if e == 1.0:  # the largest: the sums over the other classes do not hold it
         squares, rest = unscaled(sums)[2] + (ones - 1.0), others
@@ -196,7 +178,7 @@ def write_fields(x, y, peak, sums, scalars, out):
     to[PREDICTION * stride] = 0.0 - max_across(constant(sums.place, 0.0) - sums.place)
     to[ABOVE * stride] = across(sums.above)
     to[TIES * stride] = across(sums.equal) - 1.0
-    to[LSE * stride] = peak / divisor(scalars) + log_total
+    to[LSE * stride] = peak[0] / divisor(scalars) + log_total
     to[TARGET_GAP * stride] = gap
     to[MEAN_GAP * stride] = mean
     to[GAP_VARIANCE * stride] = max(0.0, gap_squares / total - mean * mean)
@@ -218,9 +200,9 @@ def statistics_range(count, logits, targets, classes, scalars, fields, space):
     for i in range(count):
         x, y, out = row_pointer(logits, i), targets[i], (advance(start, i), stride)
         largest = row_max(x, classes)
-        peak = scaled_logit(largest, scalars)
-        if y < 0 or not abs(peak / divisor(scalars)) < math.inf:
+        peak = peak_of(largest, scalars, exact)
+        if y < 0 or not abs(peak[0] / divisor(scalars)) < math.inf:
             write_nan(out)
             continue
         sums = row_sums(x, classes, y, (largest, peak), scalars, exact)
-        write_fields(x, y, peak, sums, scalars, out)
+        write_fields(x, y, peak, sums, (scalars, exact), out)

@@ -10,22 +10,36 @@ load of all 16 has to wait for the last store: a tile of two classes took 540 ns
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, log1p, scaled_gap
+from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit
+from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
-    divide,
+    capped,
     divisor,
-    exponential,
     finish_row,
-    gradient_entry,
+    finite_or_zero,
+    gap_below,
+    hot_gap,
+    largest,
+    log_of_sum,
+    log_probability,
     mass,
     mass_times_gap,
-    scaled_logit,
-    slope,
+    total_of,
+)
+from xentcli.backends.cpu.gradient_formulas import (
+    entries,
+    entries_with_masses,
+    entry_of_target,
+    entry_with_mass,
+    probability_factors,
+    row_factors,
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64
-from xentcli.backends.cpu.load_store import load, store
+from xentcli.backends.cpu.load_store import advance, load, store
+from xentcli.backends.cpu.row_ops import max_across
 from xentcli.backends.cpu.row_tiles import (
     COMPARE_UP_TO,
     pick,
@@ -56,122 +70,165 @@ def picked_mass(qs, setup, which, uniform):
     return mass(w, pick(qs, which, classes), scalars, uniform)
 
 
+class TileSums(NamedTuple):
+    """The largest z of each row, and the sum of its other exponentials, in two words each."""
+
+    max_z: Any
+    max_low: Any
+    others: Any
+    others_low: Any
+
+
 @inline_jit
-def tile_exponentials(xs, setup, peak, exps):
-    """Store the exponentials; the largest z of each row, and the sum of its other exponentials."""
+def tile_buffers(exps, classes):
+    """Three buffers one after the other: exponentials, and where they are needed slopes, gaps."""
+    size = tile_size(classes)
+    return exps, advance(exps, size), advance(exps, 2 * size)
+
+
+@inline_jit
+def tile_size(classes):
+    """How many numbers a tile takes."""
+    return max(classes, LANES) * LANES
+
+
+@inline_jit
+def tile_exponentials(xs, setup, peak, exps, keep_gaps):
+    """Store the exponentials, slopes with a softcap, and gaps where they are to be kept."""
     _, classes, scalars = setup
-    max_z = scaled_logit(as_float64(peak), scalars)
-    one, zero = constant(max_z, 1.0), constant(max_z, 0.0)
+    exps, slopes, gaps = tile_buffers(exps, classes)
+    exact = is_float64(xs)
+    max_z, max_low, _ = capped(as_float64(peak), scalars, exact)
+    one, zero = constant(max_z, ONE), constant(max_z, 0.0)
     sums = zero, zero, zero
     for c in range(classes):
-        z = scaled_logit(as_float64(load(xs, c * LANES)), scalars)
-        e = exponential(z, max_z, scalars, is_float64(xs))
+        z, z_low, slope = capped(as_float64(load(xs, c * LANES)), scalars, exact)
+        gap, error = gap_below(max_z, max_low, z, z_low, scalars, exact)
+        e, lost = exp_of_gap(gap, error, exact)
         store(exps, c * LANES, e)
+        if scalars.softcap < math.inf:
+            store(slopes, c * LANES, slope)
+        if keep_gaps:
+            store(gaps, c * LANES, gap + error)
         sums = add_exponential(sums, e, one)
+        if exact:
+            sums = sums[0], sums[1], sums[2] + lost
     ones, high, low = sums
-    return max_z, (ones - 1.0) + (high + low)
+    others, others_low = total_of(ones, high, low, exact)
+    return TileSums(max_z, max_low, others, others_low)
 
 
 @inline_jit
-def mass_sums(xs, qs, weight, classes, max_z, scalars, uniform):
+def mass_sums(qs, weight, classes, gaps, scalars, uniform):
     """Σ a_c·d_c, and Σ a_c with its error."""
-    zero = constant(max_z, 0.0)
+    zero = constant(load(gaps, 0), 0.0)
     sum_high, sum_low, gap_high, gap_low = zero, zero, zero, zero
     for c in range(classes):
         a = mass_of_class(qs, weight, c, scalars, uniform)
-        gap, _ = scaled_gap(
-            max_z, scaled_logit(as_float64(load(xs, c * LANES)), scalars), divisor(scalars)
-        )
-        gap_high, gap_low = add(gap_high, gap_low, mass_times_gap(a, gap))
+        gap_high, gap_low = add(gap_high, gap_low, mass_times_gap(a, load(gaps, c * LANES)))
         sum_high, sum_low = add(sum_high, sum_low, a)
-    finite = less(gap_high, constant(max_z, math.inf))
-    return select(finite, gap_high + gap_low, gap_high), sum_high, sum_low
+    return gap_high + finite_or_zero(gap_low, gap_high), sum_high, sum_low
 
 
 @inline_jit
 def first_maxima(exps, classes):
-    """The first class of each row whose exponential is 1."""
+    """The first class of each row whose exponential is that of 0."""
     argmax = constant(load(exps, 0), 0.0)
     for k in range(classes):
         c = classes - 1 - k
         argmax = select(
-            equal(load(exps, c * LANES), constant(argmax, 1.0)), constant(argmax, float(c)), argmax
+            equal(load(exps, c * LANES), constant(argmax, ONE)), constant(argmax, float(c)), argmax
         )
     return argmax
 
 
 @inline_jit
-def losses_and_factors(xs, qs, exps, y, setup, max_and_others):
+def losses_and_sums(xs, qs, exps, y, setup, tile):
     """Losses, log-sum-exps, and what the gradients need beside the exponentials."""
     weight, classes, scalars = setup
-    max_z, others = max_and_others
+    exps, _, gaps = tile_buffers(exps, classes)
+    exact = is_float64(xs)
     uniform = scalars.label_smoothing / classes
-    zero = constant(max_z, 0.0)
-    argmax, hot, of_max, rest, distance = zero, zero, zero, zero, zero
+    zero = constant(tile.max_z, 0.0)
+    argmax, hot, of_max, rest, all_gaps = zero, zero, zero, zero, zero
     max_is_target = less(zero, zero)
     if qs is not None or uniform > 0.0:
         argmax = first_maxima(exps, classes)
         of_max = picked_mass(qs, setup, argmax, uniform)
-        distance, high, low = mass_sums(xs, qs, weight, classes, max_z, scalars, uniform)
+        all_gaps, high, low = mass_sums(qs, weight, classes, gaps, scalars, uniform)
         rest = (high - of_max) + low
+    distance = all_gaps, zero
     if qs is None:
         hot = pick_weight(weight, y, classes) * (1.0 - scalars.label_smoothing)
-        gap, error = scaled_gap(
-            max_z, scaled_logit(pick(xs, y, classes), scalars), divisor(scalars)
-        )
-        distance = distance + (mass_times_gap(hot, gap) + mass_times_gap(hot, error))
-        max_is_target = equal(pick(exps, y, classes), constant(max_z, 1.0))
+        z, z_low, _ = capped(pick(xs, y, classes), scalars, exact)
+        gap, error = gap_below(tile.max_z, tile.max_low, z, z_low, scalars, exact)
+        distance = hot_gap(hot, gap, error, exact)
+        if uniform > 0.0:
+            distance = distance[0] + all_gaps, distance[1]
+        max_is_target = equal(pick(exps, y, classes), constant(hot, ONE))
         if uniform > 0.0:
             max_is_target = equal(argmax, y)
     masses = Masses(hot, of_max, rest, max_is_target)
-    loss, lse, row = finish_row(divide(max_z, divisor(scalars)), others, masses, distance, scalars)
+    limit = largest(tile.max_z, tile.max_low, scalars, exact)
+    others = tile.others, tile.others_low
+    loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, (row, masses, argmax)
 
 
 @inline_jit
-def special_entries(xs, qs, exps, y, setup, factors, per_mass):
+def special_entries(qs, exps, y, setup, sums, factors, exact):
     """The gradient entries of the largest logit and of the target of each row."""
-    row, masses, argmax, _, _ = factors
+    row, masses, argmax = sums
     _, classes, scalars = setup
+    exps, slopes, _ = tile_buffers(exps, classes)
     uniform = scalars.label_smoothing / classes
     of_max, of_target = constant(argmax, 0.0), constant(argmax, 0.0)
     if qs is not None or uniform > 0.0:
-        of_max = gradient_entry(
-            pick(exps, argmax, classes), masses.of_max, equal(of_max, of_max), row
-        )
-        of_max = of_max * (per_mass * slope(pick(xs, argmax, classes), scalars))
+        e = pick(exps, argmax, classes)
+        of_max = entry_with_mass(e, masses.of_max, equal(argmax, argmax), row, factors, exact)
+        if scalars.softcap < math.inf:
+            of_max = of_max * pick(slopes, argmax, classes) * SLOPE_UNIT
     if qs is None:
-        a = masses.hot
-        if uniform > 0.0:
-            a = picked_mass(None, setup, y, uniform) + a
-        of_target = gradient_entry(pick(exps, y, classes), a, masses.max_is_target, row)
-        of_target = of_target * (per_mass * slope(pick(xs, y, classes), scalars))
+        e = pick(exps, y, classes)
+        if uniform > 0.0 or scalars.z_loss > 0.0:
+            a = picked_mass(None, setup, y, uniform) + masses.hot
+            of_target = entry_with_mass(e, a, masses.max_is_target, row, factors, exact)
+        else:
+            of_target = entry_of_target(e, masses.max_is_target, row, factors, exact)
+        if scalars.softcap < math.inf:
+            of_target = of_target * pick(slopes, y, classes) * SLOPE_UNIT
     return of_max, of_target
 
 
 @inline_jit
-def write_gradients(xs, qs, exps, y, setup, factors, out):
+def write_gradients(xs, qs, exps, y, setup, parts, out):
     """The gradients of 16 rows; those of ignored rows are 0."""
-    row, _, argmax, scale, not_ignored = factors
+    row, masses, argmax, scale, not_ignored = parts
     weight, classes, scalars = setup
+    exps, slopes, _ = tile_buffers(exps, classes)
+    exact = is_float64(xs)
     uniform = scalars.label_smoothing / classes
-    per_mass, zero = divide(scale, scalars.temperature), constant(scale, 0.0)
-    per_e = row.b / (row.others + 1.0) * per_mass
-    of_max, of_target = special_entries(xs, qs, exps, y, setup, factors, per_mass)
+    zero = constant(scale, 0.0)
+    factors = row_factors(row, scale, scalars, exact)
+    sums = row, masses, argmax
+    of_max, of_target = special_entries(qs, exps, y, setup, sums, factors, exact)
     of_max, of_target = select(not_ignored, of_max, zero), select(not_ignored, of_target, zero)
+    if exact:
+        multiply_rows(exps, classes, factors.before)
     for c in range(classes):
-        g = load(exps, c * LANES) * per_e
+        e = load(exps, c * LANES)
         if qs is not None or uniform > 0.0:
-            g = g - mass_of_class(qs, weight, c, scalars, uniform) * per_mass
+            a = mass_of_class(qs, weight, c, scalars, uniform)
+            g = entries_with_masses(e, a, factors, exact)
+        else:
+            g = entries(e, factors, exact)
         if scalars.softcap < math.inf:
-            g = g * slope(as_float64(load(xs, c * LANES)), scalars)
+            g = g * load(slopes, c * LANES) * SLOPE_UNIT
         g = select(not_ignored, g, zero)
         if classes <= COMPARE_UP_TO:
-            here = constant(y, float(c))
             if qs is not None or uniform > 0.0:
-                g = select(equal(argmax, here), of_max, g)
-            if qs is None:
-                g = select(equal(y, here), of_target, g)
+                g = select(equal(argmax, constant(y, float(c))), of_max, g)
+            g = with_target(g, qs, y, c, of_target)
         store_class(out, c, g)
     store_tile(out, classes)
     if classes > COMPARE_UP_TO:
@@ -182,17 +239,37 @@ def write_gradients(xs, qs, exps, y, setup, factors, out):
 
 
 @inline_jit
+def with_target(g, qs, y, c, of_target):
+    """Entries of class c, with that of the target in the rows whose target it is."""
+    if qs is None:
+        return select(equal(y, constant(y, float(c))), of_target, g)
+    return g
+
+
+@inline_jit
+def multiply_rows(exps, classes, factor):
+    """Multiply each row of a tile by its own factor, unless all of these are 1."""
+    if max_across(absolute(factor - 1.0)) > 0.0:
+        for c in range(classes):
+            store(exps, c * LANES, load(exps, c * LANES) * factor)
+
+
+@inline_jit
 def softmax_tile(xs, classes, peak, scalars, log, exps, out):
     """Probabilities of 16 rows, or their logarithms −d_c − log s."""
-    max_z, others = tile_exponentials(xs, (None, classes, scalars), peak, exps)
-    limit = max_z / divisor(scalars)
+    exact = is_float64(xs)
+    tile = tile_exponentials(xs, (None, classes, scalars), peak, exps, False)
+    limit = tile.max_z / divisor(scalars)
     finite = less(absolute(limit), constant(limit, math.inf))
-    log_s = log1p(others)
+    log_s, log_s_low, unit = log_of_sum(tile.others, tile.others_low, exact)
+    log_s, log_s_low = log_s * unit, log_s_low * unit
+    factors = probability_factors(tile.others, tile.others_low, exact)
     for c in range(classes):
-        value = load(exps, c * LANES) / (others + 1.0)
         if log:
-            z = scaled_logit(as_float64(load(xs, c * LANES)), scalars)
-            gap, error = scaled_gap(max_z, z, divisor(scalars))
-            value = 0.0 - (gap + (error + log_s))
+            z, z_low, _ = capped(as_float64(load(xs, c * LANES)), scalars, exact)
+            gap, error = gap_below(tile.max_z, tile.max_low, z, z_low, scalars, exact)
+            value = log_probability(gap, error, log_s, log_s_low, exact)
+        else:
+            value = entries(load(exps, c * LANES), factors, exact)
         store_class(out, c, select(finite, value, constant(value, math.nan)))
     store_tile(out, classes)

@@ -54,9 +54,9 @@ class _Job:
         """Wait for the parts that are begun; Ctrl-C waits too, as they write to the caller's
         arrays, and is raised then."""
         interrupted: BaseException | None = None
-        self.parts.clear()
         while True:
             try:
+                self.parts.clear()
                 with self._changed:
                     self._closed = True
                     self._changed.wait_for(lambda: not self._helping)
@@ -114,8 +114,8 @@ def run(parts: list[Part]) -> None:
         parts[0]()
         return
     job = _Job(deque(parts))
-    _helpers.invite(job, len(parts) - 1)
-    try:
+    try:  # whatever is raised from here on, helpers may be writing to the caller's arrays
+        _helpers.invite(job, len(parts) - 1)
         job.work()
     finally:
         job.end()

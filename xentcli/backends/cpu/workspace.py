@@ -17,9 +17,10 @@ CHUNK = 1 << 16  # logits that are copied at a time where the classes of a row a
 
 def long_row_offsets(classes: int, rows: int, copied: int) -> tuple[int, int, int, int, int]:
     """Of a second row of exponentials, of indices of rows, and of copies of logits, of
-    probabilities and of gradients, for `copied` rows. A first row of exponentials is at 0."""
+    probabilities and of gradients, for `copied` rows. A first row of exponentials is at 0, a third
+    row of numbers as far behind the second."""
     second = (classes // 8 + 25) * LINE
-    indices = 2 * second
+    indices = 3 * second
     logits = indices + (rows // 8 + 1) * LINE
     copy = classes * copied // 8 * LINE
     return second, indices, logits, logits + copy, logits + 2 * copy
@@ -27,9 +28,9 @@ def long_row_offsets(classes: int, rows: int, copied: int) -> tuple[int, int, in
 
 def short_row_offsets(classes: int) -> tuple[int, int, int]:
     """Of exponentials, of probabilities, and of gradients, for tiles of 16 rows. Two tiles of
-    logits are at 0."""
+    logits are at 0, and for each there are three tiles from the exponentials on."""
     tile = max(classes, LANES) * LANES * 8
-    return 2 * tile, 4 * tile, 5 * tile
+    return 2 * tile, 8 * tile, 9 * tile
 
 
 def rows_per_chunk(classes: int) -> int:

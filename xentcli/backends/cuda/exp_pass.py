@@ -11,14 +11,23 @@ import math
 
 from numba import cuda, float32, float64, int32
 
-from xentcli.backends.cuda.formulas import PartSums, device, exp_float32, exp_reference, min_of
-from xentcli.backends.cuda.launch_params import UNSCALE
-from xentcli.backends.cuda.primitives import get, larger, load4, put, smaller, store4
-from xentcli.backends.cuda.reductions import NO_CLASS, THREADS, reduce_max, reduce_sums
+from xentcli.backends.cuda.formulas import SCALE_BITS, exp_float32, min_of
+from xentcli.backends.cuda.launch_params import SINGLE_SCALE_BITS
+from xentcli.backends.cuda.parts import sums_of
+from xentcli.backends.cuda.primitives import device, get, larger, load4, put, smaller, store4
+from xentcli.backends.cuda.reductions import (
+    NO_CLASS,
+    THREADS,
+    reduce_max,
+    reduce_sums,
+)
 
-# Logits this far below the largest have e·2⁴⁸ = 0 in float32, and add nothing to a float32 loss.
-# `exp_float32` is accurate for twice this gap, since the gap of very large logits is rounded.
-MAX_FLOAT32_GAP = 350.0
+# Logits this far below the largest have e·2⁴⁸ = 0 in float32, and add nothing to a float32 loss
+# unless weights above 10¹⁷⁷ bring them back. The gap of very large logits is rounded, to 512 at
+# most, and `exp_float32` is accurate up to 700.
+MAX_FLOAT32_GAP = 511.0
+
+RESCALE = 2.0 ** (SCALE_BITS - SINGLE_SCALE_BITS)
 
 
 @device
@@ -90,7 +99,7 @@ def part_exponentials(z, at, peak, extremes, task, constants):
     logit whose e is 0, and need not compare: the same bits with a third fewer instructions.
     (`extremes` are of the same classes only if the part is aligned in shared memory.)
     """
-    reference = exp_reference(float64(peak))
+    reference = 0.0 if peak == -math.inf else float64(peak)  # for exp(−inf) = 0
     highest, lowest = float32(reference), float32(reference - MAX_FLOAT32_GAP)
     bounds = reference, highest, lowest
     ones, others = int32(0), 0.0
@@ -125,7 +134,7 @@ def part_exponentials(z, at, peak, extremes, task, constants):
         put(z, c, last)
         others += more
         ones += more_ones
-    return float64(ones), others * UNSCALE
+    return float64(ones), others * RESCALE
 
 
 @device
@@ -173,9 +182,9 @@ def part_sums(x, start, params, task, shared):
     if params.x_step != 1:
         extremes = float32(math.inf), float32(-math.inf)  # of other classes than in pass 2
     inside = task.y - task.begin
-    target_z = 0.0
+    target = 0.0
     if 0 <= inside < task.count:
-        target_z = float64(get(z, at + inside))
+        target = float64(get(z, at + inside))
     cuda.syncthreads()  # after the target's logit has been read
     ones, others = part_exponentials(z, at, peak, extremes, task, params.exp)
     sums[task.first + task.thread] = ones
@@ -183,4 +192,5 @@ def part_sums(x, start, params, task, shared):
     reduce_sums(sums, 2, THREADS, task, task.threads)
     ones, others = sums[task.first], sums[task.first + THREADS]
     cuda.syncthreads()
-    return PartSums(peak, ones, others, target_z, 0.0, 0.0, 0.0, NO_CLASS)
+    zero = 0.0, 0.0
+    return sums_of(peak, ones, (others, 0.0), target, zero, zero, zero, NO_CLASS)

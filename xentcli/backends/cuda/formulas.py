@@ -1,14 +1,13 @@
-"""The formulas of a row, for one number at a time, in float64.
+"""The formulas of a row's classes, for one number at a time, in float64.
 
     z_c    = x_c / T, or κ·tanh(x_c / T / κ) with a softcap
-    e_c    = exp(z_c − max z),  s = Σ e_c,  others = s − 1, where the 1 is a largest one's own
+    gap_c  = max z − z_c
+    e_c    = exp(−gap_c),  s = Σ e_c,  others = s − 1, where the 1 is a largest one's own
     a_c    = weight_c·((1 − label_smoothing)·q_c + label_smoothing/C)
-    loss   = A·log1p(others) + Σ a_c·(max z − z_c) + λ·lse²,   A = Σ a_c
-    grad_c = B·e_c/s − a_c,   B = A + 2·λ·lse
 
-`others` and the other classes' masses are summed without the largest logit, so that nothing
-cancels where the softmax is nearly one-hot. a_c is called the mass of a class. Products and sums
-are fused with `fma` here and not in `backends.cpu.formulas`, so that the last bits differ.
+a_c is called the mass of a class. z itself is never needed, only its gaps, which come from
+differences of logits. Products and sums are fused with `fma` here and not in
+`backends.cpu.formulas`, so that the last bits differ.
 """
 
 from __future__ import annotations
@@ -16,50 +15,49 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from numba import cuda
-
 from xentcli.backends import elementary
 from xentcli.backends.cuda.primitives import (
+    device,
     fma,
     fraction_and_power,
     polynomial,
     times,
     times_power,
 )
-from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, MAX_GAP, PER_LN2, ROUND
+from xentcli.backends.cuda.two_words import (
+    add,
+    add_pairs,
+    difference,
+    divide,
+    divide_by,
+    exp_and_rest,
+    multiply,
+)
+from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, PER_LN2, ROUND
 
-device = cuda.jit(device=True)
+# Exponentials are multiplied by 2⁹⁶⁰, so that weights and upstream gradients can bring back those
+# below the smallest float64; with 2⁶³ classes their sum is still finite. Below exp(−1370), about
+# 10⁻⁵⁹⁵, they are 0.
+SCALE_BITS = 960
+UNIT = 2.0**-SCALE_BITS
+ONE = 2.0**SCALE_BITS  # the exponential of a largest logit
+MAX_GAP = 1370.0
 
-add = device(elementary.add)
-difference = device(elementary.difference)
+SATURATED = 300.0  # tanh of this is 1 within 10⁻²⁶⁰
+LINEAR = 2.0**-100  # tanh of less is its argument
+
 exp_series = polynomial(elementary.EXP)
 log1p_series = polynomial(elementary.LOG1P)
 
 
-class PartSums(NamedTuple):
-    """Sums over a part of a row's classes, to be combined with those of the other parts.
+class Peak(NamedTuple):
+    """A row's largest logit, and with a softcap what its gaps need; see `capped_gap`."""
 
-    `peak` is their largest z; the exponentials are relative to it, or to 0 where it is −inf.
-    """
-
-    peak: Any
-    ones: Any  # how many classes have the largest z
-    others: Any  # Σ e of the other classes
-    target_z: Any  # z of an index target, 0 if it is in another part
-    peak_mass: Any  # Σ a of the classes with the largest z
-    other_mass: Any  # Σ a of the other classes
-    gap_sum: Any  # Σ a·(peak − z)
-    argmax: Any  # the first class with the largest z
-
-
-class RowResult(NamedTuple):
-    """The loss of a row, and the sums over all classes that the gradient of each class needs."""
-
-    others: Any
-    rest: Any  # B − a of the largest z
-    b: Any  # B
-    loss: Any
-    lse: Any
+    x: Any
+    tail: Any  # exp(−2·|x / T / κ|), two words
+    lead: Any  # κ·tail / (1 + tail)
+    slope: Any  # dz/dx at x, times T
+    below_zero: Any
 
 
 @device
@@ -71,72 +69,145 @@ def min_of(a, b):
 
 
 @device
-def exp_reference(peak):
-    """What is subtracted before exponentials; 0 if the largest z is −inf, for exp(−inf) = 0."""
-    if peak == -math.inf:
-        return 0.0
-    return peak
+def has_softcap(params):
+    """Known when a kernel is compiled, so that those without a softcap have none of its code."""
+    return len(params.capped) > 0
 
 
 @device
-def scaled_logit(x, params):
-    """z of a logit, still to be divided by `divisor`: a softcap includes the temperature."""
-    if params.softcap < math.inf:
-        return math.tanh(x / params.temperature / params.softcap) * params.softcap
+def usable_logit(x, params):
+    """A logit, or with a softcap the largest that has another tanh."""
+    if has_softcap(params):
+        if x > params.limit:
+            return params.limit
+        if x < -params.limit:
+            return -params.limit
     return x
 
 
 @device
-def divisor(params):
-    """The temperature, or 1 with a softcap."""
-    if params.softcap < math.inf:
-        return 1.0
-    return params.temperature
+def angle_of(x, params):
+    """x / T / κ in two words."""
+    high, low = divide_by(x, 0.0, params.temperature)
+    return divide_by(high, low, params.softcap)
 
 
 @device
-def slope(x, params):
-    """dz/dx, times the temperature: 1 − tanh² without cancellation."""
-    if params.softcap < math.inf:
-        e = math.exp(-2.0 * abs(x / params.temperature / params.softcap))
-        return e * 4.0 / ((1.0 + e) * (1.0 + e))
-    return 1.0
+def twice_below_zero(high, low):
+    """−2·|high + low|."""
+    if high < 0.0:
+        return high + high, low + low
+    return -(high + high), -(low + low)
 
 
 @device
-def scaled_gap(peak, z, denominator):
-    """(peak − z) / denominator as a rounded number and its error; the error of inf is 0."""
-    high, low = difference(peak, z)
-    if denominator != 1.0:
-        quotient = high / denominator
-        low = (fma(quotient, -denominator, high) + low) / denominator
-        high = quotient
-    if not abs(high) < math.inf:
+def slope_of(tail):
+    """1 − tanh² = 4·tail / (1 + tail)², without cancellation."""
+    below = add_pairs((1.0, 0.0), tail)
+    high, low = divide(tail, multiply(below, below))
+    return 4.0 * high, 4.0 * low
+
+
+@device
+def times_slope(value, x, params):
+    """A number of two words times dz/dx at a logit, times the temperature."""
+    high, low = twice_below_zero(*angle_of(x, params))
+    if high > -2.0 * SATURATED:
+        tail, _ = exp_and_rest((high, low))
+        return multiply(value, slope_of(tail))
+    if high > -4.0 * SATURATED:  # the slope is 4·tail, and may be below the normal numbers
+        root, _ = exp_and_rest((0.5 * high, 0.5 * low))
+        return multiply(multiply((4.0 * value[0], 4.0 * value[1]), root), root)
+    return value[0] * 0.0, 0.0
+
+
+@device
+def peak_of(x, params):
+    """The facts about a row's largest logit; 0 if that is −inf, for exp(−inf) = 0."""
+    if x == -math.inf:
+        x = 0.0
+    zero = 0.0, 0.0
+    if not has_softcap(params):
+        return Peak(x, zero, zero, zero, 0.0)
+    high, low = twice_below_zero(*angle_of(x, params))
+    tail, _ = exp_and_rest((high, low))
+    lead = divide(multiply(tail, (params.softcap, 0.0)), add_pairs((1.0, 0.0), tail))
+    return Peak(x, tail, lead, slope_of(tail), 1.0 if x < 0.0 else 0.0)
+
+
+@device
+def gap_of(peak, x, params):
+    """max z − z in two words; the second word of inf is 0."""
+    high, low = difference(peak.x, x)
+    by = params.temperature
+    if by > 1.0 and high == math.inf:  # although the quotient may be finite
+        high, low = difference(0.5 * peak.x, 0.5 * x)
+        by = 0.5 * by
+    if not high < math.inf:
         low = 0.0
+    high, low = divide_by(high, low, by)
+    if has_softcap(params):
+        return capped_gap(peak, high, low, params)
     return high, low
 
 
 @device
-def exponential(peak, z, params):
-    """exp(z − max z), within 1 ULP."""
-    e, _ = exponential_with_error(peak, z, params)
-    return e
+def capped_gap(peak, high, low, params):
+    """κ·(tanh a − tanh(a − d)), where a is the angle of the largest logit, and d = gap / T / κ.
+
+    With r = exp(−2d) and t = exp(−2·|a|) that is 2·κ·t/(1 + t)·(1 − r)/(t + r), and with 1 + t·r
+    instead of t + r where a is negative: nothing cancels.
+    """
+    twice, lost = twice_below_zero(*divide_by(high, low, params.softcap))
+    if twice > -LINEAR:
+        return multiply((high, low), peak.slope)
+    if twice < -2.2 * SATURATED:  # r no longer counts
+        ratio, rest = (0.0, 0.0), (1.0, 0.0)
+    else:
+        ratio, rest = exp_and_rest((twice, lost))
+    if peak.below_zero > 0.0:
+        below = add_pairs((1.0, 0.0), multiply(peak.tail, ratio))
+    elif ratio[0] > peak.tail[0]:
+        below = add_pairs(ratio, peak.tail)
+    else:
+        below = add_pairs(peak.tail, ratio)
+    share = divide((2.0 * rest[0], 2.0 * rest[1]), below)
+    high, low = multiply(peak.lead, share)
+    if not high < math.inf:
+        return times(peak.lead[0], share[0]), 0.0
+    return high, low
 
 
 @device
-def exponential_with_error(peak, z, params):
-    """exp(z − max z), and its last rounding error.
+def largest_z(peak, params):
+    """max z in two words."""
+    high, low = divide_by(peak.x, 0.0, params.temperature)
+    if not has_softcap(params):
+        return high, low
+    twice, lost = twice_below_zero(*divide_by(high, low, params.softcap))
+    if twice > -LINEAR:
+        return high, low
+    tail, rest = exp_and_rest((twice, lost))
+    high, low = divide(rest, add_pairs((1.0, 0.0), tail))
+    high, low = multiply((high, low), (params.softcap, 0.0))
+    if peak.below_zero > 0.0:
+        return -high, -low
+    return high, low
+
+
+@device
+def exponential(gap, error):
+    """exp(−gap − error)·2⁹⁶⁰, within 1 ULP, and its last rounding error.
 
     −gap − error = n·ln 2 + r, |r| ≤ ln 2 / 2, with the rounding error of r, and a minimax
     polynomial of (eʳ − 1 − r) / r². The library's exp takes no error of its argument.
     """
-    gap, error = scaled_gap(peak, z, divisor(params))
     if gap != gap:
         return gap, 0.0
     if not gap < MAX_GAP:
         return 0.0, 0.0
-    biased = fma(gap, -PER_LN2, ROUND + 100.0)
-    n = biased - (ROUND + 100.0)
+    biased = fma(gap, -PER_LN2, ROUND + SCALE_BITS)
+    n = biased - (ROUND + SCALE_BITS)
     high = fma(n, -LN2_HIGH, -gap)
     low = fma(n, LN2_LOW, error)
     r = high - low
@@ -144,7 +215,7 @@ def exponential_with_error(peak, z, params):
     s = r + fma(r * r, t, (high - r) - low)
     e = 1.0 + s
     lost = times(s - (e - 1.0), times_power(1.0, biased))
-    return times(times_power(e, biased), 2.0**-100), times(lost, 2.0**-100)
+    return times_power(e, biased), lost
 
 
 @device
@@ -190,42 +261,4 @@ def exp_float32(x, reference, constants):
 @device
 def mass(weight, q, params):
     """a of a class, without the one-hot part of an index target."""
-    return times(weight, fma(q, 1.0 - params.smoothing, params.smoothing / params.classes))
-
-
-@device
-def finish_row(sums, hot, of_max, params):
-    """Loss, log-sum-exp and the gradient's sums; NaN where the largest z is not finite.
-
-    `hot` is the one-hot part of an index target, weight·(1 − label_smoothing); `of_max` the mass of
-    `argmax` without it.
-    """
-    limit = sums.peak / divisor(params)
-    others = (sums.ones - 1.0) + sums.others
-    if not abs(limit) < math.inf:
-        others = math.nan
-    log_s = log1p(others)
-    lse = limit + log_s
-    rest = sums.other_mass + (sums.peak_mass - of_max)
-    gap_sum = sums.gap_sum
-    hot_elsewhere = 0.0
-    if hot != 0.0:
-        gap, error = scaled_gap(sums.peak, sums.target_z, divisor(params))
-        gap_sum += fma(hot, gap, times(hot, error))
-        if sums.target_z != sums.peak:
-            hot_elsewhere = hot
-    a = rest + of_max + hot
-    loss = fma(a, log_s, gap_sum) + times(times(lse, params.z_loss), lse)
-    extra = times(lse, 2.0 * params.z_loss)
-    return RowResult(others, rest + hot_elsewhere + extra, a + extra, loss + 0.0, lse)
-
-
-@device
-def gradient_entry(e, a, is_max, row):
-    """B·p − a of one class, in the form that cancels less."""
-    s = row.others + 1.0
-    share = row.others / s
-    p = row.b / s
-    if is_max and fma(abs(row.b), share, abs(row.rest)) < abs(p) + abs(a):
-        return fma(-row.b, share, row.rest)
-    return fma(e, p, -a)
+    return times(weight, fma(q, params.kept, params.uniform))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from threading import local
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from numba import cuda
 
 from xentcli.backends import Scalars
 from xentcli.backends.cuda.box import Box
+from xentcli.backends.cuda.formulas import SATURATED
 from xentcli.backends.cuda.launch_params import (
     GRADIENT,
     INDEX,
@@ -81,7 +84,7 @@ def rows(
     """
     probs = targets if isinstance(targets, Box) else None
     is_float64 = 8 in (logits.data.dtype.itemsize, grad.data.dtype.itemsize if grad else 4)
-    fast = probs is None and not is_float64 and scalars == Scalars(z_loss=scalars.z_loss)
+    fast = probs is None and not is_float64 and scalars.are_plain
     params = _params(logits, probs, grad, scalars, fast)
     arrays = (
         logits.data,
@@ -98,7 +101,7 @@ def rows(
 def softmax(logits: Box, scalars: Scalars, log: bool, out: Box, stream: Any = 0) -> None:
     """`Backend.softmax` for arrays in device memory."""
     params = _params(logits, None, out, scalars, fast=False)
-    params = params._replace(kind=NONE, mode=LOG if log else SOFTMAX)
+    params = params._replace(kind=NONE, mode=LOG if log else SOFTMAX, z_loss=0.0)
     scratch = _scratch_for(1, 1, stream)
     numbers, results = (
         scratch.states,
@@ -149,10 +152,14 @@ def _params(
         g_inner=out.strides[2],
         g_step=out.strides[1],
         g_phase=_phase(out.data),
-        smoothing=float(scalars.label_smoothing),
+        kept=1.0 - scalars.label_smoothing,
+        uniform=scalars.label_smoothing / max(classes, 1),
         temperature=float(scalars.temperature),
         softcap=float(scalars.softcap),
+        limit=min(SATURATED * scalars.softcap * scalars.temperature, sys.float_info.max),
         z_loss=float(scalars.z_loss),
+        scale_error=float(scalars.scale_error),
+        capped=() if scalars.softcap == math.inf else (1.0,),
         exp=ExpConstants(),
     )
 

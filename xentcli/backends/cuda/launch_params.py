@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from xentcli.backends.elementary import EXP_FOR_FLOAT32, PER_LN2, ROUND
 
-SCALE_BITS = 48  # float32 exponentials are multiplied by 2⁴⁸, so that the smallest are normal
-UNSCALE = 2.0**-SCALE_BITS
+# float32 exponentials are multiplied by 2⁴⁸, so that the smallest are normal.
+SINGLE_SCALE_BITS = 48
+UNSCALE = 2.0**-SINGLE_SCALE_BITS
 
 
 class ExpConstants(NamedTuple):
@@ -15,7 +16,7 @@ class ExpConstants(NamedTuple):
     instructions; as literals each took an instruction of its own, a fifth of the inner loop."""
 
     per_ln2: float = PER_LN2
-    round: float = ROUND + SCALE_BITS  # so that n includes the scale
+    round: float = ROUND + SINGLE_SCALE_BITS  # so that n includes the scale
     ln2: float = 0.6931471805599453
     c6: float = EXP_FOR_FLOAT32[0]
     c5: float = EXP_FOR_FLOAT32[1]
@@ -31,6 +32,7 @@ class LaunchParams(NamedTuple):
     A row's classes are cut into `parts` of `size`, one for each block of threads. `kind` is the
     kind of targets: INDEX, PROBS or NONE; `mode` what is written: GRADIENT, SOFTMAX or LOG.
     `x_phase` and `g_phase` are the alignment of the first element, as an index modulo 4.
+    `capped` has one number with a softcap and none without, so that its type says which it is.
     """
 
     rows: int
@@ -52,10 +54,14 @@ class LaunchParams(NamedTuple):
     g_inner: int
     g_step: int
     g_phase: int
-    smoothing: float
+    kept: float  # 1 − label_smoothing
+    uniform: float  # label_smoothing / classes
     temperature: float
     softcap: float
+    limit: float  # with a softcap, the largest logit with another tanh than those above it
     z_loss: float
+    scale_error: float  # each row's scale is scale·(1 + scale_error), for float64 results
+    capped: tuple[float, ...]
     exp: ExpConstants
 
 

@@ -1,12 +1,13 @@
 """Rows of any dtype with any target and any option; and softmax. In float64.
 
-    1. load z_c into shared memory, and find the largest
+    1. load the logits into shared memory, and find the largest
     2. replace them by e_c = exp(z_c − max z), and sum up
     3. write the gradient, or the probabilities
 
-With a softcap the logits are read a second time for its slope, and so are targets that are
-probabilities. In a part whose largest z is not the row's, e_c is computed again: with a factor
-exp(max of the part − max z) its last bits would depend on how the row is split.
+An entry is rounded twice, as e_c and as the product with a factor of two words. With a softcap the
+logits are read a second time for its slope, and so are targets that are probabilities. In a part
+whose largest logit is not the row's, e_c is computed again: with a factor exp(max of the part −
+max z) its last bits would depend on how the row is split.
 """
 
 from __future__ import annotations
@@ -16,86 +17,83 @@ import math
 from numba import cuda, float64, int64
 
 from xentcli.backends.cuda.formulas import (
-    PartSums,
-    add,
-    device,
-    divisor,
-    exp_reference,
     exponential,
-    exponential_with_error,
-    log1p,
+    gap_of,
+    has_softcap,
     min_of,
-    scaled_gap,
-    scaled_logit,
-    slope,
+    peak_of,
+    usable_logit,
 )
-from xentcli.backends.cuda.launch_params import GRADIENT, INDEX, LOG, SOFTMAX
-from xentcli.backends.cuda.primitives import fma, get, kernel, larger, put
+from xentcli.backends.cuda.launch_params import GRADIENT, INDEX, LOG
+from xentcli.backends.cuda.parts import combine_parts, store_sums, sums_of
+from xentcli.backends.cuda.primitives import device, fma, get, kernel, larger, put, times
 from xentcli.backends.cuda.reductions import (
     FACTS,
     NO_CLASS,
     SHARED_FACTS,
     THREADS,
     block_rows_and_part,
-    combine_parts,
     defer,
     deferred_task,
     publish_and_check,
     reduce_max,
     reduce_sum_with_error,
     reduce_sums,
-    rounded_sum,
     row_offset,
-    store_sums,
     task_of,
 )
-from xentcli.backends.cuda.row_result import has_other_masses, mass_of_class, store_row_result
+from xentcli.backends.cuda.row_result import (
+    has_other_masses,
+    mass_of_class,
+    store_row_result,
+    times_slope_at,
+)
+from xentcli.backends.cuda.two_words import add, difference
 
-SCRATCH = 6 * THREADS
+SCRATCH = 3 * THREADS
 REGISTERS = 48  # per thread: the 65,536 of a multiprocessor are enough for five blocks
 
 
 @device
-def load_scaled_logits(x, start, params, z, at, task):
-    """Load z into shared memory; the largest of this thread."""
+def load_logits(x, start, params, z, at, task):
+    """Load the logits into shared memory; the largest of this thread."""
     most = -math.inf
     c = task.thread
     while c < task.count:
-        scaled = scaled_logit(float64(get(x, start + c * params.x_step)), params)
-        put(z, at + c, scaled)
-        most = larger(most, scaled)
+        value = usable_logit(float64(get(x, start + c * params.x_step)), params)
+        put(z, at + c, value)
+        most = larger(most, value)
         c += task.threads
     return most
 
 
 @device
 def part_exponentials(z, at, peak, given, params, task):
-    """Replace z by e; the sums of this thread's classes, without the peak and the target's z."""
-    reference = exp_reference(peak)
+    """Replace logits by e; the sums of this thread's classes, but for the peak and the target."""
     spread = has_other_masses(params)
-    ones, others, low, peak_mass, other_mass, gap_sum = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    argmax = NO_CLASS
+    ones, argmax, others = 0.0, NO_CLASS, (0.0, 0.0)
+    peak_mass, other_mass, gap_sum = (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)
     c = task.thread
     while c < task.count:
-        scaled = get(z, at + c)
-        e, lost = exponential_with_error(reference, scaled, params)
+        x = get(z, at + c)
+        gap, error = gap_of(peak, x, params)
+        e, lost = exponential(gap, error)
         put(z, at + c, e)
-        if scaled == reference:
+        if x == peak.x:
             ones += 1.0
             argmax = min_of(argmax, float64(task.begin + c))
         else:
-            others, low = add(others, low + lost, e)
+            others = add(others[0], others[1] + lost, e)
         if spread:
             a = mass_of_class(given, task.begin + c, params, task.row)
             if a != 0.0:
-                gap, _ = scaled_gap(reference, scaled, divisor(params))
-                gap_sum = fma(a, gap, gap_sum)
-                if scaled == reference:
-                    peak_mass += a
+                gap_sum = add(gap_sum[0], gap_sum[1], times(a, gap))
+                if x == peak.x:
+                    peak_mass = add(peak_mass[0], peak_mass[1], a)
                 else:
-                    other_mass += a
+                    other_mass = add(other_mass[0], other_mass[1], a)
         c += task.threads
-    return (others, low), ones, peak_mass, other_mass, gap_sum, argmax
+    return ones, argmax, others, peak_mass, other_mass, gap_sum
 
 
 @device
@@ -103,63 +101,85 @@ def part_sums(given, start, params, task, shared):
     """Passes 1 and 2: the part's sums, known to all threads afterwards."""
     z, sums, _ = shared
     at = task.group * params.size
-    most = load_scaled_logits(given[0], start, params, z, at, task)
-    peak = reduce_max(most, sums, task)
+    largest = reduce_max(load_logits(given[0], start, params, z, at, task), sums, task)
     inside = task.y - task.begin
-    target_z = 0.0
+    target = 0.0
     if params.kind == INDEX and 0 <= inside < task.count:
-        target_z = get(z, at + inside)
-    cuda.syncthreads()  # after the target's z has been read
-    others, ones, peak_mass, other_mass, gap_sum, argmax = part_exponentials(
-        z, at, peak, given, params, task
+        target = get(z, at + inside)
+    cuda.syncthreads()  # after the target's logit has been read
+    ones, argmax, others, peak_mass, other_mass, gap_sum = part_exponentials(
+        z, at, peak_of(largest, params), given, params, task
     )
     mine = task.first + task.thread
-    sums[mine] = others[0]
-    sums[mine + THREADS] = others[1]
     sums[mine + 2 * THREADS] = ones
-    sums[mine + 3 * THREADS] = peak_mass
-    sums[mine + 4 * THREADS] = other_mass
-    sums[mine + 5 * THREADS] = gap_sum
-    reduce_sum_with_error(sums, THREADS, task, task.threads)
-    reduce_sums(sums[2 * THREADS :], 4, THREADS, task, task.threads)
-    i = task.first
-    of_others = rounded_sum(sums[i], sums[i + THREADS])
-    ones, peak_mass = sums[i + 2 * THREADS], sums[i + 3 * THREADS]
-    other_mass, gap_sum = sums[i + 4 * THREADS], sums[i + 5 * THREADS]
-    cuda.syncthreads()
-    argmax = -reduce_max(-argmax, sums, task)
-    return PartSums(peak, ones, of_others, target_z, peak_mass, other_mass, gap_sum, argmax)
+    reduce_sums(sums[2 * THREADS :], 1, THREADS, task, task.threads)
+    ones = sums[task.first + 2 * THREADS]
+    others = reduce_pair(others, sums, task)
+    if has_other_masses(params):
+        peak_mass = reduce_pair(peak_mass, sums, task)
+        other_mass = reduce_pair(other_mass, sums, task)
+        gap_sum = reduce_pair(gap_sum, sums, task)
+        argmax = -reduce_max(-argmax, sums, task)
+    return sums_of(largest, ones, others, target, peak_mass, other_mass, gap_sum, argmax)
 
 
 @device
-def share_row_result(sums, start, given, params, task, out, facts):
+def reduce_pair(pair, sums, task):
+    """The sum of two words each of the threads of a row, known to all of them."""
+    mine = task.first + task.thread
+    sums[mine], sums[mine + THREADS] = pair
+    reduce_sum_with_error(sums, THREADS, task, task.threads)
+    pair = sums[task.first], sums[task.first + THREADS]
+    cuda.syncthreads()  # before the memory is used again
+    return pair
+
+
+@device
+def share_row_result(sums, peak, start, given, params, task, out, facts):
     """The row's first thread stores its result, and shares what the gradient needs."""
     if task.thread == 0 and task.y >= 0:
-        result = store_row_result(sums, start, given, params, task, out)
+        factors, entries = store_row_result(sums, peak, start, given, params, task, out)
         at = task.group * FACTS
-        for i in range(7):
-            facts[at + i] = result[i]
+        for i in range(5):
+            facts[at + i] = factors[i]
+        for i in range(4):
+            facts[at + 5 + i] = entries[i]
     cuda.syncthreads()
 
 
 @device
-def output_value(c, e, factors, given, start, params, task):
+def output_value(c, e, factors, peak, given, start, params, task):
     """What is written for a class: its gradient without the target's part, or its probability."""
-    per_e, per_mass, others, peak = factors
-    if not abs(peak / divisor(params)) < math.inf:
-        return math.nan
-    if params.mode == SOFTMAX:
-        return e / (1.0 + others)
+    high, low, unit, per_mass, up = factors
     if params.mode == LOG:
-        scaled = scaled_logit(float64(get(given[0], start + c * params.x_step)), params)
-        gap, error = scaled_gap(peak, scaled, divisor(params))
-        return 0.0 - (gap + (error + log1p(others)))
-    g = e * per_e
+        gap, error = gap_of(peak, logit_at(given[0], start, c, params), params)
+        return log_probability((gap, error), (high, low), unit)
+    e = times(e, unit)
     if has_other_masses(params):
-        g = fma(e, per_e, -per_mass * mass_of_class(given, task.begin + c, params, task.row))
-    if params.softcap < math.inf:
-        g *= slope(float64(get(given[0], start + c * params.x_step)), params)
-    return g + 0.0  # −0.0 becomes 0.0
+        a = mass_of_class(given, task.begin + c, params, task.row)
+        g = fma(e, high, fma(e, low, -times(per_mass, a)))
+        g = times_slope_at((g, 0.0), given[0], start + c * params.x_step, params)[0]
+        return times(g, up) + 0.0
+    if has_softcap(params) and params.mode == GRADIENT:
+        e, lost = times_slope_at((e, 0.0), given[0], start + c * params.x_step, params)
+        return fma(e, high, fma(e, low, times(lost, high))) + 0.0
+    return fma(e, high, times(e, low)) + 0.0  # −0.0 becomes 0.0
+
+
+@device
+def logit_at(x, start, c, params):
+    """A logit as it was in shared memory."""
+    return usable_logit(float64(get(x, start + c * params.x_step)), params)
+
+
+@device
+def log_probability(gap, log_s, unit):
+    """−gap − log s; `log_s` is in units of its own."""
+    high, low = times(log_s[0], unit), times(log_s[1], unit)
+    if gap[0] == 0.0 or not gap[0] < math.inf:
+        return 0.0 - (gap[0] + high)
+    high, error = difference(gap[0], -high)
+    return 0.0 - (high + (error + (gap[1] + low)))
 
 
 @device
@@ -172,7 +192,7 @@ def write_part(peaks, given, start_x, params, task, grad, shared):
         row_offset(task.row, params.inner, params.g_outer, params.g_inner)
         + task.begin * params.g_step
     )
-    factors = facts[at], facts[at + 1], facts[at + 2], peak
+    factors = facts[at], facts[at + 1], facts[at + 2], facts[at + 3], facts[at + 4]
     if task.y < 0 and task.row < params.rows:
         count = min_of(params.size, params.classes - task.begin)
         c = task.thread
@@ -182,18 +202,17 @@ def write_part(peaks, given, start_x, params, task, grad, shared):
     c = task.thread
     while c < task.count:
         e = get(z, task.group * params.size + c)
-        if own != peak:
-            scaled = scaled_logit(float64(get(given[0], start_x + c * params.x_step)), params)
-            e = exponential(peak, scaled, params)
-        value = output_value(c, e, factors, given, start_x, params, task)
+        if own != peak.x:
+            gap, error = gap_of(peak, logit_at(given[0], start_x, c, params), params)
+            e, _ = exponential(gap, error)
+        value = output_value(c, e, factors, peak, given, start_x, params, task)
         put(grad, start + c * params.g_step, value)
         c += task.threads
     cuda.syncthreads()
-    if task.thread == 0 and task.y >= 0 and params.mode == GRADIENT:
-        if facts[at + 3] >= 0.0:
-            put(grad, start + int64(facts[at + 3]) * params.g_step, facts[at + 4])
-        if facts[at + 5] >= 0.0:
-            put(grad, start + int64(facts[at + 5]) * params.g_step, facts[at + 6])
+    if task.thread == 0 and task.y >= 0:
+        for i in (5, 7):
+            if facts[at + i] >= 0.0:
+                put(grad, start + int64(facts[at + i]) * params.g_step, facts[at + i + 1])
 
 
 @kernel(REGISTERS)
@@ -223,9 +242,10 @@ def general_rows(x, targets, weight, scale, params, states, marks, results, grad
                 defer(marks, params, task)
             return
         row = combine_parts(states, params, task, sums)
-    share_row_result(row, start, given, params, task, out, facts)
+    peak = peak_of(row.peak, params)
+    share_row_result(row, peak, start, given, params, task, out, facts)
     if grad.size > 0:
-        write_part((own, row.peak), given, start, params, task, grad, shared)
+        write_part((own, peak), given, start, params, task, grad, shared)
 
 
 @cuda.jit
@@ -241,6 +261,7 @@ def general_deferred(x, targets, weight, scale, params, states, marks, results, 
         start += task.begin * params.x_step
         own = part_sums(given, start, params, task, shared).peak
         row = combine_parts(states, params, task, sums)
-        share_row_result(row, start, given, params, task, out, facts)
-        write_part((own, row.peak), given, start, params, task, grad, shared)
+        peak = peak_of(row.peak, params)
+        share_row_result(row, peak, start, given, params, task, out, facts)
+        write_part((own, peak), given, start, params, task, grad, shared)
         cuda.syncthreads()

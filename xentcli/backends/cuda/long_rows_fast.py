@@ -16,21 +16,29 @@ import math
 from numba import cuda, float32, float64
 
 from xentcli.backends.cuda.exp_pass import part_sums, shared_offset
-from xentcli.backends.cuda.formulas import device, exponential, finish_row, gradient_entry, min_of
+from xentcli.backends.cuda.formulas import UNIT, exponential, log1p, min_of
 from xentcli.backends.cuda.launch_params import UNSCALE
-from xentcli.backends.cuda.primitives import fma, get, kernel, load4, put, size_of, store4
+from xentcli.backends.cuda.parts import combine_parts, store_sums
+from xentcli.backends.cuda.primitives import (
+    device,
+    fma,
+    get,
+    kernel,
+    load4,
+    put,
+    size_of,
+    store4,
+    times,
+)
 from xentcli.backends.cuda.reductions import (
     FACTS,
     SHARED_FACTS,
     THREADS,
     block_rows_and_part,
-    combine_parts,
     defer,
     deferred_task,
     publish_and_check,
-    rescale_factor,
     row_offset,
-    store_sums,
     task_of,
 )
 
@@ -40,37 +48,64 @@ REGISTERS = 40  # per thread: the 65,536 of a multiprocessor are enough for six 
 
 
 @device
-def share_row_result(sums, peak, given, params, task, out, facts):
+def row_result(sums, weight, params):
+    """Loss and log-sum-exp of a row with an index target, the factor of its exponentials in the
+    gradient, and the target's entry. NaN where the largest logit is not finite.
+
+    The target's entry is −weight·others/s where it has a largest logit, else weight·(e/s − 1),
+    and 2·λ·lse·e/s is added to it.
+    """
+    others = fma(sums.others, UNIT, sums.ones - 1.0)
+    if not abs(sums.peak) < math.inf:
+        others = math.nan
+    log_s, s = log1p(others), 1.0 + others
+    lse = sums.peak + log_s
+    gap = sums.peak - sums.target
+    loss = fma(weight, log_s, times(times(lse, params.z_loss), lse))
+    if weight != 0.0:
+        loss = fma(weight, gap, loss)
+    extra = 2.0 * times(lse, params.z_loss)
+    e, _ = exponential(gap, 0.0)
+    p = times(e, UNIT) / s
+    entry = fma(weight, p, -weight)
+    if sums.target == sums.peak:
+        entry = -times(weight, others / s)
+    return loss + 0.0, lse, (weight + extra) / s, fma(extra, p, entry)
+
+
+@device
+def share_row_result(sums, own, given, params, task, out, facts):
     """The row's first thread stores its result, and shares what the gradient needs."""
     _, _, weight, scale = given
     results, grad = out
     at = task.group * FACTS
     if task.thread == 0 and task.y >= 0:
-        hot = weight[task.y]
-        row = finish_row(sums, hot, 0.0, params)
+        loss, lse, factor, target = row_result(sums, weight[task.y], params)
         if task.part == 0 or grad.size == 0:
-            results[0, task.row] = row.loss
-            results[1, task.row] = row.lse
+            results[0, task.row] = loss
+            results[1, task.row] = lse
         row_scale = scale[min_of(task.row, scale.size - 1)]
-        factor = row.b / (1.0 + row.others) * row_scale
-        local = factor * rescale_factor(sums.peak, peak, params) * UNSCALE
+        factor *= row_scale
+        e, _ = exponential(sums.peak - own if own > -math.inf else math.inf, 0.0)
+        local = factor * times(e, UNIT) * UNSCALE
         high = float64(float32(local))
-        e = exponential(sums.peak, sums.target_z, params)
         in_range = local == 0.0 or 2.0**-114 <= abs(local) <= 2.0**-25
         facts[at] = high
         facts[at + 1] = local - high
-        facts[at + 2] = factor
-        facts[at + 3] = gradient_entry(e, hot, sums.target_z == sums.peak, row) * row_scale + 0.0
-        facts[at + 4] = 1.0 if in_range else 0.0
+        facts[at + 2] = times(factor, UNIT) if abs(factor) > 1.0 else factor
+        facts[at + 3] = 1.0 if abs(factor) > 1.0 else UNIT
+        facts[at + 4] = target * row_scale
+        facts[at + 5] = 1.0 if in_range and (factor >= 0.0 or size_of(grad) > 2) else 0.0
     cuda.syncthreads()
 
 
 @device
 def gradient_product(grad, e, high, low):
-    """e times a factor of two words, of one word for a half type; a product of 0 is +0.0."""
+    """e times a factor of two words, of one word for a half type; a product of 0 is +0.0. (Half
+    types get no negative factor here, whose smallest products would become −0.0.)"""
     if size_of(grad) == 2:
         return fma(e, high, float32(0.0))
-    return fma(e, high, fma(e, low, float32(0.0)))
+    return fma(e, high, e * low) + float32(0.0)
 
 
 @device
@@ -121,14 +156,15 @@ def write_scaled(z, at, factors, params, task, out):
 
 
 @device
-def write_recomputed(given, factor, peak, params, task, out):
+def write_recomputed(given, factors, peak, params, task, out):
     """Pass 3 of a row with a factor out of range. Each thread reads only what it overwrites."""
     x, start_x = given
     grad, start = out
+    factor, unit = factors
     c = task.thread
     while c < task.count:
-        z = float64(get(x, start_x + c * params.x_step))
-        put(grad, start + c * params.g_step, exponential(peak, z, params) * factor + 0.0)
+        e, _ = exponential(peak - float64(get(x, start_x + c * params.x_step)), 0.0)
+        put(grad, start + c * params.g_step, times(times(e, unit), factor))
         c += task.threads
 
 
@@ -155,15 +191,16 @@ def write_part(x, start_x, peak, params, task, grad, shared):
     if task.y < 0:
         if task.row < params.rows:
             write_zeros(params, task, out)
-    elif facts[at + 4] > 0.0:
+    elif facts[at + 5] > 0.0:
         factors = float32(facts[at]), float32(facts[at + 1])
         write_scaled(z, shared_offset(params, start_x, task), factors, params, task, out)
     else:
-        write_recomputed((x, start_x), facts[at + 2], peak, params, task, out)
+        factors = facts[at + 2], facts[at + 3]
+        write_recomputed((x, start_x), factors, peak, params, task, out)
     cuda.syncthreads()
     inside = task.y - task.begin
     if task.thread == 0 and task.y >= 0 and 0 <= inside < task.count:
-        put(grad, start + inside * params.g_step, facts[at + 3])
+        put(grad, start + inside * params.g_step, facts[at + 4])
 
 
 @device

@@ -9,9 +9,10 @@ import math
 
 from numba import cuda, float64, int64
 
-from xentcli.backends.cuda.formulas import add, min_of
+from xentcli.backends.cuda.formulas import min_of
 from xentcli.backends.cuda.primitives import configured
 from xentcli.backends.cuda.reductions import WARP
+from xentcli.backends.cuda.two_words import add
 
 THREADS = 256
 GRID = 1024  # blocks, at most; a thread computes several rows if needed
@@ -86,7 +87,8 @@ def scaled(values, divisor, factors, results):
     """values_i / divisor · factors_i; a single value or factor is for all rows."""
     for row in range(cuda.grid(1), results.shape[0], cuda.gridsize(1)):
         value = values[row if values.shape[0] > 1 else 0]
-        results[row] = value / divisor * factors[row if factors.shape[0] > 1 else 0]
+        product = value / divisor * factors[row if factors.shape[0] > 1 else 0]
+        results[row] = product + 0.0  # −0.0 becomes 0.0
 
 
 @cuda.jit

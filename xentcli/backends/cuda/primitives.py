@@ -58,6 +58,13 @@ def _narrowed(builder: Any, dtype: Any, value: Any, finite: bool = False) -> Any
     return _to_bfloat16(builder, value, finite) if dtype == types.int16 else value
 
 
+def _without_minus_zero(builder: Any, number: Any) -> Any:
+    if number.type == _I16:  # the bits of a half type
+        is_minus_zero = builder.icmp_unsigned("==", number, ir.Constant(_I16, 0x8000))
+        return builder.select(is_minus_zero, ir.Constant(_I16, 0), number)
+    return builder.fadd(number, ir.Constant(number.type, 0.0))
+
+
 def _to_bfloat16(builder: Any, value: Any, finite: bool) -> Any:
     bits = builder.bitcast(value, _I32)
     high = builder.lshr(bits, ir.Constant(_I32, 16))
@@ -100,11 +107,14 @@ def get(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def put(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write one number, rounded to the dtype of the array."""
+    """Write one number, rounded to the dtype of the array; −0.0 of another dtype becomes 0.0."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = _element_pointer(context, builder, array, values[0], values[1])
-        builder.store(_narrowed(builder, array.dtype, values[2]), place)
+        number = _narrowed(builder, array.dtype, values[2])
+        if number.type != values[2].type:
+            number = _without_minus_zero(builder, number)
+        builder.store(number, place)
 
     return types.void(array, index, value), generate
 
@@ -256,7 +266,10 @@ def size_of(typing: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
-@cuda.jit(device=True)
+device = cuda.jit(device=True)
+
+
+@device
 def fma(a, b, c):
     """a·b + c, rounded once."""
     return cuda.fma(a, b, c)

@@ -11,27 +11,19 @@ to a second launch, which reads it again.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from numba import cuda, int64
 
-from xentcli.backends.cuda.formulas import (
-    PartSums,
-    add,
-    device,
-    divisor,
-    exponential,
-    min_of,
-    scaled_gap,
-)
+from xentcli.backends.cuda.formulas import min_of
 from xentcli.backends.cuda.launch_params import INDEX
-from xentcli.backends.cuda.primitives import larger, times
+from xentcli.backends.cuda.primitives import device, larger
+from xentcli.backends.cuda.two_words import add
 
 THREADS = 256  # at most, in a block
 ROWS = 8  # at most, in a block
-SUMS_SIZE = 8  # numbers in `PartSums`
-FACTS = 8  # numbers that the threads of a row share
+SUMS_SIZE = 12  # numbers in `PartSums`
+FACTS = 10  # numbers that the threads of a row share
 SHARED_FACTS = FACTS * ROWS
 WARP = 32  # threads
 NO_CLASS = 9.0e15  # above any class index
@@ -168,42 +160,6 @@ def reduce_sum_with_error(sums, stride, task, threads):
 
 
 @device
-def rounded_sum(high, low):
-    """A sum plus its error."""
-    if abs(high) < math.inf:
-        return high + low
-    return high
-
-
-@device
-def load_sums(memory, at):
-    """Read a part's sums from memory."""
-    return PartSums(
-        memory[at],
-        memory[at + 1],
-        memory[at + 2],
-        memory[at + 3],
-        memory[at + 4],
-        memory[at + 5],
-        memory[at + 6],
-        memory[at + 7],
-    )
-
-
-@device
-def store_sums(memory, at, sums):
-    """Write a part's sums to memory."""
-    memory[at] = sums.peak
-    memory[at + 1] = sums.ones
-    memory[at + 2] = sums.others
-    memory[at + 3] = sums.target_z
-    memory[at + 4] = sums.peak_mass
-    memory[at + 5] = sums.other_mass
-    memory[at + 6] = sums.gap_sum
-    memory[at + 7] = sums.argmax
-
-
-@device
 def publish_and_check(scratch, params, task, facts, polls):
     """Publish this part's sums, which are in `facts`; whether those of all parts are published.
 
@@ -234,57 +190,3 @@ def defer(marks, params, task):
     if task.thread == 0:
         i = cuda.atomic.add(marks, 0, int64(1))
         marks[1 + params.rows + i] = task.row * params.parts + task.part
-
-
-@device
-def rescale_factor(peak, part, params):
-    """The factor from exponentials relative to a part's largest z to the row's."""
-    if part == -math.inf:
-        return 0.0
-    return exponential(peak, part, params)
-
-
-@device
-def combine_parts(states, params, task, sums):
-    """The sums of a whole row, valid in its first thread; all threads must call this."""
-    first = task.row * params.parts * SUMS_SIZE
-    peak = -math.inf
-    for k in range(task.thread, params.parts, task.threads):
-        peak = larger(peak, states[first + k * SUMS_SIZE])
-    peak = reduce_max(peak, sums, task)
-    ones, others, low, target_z, peak_mass, other_mass, gap_sum = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    argmax = NO_CLASS
-    if task.thread < WARP:
-        for k in range(task.thread, params.parts, WARP):
-            part = load_sums(states, first + k * SUMS_SIZE)
-            target_z += part.target_z
-            if part.peak == peak:
-                ones += part.ones
-                others, low = add(others, low, part.others)
-                peak_mass += part.peak_mass
-                other_mass += part.other_mass
-                gap_sum += part.gap_sum
-                argmax = min_of(argmax, part.argmax)
-            else:
-                e = times(part.ones + part.others, rescale_factor(peak, part.peak, params))
-                others, low = add(others, low, e)
-                a = part.peak_mass + part.other_mass
-                other_mass += a
-                gap, _ = scaled_gap(peak, part.peak, divisor(params))
-                gap_sum += part.gap_sum + (times(a, gap) if a != 0.0 else 0.0)
-        at = task.first + task.thread
-        sums[at] = others
-        sums[at + WARP] = low
-        sums[at + 2 * WARP] = ones
-        sums[at + 3 * WARP] = target_z
-        sums[at + 4 * WARP] = peak_mass
-        sums[at + 5 * WARP] = other_mass
-        sums[at + 6 * WARP] = gap_sum
-    reduce_sum_with_error(sums, WARP, task, WARP)
-    reduce_sums(sums[2 * WARP :], 5, WARP, task, WARP)
-    others = rounded_sum(sums[0], sums[WARP])
-    ones, target_z, peak_mass = sums[2 * WARP], sums[3 * WARP], sums[4 * WARP]
-    other_mass, gap_sum = sums[5 * WARP], sums[6 * WARP]
-    cuda.syncthreads()
-    argmax = -reduce_max(-argmax, sums, task)
-    return PartSums(peak, ones, others, target_z, peak_mass, other_mass, gap_sum, argmax)

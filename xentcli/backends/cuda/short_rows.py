@@ -6,11 +6,12 @@ import math
 
 from numba import cuda, float64, int64
 
-from xentcli.backends.cuda.formulas import PartSums, device, min_of, scaled_logit
-from xentcli.backends.cuda.launch_params import GRADIENT, INDEX
+from xentcli.backends.cuda.formulas import min_of, peak_of, usable_logit
+from xentcli.backends.cuda.launch_params import INDEX
 from xentcli.backends.cuda.long_rows import output_value, part_exponentials
-from xentcli.backends.cuda.primitives import get, larger, put
-from xentcli.backends.cuda.reductions import Task, rounded_sum, row_offset
+from xentcli.backends.cuda.parts import sums_of
+from xentcli.backends.cuda.primitives import device, get, larger, put
+from xentcli.backends.cuda.reductions import Task, row_offset
 from xentcli.backends.cuda.row_result import store_row_result
 
 
@@ -61,34 +62,30 @@ def store_rows(tile, grad, pitch, first, rows, params):
 @device
 def compute_row(tile, at, given, params, task, out):
     """The results of a row; its gradient replaces its logits in the tile."""
-    peak = -math.inf
+    largest = -math.inf
     for c in range(params.classes):
-        scaled = scaled_logit(get(tile, at + c), params)
-        put(tile, at + c, scaled)
-        peak = larger(peak, scaled)
-    target_z = 0.0
+        x = usable_logit(get(tile, at + c), params)
+        put(tile, at + c, x)
+        largest = larger(largest, x)
+    target = 0.0
     if params.kind == INDEX:
-        target_z = get(tile, at + task.y)
+        target = get(tile, at + task.y)
     start = row_offset(task.row, params.inner, params.x_outer, params.x_inner)
-    pair, ones, peak_mass, other_mass, gap_sum, argmax = part_exponentials(
+    peak = peak_of(largest, params)
+    ones, argmax, others, peak_mass, other_mass, gap_sum = part_exponentials(
         tile, at, peak, given, params, task
     )
-    sums = PartSums(
-        peak, ones, rounded_sum(pair[0], pair[1]), target_z, peak_mass, other_mass, gap_sum, argmax
-    )
-    per_e, per_mass, others, place, largest, inside, target = store_row_result(
-        sums, start, given, params, task, out
-    )
+    sums = sums_of(largest, ones, others, target, peak_mass, other_mass, gap_sum, argmax)
+    factors, entries = store_row_result(sums, peak, start, given, params, task, out)
     if out[1].size == 0:
         return
-    factors = per_e, per_mass, others, peak
     for c in range(params.classes):
-        put(tile, at + c, output_value(c, get(tile, at + c), factors, given, start, params, task))
-    if params.mode == GRADIENT:
-        if place >= 0.0:
-            put(tile, at + int64(place), largest)
-        if inside >= 0.0:
-            put(tile, at + int64(inside), target)
+        e = get(tile, at + c)
+        put(tile, at + c, output_value(c, e, factors, peak, given, start, params, task))
+    if entries[0] >= 0.0:
+        put(tile, at + int64(entries[0]), entries[1])
+    if entries[2] >= 0.0:
+        put(tile, at + int64(entries[2]), entries[3])
 
 
 @cuda.jit

@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from threading import Lock
 from typing import Any
 
@@ -25,9 +26,10 @@ from numba import cuda
 from numba.core import types
 from numba.np import numpy_support
 
-from xentcli.backends.elementary import ROUND
-
 SWITCH_INTERVAL = 1e-4  # seconds
+SPLITTER = 134217729.0  # 2²⁷ + 1
+MINUS_ZERO = {np.dtype(np.uint16): 0x8000, np.dtype(np.int16): -0x8000}  # bits of half types
+SAFE = 1e-280, 1e290  # between them the error of a product is a float64, and its parts are
 LOCK = Lock()
 RUNNING: Counter[str] = Counter()  # calls under way, of functions of each module
 
@@ -43,6 +45,13 @@ def get(array, index):
 
 
 def put(array, index, value):
+    """Write one number, rounded to the dtype of the array; −0.0 of another dtype becomes 0.0."""
+    store(array, index, value)
+    if np.result_type(value) != array.dtype and array[index] == MINUS_ZERO.get(array.dtype, 0):
+        array[index] = 0
+
+
+def store(array, index, value):
     """Write one number, rounded to the dtype of the array."""
     if array.dtype == np.uint16:
         value = np.float16(np.float32(value)).view(np.uint16)
@@ -68,7 +77,7 @@ def load4(array, index):
 def store4(array, index, numbers):
     """Write four consecutive elements."""
     for i, number in enumerate(numbers):
-        put(array, index + i, number)
+        store(array, index + i, number)
 
 
 def larger(a, b):
@@ -98,17 +107,40 @@ def fraction_and_power(value):
 
 
 def times_power(value, biased):
-    """A finite number times 2ⁿ."""
-    if not math.isfinite(biased):
-        return np.float64(0.0)  # on a device anything
-    return np.ldexp(np.float64(value), int(biased - ROUND))
+    """A finite number times 2ⁿ: n is added to the bits of the exponent, as on a device, where other
+    numbers give anything."""
+    value, biased = np.float64(value), np.float64(biased)
+    moved = int(value.view(np.uint64)) + (int(biased.view(np.uint64)) << 52)
+    return np.uint64(moved & (2**64 - 1)).view(np.float64)
 
 
 def fma(a, b, c):
-    """a·b + c, rounded once, or of float64 nearly so."""
-    kind = type(a + b + c)
-    wide = np.float64 if kind is np.float32 else np.longdouble
-    return kind(wide(a) * wide(b) + wide(c))
+    """a·b + c, rounded once, or of float32 nearly so."""
+    if isinstance(a, np.float32):
+        return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+    a, b, c = float(a), float(b), float(c)
+    product = a * b
+    if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)) or 0 in (a, b):
+        return np.float64(product + c)
+    if SAFE[0] < abs(product) < SAFE[1] and max(abs(a), abs(b)) < SAFE[1]:
+        return np.float64(math.fsum((product, _lost(a, b, product), c)))
+    return np.float64(_nearest(Fraction(a) * Fraction(b) + Fraction(c)))
+
+
+def _lost(a, b, product):
+    """What the rounded product of two numbers lacks (Dekker)."""
+    shifted = a * SPLITTER, b * SPLITTER
+    a_high, b_high = shifted[0] - (shifted[0] - a), shifted[1] - (shifted[1] - b)
+    a_low, b_low = a - a_high, b - b_high
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _nearest(exact):
+    """A fraction as a float; beyond the largest it is infinite."""
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
 
 
 def polynomial(coefficients):

@@ -102,9 +102,9 @@ class DoubleDoubleOracle:
         size = scaled(pair(size * np.abs(factor.high)), power).high
         losses, loss_power = _losses(s, a, z_loss)
         v, v_power = normal(pair(rows.sample_weight))
-        endless = np.isinf(losses.high)
-        losses = scaled(multiply(losses, v), v_power + a_power + loss_power)
-        losses = choose(endless, pair(np.inf * rows.sample_weight), losses)
+        infinite = ~np.isfinite(losses.high)
+        weighted = scaled(multiply(losses, v), v_power + a_power + loss_power)
+        losses = choose(infinite, pair(losses.high * rows.sample_weight), weighted)
         uncertainty = scaled(s.rest, s.rest_power).high.min(axis=1, initial=1.0)
         return OracleResult(grad, size, size * ERROR_BOUND, losses, uncertainty)
 
@@ -271,12 +271,13 @@ def _losses(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array]
     down = np.where(size > LARGE, 100, 0)
     terms = multiply(a, scaled(s.neg_log_p, -down[:, None]))
     losses = total(choose(a.high == 0, pair(0.0), terms))
-    endless = (np.isinf(s.neg_log_p.high) & (a.high != 0)).any(axis=1)
+    endless = np.isinf(s.neg_log_p.high) & (a.high != 0)
+    infinite = np.where(endless, a.high * np.inf, 0.0).sum(axis=1)  # NaN where signs differ
     if z_loss is not None:
         squared = scaled(multiply(multiply(s.lse, s.lse), z_loss), -down)
         losses = add(losses, squared)
-        endless |= np.abs(s.lse.high) > 2.0**512
-    losses = choose(endless, pair(np.inf), losses)
+        infinite += np.where(np.abs(s.lse.high) > 2.0**512, np.inf, 0.0)
+    losses = choose(infinite != 0, pair(infinite), losses)
     # So small a loss is log(1 + others) of a certain target, which is the others themselves.
     small = (losses.high > 0) & (losses.high < SMALL) & (z_loss is None) & (down == 0)
     tiny = multiply(total(a), s.others)

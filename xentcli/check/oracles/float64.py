@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.backends import Scalars, reference
+from xentcli.backends import Scalars, reference, softmax_steps
 from xentcli.check.oracles.dd_arithmetic import Pair, pair
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale, scatter
@@ -69,23 +69,32 @@ class ReferenceOracle:
     def _present(self, rows: FloatRows) -> OracleResult:
         scalars = self._scalars
         a = reference.masses(rows.q, rows.weight, scalars.label_smoothing)
-        s = reference.softmax(rows.x, scalars)
+        s = softmax_steps.softmax(rows.x, scalars)
         losses = reference.loss(s, a, scalars.z_loss)
         scale, power = self.scale.of(rows)
-        factor = np.ldexp(scale.high, power)[:, None]
-        grad = reference.gradient(s, a, scalars.z_loss) * factor
+        factor = np.ldexp(scale.high, power)
+        g = reference.gradient(s, a, scalars.z_loss)
+        grad = reference.scaled(g, scalars.temperature, factor)
         size = np.abs(grad)
         if rows.target is None or scalars.label_smoothing or scalars.z_loss:
-            size = self._terms(s, a) * s.slope * np.abs(factor)
-        uncertainty = s.rest.min(axis=1, initial=1.0)
+            slope = s.dz_dx(scalars.temperature)
+            size = self._terms(s, a) * slope * np.abs(factor[:, None])
+        uncertainty = softmax_steps.lowered(s.rest(s.best))[:, 0]
         return OracleResult(
             pair(grad), size, np.zeros_like(size), pair(losses * rows.sample_weight), uncertainty
         )
 
-    def _terms(self, s: reference.SoftmaxSteps, a: Array) -> Array:
+    def _terms(self, s: softmax_steps.SoftmaxSteps, a: Array) -> Array:
         """The size of what a gradient is made of: p·Σ_{j≠c} a_j, a_c·(1 − p_c), z-loss."""
-        minus = a * s.rest
-        plus = reference.difference(s, a) + minus
+        p = softmax_steps.lowered(s.p)
+        minus = a * (1 - p)
+        np.put_along_axis(
+            minus,
+            s.best,
+            np.take_along_axis(a, s.best, axis=1) * softmax_steps.lowered(s.rest(s.best)),
+            axis=1,
+        )
+        plus = softmax_steps.lowered(reference.difference(s, a)) + minus
         pull = reference.z_pull(s, self._scalars.z_loss)
         return np.asarray(np.abs(plus) + np.abs(minus) + np.abs(pull))
 

@@ -24,6 +24,8 @@ from xentcli.engine.reduction import plan
 from xentcli.engine.rows import RowPiece, float_rows
 from xentcli.options import LossOptions
 
+USUAL = 900  # the power of two from which on sums and products of weights may leave float64
+
 
 @dataclass(frozen=True)
 class FloatRows:
@@ -125,15 +127,37 @@ class GradientSpec(NamedTuple):
     finfo: FloatInfo
 
 
+def with_usual_weights(problem: Problem, options: LossOptions) -> Problem:
+    """The same problem with weights whose sum in the mean is far from the ends of float64.
+
+    All of them may be multiplied by a power of two, since the mean divides by their sum: those of
+    the rows, and with class indices those of the classes.
+    """
+    weighted = problem.weight is not None or problem.sample_weight is not None
+    if options.reduction != "mean" or options.normalizer is not None or not weighted:
+        return problem
+    v, w = problem.sample_weights(slice(None)), np.ones(1)
+    if problem.targets is not None:
+        w = np.where(problem.targets < 0, 0.0, problem.class_weight[problem.targets])
+    powers = (np.frexp(v)[1] + np.frexp(w)[1])[(v != 0) & (w != 0)]
+    if not powers.size or abs(powers.max()) < USUAL:
+        return problem
+    part = 0 if problem.targets is None else powers.max() // 2
+    return replace(
+        problem,
+        weight=problem.weight if problem.targets is None else np.ldexp(problem.class_weight, -part),
+        sample_weight=np.ldexp(v, part - powers.max()),
+    )
+
+
 def scale_of(problem: Problem, options: LossOptions) -> Scale:
     """The denominators; sums of weights without rounding errors."""
     reduction = plan(problem, options)
-    denominator, ratio = pair(reduction.denominator), pair(1.0)
     from_data = options.reduction == "mean" and options.normalizer is None
     if not from_data or reduction.denominator == 0 or problem.ignored == problem.layout.rows:
-        return Scale(denominator, ratio)
+        return Scale(pair(float(reduction.denominator)), pair(1.0))
     weighted, plain = _sums(problem)
-    return Scale(weighted, divide(weighted, plain) if plain.high else ratio)
+    return Scale(weighted, divide(weighted, plain) if plain.high else pair(1.0))
 
 
 def _sums(problem: Problem) -> tuple[Pair, Pair]:

@@ -75,15 +75,18 @@ class DeviceCalculation:
         from xentcli.backends.cuda import launch
 
         problem, queue = self.problem, self.problem.queue
-        targets, weight = probs or problem.targets, problem.class_weight
+        targets, weight = probs or problem.targets, self.plan.kernel_weight
         results = queue.room((2, problem.layout.rows))
-        scale = problem.scale(self.plan.denominator)
+        scale = problem.scale(self.plan.kernel_denominator)
         launch.rows(x, targets, weight, scale, self.scalars, results, grad, queue.stream)
         if problem.sample_weight is not None:
             queue.scaled(results[0], 1.0, problem.sample_weight, results[0])
         self.totals.sum.add_sums(*queue.sums(results[0]))
         if not math.isfinite(self.totals.sum.value()):
             self.totals.nonfinite.add(queue.fetch(results[0]))
+        if self.plan.weight_power:
+            unit = 0.5**self.plan.weight_power
+            queue.scaled(results[0], unit, problem.ones(1), results[0])
         return results
 
     def result(self, losses: Any, lse: Any, grad: Any) -> CrossEntropy:

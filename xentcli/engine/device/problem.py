@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xentcli.arrays.device_view import DeviceArray
 from xentcli.arrays.layout import Layout, Shape, find
-from xentcli.arrays.sums import RunningSum
+from xentcli.arrays.sums import RunningSum, rounded
 from xentcli.engine.problem import (
     Extras,
     Problem,
@@ -19,6 +19,7 @@ from xentcli.engine.problem import (
     upstream,
     vector,
 )
+from xentcli.engine.reduction import quotient
 from xentcli.engine.targets import IGNORED, Whole, as_indices, require_row_shaped, target_kind_of
 from xentcli.options import LossOptions
 
@@ -38,12 +39,16 @@ class DeviceProblem(Problem):
         """How many rows are left out."""
         return self.left_out
 
-    @cached_property
-    def class_weight(self) -> Any:
-        """w on the device, one per class."""
+    def kernel_weight(self, power: int) -> Any:
+        """w / 2^power on the device, one per class."""
         if self.weight is None:
             return self.ones(self.layout.classes)
-        return self.queue.send(self.weight)
+        return self.queue.send(np.ldexp(self.weight, -power))
+
+    @property
+    def sample_weight_power(self) -> int:
+        """The row weights on the device are used as they are."""
+        return 0
 
     def ones(self, count: int) -> Any:
         """Ones on the device."""
@@ -51,13 +56,14 @@ class DeviceProblem(Problem):
 
         return ones(count)
 
-    def total_sample_weight(self) -> float:
+    def total_sample_weight(self) -> Fraction:
         """Σ v_i over the rows that count."""
         return self.sum(self._row_weights(self.ones(self.layout.classes)))
 
-    def total_row_weight(self) -> float:
+    def total_row_weight(self) -> Fraction:
         """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
-        return self.sum(self._row_weights(self.class_weight))
+        weights = self._row_weights(self.kernel_weight(self.weight_power))
+        return self.sum(weights) * Fraction(2) ** self.weight_power
 
     def _row_weights(self, weight: Any) -> Any:
         sample_weight = self.ones(1) if self.sample_weight is None else self.sample_weight
@@ -65,25 +71,29 @@ class DeviceProblem(Problem):
             return sample_weight
         return self.queue.row_weights(self.targets, weight, sample_weight)
 
-    def sum(self, values: Any) -> float:
+    def sum(self, values: Any) -> Fraction:
         """The sum of one number per row."""
         total = RunningSum()
         total.add_sums(*self.queue.sums(values))
-        return total.value()
+        return total.exact()
 
-    def scale(self, denominator: float) -> Any:
-        """What the gradient of each row is multiplied by, as `ReductionPlan.scale`."""
+    def scale(self, denominator: Fraction) -> Any:
+        """What the gradient of each row is multiplied by, as `ReductionPlan.scale`.
+
+        `denominator` is that of the kernels.
+        """
         if denominator == 0:  # rare, and not worth a kernel
-            weights = self.queue.fetch(self._row_weights(self.class_weight))
+            weights = self._row_weights(self.kernel_weight(self.weight_power))
+            weights = self.queue.fetch(weights)
             return self.queue.send(np.where(weights == 0, 0.0, np.nan))
         given = self.upstream
         if isinstance(given, np.ndarray):
             if self.sample_weight is None:
-                return self.queue.send(given.reshape(1) / denominator)
+                return self.queue.send(quotient(given.reshape(1), None, denominator))
             given = self.queue.send(given.reshape(1))
         factors = self.ones(1) if self.sample_weight is None else self.sample_weight
         room = self.queue.room((self.layout.rows,))
-        return self.queue.scaled(given, denominator, factors, room)
+        return self.queue.scaled(given, rounded(denominator), factors, room)
 
 
 def _direct(array: DeviceArray) -> bool:

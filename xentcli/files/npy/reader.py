@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of
+from xentcli.errors import Words
 from xentcli.files.format import Facts
 from xentcli.files.npy.header import Header, check_size, ended_early, finish, read_data, read_header
 from xentcli.files.options import ReadOptions
@@ -25,6 +26,14 @@ def open_npy(source: Source, options: ReadOptions) -> Reader:
     header = read_header(source)
     if options.bfloat16 and header.dtype == np.dtype("V2"):
         header = replace(header, dtype=BF16)
+    reader = _reader(source, header)
+    if options.bfloat16 and header.dtype.kind in "iu" and header.dtype.itemsize == 2:
+        what = f"dtype {name_of(header.dtype)} was read as integers, not as the bits of bfloat16"
+        reader.remarks = (what,)
+    return reader
+
+
+def _reader(source: Source, header: Header) -> Reader:
     if not (header.fortran_order and sum(n > 1 for n in header.shape) > 1):
         return NpyReader(source, header)
     if source.file is None or header.nbytes <= SAFE:
@@ -37,6 +46,7 @@ class NpyReader:
 
     format = "npy"
     unit = best_count = 1
+    remarks: tuple[Words, ...] = ()
 
     def __init__(self, source: Source, header: Header) -> None:
         check_size(source, header)
@@ -84,6 +94,7 @@ class FortranReader:
     """An .npy file in Fortran order: the numbers of a row are gathered from all over the file."""
 
     format = "npy"
+    remarks: tuple[Words, ...] = ()
     best_count = 1 << 22  # the file is read once per column, so rather many rows at a time
 
     def __init__(self, source: Source, header: Header) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections import deque
+from mmap import mmap
+from typing import TypeAlias
+
 import numpy as np
 
 from xentcli.errors import FormatError
 from xentcli.files.source import Source
 
-CHUNK = 1 << 19  # bytes read at a time: their numbers still fit into the CPU cache
+CHUNK = 1 << 16  # bytes read at a time: their numbers still fit into the CPU cache
+LONG = 1 << 22  # bytes of a line, from which on its memory is given back chunk by chunk
 LONGEST = 1 << 27  # bytes of a line; a whole line has to be in memory
 _BLANKS = b" \r\n"
+Chunk: TypeAlias = bytes | mmap
 
 
 class Lines:
-    """Complete lines, each ended by a line feed alone, without blank lines at the end.
+    """Complete lines, each ended by a line feed, without blank lines at the end.
 
-    Blank lines are held back until it is known whether more text follows: at the end they are
-    ignored, elsewhere they are an error. Of several in a row the first is kept.
+    They come in chunks as they were read, since a line may be long. Blank lines are held back
+    until it is known whether more text follows: at the end they are ignored, elsewhere they are an
+    error. Of several in a row the first is kept.
     """
 
     def __init__(self, source: Source) -> None:
@@ -27,55 +34,70 @@ class Lines:
 
     def skip(self) -> None:
         """Skip one line, whatever it holds."""
-        text = self._read()
-        end = text.find(b"\n") + 1
-        self._rest = text[end:] + self._rest
-        self._complete -= _count(text[end:])
+        if chunks := self._read():
+            end = chunks[-1].find(b"\n") + 1
+            self._rest = chunks[-1][end:] + self._rest
+            self._complete -= _count(chunks[-1][end:])
 
-    def read(self) -> tuple[int, bytes]:
-        """The next lines and the line number of the first; no bytes at the end."""
-        while text := self._read():
-            number = self._complete - _count(text) + 1
-            if b"\r" in text:  # searching is faster than replacing
-                text = text.replace(b"\r\n", b"\n")
-            filled = len(text.rstrip(_BLANKS))
-            end = text.find(b"\n", filled) + 1 if filled else 0
-            blank = text[end : text.find(b"\n", end) + 1]
-            after = (number + _count(text[:end]) if blank else 0, blank)
+    def read(self) -> tuple[int, deque[Chunk]]:
+        """The next lines and the line number of the first; no chunks at the end."""
+        while chunks := self._read():
+            last = chunks[-1][:]
+            number = self._complete - _count(last) + 1
+            filled = len(last.rstrip(_BLANKS))
+            is_blank = not filled and not any(chunk[:].strip(_BLANKS) for chunk in chunks)
+            end = 0 if is_blank else last.find(b"\n", filled) + 1
+            blank = last[end : last.find(b"\n", end) + 1]
+            after = (number + _count(last[:end]) if blank else 0, blank)
             held = self._blank
-            if filled:
-                self._blank = after
-                return (held[0], held[1] + text[:end]) if held[1] else (number, text[:end])
-            self._blank = held if held[1] else after
-        return 0, b""
+            self._blank = held if is_blank and held[1] else after
+            if not is_blank:
+                chunks[-1] = last[:end]
+                if held[1]:
+                    chunks.appendleft(held[1])
+                return held[0] or number, chunks
+        return 0, deque()
 
     def left(self) -> int:
         """The number of lines that are not read yet; they can still be read afterwards."""
         before = self._rest, self._complete, self._blank
+        count = 0
         with self._source.lookahead():
-            count = sum(_count(text) for _, text in iter(self.read, (0, b"")))
+            while chunks := self.read()[1]:
+                count += sum(map(_count, chunks))
         self._rest, self._complete, self._blank = before
         return count
 
-    def _read(self) -> bytes:
-        """Text up to a line feed; the last line gets one if it has none."""
-        parts, size, end = [self._rest], len(self._rest), 0
-        self._rest = b""
-        while not end and (data := self._source.read(CHUNK)):
-            end = data.rfind(b"\n") + 1
-            parts.append(data[: end or None])
-            self._rest = data[end:] if end else b""
-            size += len(data)
-            if size > LONGEST and not end:
-                number = self._complete + _count(parts[0]) + 1
-                what = f"line {number} is longer than {LONGEST} bytes"
+    def _read(self) -> deque[Chunk]:
+        """Text up to a line feed, which is in the last chunk; the last line gets one if need be."""
+        chunks: deque[Chunk] = deque()
+        text, size = self._rest, 0
+        if b"\n" not in text:
+            text += self._source.read(CHUNK)
+        while text:
+            end = text.rfind(b"\n") + 1
+            chunks.append(text[:end] if end else _parked(text) if size > LONG else text)
+            self._rest = text[end:] if end else b""
+            size += len(text)
+            if end:
+                break
+            if size > LONGEST:
+                what = f"line {self._complete + 1} is longer than {LONGEST} bytes"
                 raise FormatError(self._source.name, what)
-        text = b"".join(parts)
-        text += b"\n" if text and not text.endswith(b"\n") else b""
-        self._complete += _count(text)
-        return text
+            text = self._source.read(CHUNK)
+        if chunks and chunks[-1][-1:] != b"\n":
+            chunks[-1] = chunks[-1][:] + b"\n"
+        self._complete += _count(chunks[-1]) if chunks else 0
+        return chunks
 
 
-def _count(text: bytes) -> int:
+def _parked(data: bytes) -> mmap:
+    """Bytes in memory that goes back to the system when they are freed, as malloc's does not."""
+    memory = mmap(-1, len(data))
+    memory.write(data)
+    return memory
+
+
+def _count(text: Chunk) -> int:
     """The number of line feeds; several times as fast as `bytes.count`."""
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))

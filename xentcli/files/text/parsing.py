@@ -40,6 +40,13 @@ class Cells:
     ends: Array
     last: Array  # the index of the last cell of each line
 
+    def before(self, index: int) -> Cells:
+        """The cells before one of them."""
+        last = self.last[: np.searchsorted(self.last, index)]
+        return Cells(
+            self.values[:index], self.parsed[:index], self.starts[:index], self.ends[:index], last
+        )
+
 
 @dataclass(frozen=True)
 class _Marks:

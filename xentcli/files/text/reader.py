@@ -1,15 +1,17 @@
 """Reading numbers in text: CSV, TSV and any other one-character delimiter.
 
 Blank lines, comments, `1_000` and `1e400` are errors. Nearly every cell is parsed and checked by
-`parsing`, thousands at a time. The others are parsed one by one, and when anything is wrong the
-lines are parsed again, slowly, to say where.
+`parsing`, thousands at a time, in pieces that end with a cell, however long a line is. The others
+are parsed one by one.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,14 +19,13 @@ from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, Setting, Words, plural, visible
 from xentcli.files import foreign
 from xentcli.files.source import Source
-from xentcli.files.text.lines import CHUNK, Lines
+from xentcli.files.text.lines import Chunk, Lines
 from xentcli.files.text.parsing import LONGEST, Cells, parse
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPECIAL = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
-_KNOWN = {word: float(word) for word in (b"nan", b"inf", b"-inf")}
 _LOOK = 4096  # bytes that are checked before more are read
-_PIECE = 2 * CHUNK  # bytes that are parsed at a time, however long a line is
+_SHORT = 7  # characters of a cell that fit into a word beside their number
 
 
 class TextReader:
@@ -37,58 +38,100 @@ class TextReader:
         self._lines = Lines(source)
         if header:
             self._lines.skip()
-        self._first, text = self._lines.read()
-        if not text:
+        self._first, chunks = self._lines.read()
+        if not chunks:
             raise FormatError(self._where, "only a header line" if header else "the file is empty")
         self.width = 0
-        self._ready = self._parse(self._first, text)
-        self.width = self._ready.shape[1]
+        self._ready = self._parse(self._first, chunks)
 
     def read(self, lines: int) -> Array:
         """The next lines as float64, (lines, width); fewer only at the end."""
-        parts = [np.empty((0, self.width))]
+        parts = []
         while lines and len(self._ready):
             parts.append(self._ready[:lines])
             lines -= len(parts[-1])
             self._ready = self._ready[len(parts[-1]) :]
             if not len(self._ready):
-                number, text = self._lines.read()
-                if text:
-                    self._ready = self._parse(number, text)
-        return np.concatenate(parts)
+                number, chunks = self._lines.read()
+                if chunks:
+                    self._ready = self._parse(number, chunks)
+        if len(parts) == 1:
+            return parts[0]  # one line may be long: it is not copied
+        return np.concatenate([np.empty((0, self.width)), *parts])
 
     def lines_left(self) -> int:
         """The number of lines that are not read yet; they can still be read afterwards."""
         return len(self._ready) + self._lines.left()
 
-    def _parse(self, number: int, text: bytes) -> Array:
+    def _parse(self, number: int, chunks: deque[Chunk]) -> Array:
         """Complete lines as numbers; `number` is that of the first line."""
-        parts, lasts, count = [], [], 0
-        for piece in _pieces(text, self._delimiter.encode()):
+        size = sum(map(len, chunks))
+        values, place, count = np.empty(0), _Place(number), 0
+        for piece in _pieces(chunks, self._delimiter.encode()):
             cells = parse(piece, self._delimiter.encode())
-            if not _complete(piece, cells):
-                raise self._mistake(number, text)
-            parts.append(cells.values)
-            lasts.append(cells.last + count)
+            bad = _parse_rest(piece, cells)
+            self._check_widths(place, cells if bad is None else cells.before(bad))
+            if bad is not None:
+                raise self._mistake(place, piece, cells, bad)
+            if len(piece) == size:  # lines that are not long
+                return cells.values.reshape(-1, self.width)
+            if not count:
+                values = np.empty(size // 2)  # a number takes two bytes or more
+            values[count : count + len(cells.values)] = cells.values
             count += len(cells.values)
-        widths = np.diff(np.concatenate(lasts), prepend=-1)
-        if np.any(widths != (self.width or widths[0])):
-            raise self._mistake(number, text)
-        return np.concatenate(parts).reshape(len(widths), -1)
+            place = place.after(piece, cells)
+        return values[:count].reshape(-1, self.width)
 
-    def _mistake(self, number: int, text: bytes) -> FormatError:
-        """The error for the first mistake in lines that cannot be parsed."""
-        width = self.width
-        for place, raw in enumerate(text.removesuffix(b"\n").split(b"\n"), number):
-            try:
-                found = sum(1 for _ in _cells(raw, f"line {place}", self._where, self._delimiter))
-            except FormatError as error:
-                return error
-            width = width or found
-            if found != width:
-                what = f"{plural(found, 'field')}, expected {width} as in line {self._first}"
-                return FormatError(self._where, f"line {place}: {what}")
-        return FormatError(self._where, "the text is not a table of numbers")
+    def _check_widths(self, place: _Place, cells: Cells) -> None:
+        """An error for the first line that has more or fewer cells than the first of all."""
+        widths = np.diff(cells.last, prepend=-1 - place.column)
+        if widths.size:
+            self.width = self.width or int(widths[0])
+        wrong = np.flatnonzero(widths != self.width)
+        if wrong.size:
+            found = plural(int(widths[wrong[0]]), "field")
+            what = f"{found}, expected {self.width} as in line {self._first}"
+            raise FormatError(self._where, f"line {place.line + int(wrong[0])}: {what}")
+
+    def _mistake(self, place: _Place, piece: bytes, cells: Cells, bad: int) -> FormatError:
+        """The error for a cell that is not a number."""
+        place = place.after(piece[: cells.starts[bad]], cells.before(bad))
+        raw = piece[cells.starts[bad] : cells.ends[bad]]
+        where, line = self._where, f"line {place.line}"
+        if len(raw) > LONGEST:
+            what = f"column {place.column + 1}: more than {LONGEST} characters are no number"
+            return FormatError(where, f"{line}, {what}")
+        ends_line = piece[cells.ends[bad] :].lstrip(b" ")[:1] == b"\n"
+        if ends_line and not place.column and not raw.strip(b" \r"):
+            return FormatError(where, f"{line} is blank")
+        if b"\r" in raw:
+            return FormatError(where, f"{line}: a carriage return without a line feed")
+        if b"\0" in raw:
+            byte = place.byte + raw.index(0) + 1
+            return FormatError(where, f"{line}: a NUL byte in column {byte} of the line")
+        try:
+            cell = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = place.byte + error.start + 1
+            return FormatError(where, f"{line}: byte {byte} is not UTF-8")
+        return _not_a_number(cell, where, f"{line}, column {place.column + 1}")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a piece of text begins: the line, and the cells and bytes of it that came before."""
+
+    line: int
+    column: int = 0
+    byte: int = 0
+
+    def after(self, piece: bytes, cells: Cells) -> _Place:
+        """The place where a piece with these cells ends."""
+        lines, count = len(cells.last), len(cells.values)
+        if not lines:
+            return _Place(self.line, self.column + count, self.byte + len(piece))
+        byte = len(piece) - piece.rfind(b"\n") - 1
+        return _Place(self.line + lines, count - 1 - int(cells.last[-1]), byte)
 
 
 def _look(source: Source) -> None:
@@ -104,29 +147,53 @@ def _look(source: Source) -> None:
         source.read(3)
 
 
-def _pieces(text: bytes, delimiter: bytes) -> Iterator[bytes]:
-    """The text in pieces of whole cells, each of at most `_PIECE` bytes or one cell."""
-    start = 0
-    while start < len(text):
-        stop = len(text)
-        if stop - start > _PIECE:
-            ends = (text.rfind(end, start, start + _PIECE) for end in (delimiter, b"\n"))
-            later = (text.find(end, start) for end in (delimiter, b"\n"))
-            stop = max(ends) + 1 or min(place for place in later if place >= 0) + 1
-        yield text[start:stop]
-        start = stop
+def _pieces(chunks: deque[Chunk], delimiter: bytes) -> Iterator[bytes]:
+    """The text in pieces of whole cells, with line feeds alone; the chunks are freed meanwhile.
+
+    A cell that is too long for a number is cut off.
+    """
+    rest = b""
+    while chunks:
+        text = rest + chunks.popleft()[:]
+        end = max(text.rfind(delimiter), text.rfind(b"\n")) + 1
+        if end:
+            piece = text[:end]
+            if b"\r" in piece:  # searching is faster than replacing
+                piece = piece.replace(b"\r\n", b"\n")
+            yield piece
+        rest = text[end:]
+        if len(rest) > LONGEST:
+            yield rest[: LONGEST + 1] + delimiter
 
 
-def _complete(piece: bytes, cells: Cells) -> bool:
-    """Parse the cells that are left, one by one; false where one is not a number."""
+def _parse_rest(piece: bytes, cells: Cells) -> int | None:
+    """Parse the cells that are left; the first one that is not a number, or None."""
     rest = np.flatnonzero(~cells.parsed)
-    places = zip(cells.starts[rest].tolist(), cells.ends[rest].tolist(), strict=True)
-    texts = (piece[start:end] for start, end in places)
-    numbers = [_KNOWN.get(text) or _number(text) for text in texts]
-    if None in numbers:
-        return False
-    cells.values[rest] = numbers
-    return True
+    if not rest.size:
+        return None
+    lengths = cells.ends[rest] - cells.starts[rest]
+    short = (lengths > 0) & (lengths <= _SHORT)
+    bad = [_parse_short(piece, cells, rest[short], lengths[short])] if short.any() else []
+    for index in rest[~short].tolist():
+        number = _number(piece[cells.starts[index] : cells.ends[index]])
+        if number is None:
+            bad.append(index)
+            break
+        cells.values[index] = number
+    return min((index for index in bad if index is not None), default=None)
+
+
+def _parse_short(piece: bytes, cells: Cells, some: Array, lengths: Array) -> int | None:
+    """Parse short cells, each different text once, as there may be a nan in every second cell."""
+    buffer = np.frombuffer(b"\0" * 8 + piece, np.uint8)
+    words = np.ndarray((len(piece) + 1,), "V8", buffer, 0, (1,))[cells.ends[some]].view("<u8")
+    words = (words >> (8 * (8 - lengths)).astype(np.uint64)) | (lengths.astype(np.uint64) << 56)
+    different, which = np.unique(words, return_inverse=True)
+    texts = (int(word).to_bytes(8, "little") for word in different)
+    numbers = [_number(text[: text[7]]) for text in texts]
+    wrong = np.array([number is None for number in numbers])[which]
+    cells.values[some] = np.array([math.nan if n is None else n for n in numbers])[which]
+    return int(some[wrong][0]) if wrong.any() else None
 
 
 def _number(raw: bytes) -> float | None:
@@ -140,39 +207,15 @@ def _number(raw: bytes) -> float | None:
     return None if math.isinf(value) else value
 
 
-def _cells(raw: bytes, place: str, where: str, delimiter: str) -> Iterator[float]:
-    """The numbers of a line; an error for the first cell that is not one."""
-    line = _line(raw, place, where)
-    for column, cell in enumerate(line.split(delimiter), 1):
-        yield _value(cell, where, f"{place}, column {column}")
-
-
-def _line(raw: bytes, place: str, where: str) -> str:
-    if b"\r" in raw:
-        raise FormatError(where, f"{place}: a carriage return without a line feed")
-    if b"\0" in raw:
-        raise FormatError(where, f"{place}: a NUL byte in column {raw.index(0) + 1} of the line")
-    if not raw.strip():
-        raise FormatError(where, f"{place} is blank")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(where, f"{place}: byte {error.start + 1} is not UTF-8") from error
-
-
-def _value(raw: str, where: str, place: str) -> float:
+def _not_a_number(raw: str, where: str, place: str) -> FormatError:
+    """The error for a cell of at most LONGEST characters that is not a number."""
     cell = raw.strip(" ")
-    value = _number(raw.encode("utf-8"))
-    if value is not None:
-        return value
     if not cell:
-        raise FormatError(where, f"{place}: an empty field")
-    if len(raw) > LONGEST:
-        raise FormatError(where, f"{place}: {len(raw)} characters are no number")
+        return FormatError(where, f"{place}: an empty field")
     if cell.isascii() and _NUMBER.fullmatch(cell):
-        raise FormatError(where, f"{place}: {cell[:40]} is out of the range of float64")
+        return FormatError(where, f"{place}: {cell[:40]} is out of the range of float64")
     shown = visible(cell[:40])
-    raise FormatError(where, f"{place}: '{shown}' is not a number", _hint(cell, place))
+    return FormatError(where, f"{place}: '{shown}' is not a number", _hint(cell, place))
 
 
 def _hint(cell: str, place: str) -> Words | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import NAMES, Array, narrow
-from xentcli.errors import FormatError
+from xentcli.arrays.dtypes import NAMES, Array, name_of, narrow, widen
+from xentcli.errors import FormatError, Setting, Words, plural
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import InMemoryReader, Reader, chunks
 from xentcli.files.source import Source
@@ -21,14 +22,50 @@ def open_text(source: Source, options: ReadOptions, delimiter: str) -> Reader:
     style, dtype = options.style, NAMES.get(options.dtype, NAMES["f64"])
     table = TextReader(source, style.delimiter or delimiter, style.header)
     lines = max(2, AHEAD // table.width + 1)  # one line alone, however long, is in memory anyway
-    first = narrow(table.read(lines), dtype)
+    first = _narrowed(table.read(lines), dtype, source.name)
     if len(first) < lines:
         source.verify()
-        return InMemoryReader(first, source.name, "csv")
+        whole = InMemoryReader(first, source.name, "csv")
+        whole.remarks = _remarks(first, header=style.header)
+        return whole
     reader = TableReader(table, source, first)
+    reader.remarks = _remarks(first, header=style.header)
     if source.file is not None:
         reader.count()
     return reader
+
+
+def _narrowed(table: Array, dtype: np.dtype[Any], where: str) -> Array:
+    """Numbers rounded to a dtype; an error for those that it cannot hold."""
+    result = narrow(table, dtype)
+    if dtype.itemsize < table.itemsize:
+        known = widen(result, table.dtype)
+        lost = int(np.count_nonzero(np.isinf(known) & np.isfinite(table)))
+        if lost:
+            what = f"{plural(lost, 'number')} out of the range of {name_of(dtype)}"
+            raise FormatError(where, what)
+    return result
+
+
+def _remarks(first: Array, *, header: bool) -> tuple[Words, ...]:
+    """What looks like names of columns or rows, and was read as numbers."""
+    rows, columns = first.shape
+    found: list[Words] = []
+    if not header and rows > 1 and columns > 2 and _counts(first[0]):
+        what = "line 1 counts up, like names of columns, and was read as a row; "
+        found.append((what, Setting("header", True), " skips it"))
+    if rows > 2 and columns > 1 and _counts(first[:, 0]):
+        what = "column 1 counts up, like numbers of rows, and was read as class 0"
+        found.append(f"{what}; remove it from the file if it is none")
+    return tuple(found)
+
+
+def _counts(numbers: Array) -> bool:
+    """Whether numbers are 0, 1, 2, … or 1, 2, 3, …"""
+    return bool(np.array_equal(numbers, numbers[0] + np.arange(len(numbers)))) and numbers[0] in (
+        0,
+        1,
+    )
 
 
 class TableReader:
@@ -40,6 +77,7 @@ class TableReader:
 
     format = "csv"
     best_count = 1
+    remarks: tuple[Words, ...] = ()
 
     def __init__(self, table: TextReader, source: Source, first: Array) -> None:
         self._table, self._source, self._ahead = table, source, first
@@ -69,7 +107,7 @@ class TableReader:
         lines = count // self.unit
         rows, self._ahead = self._ahead[:lines], self._ahead[lines:]
         if len(rows) < lines:
-            rest = narrow(self._table.read(lines - len(rows)), self.dtype)
+            rest = _narrowed(self._table.read(lines - len(rows)), self.dtype, self.name)
             rows = np.concatenate([rows, rest]) if len(rows) else rest
         self._done += len(rows)
         if len(rows) < lines:

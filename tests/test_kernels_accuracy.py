@@ -1,0 +1,164 @@
+"""What the CPU kernels once got wrong, and the borders of their paths for rows out of range."""
+
+import math
+
+import exact
+import numpy as np
+import pytest
+from helpers import assert_same_bits
+
+from xentcli import cross_entropy, log_softmax
+
+UNITS = {"f32": 2, "f64": 3}  # in the last place of each number
+TYPES = {"f32": "f4", "f64": "f8"}
+LENGTHS = [17, 80]  # 16 rows at a time, and one after the other
+
+
+def assert_exact(x, y, dtype, **options):
+    """Loss and every entry of one row, in units of its own; the same in place."""
+    array = np.array([x], TYPES[dtype])
+    r = cross_entropy(array, [y], backend="cpu", reduction="none", **options)
+    expected = exact.cross_entropy([array[0].tolist()], [y], reduction="none", **options)
+    assert exact.error(r.loss[0], expected.loss[0], "f64") <= 3 or dtype == "f32"
+    for found, number in zip(r.grad[0], expected.grad[0], strict=True):
+        assert exact.error(found, number, dtype) <= UNITS[dtype], f"{found}: {number}"
+        assert not (found == 0 and np.signbit(found))
+    in_place = array.copy()
+    cross_entropy(in_place, [y], backend="cpu", reduction="none", out=in_place, **options)
+    assert_same_bits(in_place, r.grad)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("gap", [100.0, 119.0, 121.0, 150.0])
+@pytest.mark.parametrize("upstream", [1.0, 1e10, -1e10, 1e20, -1e20, 1e-30])
+def test_float32_exponentials_below_its_range_come_back(classes, gap, upstream):
+    """Beyond a gap of 120 they were 0, and the target's entry 8,561 ULP off."""
+    row = [gap, 1.0] + [0.0] * (classes - 2)
+    for target in (0, 1):
+        assert_exact(row, target, "f32", upstream=upstream)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+def test_a_loss_of_float32_logits_below_the_range_of_float32(classes):
+    row = [150.0, 1.0] + [0.0] * (classes - 2)
+    r = cross_entropy(np.array([row], "f4"), [0], backend="cpu", weight=[1e30] * classes)
+    expected = math.exp(-149) + (classes - 2) * math.exp(-150)
+    assert r.loss == pytest.approx(expected, rel=1e-7)
+    r = cross_entropy(
+        np.array([row], "f4"), [0], backend="cpu", reduction="sum", weight=[1e30] * classes
+    )
+    assert r.loss == pytest.approx(1e30 * expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize(
+    ("gap", "upstream"),
+    [
+        (735.0, 1e20),  # 6.2166411825687872e-300 with 17 others
+        (700.0, 1e-30),
+        (900.0, 1e100),
+        (1100.0, -1e200),
+        (1250.0, 1e250),
+        (1290.0, -1e250),
+        (40.0, 1e300),
+        (40.0, 1e-300),
+    ],
+)
+def test_float64_exponentials_below_its_range_come_back(classes, gap, upstream):
+    row = [gap, 1.0] + [0.0] * (classes - 2)
+    for target in (0, 1):
+        assert_exact(row, target, "f64", upstream=upstream)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("classes", LENGTHS)
+def test_a_row_out_of_range_changes_no_bit_of_its_neighbours(classes, dtype):
+    rng = np.random.default_rng(2)
+    x, y = (rng.normal(size=(40, classes)) * 5).astype(dtype), rng.integers(0, classes, 40)
+    factors = np.ones(40)
+    factors[::3], factors[1::5] = 1e200, -1e-250
+    options = {"backend": "cpu", "reduction": "none"}
+    usual = cross_entropy(x, y, **options)
+    found = cross_entropy(x, y, upstream=factors, **options)
+    assert_same_bits(found.grad[factors == 1], usual.grad[factors == 1])
+    assert_same_bits(found.loss, usual.loss)
+    alone = cross_entropy(x[3:4], y[3:4], upstream=factors[3:4], **options)
+    assert_same_bits(found.grad[3:4], alone.grad)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+def test_a_difference_that_overflows_before_the_temperature_divides_it(classes):
+    row = [1e308, -1e308] + [0.0] * (classes - 2)
+    assert_exact(row, 1, "f64", temperature=10.0)
+    assert_exact(row, 2, "f64", temperature=3e307)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_the_logarithm_of_a_probability_near_1(classes, dtype):
+    """Below the normal range it has the digits of one rounding; what rounds to 0 is +0.0."""
+    row = [735.0] + [0.0] * (classes - 1)
+    found = log_softmax(np.array([row], dtype), backend="cpu")
+    expected = [np.array(float(log_p), dtype) for _, log_p in exact.log_softmax(row)]
+    assert found[0].tolist() == expected
+    assert not np.signbit(found[found == 0]).any()
+
+
+def test_the_loss_of_a_million_unlikely_classes():
+    row = np.zeros((1, 10**6 + 1))
+    row[0, 0] = 746
+    found = cross_entropy(row, [0], backend="cpu").loss
+    assert found == pytest.approx(1.038284e-318, rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("softcap", [0.6465598757037537, 10.0, 200.0])
+@pytest.mark.parametrize("upstream", [1.0, 1e100])
+def test_slopes_of_a_softcap_below_the_normal_range(classes, softcap, upstream):
+    """A slope of 1e-306 was 0."""
+    row = [softcap * 353.1, softcap * 124.7, -softcap * 66.4] + [0.5] * (classes - 3)
+    assert_exact(row, 2, "f64", softcap=softcap, upstream=upstream)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+def test_nearly_equal_capped_logits_under_label_smoothing(classes):
+    """The loss was 222 units off: gaps of capped logits need their second words."""
+    rng = np.random.default_rng(4)
+    for softcap in (30.0, 124.76172245680436, 200.0):
+        row = (0.7 * softcap + rng.normal(size=classes) * 1e-3).tolist()
+        options = {"softcap": softcap, "label_smoothing": 0.9, "reduction": "none"}
+        r = cross_entropy([row], [3], backend="cpu", **options)
+        expected = exact.cross_entropy([row], [3], **options)
+        size = expected.loss_size[0]
+        assert exact.error(r.loss[0], expected.loss[0], "f64", size) <= 8
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("target", ["index", "probs"])
+def test_infinite_terms_of_both_kinds_of_rows(classes, target):
+    """A negative weight at −inf: the loss is −inf; it was NaN for up to 64 classes."""
+    row = [-np.inf, 1.0, 2.0] + [0.0] * (classes - 3)
+    weight = [-1.0] + [2.0] * (classes - 1)
+    y = [1] if target == "index" else np.full((1, classes), 1 / classes)
+    smoothing = {"label_smoothing": 0.1} if target == "index" else {}
+    r = cross_entropy([row], y, backend="cpu", reduction="none", weight=weight, **smoothing)
+    assert r.loss[0] == -np.inf
+    assert np.isfinite(r.grad).all()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("place", [0, 31, 64, 79])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_a_number_is_not_hidden(dtype, place, value):
+    """Not by a weight of 0, not by a row of zero probabilities, wherever the number is."""
+    x = np.zeros((3, 80), dtype)
+    x[1, place] = value
+    for y, options in (
+        ([5, 5, 5], {"weight": [0.0] * 80}),
+        (np.zeros((3, 80)), {}),
+        ([5, 5, 5], {"upstream": [0.0] * 3}),
+        ([5, 5, 5], {}),
+    ):
+        r = cross_entropy(x, y, backend="cpu", reduction="none", **options)
+        assert np.isnan(r.loss).tolist() == [False, True, False]
+        assert np.isnan(r.grad).all(axis=1).tolist() == [False, True, False]

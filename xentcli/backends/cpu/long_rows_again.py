@@ -1,0 +1,43 @@
+"""Rows of float32 with numbers that float32 cannot represent on the way, again, in float64.
+
+They are rare: the largest logit is 100 above all others, or the factor of the row is far from 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+from xentcli.backends.cpu.arithmetic import add_exponential, inline_jit
+from xentcli.backends.cpu.exponential import ONE, exp_of_gap
+from xentcli.backends.cpu.formulas import total_of
+from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for
+from xentcli.backends.cpu.load_store import store
+from xentcli.backends.cpu.row_ops import load_padded, sums_across
+from xentcli.backends.cpu.simd import LANES, constant
+
+
+@inline_jit
+def float64_exponentials(x, classes, c, peak):
+    """16 exponentials of float32 logits, multiplied by 2⁹⁰⁰."""
+    z = as_float64(load_padded(x, classes, c, -math.inf))
+    return exp_of_gap(constant(z, peak) - z, z, False)[0]
+
+
+@inline_jit
+def float64_sum(x, classes, peak):
+    """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰."""
+    zero = constant(float64_exponentials(x, classes, 0, peak), 0.0)
+    sums = zero, zero, zero
+    for c in range(0, classes, LANES):
+        e = float64_exponentials(x, classes, c, peak)
+        sums = add_exponential(sums, e, constant(e, ONE))
+    ones, high, low = sums_across(sums)
+    return total_of(ones, high, low, False)
+
+
+@inline_jit
+def write_float64_gradient(x, classes, peak, factor, exps):
+    """Replace the float32 exponentials of a row by its gradient, computed in float64."""
+    for c in range(0, classes, LANES):
+        e = float64_exponentials(x, classes, c, peak)
+        store(exps, c, cast_for(exps, e * factor) + constant_for(exps, 0.0))

@@ -214,6 +214,12 @@ def test_a_small_job_does_not_start_numba(tmp_path):
     assert not loaded & {"numba", "rich"}
 
 
+def test_the_cpu_backend_starts_no_numba_unless_it_compiles():
+    loaded = loaded_by("from xentcli.backends.cpu import ahead, backend, bandwidth")
+    assert "llvmlite" in loaded
+    assert "numba" not in loaded
+
+
 def test_names_that_do_not_exist_are_attribute_errors():
     with pytest.raises(AttributeError, match="crossentropy"):
         _ = xentcli.crossentropy

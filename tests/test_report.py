@@ -363,6 +363,16 @@ def test_any_layout_and_dtype_gives_the_same():
     assert report(x.astype(float), y).statistics == plain.statistics
 
 
+def test_a_base_may_have_its_rows_along_other_axes():
+    plain = report(LOGITS, TARGETS, base=BASE).statistics
+    assert report(LOGITS, TARGETS, base=BASE.reshape(20, 20, C)).statistics == plain
+    cube = report(LOGITS.reshape(20, 20, C), TARGETS.reshape(20, 20), base=BASE)
+    assert cube.statistics == plain
+    moved = np.moveaxis(LOGITS.reshape(20, 20, C), 2, 1)
+    with pytest.raises(ShapeError, match="base"):
+        report(moved, TARGETS.reshape(20, 20), base=BASE)
+
+
 def test_options_and_shapes_that_are_wrong_are_errors():
     for name, value in (("bins", 0), ("worst", -1), ("top", (0,)), ("binning", "x"), ("bytes", 0)):
         with pytest.raises(OptionError):

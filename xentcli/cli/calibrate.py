@@ -97,6 +97,7 @@ def calibrate(
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication, array = Publication(outputs, document), _scaled_output(fit, sources, outputs)
         with open_scored(sources, outputs, scoring) as inputs:
+            out.emit_notes(tuple(inputs.notes()), strict=running.strict)
             result = _fitted(inputs, scoring, fit, (sources, running), array)
             work.done(inputs.logits, array)
         out.emit_notes(result.notes, strict=running.strict)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from xentcli.cli.command import command
-from xentcli.cli.declare import argument, option
+from xentcli.cli.declare import argument, comma_separated, option
 from xentcli.cli.inputs import NUMBER, InputPaths, loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import DtypeName, LossReading
 from xentcli.cli.publish import DocumentOptions, publish
@@ -33,10 +33,6 @@ def _numbers(
             f"'{visible(wrong[0])}' is not a number; expected numbers such as 1,2,3"
         )
     return parts
-
-
-def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",")) if text is not None else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +70,11 @@ class RowOptions:
         callback=_numbers,
     )
     names: tuple[str, ...] = option(
-        None, "Class names, one for each class.", group="Row", metavar="NAME,…", callback=_names
+        None,
+        "Class names, one for each class.",
+        group="Row",
+        metavar="NAME,…",
+        callback=comma_separated,
     )
     top: int | None = option(
         None,

@@ -81,7 +81,12 @@ class Inputs:
         """What may have been meant otherwise than it was read."""
         from xentcli.engine.notes import Note
 
-        readers = {"logits": self.logits, "targets": self.targets, "grad": self.grad}
+        readers = {
+            "logits": self.logits,
+            "targets": self.targets,
+            "grad": self.grad,
+            "base": self.base,
+        }
         return [
             Note(role, words, strict=True)
             for role, reader in readers.items()

@@ -11,7 +11,7 @@ import click
 from xentcli.cli import summary as out
 from xentcli.cli.command import command
 from xentcli.cli.console import Progress
-from xentcli.cli.declare import option
+from xentcli.cli.declare import comma_separated, option
 from xentcli.cli.inputs import Inputs
 from xentcli.cli.options import RunningOptions, format_option, key_option
 from xentcli.cli.publish import DocumentOptions, Publication, announce
@@ -52,18 +52,13 @@ def _list_of_ranks(
     return tuple(map(int, parts))
 
 
-def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",")) if text is not None else ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReportChoice:
     """What to report."""
 
-    size: str | None = option(
+    bytes: str | None = option(
         None,
         "Report bits per byte: N bytes, or the text file whose size it is.",
-        "--bytes",
         group="Report",
         metavar="N|FILE",
         file=True,
@@ -107,7 +102,7 @@ class ReportChoice:
         "Class names, one for each class.",
         group="Report",
         metavar="NAME,…",
-        callback=_names,
+        callback=comma_separated,
     )
 
 
@@ -139,6 +134,7 @@ def report(
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication = Publication(outputs, document)
         with open_scored(sources, outputs, scoring) as inputs:
+            out.emit_notes(tuple(inputs.notes()), strict=running.strict)
             result = _computed(inputs, (scoring, what, options), running, outputs)
             work.done(inputs.logits, inputs.base)
         out.emit_notes(result.notes, strict=running.strict)
@@ -185,7 +181,7 @@ def _options(what: ReportChoice, sources: ScoredInputs) -> ReportOptions:
         confusion=what.confusion,
         worst=what.worst,
         skip_nonfinite=sources.skip_nonfinite,
-        size=_count(what.size, byte_count),
+        bytes=_count(what.bytes, byte_count),
         words=_count(what.words, word_count),
     )
 

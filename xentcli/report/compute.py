@@ -108,8 +108,12 @@ class ReportCalculation:
 
 
 def require_base(shape: Shape, layout: Layout) -> None:
-    """An error unless the base's logits have the shape of the model's."""
-    if shape != layout.shape:
+    """An error unless the base's logits have the model's shape, or the same rows and classes.
+
+    Logits (B, T, C) and (B·T, C) hold the same rows in the same order.
+    """
+    classes_last = layout.box[2] == 1 and shape[-1:] == (layout.classes,)
+    if shape != layout.shape and not (classes_last and prod(shape) == prod(layout.shape)):
         raise ShapeError("base", f"shape {shape} does not fit logits of shape {layout.shape}")
 
 

@@ -104,8 +104,8 @@ def _from_loss(totals: Totals, options: ReportOptions) -> dict[str, Statistic]:
     n, mean = totals.weights.count, totals.means["nll"].over(totals.weights)
     found = {"perplexity": exponential(mean, 1.0, n, definition("perplexity"))}
     total = float(totals.weights.total)
-    if options.size:
-        factor = total / (math.log(2) * options.size)
+    if options.bytes:
+        factor = total / (math.log(2) * options.bytes)
         found["bits_per_byte"] = scaled(mean, factor, n, definition("bits_per_byte"))
     if options.words:
         words = definition("word_perplexity")

@@ -46,11 +46,17 @@ class ReportOptions:
     confusion: int = 0
     worst: int = 0
     skip_nonfinite: bool = False
-    size: int | None = None  # of the text, in bytes
+    bytes: int | None = None  # the size of the text
     words: int | None = None  # in the text
 
     def __post_init__(self) -> None:
-        for name, least in (("bins", 1), ("confusion", 0), ("worst", 0), ("size", 1), ("words", 1)):
+        for name, least in (
+            ("bins", 1),
+            ("confusion", 0),
+            ("worst", 0),
+            ("bytes", 1),
+            ("words", 1),
+        ):
             _require_integer(name, getattr(self, name), least)
         for number in self.top:
             _require_integer("top", number, 1)

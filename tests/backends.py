@@ -29,7 +29,7 @@ def pass_on_the_simulator(name, marked=""):
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout

@@ -79,7 +79,11 @@ def cross_entropy(
     )
     eps, lam, temp = number(label_smoothing), number(z_loss), number(temperature)
     cap = None if softcap is None else number(softcap)
-    ups = upstream if isinstance(upstream, list) else [upstream or 1] * len(logits)
+    ups = (
+        upstream
+        if isinstance(upstream, list)
+        else [1 if upstream is None else upstream] * len(logits)
+    )
     here = [isinstance(t, list) or t != ignore_index for t in targets]
 
     ce, zs, rows = [], [], []

@@ -45,6 +45,10 @@ STRANGERS = [
     ("xentcli.check.oracles.*", "xentcli.backends.c[pu]*", "the oracles share no formula"),
     ("xentcli.backends.reference.*", "xentcli.backends.elementary.*", "nor a constant of exp"),
     ("xentcli.check.oracles.*", "xentcli.backends.elementary.*", "nor a constant of exp"),
+    ("xentcli.backends.reference_statistics.*", "xentcli.backends.c[pu]*", "no shared formula"),
+    ("xentcli.backends.c[pu]*", "xentcli.backends.reference_statistics.*", "no shared formula"),
+    ("xentcli.backends.reference_divergence.*", "xentcli.backends.c[pu]*", "no shared formula"),
+    ("xentcli.backends.c[pu]*", "xentcli.backends.reference_divergence.*", "no shared formula"),
     ("xentcli.display.*", "xentcli.engine.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.arrays.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.backends.*", "what draws computes nothing"),
@@ -208,6 +212,12 @@ def test_a_small_job_does_not_start_numba(tmp_path):
     loaded = loaded_by(code, "grad", *files[:2], "-q", "-o", files[2])
     assert "numpy" in loaded
     assert not loaded & {"numba", "rich"}
+
+
+def test_the_cpu_backend_starts_no_numba_unless_it_compiles():
+    loaded = loaded_by("from xentcli.backends.cpu import ahead, backend, bandwidth")
+    assert "llvmlite" in loaded
+    assert "numba" not in loaded
 
 
 def test_names_that_do_not_exist_are_attribute_errors():

@@ -12,7 +12,7 @@ TESTS = Path(__file__).parent
 LARGEST = TESTS / "test_semantics.py"
 USES = re.compile(r"def test_\w+\([^)]*\bbackend\b|mark\.backends\b")
 PYTEST = [sys.executable, "-m", "pytest"]
-TIMEOUT = 300  # seconds: a guard against hanging
+TIMEOUT = 900  # seconds: a guard against hanging
 
 pytestmark = pytest.mark.slow
 

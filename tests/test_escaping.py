@@ -12,21 +12,19 @@ from xentcli.backends import numba_start
 from xentcli.errors import FileError, OptionError
 
 
-@pytest.mark.parametrize(
-    "value", ["0", "-1", "1025", "100000", "9" * 5000, "abc", "4.0", "\x1b[31m"]
-)
+@pytest.mark.parametrize("value", ["0", "-1", "1025", "100000", "9" * 4000, " 0", "1_000_000"])
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
 def test_b100_a_number_of_threads_that_numba_cannot_start_is_an_error(
     value, backend, files, capfdbinary, monkeypatch
 ):
-    """Numba ignores some of these, and 100,000 threads are a segmentation fault."""
+    """100,000 threads are a segmentation fault."""
     monkeypatch.setenv("NUMBA_NUM_THREADS", value)
     result = inside(capfdbinary, "loss", "l.npy", "t.npy", "--backend", backend)
-    assert_error(result, 2, "NUMBA_NUM_THREADS: ", "is not allowed; expected an integer from 1 to ")
+    assert_error(result, 2, f"NUMBA_NUM_THREADS is '{value}', allowed are 1 to 1024")
 
 
-@pytest.mark.parametrize("value", ["1", " 1", "001", ""])
-def test_b100_a_number_of_threads_that_numba_can_start_is_not(
+@pytest.mark.parametrize("value", ["1", " 1", "001", "1024", "", "abc", "4.0", "9" * 5000])
+def test_b100_a_number_of_threads_that_numba_can_start_or_ignores_is_not(
     value, files, capfdbinary, monkeypatch
 ):
     monkeypatch.setenv("NUMBA_NUM_THREADS", value)

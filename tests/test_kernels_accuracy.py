@@ -162,3 +162,17 @@ def test_a_row_that_is_not_a_number_is_not_hidden(dtype, place, value):
         r = cross_entropy(x, y, backend="cpu", reduction="none", **options)
         assert np.isnan(r.loss).tolist() == [False, True, False]
         assert np.isnan(r.grad).all(axis=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("classes", [5, 70])
+def test_a_mean_of_float64_is_not_rounded_twice(classes):
+    """1/3987 is rounded by almost half a unit; with it an entry was 2.3 units off."""
+    row = [1.152686508133309, -0.11280843290329297, -0.4365617587703734, 0.03168073211722411]
+    row += [0.6048404540473724] + [-np.inf] * (classes - 5)
+    x, y = np.tile(row, (3987, 1)), np.full(3987, 2)
+    r = cross_entropy(x, y, backend="cpu")
+    (expected,) = exact.cross_entropy([row], [2], reduction="none").grad
+    with exact.mp.workdps(exact.DIGITS):
+        shares = [number / 3987 for number in expected]
+    for found, share in zip(r.grad[3986], shares, strict=True):
+        assert exact.error(found, share, "f64") <= 2

@@ -132,6 +132,11 @@ def assert_cells(r, expected, dtype, x, y, options=""):
 
 
 CLASSES = [3] if SIMULATED else [3, 70]
+SOME_WEIGHTS = (
+    "none",
+    "negative",
+    *(() if SIMULATED else ("zero", "all zero", "huge and zero", "tiny")),
+)
 FAST = ("plain", "smoothing", "upstream 1e20", "negative sample weight")  # the others are slow
 
 
@@ -144,7 +149,7 @@ TABLES = [
     pytest.param(name, classes, dtype, marks=marks(name, classes, dtype))
     for name in OPTIONS
     for classes in CLASSES
-    for dtype in ("f32", "f64")
+    for dtype in (("f64",) if SIMULATED else ("f32", "f64"))
 ]
 SOME_SLOW = [pytest.param(name, marks=marks(name)) for name in OPTIONS]
 
@@ -153,7 +158,7 @@ SOME_SLOW = [pytest.param(name, marks=marks(name)) for name in OPTIONS]
 @pytest.mark.parametrize(("name", "classes", "dtype"), TABLES)
 def test_every_cell_is_that_of_the_semantics(backend, name, dtype, target_kind, classes):
     x, y = cells(dtype, classes, target_kind)
-    for weight in WEIGHTS if classes == 3 else ("none", "negative"):
+    for weight in SOME_WEIGHTS if classes == 3 else ("none", "negative"):
         options = options_of(name, weight, classes, len(x), reduction="none")
         r = cross_entropy(x, y, backend=backend, **options)
         expected = exact_cells(dtype, classes, target_kind, name, weight)
@@ -167,7 +172,7 @@ def test_reductions_of_each_row_beside_an_ordinary_one(backend, name, reduction,
     x, y = cells("f64", 3, target_kind)
     step = len(INDICES) if target_kind == "index" else len(PROBABILITIES)
     chosen = range(2 if target_kind == "probs" else 0, len(x), step * (4 if SIMULATED else 1))
-    for i, weight in itertools.product(chosen, WEIGHTS):
+    for i, weight in itertools.product(chosen, SOME_WEIGHTS):
         two, t = np.stack([x[i], x[0]]), np.stack([y[i], y[1]])
         options = options_of(name, weight, 3, 2, reduction=reduction)
         r = cross_entropy(two, t, backend=backend, **options)
@@ -283,6 +288,13 @@ def test_numbers_at_the_end_of_the_range(backend, dtype, x, target, options):
             assert_number(found, value, size, dtype, f"class {c}")
 
 
+@pytest.mark.parametrize(("dtype", "x", "target", "options"), FAR, ids=lambda v: str(v)[:40])
+def test_no_warning_of_numpy_leaves_the_package(dtype, x, target, options):
+    logits = np.array(x, {"f32": "f4", "f64": "f8"}[dtype])
+    with np.errstate(all="raise"):
+        cross_entropy(logits, [target] * len(x), backend="numpy", **options)
+
+
 def test_a_loss_below_the_normal_range(backend):
     x = np.zeros((1, 10**3 if SIMULATED else 10**6))
     x[0, 0] = 746.0
@@ -290,6 +302,13 @@ def test_a_loss_below_the_normal_range(backend):
     expected = (x.shape[1] - 1) * exact.mp.exp(-746)
     assert exact.error(r.loss, expected, "f64") <= 1
     assert exact.error(r.grad[0, 0], -expected, "f64") <= 1
+
+
+@pytest.mark.parametrize("gap", [720.0, 740.3, 744.9, 745.2])
+def test_a_logarithm_of_a_probability_below_the_normal_range(backend, gap):
+    for row in ([gap, 0.0], [gap] + [0.0] * (CLASSES[-1] - 1)):
+        found = log_softmax(row, backend=backend)[0]
+        assert exact.error(found, exact.log_softmax(row)[0][1], "f64") <= 1
 
 
 @pytest.mark.parametrize("classes", CLASSES)

@@ -78,13 +78,14 @@ def test_the_readme_shows_what_is_printed(command, expected, folder):
     assert shell(command, folder) == masked(expected)
 
 
-def test_the_picture_of_the_readme_is_what_its_command_makes(folder):
+def test_the_pictures_of_the_readme_are_what_their_commands_make(folder):
     pictures = re.findall(r"!\[.+\]\((.+)\)", README)
-    assert len(pictures) == 1
-    command = next(line for line, _ in sessions() if line.endswith(f"-o {pictures[0]}"))
-    (folder / pictures[0]).unlink()
-    shell(command, folder)
-    assert (folder / pictures[0]).read_bytes() == (ROOT / pictures[0]).read_bytes()
+    assert len(pictures) == 2
+    for picture in pictures:
+        command = next(line for line, _ in sessions() if line.endswith(f"-o {picture}"))
+        (folder / picture).unlink()
+        shell(command, folder)
+        assert (folder / picture).read_bytes() == (ROOT / picture).read_bytes()
 
 
 def test_the_check_of_the_readme_can_fail(folder):

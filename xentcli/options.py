@@ -29,7 +29,8 @@ def setting(default: Any, help: str, **rule: Any) -> Any:
     `integer` is for whole numbers, `boolean` for true and false; `infinite` lets infinity pass.
 
     `group` is the heading under which `--help` lists it, `flag` its name on the command line
-    where that is not the field's.
+    where that is not the field's. With `saved` the command line also takes it from a file that a
+    command wrote.
     """
     return field(default=default, metadata={"help": help, **rule})
 
@@ -65,7 +66,9 @@ class LossOptions:
         low=0.0,
         high=1.0,
     )
-    temperature: float = setting(1.0, "Divide the logits by this value.", group="Logits", above=0.0)
+    temperature: float = setting(
+        1.0, "Divide the logits by this value.", group="Logits", above=0.0, saved=True
+    )
     softcap: float | None = setting(
         None,
         "Cap the logits at ±F: z = F·tanh(z/F), after the temperature.",

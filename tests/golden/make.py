@@ -17,6 +17,9 @@ from xentcli.explain import derive
 from xentcli.explain.class_selection import DisplayOptions
 from xentcli.explain.document import to_document
 from xentcli.options import LossOptions
+from xentcli.report import calibrate, report
+from xentcli.report.calibration_document import to_document as calibration_document
+from xentcli.report.document import to_document as report_document
 
 DEFAULT, NONE = DisplayOptions(), Extras()
 HERE = Path(__file__).parent
@@ -67,6 +70,34 @@ def ignored():
     return document([[np.nan, 1.0]], [-100])
 
 
+def logits_and_targets():
+    """Rows that are mostly right, one of them a tie."""
+    x = np.round(np.sin(np.arange(120.0) ** 2).reshape(40, 3) * 8) / 4
+    y = np.where(np.arange(40) % 5 == 0, np.arange(40) % 3, x.argmax(axis=1))
+    return x, y
+
+
+def report_on_rows():
+    """A report with everything in it."""
+    x, y = logits_and_targets()
+    found = report(
+        *(x, y),
+        base=x * 0.9,
+        group=np.arange(40) // 5,
+        bytes=70,
+        words=9,
+        bins=5,
+        confusion=3,
+        worst=3,
+    )
+    return report_document(found, ("cat", "dog", "bird"))
+
+
+def calibration():
+    """A calibration, cross-fitted."""
+    return calibration_document(calibrate(*logits_and_targets(), folds=2))
+
+
 def renders():
     """The name and the content of each file."""
     cases = {
@@ -76,6 +107,8 @@ def renders():
         "probabilities": (probabilities, (40, 80)),
         "ignored": (ignored, (80,)),
         "training": (lambda: example_document(ComputedExample(find("training")), 4), (60,)),
+        "report": (report_on_rows, (40, 80, 140)),
+        "calibration": (calibration, (80,)),
         "list": (lambda: list_document(all_examples()), (40, 100, 140)),
     }
     for name, (build_document, widths) in cases.items():

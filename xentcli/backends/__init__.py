@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from xentcli import options
 from xentcli.arrays.dtypes import Array
@@ -27,7 +27,18 @@ from xentcli.backends import devices, numba_start
 from xentcli.backends.scalars import Scalars
 from xentcli.errors import OptionError, Setting, UnavailableError
 
-__all__ = ["NAMES", "Backend", "Scalars", "get", "require_known"]
+if TYPE_CHECKING:
+    from xentcli.backends.cpu.backend import CpuBackend
+
+__all__ = [
+    "NAMES",
+    "Backend",
+    "Scalars",
+    "StatisticsBackend",
+    "for_statistics",
+    "get",
+    "require_known",
+]
 
 NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
 
@@ -36,6 +47,8 @@ NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
 # 1.17 s, 8 million 1.97 s against 1.52 s. The rule depends on the size alone, so that the same job
 # always gives the same bits.
 AUTO_LIMIT = 4_000_000
+
+KERNEL_CLASSES = 1 << 24  # up to so many classes the kernel of statistics can count in float32
 
 # `auto` never sends arrays in host memory to a CUDA device; this is estimated, not measured. For a
 # float32 logit and its gradient the CPU kernels read and write 8 bytes, at about 60 % of the rate
@@ -69,6 +82,19 @@ class Backend(Protocol):
         """Probabilities, or their logarithms."""
 
 
+class StatisticsBackend(Protocol):
+    """The interface that `fields` describes."""
+
+    name: str
+    block: int  # about how many logits to pass at a time
+
+    def statistics(self, logits: Array, targets: Array, scalars: Scalars, results: Array) -> None:
+        """The fields of the rows of a box."""
+
+    def divergence(self, base: Array, model: Array, scalars: Scalars, results: Array) -> None:
+        """KL(base‖model) of the rows of two boxes, float64 (n,): see `reference_divergence`."""
+
+
 def get(
     name: str, entries: int, threads: int | None = None, notify: Callable[[str], None] | None = None
 ) -> Backend:
@@ -90,6 +116,30 @@ def get(
     return _cuda(threads, notify)
 
 
+def for_statistics(
+    name: str,
+    shape: tuple[int, int],
+    threads: int | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> StatisticsBackend:
+    """The backend of that name for the fields of `fields`; for `auto` the one that is fastest.
+
+    `shape` is rows and classes.
+    """
+    name, threads = require_known(name, threads)
+    rows, classes = shape
+    if classes > KERNEL_CLASSES:
+        name = "numpy"
+    if name == "cuda":
+        what = "the statistics of rows are computed by numpy and cpu, not by cuda"
+        raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
+    if name == "numpy" or (name == "auto" and rows * classes <= AUTO_LIMIT):
+        from xentcli.backends.reference_statistics import NumpyStatistics
+
+        return NumpyStatistics()
+    return _cpu(threads, notify)
+
+
 def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
     """A backend and a number of threads in Python's own types; an error if one is not allowed."""
     if threads is not None:
@@ -97,7 +147,7 @@ def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
     return options.allowed("backend", name, options.BACKEND), threads
 
 
-def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBackend:
     numba_start.check_environment()
     with numba_start.starting("llvmlite"):
         from xentcli.backends.cpu import backend

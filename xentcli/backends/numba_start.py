@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,14 +18,21 @@ ADDRESS_SPACE = 300_000_000
 
 
 def check_environment() -> None:
-    """An error for variables that Numba ignores, crashes on, or prints as they are."""
-    given = os.environ.get("NUMBA_NUM_THREADS", "").strip()
-    if given and not (re.fullmatch("[0-9]{1,9}", given) and 1 <= int(given) <= MOST_THREADS):
-        what = f"'{given}' is not allowed; expected an integer from 1 to {MOST_THREADS}"
-        raise OptionError("NUMBA_NUM_THREADS", what)
+    """An error for variables that Numba crashes on, or prints as they are."""
     for name, value in os.environ.items():
         if name.startswith("NUMBA_") and not value.isprintable():
-            raise OptionError(name, f"'{value}' holds characters that cannot be printed")
+            raise _invalid(name, value, "which cannot be printed")
+    given = os.environ.get("NUMBA_NUM_THREADS", "")
+    try:
+        number = int(given)
+    except ValueError:  # Numba ignores what is no integer
+        return
+    if not 1 <= number <= MOST_THREADS:
+        raise _invalid("NUMBA_NUM_THREADS", given, f"allowed are 1 to {MOST_THREADS}")
+
+
+def _invalid(name: str, value: str, why: str) -> OptionError:
+    return OptionError("backend", f"numba does not start: {name} is '{value}', {why}")
 
 
 def check_memory() -> None:

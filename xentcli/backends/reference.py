@@ -149,9 +149,9 @@ class NumpyBackend:
         grad: Array | None,
     ) -> None:
         """Losses, log-sum-exps and gradients."""
-        x = _by_row(logits)
+        x = by_row(logits)
         if targets.ndim > 1:
-            q, present = _by_row(targets), np.full(len(x), True)
+            q, present = by_row(targets), np.full(len(x), True)
         else:
             present = targets >= 0
             q = one_hot(targets[present], x.shape[1])
@@ -170,11 +170,11 @@ class NumpyBackend:
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
         with np.errstate(all="ignore"):
-            s = softmax(_by_row(logits), scalars)
+            s = softmax(by_row(logits), scalars)
             _put(out, 0.0 - s.neg_log_p.high if log else lowered(s.p))
 
 
-def _by_row(box: Array) -> Array:
+def by_row(box: Array) -> Array:
     """(outer, C, inner) as float64 (outer·inner, C)."""
     return widen(box.transpose(0, 2, 1).reshape(-1, box.shape[1]), NAMES["f64"])
 

@@ -30,7 +30,7 @@ from xentcli.backends.two_words import (
 # those below 10⁻³⁰⁸ are there when a weight or an upstream gradient brings them back.
 LIFT = 800
 HALF_LIFT = 400  # of dz/dx, which is multiplied by a gradient that has its own
-HUGE = 2.0**1022  # the largest logits; those of two rows differ by less than infinity
+HUGE = 2.0**1022  # the largest logits under a softcap: their differences are finite
 LARGE = 2.0**12  # where tanh is 1 to any digit
 
 
@@ -110,16 +110,19 @@ def plus(a: TwoWords, b: TwoWords) -> TwoWords:
 
 def without(values: TwoWords, index: Array) -> TwoWords:
     """Rows in which one entry is 0."""
-    without = TwoWords(*(word.copy() for word in values))
-    for word in without:
+    kept = TwoWords(*(word.copy() for word in values))
+    for word in kept:
         np.put_along_axis(word, index, 0.0, axis=-1)
-    return without
+    return kept
 
 
 def _scaled(x: Array, top: Array, temperature: float) -> tuple[TwoWords, TwoWords, None]:
-    """(top − x) / T and top / T. Rows of huge logits are halved, and T with them."""
-    half = np.where(np.abs(x).max(axis=-1, keepdims=True) > HUGE, 0.5, 1.0)
-    gap = _difference(top * half, x * half)
+    """(top − x) / T and top / T. Where top − x overflows, both are halved, and T with them."""
+    gap, half = _difference(top, x), np.ones_like(top)
+    overflows = np.isinf(gap.high) & np.isfinite(x)
+    if overflows.any():
+        half[overflows.any(axis=-1)] = 0.5
+        gap = _difference(top * half, x * half)
     return _over(gap, temperature, half), _over(one_word(top), temperature), None
 
 

@@ -36,6 +36,8 @@ COMMANDS = {
     "explain": ("explain", "Derive one row's gradient, step by step."),
     "examples": ("examples", "Recompute published worked examples."),
     "check": ("check", "Check a gradient (and loss) that another program computed."),
+    "report": ("report", "Report perplexity, accuracy, calibration and more, with errors."),
+    "calibrate": ("calibrate", "Find the temperature that fits best, with its interval."),
     "inspect": ("inspect", "Show shape, dtype and memory order of array files."),
     "bench": ("bench", "Benchmark against memory bandwidth and other libraries."),
     "compile": ("compile", "Compile the CPU kernels ahead, for images and clusters."),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xentcli.backends.cpu.kernel import Kernel
 
 CompileDtype: TypeAlias = Literal["f16", "bf16", "f32", "f64"]
-CompileJob: TypeAlias = Literal["grad", "loss", "softmax", "probs", "bench"]
+CompileJob: TypeAlias = Literal["grad", "loss", "softmax", "probs", "report", "bench"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import Field, field
 from typing import Any
@@ -9,9 +10,53 @@ from typing import Any
 import click
 
 from xentcli.cli.help import Option
+from xentcli.errors import visible
 
 # For shell completion only: whether a path can be opened is checked on opening it.
 PATH = click.Path(allow_dash=True, readable=False)
+LARGEST = 1 << 24  # characters of a file that holds one saved number
+
+
+class SavedNumber(click.ParamType[float]):
+    """A number, or @FILE.json: the value of that name in a file that a command saved."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number, or that of the file."""
+        if not (isinstance(value, str) and value.startswith("@")):
+            return float(click.FLOAT.convert(value, param, ctx))
+        assert param
+        assert param.name
+        return self._saved(value[1:], param.name, param, ctx)
+
+    def _saved(
+        self, path: str, name: str, param: click.Parameter, ctx: click.Context | None
+    ) -> float:
+        try:
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123 (Path would change the name)
+                saved = json.loads(file.read(LARGEST))
+            number = saved[name]
+            if saved.get("biases"):
+                self.fail(
+                    f"{visible(path)} holds biases too; only logits / T can be had", param, ctx
+                )
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise TypeError
+        except OSError as error:
+            self.fail(f"cannot read {visible(path)}: {error.strerror}", param, ctx)
+        except (ValueError, KeyError, TypeError):
+            self.fail(f"{visible(path)} is not JSON with a number '{name}'", param, ctx)
+        return float(number)
+
+
+def comma_separated(
+    ctx: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[str, ...]:
+    """A callback for names separated by commas; no names if the option is not given."""
+    return tuple(name.strip() for name in text.split(",")) if text is not None else ()
 
 
 def argument(
@@ -73,7 +118,10 @@ def _library_settings(rule: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": click.Choice(rule["choices"])}
     if rule.get("integer"):
         return {"type": click.INT, "metavar": "INT"}
-    return {"type": click.FLOAT, "metavar": "F", "help": f"{rule['help']} {_limits(rule)}"}
+    words = f"{rule['help']} {_limits(rule)}"
+    if rule.get("saved"):
+        return {"type": SavedNumber(), "metavar": "F|@FILE", "help": words}
+    return {"type": click.FLOAT, "metavar": "F", "help": words}
 
 
 def _limits(rule: Mapping[str, Any]) -> str:

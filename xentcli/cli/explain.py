@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from xentcli.cli.command import command
-from xentcli.cli.declare import argument, option
+from xentcli.cli.declare import argument, comma_separated, option
 from xentcli.cli.inputs import NUMBER, InputPaths, loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import DtypeName, LossReading
 from xentcli.cli.publish import DocumentOptions, publish
@@ -34,10 +34,6 @@ def _numbers(
             f"'{visible(wrong[0])}' is not a number; expected numbers such as 1,2,3"
         )
     return parts
-
-
-def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",")) if text is not None else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,7 @@ class RowOptions:
         "Class names, one for each class; by default those in the --header of a text file.",
         group="Row",
         metavar="NAME,…",
-        callback=_names,
+        callback=comma_separated,
     )
     brief: bool = option(
         False, "Show the result only, without the steps.", group="Row", is_flag=True

@@ -42,6 +42,8 @@ class InputPaths:
     sample_weight: str | None = None
     upstream: str | None = None
     loss: str | None = None
+    base: str | None = None
+    group: str | None = None
 
     def given(self) -> dict[str, str | Reader]:
         """The arrays that are given, by their role."""
@@ -56,13 +58,15 @@ class Reading:
     logits: ReadOptions
     targets: ReadOptions | None = None
     grad: ReadOptions | None = None
+    base: ReadOptions | None = None
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The arrays of one command: what is large as readers, the rest whole.
 
-    `grad` and `loss` are the candidates that `xent check` judges.
+    `grad` and `loss` are the candidates that `xent check` judges; `base` and `group` are those of
+    `xent report`.
     """
 
     logits: Reader
@@ -70,12 +74,19 @@ class Inputs:
     extras: Extras
     grad: Reader | None = None
     loss: Array | None = None
+    base: Reader | None = None
+    group: Array | None = None
 
     def notes(self) -> list[Note]:
         """What may have been meant otherwise than it was read."""
         from xentcli.engine.notes import Note
 
-        readers = {"logits": self.logits, "targets": self.targets, "grad": self.grad}
+        readers = {
+            "logits": self.logits,
+            "targets": self.targets,
+            "grad": self.grad,
+            "base": self.base,
+        }
         return [
             Note(role, words, strict=True)
             for role, reader in readers.items()
@@ -138,11 +149,12 @@ def open_inputs(
             targets = stack.enter_context(_opened(paths.targets, reading.targets))
             _set_row_count(logits, targets, class_axis)
             targets = _line_as_targets(targets, logits.shape)
-        grad = stack.enter_context(_open_grad(paths.grad, reading.grad, logits))
+        grad = stack.enter_context(_open_second(paths.grad, reading.grad, logits))
+        base = stack.enter_context(_open_second(paths.base, reading.base, logits))
         whole = _whole(given, reading.style)
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
-        yield Inputs(logits, targets, extras, grad, whole.get("loss"))
+        yield Inputs(logits, targets, extras, grad, whole.get("loss"), base, whole.get("group"))
 
 
 def _whole(given: dict[str, str | Reader], style: TextStyle) -> dict[str, Array]:
@@ -150,7 +162,7 @@ def _whole(given: dict[str, str | Reader], style: TextStyle) -> dict[str, Array]
     from xentcli.files.opening import load
     from xentcli.files.options import ReadOptions
 
-    roles = ("weight", "sample_weight", "upstream", "loss")
+    roles = ("weight", "sample_weight", "upstream", "loss", "group")
     paths = {role: path for role in roles if isinstance(path := given.get(role), str)}
     return {
         role: load(path, ReadOptions(style=style, key_option=None)) for role, path in paths.items()
@@ -164,17 +176,18 @@ def _check_paths(paths: list[str], outputs: Outputs) -> None:
 
 
 @contextmanager
-def _open_grad(
+def _open_second(
     path: str | None, how: ReadOptions | None, logits: Reader
 ) -> Iterator[Reader | None]:
+    """An array of the logits' shape, if it is asked for."""
     from xentcli.files.opening import open_reader
 
     if path is None or how is None:
         yield None
         return
-    with open_reader(path, how) as grad:
-        _set_row_count(logits, grad, None)  # of the same shape
-        yield grad
+    with open_reader(path, how) as second:
+        _set_row_count(logits, second, None)
+        yield second
 
 
 def _opened(path: str | Reader, how: ReadOptions) -> AbstractContextManager[Reader]:

@@ -1,4 +1,4 @@
-"""Output of documents (explain, examples): to the terminal, standard output or a file."""
+"""Documents: explain, examples, report, calibrate. To the terminal, standard output or a file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
     from xentcli.display.document import Document
+    from xentcli.files.outputs import Outputs
+    from xentcli.files.sink import Sink
 
-FORMS = ("rich", "plain", "markdown", "latex", "json")
+FORMS = ("rich", "plain", "markdown", "latex", "html", "json")
 SAVED = "svg, html, md, tex, txt or json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DocumentOptions(JsonOption, NoClobberOption):
-    """The format of a document, and where it is written."""
+class PageOptions(JsonOption, NoClobberOption):
+    """The format of a document; `path` is where it is written, None for standard output."""
 
     format: str | None = option(
         None,
@@ -34,17 +36,6 @@ class DocumentOptions(JsonOption, NoClobberOption):
         "--format",
         group="Output",
         type=click.Choice(FORMS),
-    )
-    output: str | None = option(
-        None,
-        f"Write to PATH, in the format of its suffix ({SAVED}) or of --format; - is standard "
-        "output, also on a terminal.",
-        "-o",
-        "--output",
-        "--save",
-        group="Output",
-        metavar="PATH",
-        file=True,
     )
     decimals: int = option(
         4,
@@ -66,30 +57,97 @@ class DocumentOptions(JsonOption, NoClobberOption):
         """The format asked for, or None."""
         return "json" if self.as_json else self.format
 
+    @property
+    def path(self) -> str | None:
+        """The file to write."""
+        return None
 
-def publish(document: Document, options: DocumentOptions) -> None:
-    """Write a document to the file of --output, else to standard output; --json prints it too."""
-    from xentcli.display import as_text
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentOptions(PageOptions):
+    """The format of a document, and the file of --output."""
+
+    output: str | None = option(
+        None,
+        f"Write to PATH, in the format of its suffix ({SAVED}) or of --format; - is standard "
+        "output, also on a terminal.",
+        "-o",
+        "--output",
+        "--save",
+        group="Output",
+        metavar="PATH",
+        file=True,
+    )
+
+    @property
+    def path(self) -> str | None:
+        """The file to write; - is standard output."""
+        return self.output
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedOptions(PageOptions):
+    """The same where --output is something else."""
+
+    save: str | None = option(
+        None,
+        f"Write the result to FILE, in the format of its suffix ({SAVED}) or of --format.",
+        group="Output",
+        metavar="FILE",
+        file=True,
+    )
+
+    @property
+    def path(self) -> str | None:
+        """The file to write."""
+        return self.save
+
+
+def publish(document: Document, options: PageOptions) -> None:
+    """Write a document to its file, else to standard output; --json prints it too."""
     from xentcli.files.outputs import Outputs
 
-    path, form = options.output, options.form
-    if path is None and _at_terminal(form):
-        _show(document, options.width)
-        return
     with Outputs(no_clobber=options.no_clobber) as outputs:
-        if path not in (None, "-"):
+        Publication(outputs, options).write(document)
+    announce(document, options)
+
+
+class Publication:
+    """Where a document goes, opened before the work that makes it, which may be long."""
+
+    def __init__(self, outputs: Outputs, options: PageOptions) -> None:
+        self._pages: list[tuple[Sink, str, int]] = []
+        path = options.path
+        to_file = path is not None and path != "-"
+        if path is not None and to_file:
             form = options.format or _form_of(path)
-            saved = as_text(document, form, _width(options, at_terminal=False))
-            outputs.open(path).write(saved.encode())
-        if path in (None, "-") or options.as_json:
-            form = options.form or "plain"
-            text = as_text(document, form, _width(options, at_terminal=stdout_is_terminal()))
-            outputs.open("-").write(text.encode())
-    if path not in (None, "-"):
-        inform(f"{document.title.partition(':')[0]} -> {visible(path)}")
+            self._pages.append((outputs.open(path), form, _width(options, at_terminal=False)))
+        if not _is_shown(options) and (not to_file or options.as_json):
+            width = _width(options, at_terminal=stdout_is_terminal())
+            self._pages.append((outputs.open("-"), options.form or "plain", width))
+
+    def write(self, document: Document) -> None:
+        """Write the document to each of them."""
+        from xentcli.display import as_text
+
+        for sink, form, width in self._pages:
+            sink.write(as_text(document, form, width).encode())
 
 
-def _width(options: DocumentOptions, *, at_terminal: bool) -> int:
+def announce(document: Document, options: PageOptions) -> None:
+    """Say where the document was written, or show it on the terminal; all outputs are in place."""
+    if _is_shown(options):
+        _show(document, options.width)
+    elif options.path not in (None, "-"):
+        inform(f"{document.title.partition(':')[0]} -> {visible(str(options.path))}")
+
+
+def _is_shown(options: PageOptions) -> bool:
+    """Whether the document is drawn on the terminal instead of being written."""
+    return options.path is None and _at_terminal(options.form)
+
+
+def _width(options: PageOptions, *, at_terminal: bool) -> int:
     """The width asked for, else that of the terminal, else the default."""
     from xentcli.display import WIDTH
 

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from xentcli.display.document import Document
 
-FORMATS = ("rich", "plain", "markdown", "latex", "json")
+FORMATS = ("rich", "plain", "markdown", "latex", "html", "json")
 SUFFIXES = {
     "svg": "svg",
     "html": "html",

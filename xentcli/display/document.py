@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from xentcli.display.chart import Chart
+
 
 class Formula(NamedTuple):
     """An expression as plain text and as LaTeX math."""
@@ -55,6 +57,8 @@ class Step:
     """One step of the document.
 
     `labels` name the rows of the columns, under `heading`; the rows in `marked` are highlighted.
+    `charts` are drawn where there are pictures, in HTML and SVG; in text the columns stand for
+    them.
     """
 
     title: str
@@ -65,6 +69,7 @@ class Step:
     facts: tuple[Fact, ...] = ()
     remarks: tuple[str, ...] = ()
     marked: frozenset[int] = frozenset()
+    charts: tuple[Chart, ...] = ()
 
     def marked_labels(self, mark: str) -> tuple[str, ...]:
         """The labels, with `mark` after the highlighted ones."""

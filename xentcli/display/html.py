@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
+from xentcli.display import chart
 from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
 from xentcli.display.grid import TextColumn, bar_fraction, column_groups, text_column
 
+SHORT = 12  # characters of labels that are not wrapped
 NARROW = 42  # characters of a table that fits on a phone
 WIDE = 1000  # of one whose sentences the browser wraps
 CSS = """
@@ -42,6 +44,7 @@ th, td { padding: .15rem .75rem .15rem 0; text-align: right; white-space: nowrap
 th { font-weight: 600; border-bottom: 1px solid var(--line); }
 .word, .label { text-align: left; }
 .label { white-space: normal; }
+.short { white-space: nowrap; }
 .long { white-space: normal; min-width: 10rem; font: inherit; overflow-wrap: anywhere; }
 .target { font-weight: 700; }
 .drawn { width: 45%; min-width: 7rem; padding-right: 0; }
@@ -53,6 +56,8 @@ th { font-weight: 600; border-bottom: 1px solid var(--line); }
 .rises { color: var(--rise); } .falls { color: var(--fall); }
 code { overflow-wrap: anywhere; }
 """
+CHARTS = """.charts { display: flex; flex-wrap: wrap; gap: .5rem 1rem; }
+.chart { flex: 1 1 18rem; min-width: 0; max-width: 34rem; height: auto; }"""
 
 
 def as_text(document: Document, width: int) -> str:
@@ -63,7 +68,7 @@ def as_text(document: Document, width: int) -> str:
         '<html lang="en">',
         f'<head><meta charset="utf-8"><title>{title}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{CSS}</style></head>",
+        f"<style>{CSS}{_chart_css(document)}</style></head>",
         f"<body><main><header><h1>{title}</h1>",
         *(f'<p class="quiet">{escape(line)}</p>' for line in document.intro),
         '</header><div class="steps">',
@@ -78,6 +83,10 @@ def as_text(document: Document, width: int) -> str:
     return "\n".join([*lines, "</main></body></html>"]) + "\n"
 
 
+def _chart_css(document: Document) -> str:
+    return CHARTS + chart.CSS if any(step.charts for step in document.steps) else ""
+
+
 def _step(step: Step, number: str, decimals: int) -> Iterator[str]:
     wraps = any(text_column(column, decimals).wraps for column in step.columns)
     tables = column_groups(step, decimals, WIDE if wraps else NARROW, 0)
@@ -86,6 +95,10 @@ def _step(step: Step, number: str, decimals: int) -> Iterator[str]:
     yield f"<section{full}><h2>{escape(title)}</h2>"
     if step.formula.text:
         yield f'<p class="formula">{escape(step.formula.text)}</p>'
+    if step.charts:
+        yield '<div class="charts">'
+        yield from map(chart.as_svg, step.charts)
+        yield "</div>"
     yield '<div class="tables">'
     for group in tables:
         if group.columns:
@@ -106,6 +119,7 @@ def _fact(fact: Fact, decimals: int) -> str:
 
 def _table(step: Step, columns: list[TextColumn]) -> Iterator[str]:
     drawn = [column for column in columns if column.column.bar]
+    short = " short" * (max(map(len, step.labels), default=0) <= SHORT)
     yield "<table><thead><tr>"
     yield f'<th class="word">{escape(step.heading)}</th>'
     yield from (f"<th{_classes(column)}>{escape(column.title)}</th>" for column in columns)
@@ -113,7 +127,7 @@ def _table(step: Step, columns: list[TextColumn]) -> Iterator[str]:
     for row, label in enumerate(step.labels):
         mark = " ●" if row in step.marked else ""
         target = ' class="target"' if mark else ""
-        yield f'<tr{target}><td class="label">{escape(label)}{mark}</td>'
+        yield f'<tr{target}><td class="label{short}">{escape(label)}{mark}</td>'
         yield from (_cell(column, row) for column in columns)
         yield f"{_bar(drawn, row)}</tr>"
     yield "</tbody></table>"

@@ -12,10 +12,10 @@ from xentcli.files.json import dumps, plain
 
 
 def as_text(document: Document, width: int) -> str:
-    """One object; NaN and infinity become null, and are counted."""
+    """One object; NaN and infinity become null, and are counted unless the data do it."""
     counted = [0]
     data = _strict(document.data, counted)
-    return dumps({**data, "nonfinite": counted[0]})
+    return dumps({**data, "nonfinite": data.get("nonfinite", counted[0])})
 
 
 def _strict(value: Any, counted: list[int]) -> Any:

@@ -28,6 +28,13 @@ SPECIAL = {
     "·": r"\(\cdot\)",
     "Σ": r"\(\Sigma\)",
     "²": r"\(^2\)",
+    "±": r"\(\pm\)",
+    "Δ": r"\(\Delta\)",
+    "ℓ": r"\(\ell\)",
+    "‖": r"\(\Vert\)",
+    "→": r"\(\to\)",
+    "−": r"\(-\)",
+    "–": "--",
 }
 ARROWS = {"rises": r"\(\uparrow\) rises", "falls": r"\(\downarrow\) falls"}
 

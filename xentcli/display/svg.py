@@ -1,4 +1,4 @@
-"""A document as a self-contained SVG picture of the terminal output.
+"""A document as a self-contained SVG picture: of its charts, or of the terminal output.
 
 Every run of text has a fixed position and length, so any monospaced font will do. The colours
 follow the viewer's light or dark theme.
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 
+from xentcli.display import chart_sheet
 from xentcli.display.document import Document
 from xentcli.display.terminal import draw
 
@@ -37,7 +38,9 @@ COLOURS = {32: "rise", 166: "fall", 244: "frame"}  # by their number in the term
 
 
 def as_text(document: Document, width: int) -> str:
-    """The picture of a terminal with `width` columns."""
+    """The charts of a document; without any, the picture of a terminal with `width` columns."""
+    if chart_sheet.has_charts(document):
+        return chart_sheet.as_text(document, width)
     console = Console(
         file=io.StringIO(),
         width=width,

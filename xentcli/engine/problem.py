@@ -110,7 +110,8 @@ class Problem:
 
     def kernel_weight(self, power: int) -> Array:
         """w / 2^power, one per class."""
-        return np.asarray(np.ldexp(self.class_weight, -power)) if power else self.class_weight
+        with np.errstate(under="ignore"):  # beside a huge weight
+            return np.asarray(np.ldexp(self.class_weight, -power)) if power else self.class_weight
 
     def total_sample_weight(self) -> Fraction:
         """Σ v_i over the rows that count, exactly."""
@@ -127,7 +128,8 @@ class Problem:
         for start in range(0, self.layout.rows, CHUNK):
             rows = slice(start, min(start + CHUNK, self.layout.rows))
             present = self.present(rows)
-            v = np.ldexp(self.sample_weights(rows)[present], -power)
+            with np.errstate(under="ignore"):
+                v = np.ldexp(self.sample_weights(rows)[present], -power)
             if targets is None or weight is None:
                 total.add(v)
                 continue

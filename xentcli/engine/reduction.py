@@ -129,7 +129,8 @@ def quotient(u: Array, v: Array | None, divisor: Fraction) -> Array:
         numerator, power = TwoWords(*two_product(number, factor)), power + more
     high, low, down = _two_words(1 / divisor)
     ratio = multiply(numerator, TwoWords(np.array(high), np.array(low))).high
-    return np.asarray(np.ldexp(ratio, power + down))
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(np.ldexp(ratio, power + down))
 
 
 def _mantissas(values: Array) -> tuple[Array, Array]:

@@ -93,6 +93,12 @@ def _create_json(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOpt
     return JsonWriter(stream, shape, dtype, options.style.decimals)
 
 
+def _open_kld(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.kld import open_kld
+
+    return open_kld(source, options)
+
+
 def _text(name: str, delimiter: str) -> Format:
     """A table of numbers in text; all of them share the suffix .txt."""
     return Format(
@@ -125,6 +131,12 @@ FORMATS: tuple[Format, ...] = (
     ),
     _text("csv", ","),
     _text("tsv", "\t"),
+    Format(
+        "kld",
+        suffixes=("kld",),
+        matches=starts_with(b"_logits_"),
+        open_reader=_open_kld,
+    ),
     Format("json", suffixes=("json",), create_writer=_create_json, keeps_dtype=False),
     *FOREIGN,
 )
@@ -150,7 +162,7 @@ def names(formats: Iterable[Format]) -> list[str]:
     """The names of some formats.
 
     >>> names(readable()), names(writable())
-    (['npy', 'npz', 'csv', 'tsv'], ['npy', 'npz', 'csv', 'tsv', 'json'])
+    (['npy', 'npz', 'csv', 'tsv', 'kld'], ['npy', 'npz', 'csv', 'tsv', 'json'])
     """
     return [format.name for format in formats]
 
@@ -159,7 +171,7 @@ def suffixes(formats: Iterable[Format]) -> list[str]:
     """The suffixes of some formats, each once.
 
     >>> suffixes(readable())
-    ['.npy', '.npz', '.csv', '.txt', '.tsv']
+    ['.npy', '.npz', '.csv', '.txt', '.tsv', '.kld']
     """
     return list(dict.fromkeys(f".{suffix}" for format in formats for suffix in format.suffixes))
 

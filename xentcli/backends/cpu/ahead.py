@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from xentcli.arrays.dtypes import NAMES, default_output, name_of
 from xentcli.backends.cpu.kernel import Kernel
 
-Job: TypeAlias = Literal["grad", "loss", "softmax", "probs", "bench"]
+Job: TypeAlias = Literal["grad", "loss", "softmax", "probs", "report", "bench"]
 
 
 def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
@@ -25,6 +25,9 @@ def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
         yield from (Kernel(name, "float32") for name in ("copy", "read", "rewrite"))
     elif job == "softmax":
         yield from (Kernel("softmax", logits, None, out) for out in outs)
+    elif job == "report":
+        yield Kernel("statistics", logits)
+        yield Kernel("divergence", logits, logits)
     elif job == "probs":
         for out in (*outs, None):
             yield from (Kernel(name, logits, logits, out) for name in ("short", "general"))
@@ -41,6 +44,10 @@ def describe(kernel: Kernel) -> str:
     """
     if kernel.function in MEMORY:
         return f"memory: {MEMORY[kernel.function]}"
+    if kernel.function == "statistics":
+        return f"{kernel.logits} logits, statistics of each row"
+    if kernel.function == "divergence":
+        return f"{kernel.logits} logits, KL divergence from {kernel.probs}"
     if kernel.function == "softmax":
         return f"{kernel.logits} logits, probabilities {kernel.out}"
     targets = f", targets {kernel.probs}" if kernel.probs else ""

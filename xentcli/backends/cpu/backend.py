@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from xentcli.arrays.dtypes import Array, bits
 from xentcli.backends import Scalars, numba_start, processors
 from xentcli.backends.cpu import kept, threads
 from xentcli.backends.cpu.kernel import Kernel, address, box
-from xentcli.backends.cpu.workspace import LINE, SHORT, space_for
+from xentcli.backends.cpu.workspace import LINE, SHORT, space_for, space_for_copies
 
 # A gradient of at least this many bytes is written with streaming stores, past the caches: it
 # would not stay there, and a normal store reads each cache line before writing it.
@@ -124,6 +124,23 @@ class CpuBackend:
         numbers = *box(logits), *scalars, int(log), *box(out)
         arrays = logits, scalars, int(log), out
         self.run(Kernel.of("softmax", logits, None, out), self._work(logits), numbers, arrays)
+
+    def statistics(self, logits: Array, targets: Array, scalars: Scalars, results: Array) -> None:
+        """The fields of `backends.fields`, for class indices."""
+        _, classes, inner = logits.shape
+        fields = address(results), results.strides[0] // results.itemsize
+        numbers = *box(logits), address(targets), *scalars, *fields
+        arrays = logits, targets, scalars, results
+        work = replace(self._work(logits), space=lambda rows: space_for_copies(classes, inner))
+        self.run(Kernel.of("statistics", logits, None, None), work, numbers, arrays)
+
+    def divergence(self, base: Array, model: Array, scalars: Scalars, results: Array) -> None:
+        """KL(base‖model) of each row."""
+        _, classes, inner = model.shape
+        numbers = *box(base), *box(model), *scalars, address(results)
+        arrays = base, model, scalars, results
+        work = replace(self._work(model), space=lambda rows: space_for_copies(classes, inner))
+        self.run(Kernel.of("divergence", model, base, None), work, numbers, arrays)
 
     def _work(self, logits: Array, streaming: bool = False) -> Work:
         outer, classes, inner = logits.shape

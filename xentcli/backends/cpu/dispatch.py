@@ -12,6 +12,7 @@ from typing import Any
 
 from xentcli.backends.cpu import workspace
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
+from xentcli.backends.cpu.divergence import divergence_range
 from xentcli.backends.cpu.half_types import constant_for, is_float64
 from xentcli.backends.cpu.load_store import (
     advance,
@@ -26,6 +27,7 @@ from xentcli.backends.cpu.load_store import (
 from xentcli.backends.cpu.long_rows import general_range, row_buffers, softmax_range
 from xentcli.backends.cpu.long_rows_fast import fast_range
 from xentcli.backends.cpu.row_ops import BoxView, outer_and_inner, per_row_from, row_start
+from xentcli.backends.cpu.row_statistics import statistics_range
 from xentcli.backends.cpu.row_tiles import TileOutput, load_tile, tile_rows
 from xentcli.backends.cpu.short_rows import (
     TileSums,
@@ -53,6 +55,7 @@ PREFETCH_TARGETS = 256  # rows ahead
 long_row_offsets = inline_jit(workspace.long_row_offsets)
 short_row_offsets = inline_jit(workspace.short_row_offsets)
 rows_per_chunk = inline_jit(workspace.rows_per_chunk)
+copy_offset = inline_jit(workspace.copy_offset)
 
 
 @inline_jit
@@ -201,6 +204,37 @@ def short_boxes(span, logits, targets, probs, weight, scalars, per_row, grad, sp
             if per_row.scale_step:
                 u = load_masked(per_row.scale, row, inside)
             write_gradients(xs, qs, exps, y, setup, (*parts, u, not_ignored), out)
+
+
+@jit
+def statistics_boxes(span, logits, targets, scalars, results, stride, space):
+    """The rows `span` of a box: the fields of `backends.fields`, `stride` numbers apart."""
+    begin, end, _ = span
+    _, classes, inner = logits.shape
+    step = rows_per_chunk(classes) if inner > 1 else end - begin
+    first = begin
+    while first < end:
+        count = min(step, end - first)
+        x = contiguous_rows(logits, first, count, space, 0)
+        fields = advance(results, first), stride
+        statistics_range(count, x, advance(targets, first), classes, scalars, fields, space)
+        first += count
+
+
+@jit
+def divergence_boxes(span, base, model, scalars, results, space):
+    """The rows `span` of two boxes: KL(base‖model)."""
+    begin, end, _ = span
+    _, classes, inner = model.shape
+    step = rows_per_chunk(classes) if inner > 1 else end - begin
+    second = copy_offset(classes, step)
+    first = begin
+    while first < end:
+        count = min(step, end - first)
+        p = contiguous_rows(base, first, count, space, 0)
+        q = contiguous_rows(model, first, count, space, second)
+        divergence_range(count, p, q, classes, scalars, advance(results, first))
+        first += count
 
 
 @jit

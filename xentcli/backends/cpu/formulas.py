@@ -58,6 +58,7 @@ class RowSums(NamedTuple):
     others_low: Any
     rest: Any  # B − a of the largest logit
     b: Any  # B
+    b_low: Any
 
 
 @inline_jit
@@ -203,14 +204,16 @@ def largest(high, low, scalars, exact):
 
 
 @inline_jit
-def z_loss_of(limit, log_s, z_loss, exact):
-    """λ·lse²."""
+def z_terms(limit, log_s, z_loss, exact):
+    """λ·lse², and its derivative by lse in two words."""
     high, low = add(limit[0], limit[1] + log_s[1] * log_s[2], log_s[0] * log_s[2])
     if not exact:
-        return high * z_loss * high
+        return high * z_loss * high, high * (2.0 * z_loss), constant(high, 0.0)
     square, rest = product(high, high)
     rest = finite_or_zero(rest + high * low * 2.0, square)
-    return fma(square, constant(high, z_loss), rest * z_loss)
+    slope, slope_low = product(high, constant(high, 2.0 * z_loss))
+    slope_low = slope_low + low * (2.0 * z_loss)
+    return fma(square, constant(high, z_loss), rest * z_loss), slope, slope_low
 
 
 @inline_jit
@@ -221,13 +224,13 @@ def finish_row(limit, others, masses, distance, scalars, exact):
     log_s = log_of_sum(sum_, sum_low, exact)
     a = masses.rest + masses.of_max + masses.hot
     loss, lse = loss_of(a, log_s, distance, exact), limit[0] + log_s[0] * log_s[2]
-    extra = constant(lse, 0.0)
+    zero = constant(lse, 0.0)
+    rest, b, b_low = masses.rest + select(masses.max_is_target, zero, masses.hot), a, zero
     if scalars.z_loss != 0.0:
-        loss = loss + z_loss_of(limit, log_s, scalars.z_loss, exact)
-        extra = lse * (2.0 * scalars.z_loss)
-    hot_elsewhere = select(masses.max_is_target, constant(lse, 0.0), masses.hot)
-    rest = masses.rest + hot_elsewhere + extra
-    return loss + 0.0, lse, RowSums(sum_, sum_low, rest, a + extra)
+        term, extra, extra_low = z_terms(limit, log_s, scalars.z_loss, exact)
+        loss, rest = loss + term, rest + extra
+        b, b_low = add(a, extra_low, extra)
+    return loss + 0.0, lse, RowSums(sum_, sum_low, rest, b, b_low)
 
 
 @inline_jit

@@ -68,9 +68,9 @@ def row_factors(row, scale, scalars, exact):
     far = less(one * LARGE, size), less(size, select(equal(size, one * 0.0), size, one / LARGE))
     usual = 1.0 / LARGE < scalars.temperature < LARGE
     if not usual or any_lane(far[0]) or any_lane(far[1]):
-        return far_factors(row.b, scale, s, s_low, scalars, per_mass)
+        return far_factors(row, scale, s, s_low, scalars, per_mass)
     above, above_low = product(row.b, scale)
-    above_low = above_low + above * scalars.scale_error
+    above_low = above_low + row.b_low * scale + above * scalars.scale_error
     below, below_low = product(s, one * scalars.temperature)
     below_low = below_low + s_low * scalars.temperature
     high, low = quotient(above, above_low, below, below_low)
@@ -78,13 +78,14 @@ def row_factors(row, scale, scalars, exact):
 
 
 @inline_jit
-def far_factors(b, scale, s, s_low, scalars, per_mass):
+def far_factors(row, scale, s, s_low, scalars, per_mass):
     """The same where the factors may leave the range of float64 on the way."""
-    b, b_power = normalized(b)
+    b, b_power = normalized(row.b)
+    b_low = row.b_low * power_of_two(ROUND - b_power, 0)
     u, u_power = normalized(scale)
     t, t_power = normalized(scalars.temperature)
     above, above_low = product(b, u)
-    above_low = above_low + above * scalars.scale_error
+    above_low = above_low + b_low * u + above * scalars.scale_error
     below, below_low = product(s, constant(s, t))
     high, low = quotient(above, above_low, below, below_low + s_low * t)
     power = b_power + u_power - (t_power + float(SCALE_BITS))

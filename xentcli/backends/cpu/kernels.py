@@ -21,6 +21,8 @@ FUNCTIONS: dict[str, Any] = {
     "general": dispatch.general_boxes,
     "short": dispatch.short_boxes,
     "softmax": dispatch.softmax_boxes,
+    "statistics": dispatch.statistics_boxes,
+    "divergence": dispatch.divergence_boxes,
     "copy": memory.copy_lines,
     "read": memory.read_lines,
     "rewrite": memory.scale_lines,
@@ -63,6 +65,10 @@ def signature(kernel: Kernel) -> tuple[Any, ...]:
     if kernel.function == "softmax":
         return SPAN, boxes[0], scalars, types.int64, boxes[2], space
     numbers = types.CPointer(types.float64)
+    if kernel.function == "statistics":
+        return SPAN, boxes[0], types.CPointer(types.int64), scalars, numbers, types.int64, space
+    if kernel.function == "divergence":
+        return SPAN, boxes[1], boxes[0], scalars, numbers, space
     targets = types.none if kernel.probs else types.CPointer(types.int64)
     per_row = _named(PerRow, numbers, types.int64, numbers, numbers)
     return SPAN, boxes[0], targets, boxes[1], numbers, scalars, per_row, boxes[2], space

@@ -115,6 +115,41 @@ def softmax(split, logits, scalars, log, out, spaces):
         softmax_of(span, logits, scalars, log, out, spaces[part])
 
 
+@jit
+def statistics_of(span, logits, targets, scalars, results, space):
+    """Arrays as the kernel takes them."""
+    stride = results.strides[0] // results.itemsize
+    arrays = view_of(logits), pointer(targets, 0)
+    dispatch.statistics_boxes(
+        span, *arrays, scalars, pointer(results, 0), stride, pointer(space, 0)
+    )
+
+
+def statistics(split, logits, targets, scalars, results, spaces):
+    """The fields of each row."""
+    parts, streaming = split
+    n = results.shape[1]
+    for part in prange(parts):
+        span = part * n // parts, (part + 1) * n // parts, streaming
+        statistics_of(span, logits, targets, scalars, results, spaces[part])
+
+
+@jit
+def divergence_of(span, base, model, scalars, results, space):
+    """Arrays as the kernel takes them."""
+    boxes = view_of(base), view_of(model)
+    dispatch.divergence_boxes(span, *boxes, scalars, pointer(results, 0), pointer(space, 0))
+
+
+def divergence(split, base, model, scalars, results, spaces):
+    """KL(base‖model) of each row."""
+    parts, streaming = split
+    n = len(results)
+    for part in prange(parts):
+        span = part * n // parts, (part + 1) * n // parts, streaming
+        divergence_of(span, base, model, scalars, results, spaces[part])
+
+
 def _lines(kernel: Any) -> Callable[..., None]:
     @jit
     def lines_of(span, source, target, factor, space):
@@ -135,6 +170,8 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "general": _rows(dispatch.general_boxes),
     "short": _rows(dispatch.short_boxes),
     "softmax": softmax,
+    "statistics": statistics,
+    "divergence": divergence,
     "copy": _lines(memory.copy_lines),
     "read": _lines(memory.read_lines),
     "rewrite": _lines(memory.scale_lines),

@@ -38,6 +38,16 @@ def rows_per_chunk(classes: int) -> int:
     return max(LANES, CHUNK // classes // LANES * LANES)
 
 
+def copy_offset(classes: int, rows: int) -> int:
+    """Of a second copy of logits, where there are no other parts."""
+    return (classes * rows // 8 + 1) * LINE
+
+
+def space_for_copies(classes: int, inner: int) -> int:
+    """The bytes for two copies of logits alone, where the classes of a row are not contiguous."""
+    return LINE + (2 * copy_offset(classes, rows_per_chunk(classes)) if inner > 1 else 0)
+
+
 def space_for(classes: int, rows: int, inner: int) -> int:
     """The bytes that a kernel needs for this many rows."""
     if classes <= SHORT:

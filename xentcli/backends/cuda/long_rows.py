@@ -162,8 +162,8 @@ def output_value(c, e, factors, peak, given, start, params, task):
         return times(g, up) + 0.0
     if has_softcap(params) and params.mode == GRADIENT:
         e, lost = times_slope_at((e, 0.0), given[0], start + c * params.x_step, params)
-        return fma(e, high, fma(e, low, times(lost, high))) + 0.0
-    return fma(e, high, times(e, low)) + 0.0  # −0.0 becomes 0.0
+        return times(fma(e, high, fma(e, low, times(lost, high))), up) + 0.0
+    return times(fma(e, high, times(e, low)), up) + 0.0  # −0.0 becomes 0.0
 
 
 @device

@@ -48,7 +48,7 @@ from xentcli.backends.cuda.two_words import (
 NEGLIGIBLE = 2.0**-900  # beside 1: log(1 + others) is `others`
 DOWN = -float(SCALE_BITS)
 SMALLER = -1000.0  # the power of two of masses where 2·λ·lse overflows
-INFINITE = 3000.0  # a power of two that is infinite, and 0 if it is negative
+INFINITE = 1200.0  # the power of two of an infinite scale: its products are infinite, or 0
 
 
 class RowSums(NamedTuple):
@@ -109,7 +109,7 @@ def sum_of_others(sums, z):
 @device
 def times_negligible(a, value):
     """a·value and its power of two, for a value that has one of −960."""
-    if abs(a[0]) > 1.0:
+    if abs(a[0]) > 2.0**900:
         high, low = multiply((times(a[0], UNIT), times(a[1], UNIT)), value)
         return high, low, 0.0
     high, low = multiply(a, value)
@@ -206,7 +206,9 @@ def factors_of_entries(row, factor, params):
     high, low, power = normalised(row.b[0], row.b[1])
     high, low = divide(multiply((high, low), (factor[0], factor[1])), row.s)
     power, unit = power + factor[2] + power_of_masses(row), UNIT
-    shrink = 200.0 if has_other_masses(params) and factor[2] > 800.0 else 0.0
+    shrink = 0.0
+    if power > 1900.0 or (factor[2] > 900.0 and has_other_masses(params)):
+        shrink = 200.0
     if abs(times_large_power(high, power - shrink)) >= 2.0**-40:
         power, unit = power + DOWN, 1.0
     high, low = times_large_power(high, power - shrink), times_large_power(low, power - shrink)

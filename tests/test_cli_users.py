@@ -18,7 +18,7 @@ from cli import (
     inside,
 )
 
-from xentcli.cli import COMMANDS
+from xentcli.cli import COMMANDS, summary
 
 LOSS = "loss", "l.npy", "t.npy"
 
@@ -166,6 +166,19 @@ def test_there_is_no_rate_for_work_of_less_than_a_second(files):
     result = captured("loss", "x.npy", "y.npy")
     seconds = float(re.search(r", (\d+\.\d+) s", result.err)[1])
     assert ("GB/s" in result.err) == (seconds >= 1)
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "seconds", "said"),
+    [(10**8, 2.0, True), (10**8, 0.9, False), (10**6, 2.0, False)],
+)
+def test_a_rate_needs_many_bytes_and_some_time(nbytes, seconds, said, monkeypatch):
+    lines = []
+    monkeypatch.setattr(summary, "inform", lines.append)
+    work = summary.Work()
+    work.nbytes, work.seconds = nbytes, seconds
+    summary.summary(["done"], "numpy", work)
+    assert ("GB/s" in lines[0]) == said
 
 
 # The table of xent bench.

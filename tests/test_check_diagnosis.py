@@ -563,6 +563,17 @@ def test_another_temperature_than_the_one_given_is_found(data):
     assert finding.text().endswith("; if it is meant: temperature=2.0")
 
 
+def test_a_temperature_that_was_not_given_and_lacks_its_factor_is_found(data):
+    grad = (softmax(data["x"] / np.float32(2)) - hot(data["t"])) / N
+    (finding,) = check(data["x"], data["t"], grad).findings
+    assert finding.name == "undeclared-temperature and no-temperature-factor"
+
+
+def test_weights_that_are_all_the_same_are_not_called_weights(data):
+    grad = np.float32(0.37) * summed(data) / N + np.float32(1e-4)
+    assert findings(data["x"], data["t"], grad) == []
+
+
 def test_targets_that_are_ignored_without_being_asked_for_are_found(data):
     assert (data["t"] == 0).any()
     counted = np.where(data["t"] == 0, -100, data["t"])

@@ -148,6 +148,12 @@ def _pairs(case: HypothesisCase) -> Iterator[Match | None]:
 
 def _second(first: FirstMistake) -> Iterator[Match | None]:
     exact = first.case.make().grad
+    if first.settings:  # a factor that only the option explains
+        trial = Trial(first.case.make(), first.case.candidate, exact)
+        match = fitting(first.case, RIGHT, trial)
+        if match and match.factor.name not in ("", CONSTANT):
+            yield match._replace(name=first.name, words=first.words, settings=first.settings)
+            return
     for mistake in second_mistakes(first):
         match = _fitted(first.case, mistake, exact)
         if match and mistake.name != first.name:
@@ -155,6 +161,8 @@ def _second(first: FirstMistake) -> Iterator[Match | None]:
             words = f"{first.words}; {mistake.words}"
             settings = first.settings + match.settings
             yield match._replace(name=name, words=words, settings=settings)
+            if mistake.settings:
+                return  # the others are less simple
 
 
 def _roughly(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:

@@ -135,7 +135,7 @@ def _class_weights(case: HypothesisCase) -> Iterator[Mistake]:
     if len(classes) < 2 or np.count_nonzero(counts > 1) < 2 or not _enough(case, where):
         return
     words = "rows with the same target have the same factor: class weights that were not given"
-    yield _scaled("undeclared-weight", words, case, where)
+    yield from _scaled("undeclared-weight", words, case, where)
 
 
 def _row_factors(case: HypothesisCase) -> Iterator[Mistake]:
@@ -143,7 +143,7 @@ def _row_factors(case: HypothesisCase) -> Iterator[Mistake]:
     if not _enough(case, np.arange(len(case.candidate))):
         return
     words = "each row has a factor of its own: row weights or upstream that were not given"
-    yield _scaled("undeclared-row-factors", words, case, np.arange(len(case.candidate)))
+    yield from _scaled("undeclared-row-factors", words, case, np.arange(len(case.candidate)))
 
 
 def _enough(case: HypothesisCase, groups: Array) -> bool:
@@ -155,13 +155,15 @@ def _enough(case: HypothesisCase, groups: Array) -> bool:
     return bool(np.maximum(in_groups - 1, 0).sum() >= SPARE)
 
 
-def _scaled(slug: str, words: str, case: HypothesisCase, groups: Array) -> Mistake:
-    """The right gradient with a fitted factor for each group of rows."""
+def _scaled(slug: str, words: str, case: HypothesisCase, groups: Array) -> Iterator[Mistake]:
+    """The right gradient with a fitted factor for each group of rows, if these differ."""
     grad, size = case.make()
     factors = _ratio(grad, case.candidate, groups)[groups][:, None]
+    if np.ptp(factors) <= NEAR * np.abs(factors).max():
+        return
     hypothesis = Hypothesis(grad * factors, size * np.abs(factors))
     name = "weight" if slug == "undeclared-weight" else "sample_weight"
-    return Mistake(slug, words, lambda _: hypothesis, settings=(Setting(name),))
+    yield Mistake(slug, words, lambda _: hypothesis, settings=(Setting(name),))
 
 
 def _ratio(grad: Array, candidate: Array, groups: Array | None = None) -> Array:

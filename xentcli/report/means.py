@@ -100,6 +100,8 @@ class Mean:
 
     def add(self, x: Array, weights: Array | None, group: Array | None) -> None:
         """Take the quantity of the next rows, with their v and groups."""
+        if not len(x):
+            return
         with np.errstate(all="ignore"):
             if weights is None:
                 self.sum.add(x)

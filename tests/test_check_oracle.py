@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from helpers import DIGITS, exactly
 
+from xentcli.arrays.layout import Layout
 from xentcli.check.oracles import dd_arithmetic, double_double
 from xentcli.check.oracles.dd_arithmetic import Pair, pair
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
-from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle
+from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle, rows_to_check
 from xentcli.check.oracles.float64 import ReferenceOracle
 from xentcli.check.oracles.rows import FloatRows, scale_of
 from xentcli.check.oracles.ulp import FLOATS
@@ -161,10 +162,29 @@ def test_finite_differences_see_a_wrong_formula(data):
     assert (np.abs(mine.grad.high - wrong.grad.high) > mine.error_bound).any()
 
 
-def test_finite_differences_that_would_take_too_long_are_refused(data):
-    built = build((1 << 20, 50257), Whole(np.zeros(1 << 20, "i8")), LossOptions(), Extras())
-    with pytest.raises(OptionError, match=r"1.6e\+16 exponentials"):
-        FiniteDifferenceOracle.of(built.layout, LossOptions(), scale_of(built, LossOptions()))
+def test_finite_differences_that_would_take_too_long_are_refused():
+    layout = Layout((1 << 20, 50257), 1)
+    with pytest.raises(OptionError, match=r"1.6e\+16 exponentials are needed for 1048576 rows"):
+        rows_to_check(layout, 1 << 20)
+    with pytest.raises(OptionError, match="needed for 1 row of 1000000 classes"):
+        rows_to_check(Layout((5, 1_000_000), 1), None)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 99, 100])
+def test_finite_differences_take_groups_of_rows_from_everywhere(count):
+    rows = rows_to_check(Layout((100, 5), 1), count)
+    if count == 100:
+        assert rows is None
+        return
+    assert len(np.unique(rows)) == count
+    assert 0 <= rows.min() <= rows.max() <= 99
+    assert count < 5 or rows.max() - rows.min() > 80
+
+
+def test_finite_differences_take_all_rows_of_a_small_problem_and_some_of_a_large_one():
+    assert rows_to_check(Layout((1000, 100), 1), None) is None
+    rows = rows_to_check(Layout((10_000, 1000), 1), None)
+    assert 20 < len(rows) < 200
 
 
 @pytest.mark.parametrize("make", [DoubleDoubleOracle, ReferenceOracle])

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import assert_error, assert_silent, contents, from_npy, inside, strict_json
+from cli import assert_error, assert_silent, bash, contents, from_npy, inside, strict_json
 from helpers import assert_same_bits
 
 from xentcli import OptionError, examples
+from xentcli.display import as_text
 from xentcli.examples import MODULES, all_examples, basic, calculus, find, information, training
-from xentcli.examples.documents import check_document, command, example_document
+from xentcli.examples.documents import (
+    check_document,
+    command,
+    command_anywhere,
+    example_document,
+    list_document,
+)
 from xentcli.examples.example import ComputedExample, Published, TrainingSettings, compare
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +101,13 @@ def test_check_prints_all_figures_and_succeeds(capfdbinary):
     result = inside(capfdbinary, "examples", "--check")
     assert result.code == 0
     assert_silent(result)
-    assert "79 of 79 published figures reproduced" in result.text
+    lines = result.text.splitlines()
+    assert lines[1] == "67 of 73 published numbers reproduced by exact arithmetic"
+    assert " ".join(lines[2:4]) == (
+        "6 more only as the article computed: with its own rounding, or a start fitted to its "
+        "figures"
+    )
+    assert lines[4] == "6 of 6 statements without a number hold"
     for name in MODULES:
         assert f". {name}\n" in result.text
     for text in ("30.193", "0.462", "0.4643687841", "-0.17049944", "1.22"):
@@ -106,7 +119,7 @@ def test_check_names_what_differs_and_exits_1(capfdbinary, monkeypatch):
     result = inside(capfdbinary, "examples", "--check")
     assert result.code == 1
     assert result.err == "xent: error: examples: 1 figure not reproduced: tie p\n"
-    assert "79 of 80 published figures reproduced" in result.text
+    assert "67 of 74 published numbers reproduced by exact arithmetic" in result.text
     assert "NOT all figures are reproduced." in result.text
     assert inside(capfdbinary, "examples", "tie", "--check").code == 1
     assert inside(capfdbinary, "examples", "three-class", "--check").code == 0
@@ -140,9 +153,11 @@ def test_an_example_shows_inputs_derivation_figures_and_command(name, capfdbinar
     assert_silent(result)
     words = ("1. Inputs", "ogits and their maximum", "xponentials", "robabilities", "arget")
     words += ("oss", "radient", "actors", "hecks", "Published and computed figures", "  xent ")
-    places = [result.text.index(word) for word in words]
+    steps = result.text[result.text.index("1. Inputs") :]
+    places = [steps.index(word) for word in words]
     assert places[0] < places[1] < places[2] < places[3] < places[-2] < places[-1]
-    assert command(find(name), "sample_data") in result.text
+    line = result.text.splitlines()[-1].strip()
+    assert line.startswith(f"xent examples {name} --write xent-examples && xent ")
 
 
 def test_the_gradient_of_each_row_is_derived_in_json(capfdbinary):
@@ -212,12 +227,39 @@ def test_the_command_line_gives_the_same_result(name, kind, capfdbinary, monkeyp
     assert_same_bits(found.reshape(np.shape(wanted)), np.asarray(wanted))
 
 
+def test_the_command_shown_works_in_an_empty_folder(tmp_path):
+    line = command_anywhere(find("class-weights"))
+    result = bash(line, cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert result.text.startswith("0.365529")
+
+
+def test_numbers_that_exact_arithmetic_gives_are_counted_apart():
+    by = {name: [f.by for f in ComputedExample(find(name)).comparisons] for name in MODULES}
+    assert by["cat-dog-bird"] == ["exact"] * 3 + ["article"]
+    assert set(by["three-class"]) == {"exact"}
+    assert by["overflow"] == ["statement"] * 2
+    assert by["perfect"] == ["exact"] * 3
+    assert "article" in by["training"]
+    for name in MODULES:
+        for figure in ComputedExample(find(name)).comparisons:
+            if figure.by == "exact" and figure.decimals is not None:
+                assert round(figure.exact, figure.decimals) == float(figure.published)
+
+
+def test_the_list_as_html_is_one_table(capfdbinary):
+    text = inside(capfdbinary, "examples", "-o", "-", "--width", "80").text
+    assert text.startswith("Examples")
+    page = as_text(list_document(all_examples()), "html")
+    assert page.count("<table>") == 1
+
+
 def test_training_can_be_longer_and_faster(capfdbinary):
     arguments = "examples", "training", "--steps", "3", "--lr", "0.5", "-f"
     text = inside(capfdbinary, *arguments, "csv").text
     lines = text.splitlines()
     assert lines[0] == "step,loss,x0,x1,x2"
-    assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2"]
+    assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2", "3"]
     history = strict_json(inside(capfdbinary, *arguments, "json").out)["history"]
     for line, one in zip(lines[1:], history, strict=True):
         numbers = [float(cell) for cell in line.split(",")[1:]]

@@ -232,7 +232,7 @@ def test_an_empty_file_has_no_row_to_explain(files, capfdbinary):
         (["--width", "39"], 2, ["'--width'", "40"]),
         (["--row", "1"], 2, ["--row: 1 is out of range for 1 row"]),
         (["--temperature", "0"], 2, ["--temperature: 0.0 is not allowed"]),
-        (["--save", "x.pdf"], 2, ["--save: x.pdf: unknown suffix"]),
+        (["--save", "x.pdf"], 2, ["--output: x.pdf: unknown suffix"]),
         (["--weight", "missing.csv"], 2, ["missing.csv"]),
     ],
     ids=lambda value: " ".join(value)[:20] if isinstance(value, list) else None,
@@ -272,10 +272,89 @@ def test_save_writes_the_format_of_the_suffix(suffix, files, capfdbinary):
         assert inside(capfdbinary, *ONE, "-f", SUFFIXES[suffix]).text == saved
 
 
-def test_save_and_format_give_both(files, capfdbinary):
-    result = inside(capfdbinary, *ONE, "--save", "a.svg", "-f", "json", "-q")
-    assert numbers(result)["target"] == 0
+def test_a_file_and_json_on_standard_output_can_both_be_had(files, capfdbinary):
+    result = inside(capfdbinary, *ONE, "-o", "a.svg", "--json", "-q")
+    assert strict_json(result.out)["target"] == 0
     assert (files / "a.svg").read_text().startswith("<svg")
+
+
+def test_the_format_of_a_file_may_be_given(files, capfdbinary):
+    assert inside(capfdbinary, *ONE, "-o", "notes", "-f", "markdown", "-q").out == b""
+    assert (files / "notes").read_text().startswith("## The gradient of row 0")
+    result = inside(capfdbinary, *ONE, "-o", "-", "-f", "markdown", "-q")
+    assert result.text == (files / "notes").read_text()
+
+
+def test_a_dash_is_standard_output_also_on_a_terminal(files):
+    result = at_terminal(*ONE, "-o", "-", columns=60)
+    assert "\x1b" not in result.text
+    assert "1. Logits and their maximum" in result.text
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_plain_text_is_as_wide_as_the_terminal(columns, files):
+    lines = at_terminal(*ONE, "-f", "plain", columns=columns).text.split("\n")
+    widest = max(map(len, lines))
+    assert widest <= columns
+    assert (widest > 80) == (columns > 80)
+
+
+# The result comes first.
+
+
+def test_the_result_comes_first_and_alone_if_asked_for(files, capfdbinary):
+    whole = inside(capfdbinary, *ONE).text
+    brief = inside(capfdbinary, *ONE, "--brief").text
+    assert whole.startswith(brief)
+    assert "1. " in whole
+    assert "1. " not in brief.replace("1.0000", "")
+    assert "   loss = 2.4076  (of this row, in nats)\n" in brief
+    said = " ".join(brief.split())
+    assert said.endswith(
+        "The target, class 0, has probability 0.09003. A gradient descent step raises the logit "
+        "of class 0 and lowers that of class 1 and class 2."
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--logits", "nan,1", "--target", "0"], "is nan, so no step can help: a logit is nan"),
+        (["--logits=-inf,-inf", "--target", "0"], "no step can help: all logits are -inf."),
+        (["--logits", "5", "--target", "0"], "changes nothing: there is only one class."),
+        (["--logits", "1,2", "--target", "0", "--upstream", "0"], "a factor or weight is 0."),
+        (["--logits", "900,0", "--target", "0"], "the probabilities are those of the target."),
+        (["--logits", "1e6,9e5", "--target", "1", "--softcap", "1"], "the softcap is saturated."),
+        (["--logits", "1,2", "--target=-100"], "The row is ignored: its loss and gradient are 0."),
+        (
+            ["--logits", "1,2", "--target", "0", "--upstream", "-1"],
+            "raises the logit of class 1 and lowers that of class 0.",
+        ),
+    ],
+)
+def test_a_step_that_cannot_help_says_so(arguments, sentence, capfdbinary):
+    result = inside(capfdbinary, "explain", *arguments, "--brief")
+    assert result.code == 0, result.err
+    assert sentence in " ".join(result.text.split())
+
+
+def test_no_step_claims_to_help_where_the_gradient_is_zero_or_nan(capfdbinary):
+    for logits in ("900,0", "nan,0"):
+        text = inside(capfdbinary, "explain", "--logits", logits, "--target", "0").text
+        assert "A gradient descent step raises" not in text
+
+
+@pytest.mark.parametrize("rows", [2, 2_000_000 // 3])
+def test_class_names_come_from_the_header(rows, files, capfdbinary):
+    lines = "1,2,3\n" * rows
+    (files / "h.csv").write_text(f'cat,"dog, big", bird\n{lines}')
+    np.save("many.npy", np.zeros(rows, "i8"))
+    command = "explain", "h.csv", "many.npy", "--brief", "--header"
+    result = inside(capfdbinary, *command)
+    assert "0 cat *" in result.text
+    assert "1 dog, big" in result.text
+    assert "class 2 (bird)" in " ".join(result.text.split())
+    assert "0 x *" in inside(capfdbinary, *command, "--names", "x,y,z").text
 
 
 def test_the_name_of_a_saved_file_is_escaped(files, capfdbinary):

@@ -221,7 +221,7 @@ def test_a_suffix_that_no_format_has_needs_the_name_of_a_format(files, capfdbina
 @pytest.mark.parametrize("command", [["explain", "l.npy", "t.npy"], ["examples", "three-class"]])
 def test_a_saved_document_needs_a_known_suffix_too(command, files, capfdbinary):
     before = contents(files)
-    assert_error(inside(capfdbinary, *command, "--save", "d.dat"), 2, "--save", "svg", "suffix")
+    assert_error(inside(capfdbinary, *command, "--save", "d.dat"), 2, "--output", "svg", "suffix")
     assert_unchanged(files, before)
 
 

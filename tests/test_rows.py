@@ -35,6 +35,7 @@ from xentcli.check.statistics import (
     EntryGroup,
     ErrorHistogram,
     ErrorStatistics,
+    Misses,
     NonfiniteCounts,
 )
 from xentcli.engine.cross_entropy import LossCalculation, Run
@@ -263,7 +264,7 @@ class Groups(EntryGroup):
     """With one argument, as the others."""
 
     def add(self, values):
-        super().add(values >= 0, values, values > 1)
+        super().add(values >= 0, values, Misses(values > 1, values > 0.5))
 
 
 class Counts(NonfiniteCounts):
@@ -281,7 +282,7 @@ class Losses(ExactLosses):
         super().__init__(plan(problem, options), spec)
 
     def add(self, values):
-        super().add(Pair(values, values * 2.0**-54))
+        super().add(Pair(values, values * 2.0**-54), np.abs(values) * 2.0**-20)
 
 
 class Totals(LossTotals):

@@ -82,7 +82,7 @@ def test_the_pictures_of_the_readme_are_what_their_commands_make(folder):
     pictures = re.findall(r"!\[.+\]\((.+)\)", README)
     assert len(pictures) == 2
     for picture in pictures:
-        command = next(line for line, _ in sessions() if line.endswith(f"--save {picture}"))
+        command = next(line for line, _ in sessions() if line.endswith(f"-o {picture}"))
         (folder / picture).unlink()
         shell(command, folder)
         assert (folder / picture).read_bytes() == (ROOT / picture).read_bytes()
@@ -130,7 +130,8 @@ def test_every_command_and_option_has_help(name):
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
-            assert parameter.envvar.startswith("XENT_"), parameter.name
+            variables = np.atleast_1d(parameter.envvar)
+            assert all(name.startswith("XENT_") for name in variables), parameter.name
 
 
 @pytest.mark.parametrize(

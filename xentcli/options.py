@@ -115,7 +115,9 @@ class LogitsOptions:
 
     temperature: float = same_as(LossOptions, "temperature")
     softcap: float | None = same_as(LossOptions, "softcap")
-    class_axis: int | None = same_as(LossOptions, "class_axis")
+    class_axis: int | None = same_as(
+        LossOptions, "class_axis", help="Class axis; by default the last one."
+    )
 
     def __post_init__(self) -> None:
         require_allowed(self)

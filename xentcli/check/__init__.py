@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits, attribute
+from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
 from xentcli.arrays.float_errors import ignoring_float_errors
-from xentcli.check.judging import JudgeOptions, Method, judge
+from xentcli.check.calling import host_array, named_options
+from xentcli.check.judging import JudgeOptions, Method, judge, judge_loss
 from xentcli.check.oracles.ulp import JudgedDtype, Tolerance
 from xentcli.check.report import Report
 from xentcli.engine.problem import Extras, build
 from xentcli.engine.rows import RowSource
 from xentcli.engine.targets import Whole, as_targets
-from xentcli.errors import ShapeError, reason
 from xentcli.options import EmptyMean, LossOptions, Reduction, TargetKind
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Report",
     "Tolerance",
     "assert_grad_close",
+    "assert_loss_close",
     "check",
     "judge",
 ]
@@ -32,6 +33,7 @@ __all__ = [
 How = JudgeOptions  # its name in 0.1
 
 
+@named_options
 def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and the tolerances)
     logits: Any,
     targets: Any,
@@ -55,17 +57,21 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
     rtol: float | None = None,
     atol: float | None = None,
     like_peers: bool = False,
+    exact: bool = False,
     method: Method = "exact",
+    rows: int | None = None,
     dtype: JudgedDtype = "auto",
 ) -> Report:
     """Judge a gradient of the cross-entropy, and its loss if given; the report of `xent check`.
 
-        error_c = |grad_c − dL/dlogits_c| ≤ max(ulp·(one unit in the last place), rtol·|…|, atol)
+        error_c = |grad_c − dL/dlogits_c| ≤ twice the error of a naive implementation
 
-    Options: those of `cross_entropy` (weight, label_smoothing, reduction, …); ulp, rtol, atol,
-    and like_peers, which accepts twice the error of a naive implementation in the same dtype;
-    method "exact", or "finite-diff" to compare with differences of the loss; dtype "f16", "bf16",
-    "f32" or "f64" to judge in its ULP.
+    Options: those of `cross_entropy` (weight, label_smoothing, reduction, …). The error that is
+    accepted is that of naive arithmetic in the same dtype; with `exact` the ULP that xent
+    promises for its own gradient; else the largest of ulp, rtol and atol that are given, and of
+    the default too with like_peers. The report's `precision` says how a gradient passed. method
+    "exact", or "finite-diff" to compare with differences of the loss, of so many rows, by
+    default as many as take ten seconds; dtype "f16", "bf16", "f32" or "f64" to judge in its ULP.
 
     Shapes: as in `cross_entropy`; grad the shape of the logits; loss one number, or one per row
     with reduction "none". Arrays of PyTorch and JAX are taken as they are.
@@ -95,14 +101,15 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
         class_axis=class_axis,
     )
     given = {"weight": weight, "sample_weight": sample_weight, "upstream": upstream}
-    extras = Extras(**{name: _on_host(values, name) for name, values in given.items()})
-    how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers), dtype)
-    losses = None if loss is None else as_logits(_on_host(loss, "loss"), "loss")
-    x, t = as_logits(_on_host(logits, "logits")), as_targets(_on_host(targets, "targets"))
-    candidate = as_array(_on_host(grad, "grad"), "grad")
+    extras = Extras(**{name: host_array(values, name) for name, values in given.items()})
+    how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers, exact), dtype, rows)
+    losses = None if loss is None else as_logits(host_array(loss, "loss"), "loss")
+    x, t = as_logits(host_array(logits, "logits")), as_targets(host_array(targets, "targets"))
+    candidate = as_array(host_array(grad, "grad"), "grad")
     return _judged((x, t, candidate), options, extras.as_arrays(), how, losses)
 
 
+@named_options
 def assert_grad_close(  # noqa: PLR0913 (those of check)
     logits: Any,
     targets: Any,
@@ -126,12 +133,14 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
     rtol: float | None = None,
     atol: float | None = None,
     like_peers: bool = False,
+    exact: bool = False,
     method: Method = "exact",
+    rows: int | None = None,
     dtype: JudgedDtype = "auto",
 ) -> None:
-    """Fail, with the report of `xent check` as the message, where a gradient is off.
+    """Fail where a gradient is off, and say what is wrong with it.
 
-        |grad_c − dL/dlogits_c| ≤ max(ulp·(one unit in the last place), rtol·|dL/dlogits_c|, atol)
+        |grad_c − dL/dlogits_c| ≤ twice the error of a naive implementation
 
     Options: those of `check`.
 
@@ -149,9 +158,79 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
 
     Source: as `check`.
     """
-    report = check(**locals())  # the same parameters, each under its own name
+    given = dict(locals())  # the same parameters, each under its own name
+    __tracebackhide__ = True  # pytest shows the line of the test
+    report = check(**given)
     if not report.ok:
-        raise AssertionError("\n".join(report.lines()))
+        raise AssertionError("\n".join(report.summary()))
+
+
+@named_options
+def assert_loss_close(  # noqa: PLR0913 (the options of cross_entropy, and the tolerances)
+    logits: Any,
+    targets: Any,
+    loss: Any,
+    *,
+    weight: Any = None,
+    sample_weight: Any = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    normalizer: float | None = None,
+    empty_mean: EmptyMean = "nan",
+    target_kind: TargetKind = "auto",
+    class_axis: int | None = None,
+    ulp: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    like_peers: bool = False,
+    exact: bool = False,
+) -> None:
+    """Fail where a loss is off: one number, or one per row with reduction "none".
+
+        |loss − L| ≤ twice the error of a naive implementation
+
+    Options: those of `check` that apply to a loss.
+
+    Shapes: as `check`.
+
+    Units: nats; ulp counts units of the loss's dtype, of float32 where the logits have fewer bits.
+
+    Errors: as `check`, and AssertionError.
+
+    >>> import numpy as np
+    >>> assert_loss_close(np.array([[1.0, 1.0]]), [0], np.log(2))
+    >>> assert_loss_close(np.array([[1.0, 1.0]]), [0], 0.7)
+    Traceback (most recent call last):
+    AssertionError: FAIL loss: 0.69999999999999996 given, 0.69314718055994529 exact, ...
+
+    Source: as `check`.
+    """
+    __tracebackhide__ = True  # pytest shows the line of the test
+    options = LossOptions(
+        reduction=reduction,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        softcap=softcap,
+        z_loss=z_loss,
+        normalizer=normalizer,
+        empty_mean=empty_mean,
+        target_kind=target_kind,
+        class_axis=class_axis,
+    )
+    x, t = as_logits(host_array(logits, "logits")), as_targets(host_array(targets, "targets"))
+    given = {"weight": weight, "sample_weight": sample_weight}
+    extras = Extras(**{name: host_array(values, name) for name, values in given.items()})
+    problem = build(x.shape, Whole(t), options, extras.as_arrays())
+    source = RowSource.of_arrays(x, t if problem.probs else None)
+    tolerance, values = Tolerance(ulp, rtol, atol, like_peers, exact), host_array(loss, "loss")
+    verdict = judge_loss(problem, source, options, tolerance, as_logits(values, "loss"))
+    if verdict and verdict.off:
+        raise AssertionError(verdict.words())
 
 
 @ignoring_float_errors
@@ -168,13 +247,3 @@ def _judged(
     problem = build(x.shape, Whole(t), options, extras)
     source = RowSource.of_arrays(x, t if problem.probs else None, candidate)
     return judge(problem, source, options, how, loss)
-
-
-def _on_host(values: Any, where: str) -> Any:
-    """A tensor of PyTorch on the host and without its history; anything else unchanged."""
-    if attribute(values, "detach") is None:
-        return values
-    try:
-        return values.detach().cpu()
-    except Exception as error:  # a tensor may have no memory, or be none of PyTorch's
-        raise ShapeError(where, f"not an array: {reason(error)}") from error

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from math import prod
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from xentcli.arrays.dtypes import NAMES, Array, widen
-from xentcli.arrays.sums import RunningSum
+from xentcli.arrays.dtypes import NAMES, Array, narrow, widen
+from xentcli.backends.accuracy import PROMISES, Kind, Output
 from xentcli.check.diagnosis import diagnose
 from xentcli.check.diagnosis.sample import Sample, SampledRows
 from xentcli.check.fits import require_loss, require_same
-from xentcli.check.oracles.dd_arithmetic import Pair, divide, normal, pair, scaled
+from xentcli.check.loss import ExactLosses, LossVerdict, loss_verdict
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
-from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle
+from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle, rows_to_check
 from xentcli.check.oracles.float64 import ReferenceOracle
-from xentcli.check.oracles.naive import allowed, naive_gradient
+from xentcli.check.oracles.naive import allowed_grad, naive_gradient
 from xentcli.check.oracles.rows import (
     FloatRows,
     GradientSpec,
@@ -28,20 +29,28 @@ from xentcli.check.oracles.rows import (
 )
 from xentcli.check.oracles.ulp import (
     FLOATS,
-    Errors,
+    FloatInfo,
     JudgedDtype,
     Tolerance,
+    beyond,
     errors,
+    fits_float32,
     float_info_of,
 )
-from xentcli.check.report import LossVerdict, Report
-from xentcli.check.statistics import ErrorStatistics
+from xentcli.check.report import Report
+from xentcli.check.statistics import ErrorStatistics, Misses
 from xentcli.engine.problem import Problem
-from xentcli.engine.reduction import ReductionPlan, plan
-from xentcli.engine.rows import RowSource, float_rows, walk
+from xentcli.engine.reduction import plan
+from xentcli.engine.rows import RowPiece, RowSource, float_rows, walk
+from xentcli.errors import OptionError
+from xentcli.files.registry import TEXT
 from xentcli.options import LossOptions, require_allowed, setting
 
+if TYPE_CHECKING:
+    from xentcli.files.reader import Reader
+
 ENTRIES = 1 << 14  # at a time: two dozen arrays of so many float64 stay in the cache
+Oracle: TypeAlias = DoubleDoubleOracle | ReferenceOracle | FiniteDifferenceOracle
 Method: TypeAlias = Literal["exact", "finite-diff"]
 
 
@@ -52,10 +61,15 @@ class JudgeOptions:
     method: Method = setting("exact", "What to compare with.", choices=get_args(Method))
     tolerance: Tolerance = field(default_factory=Tolerance)
     dtype: JudgedDtype = setting("auto", "Dtype of the ULP.", choices=get_args(JudgedDtype))
+    rows: int | None = setting(
+        None, "How many are compared with finite differences.", integer=True, low=1
+    )
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
         require_allowed(self)
+        if self.rows is not None and self.method != "finite-diff":
+            raise OptionError("rows", "applies to the method finite-diff only")
 
 
 class Judge:
@@ -65,72 +79,83 @@ class Judge:
         self, problem: Problem, spec: GradientSpec, how: JudgeOptions, *, losses: bool
     ) -> None:
         self.problem, self.spec = problem, spec
-        self.tolerance = how.tolerance.of(spec.finfo)
-        self.oracle = _oracle(problem, spec, how.method)
-        self.statistics = ErrorStatistics(problem.layout.classes)
-        self.sample = Sample(problem.layout)
+        self.tolerance = how.tolerance
+        self.promised = promised_ulp(problem, spec.options, spec.finfo)
+        layout, finite = problem.layout, how.method == "finite-diff"
+        self.only = rows_to_check(layout, how.rows) if finite else None
+        self.exact_oracle = _oracle(spec)
+        self.oracle: Oracle = self.exact_oracle
+        if finite:
+            self.oracle = FiniteDifferenceOracle(spec.options, spec.scale, self._moved)
+        self._progress, self._done = how.progress, 0
+        self.statistics = ErrorStatistics(layout.classes)
+        self.sample = Sample(layout, self.only)
         self.losses = ExactLosses(plan(problem, spec.options), spec) if losses else None
+
+    @property
+    def judged_rows(self) -> int:
+        """How many rows are compared."""
+        return self.problem.layout.rows if self.only is None else len(self.only)
+
+    def _moved(self, logits: int) -> None:
+        """Report how far finite differences have come."""
+        self._done += logits
+        if self._progress:
+            self._progress(self._done, self.judged_rows * self.problem.layout.classes)
 
     def add(self, rows: FloatRows, candidate: Array) -> None:
         """The next rows, and the gradient given for them."""
-        exact = self.oracle(rows)
-        found = errors(candidate, exact.grad, exact.size, exact.error_bound, self.spec.finfo)
-        off = (found.absolute > 0) & ~(found.absolute <= self._allowed(rows, exact, found))
-        self.statistics.add(rows, candidate, exact, found, off)
-        self.sample.add(SampledRows(rows, candidate, exact.grad.high, exact.size, off), found.ulp)
-        if self.losses:
-            self.losses.add(exact.losses)
+        if self.losses and self.oracle is not self.exact_oracle:
+            self.losses.add_rows(rows, self.exact_oracle(rows).losses)
+        if self.only is not None:
+            which = np.flatnonzero(np.isin(rows.numbers, self.only))
+            rows, candidate = rows.some(which), candidate[which]
+        if len(candidate):
+            self._compare(rows, candidate)
 
-    def _allowed(self, rows: FloatRows, exact: OracleResult, found: Errors) -> Array:
-        given = self.tolerance.allowed(found, exact.grad.high)
-        if not self.tolerance.like_peers:
+    def _compare(self, rows: FloatRows, candidate: Array) -> None:
+        exact = self.oracle(rows)
+        if self.losses and self.oracle is self.exact_oracle:
+            self.losses.add_rows(rows, exact.losses)
+        found = errors(candidate, exact.grad, exact.size, exact.error_bound, self.spec.finfo)
+        sharp = self.promised * found.unit
+        given = self.tolerance.allowed(found, exact.grad.high) if self.tolerance.given else sharp
+        inexact = beyond(found, sharp)
+        off = beyond(found, self._passing(rows, exact, given))
+        self.statistics.add(rows, candidate, exact, found, Misses(off, inexact))
+        self.statistics.unresolved += int(np.count_nonzero(exact.error_bound > given))
+        self.sample.add(SampledRows(rows, candidate, exact.grad.high, exact.size, off), found.ulp)
+
+    def _passing(self, rows: FloatRows, exact: OracleResult, given: Array) -> Array:
+        """The largest errors that pass."""
+        if not self.tolerance.plain:
             return given
         with np.errstate(all="ignore"):
             naive = naive_gradient(rows, self.spec)
-            return np.maximum(given, allowed(naive, exact.grad.high, self.spec.finfo))
+            return np.maximum(given, allowed_grad(naive, exact.grad.high, self.spec.finfo))
 
 
-def _oracle(
-    problem: Problem, spec: GradientSpec, method: Method
-) -> Callable[[FloatRows], OracleResult]:
+OUTPUTS: dict[str, Output] = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}
+
+
+def promised_ulp(problem: Problem, options: LossOptions, finfo: FloatInfo) -> float:
+    """The ULP within which a gradient is exact: those that xent promises for its own."""
+    output = OUTPUTS.get(finfo.name, "f64")
+    kind: Kind = "plain"
+    if options.label_smoothing or options.z_loss or problem.probs:
+        kind = "cancelling" if output == "f64" else "plain"  # in units of float64
+    elif options.softcap is not None:
+        kind = "softcap"
+    elif options.temperature != 1 or options.normalizer is not None or problem.scaled:
+        kind = "factors"
+    bound = PROMISES[output, kind]
+    return max(bound.target, bound.others)
+
+
+def _oracle(spec: GradientSpec) -> DoubleDoubleOracle | ReferenceOracle:
+    """The exact one."""
     options, scale, finfo = spec
-    if method == "finite-diff":
-        return FiniteDifferenceOracle.of(problem.layout, options, scale)
     return (DoubleDoubleOracle if finfo.name == "float64" else ReferenceOracle)(options, scale)
-
-
-class ExactLosses:
-    """The exact losses: their sum, or all of them where each is wanted."""
-
-    def __init__(self, reduction: ReductionPlan, spec: GradientSpec) -> None:
-        self._plan, self._denominator = reduction, spec.scale.denominator
-        self._each: list[Array] = []
-        self._sum = RunningSum()
-
-    def add(self, losses: Pair) -> None:
-        """The losses of the next rows."""
-        if self._plan.per_row:
-            self._each.append(losses.high)
-        else:
-            self._sum.add_sums(losses.high, losses.low)
-
-    def merge(self, other: ExactLosses) -> None:
-        """Take the losses of the rows that follow."""
-        self._each += other._each
-        self._sum.merge(other._sum)
-
-    def value(self) -> Array:
-        """One number, or one per row, rounded to float64."""
-        if self._plan.per_row:
-            return np.concatenate([np.empty(0), *self._each])
-        if self._plan.when_empty is not None:
-            return np.array(self._plan.when_empty)
-        high, low = (np.array(part) for part in self._sum.high_low())
-        if not np.isfinite(high):
-            return high
-        with np.errstate(all="ignore"):
-            (total, up), (below, down) = normal(Pair(high, low)), normal(self._denominator)
-            return scaled(divide(total, below), up - down).high
 
 
 def judge(
@@ -146,46 +171,70 @@ def judge(
     """
     assert source.second
     require_same(source.second.shape, problem.layout)
-    finfo = float_info_of(source.second.dtype, how.dtype)
+    float_info_of(source.second.dtype, how.dtype)  # an error comes before any number is read
     if loss is not None:
         require_loss(loss.shape, problem.layout, options)
     problem = with_usual_weights(problem, options)
+    pieces = walk(problem, source)
+    first = list(islice(pieces, 1))
+    finfo = _judged_in(source.second, first, how.dtype)
+    by_digits = how.dtype == "auto" and finfo != float_info_of(source.second.dtype)
     spec = GradientSpec(options, scale_of(problem, options), finfo)
     judging = Judge(problem, spec, how, losses=loss is not None)
-    for piece in walk(problem, source):
+    for piece in chain(first, pieces):
         for part in piece.split(ENTRIES):
             assert part.second is not None
-            judging.add(FloatRows.of(part), float_rows(part.second, "grad"))
-            if how.progress:
+            judging.add(FloatRows.of(part), _candidate(part.second, finfo, narrowed=by_digits))
+            if how.progress and how.method == "exact":
                 how.progress(part.rows.stop, problem.layout.rows)
-    return _report(judging, how, loss)
+    return _report(judging, loss, by_digits=by_digits)
 
 
-def _loss_verdict(judging: Judge, loss: Array) -> LossVerdict:
-    """The verdict on the loss, in ULP of float32 at least: it is wider than the gradient."""
-    assert judging.losses
-    own, finfo = float_info_of(loss.dtype), judging.spec.finfo
-    if own.name == "float64":
-        own = finfo if finfo.name in ("float32", "float64") else FLOATS["f32"]
-    exact, given = pair(judging.losses.value().reshape(-1)), widen(loss, NAMES["f64"]).reshape(-1)
-    found = errors(given, exact, exact.high, np.zeros(len(given)), own)
-    tolerance = judging.tolerance
-    if tolerance.like_peers:
-        tolerance = Tolerance(ulp=max(own.ulp, 128.0))
-    off = (found.absolute > 0) & ~(found.absolute <= tolerance.allowed(found, exact.high))
-    return LossVerdict.of((given, exact.high), found, off, own.name)
+def judge_loss(
+    problem: Problem, source: RowSource, options: LossOptions, tolerance: Tolerance, loss: Array
+) -> LossVerdict | None:
+    """Say how far off a loss is, without a gradient; None where there are no losses."""
+    require_loss(loss.shape, problem.layout, options)
+    problem = with_usual_weights(problem, options)
+    finfo = FLOATS["f64" if source.logits.dtype == NAMES["f64"] else "f32"]
+    spec = GradientSpec(options, scale_of(problem, options), finfo)
+    oracle, losses = _oracle(spec), ExactLosses(plan(problem, options), spec)
+    for piece in walk(problem, source):
+        for part in piece.split(ENTRIES):
+            rows = FloatRows.of(part)
+            losses.add_rows(rows, oracle(rows).losses)
+    return loss_verdict(losses, loss, tolerance) if prod(loss.shape) else None
 
 
-def _report(judging: Judge, how: JudgeOptions, loss: Array | None) -> Report:
-    layout, finfo = judging.problem.layout, judging.spec.finfo
+def _judged_in(grad: Reader, first: list[RowPiece], name: JudgedDtype) -> FloatInfo:
+    """The dtype to judge in: of text, which has none, the one that its first digits show."""
+    text = grad.format == TEXT and name == "auto"
+    if text and first and first[0].second is not None and fits_float32(first[0].second):
+        return FLOATS["f32"]
+    return float_info_of(grad.dtype, name)
+
+
+def _candidate(box: Array, finfo: FloatInfo, *, narrowed: bool) -> Array:
+    """The rows of a gradient; if `narrowed`, rounded from text to what its digits mean."""
+    rows = float_rows(box, "grad")
+    return widen(narrow(rows, finfo.dtype), NAMES["f64"]) if narrowed else rows
+
+
+def _report(judging: Judge, loss: Array | None, *, by_digits: bool) -> Report:
+    layout, finfo, verdict = judging.problem.layout, judging.spec.finfo, None
+    if judging.losses and loss is not None and prod(loss.shape):
+        verdict = loss_verdict(judging.losses, loss, judging.tolerance)
     return Report(
         shape=layout.shape,
         class_axis=layout.class_axis,
         finfo=finfo,
-        tolerance=judging.tolerance.words(finfo),
-        method=getattr(judging.oracle, "name", how.method),
+        tolerance=judging.tolerance,
+        promised=judging.promised,
+        by_digits=by_digits,
+        method=judging.oracle.name,
         ignored=judging.problem.ignored,
+        sampled=None if judging.only is None else len(judging.only),
         statistics=judging.statistics,
-        loss=None if loss is None or not prod(loss.shape) else _loss_verdict(judging, loss),
+        loss=verdict,
         findings=diagnose(judging.sample, judging.statistics, judging.problem, judging.spec),
     )

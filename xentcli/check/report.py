@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout, Shape
-from xentcli.check.oracles.ulp import Errors, FloatInfo
-from xentcli.check.statistics import ErrorStatistics, WorstEntry
-from xentcli.errors import Setting, Speak, Words, plural, worded
+from xentcli.check.finding import Finding, number, short
+from xentcli.check.loss import LossVerdict
+from xentcli.check.oracles.ulp import FloatInfo, Precision, Tolerance
+from xentcli.check.statistics import EntryGroup, ErrorStatistics, WorstEntry
+from xentcli.errors import Setting, Speak, plural, worded
 
+CERTAINTY = ("confident rows", "less certain rows")
+SHORTLY = 2  # entries in a summary
 NOT_KNOWN = "no known mistake explains it"
 SHARP = 0.51  # ULP: the report mentions an oracle that may be off by more
 NONFINITE_WORDS = {
@@ -23,51 +26,6 @@ NONFINITE_WORDS = {
 }
 
 
-class Finding(NamedTuple):
-    """A mistake that would explain the gradient: its name, a description, and the evidence."""
-
-    name: str
-    words: str
-    evidence: Words
-
-    def text(self, speak: Speak = Setting.python) -> str:
-        """The description and the evidence, with options written by `speak`."""
-        return f"{self.words}: {worded(self.evidence, speak)}"
-
-    def facts(self, speak: Speak = Setting.python) -> dict[str, str]:
-        """The finding for JSON."""
-        return {**self._asdict(), "evidence": worded(self.evidence, speak)}
-
-
-class LossVerdict(NamedTuple):
-    """The loss, or the worst of one per row; `kind` is the dtype whose ULP are counted."""
-
-    given: float
-    exact: float
-    ulp: float
-    kind: str
-    losses: int
-    off: int
-    row: int
-
-    @classmethod
-    def of(cls, losses: tuple[Array, Array], found: Errors, off: Array, kind: str) -> LossVerdict:
-        """From as many losses as there are, given and exact, and which of them are off."""
-        row = int(np.argmax(found.ulp))
-        given, exact = (float(values[row]) for values in losses)
-        count = int(np.count_nonzero(off))
-        return cls(given, exact, float(found.ulp[row]), kind, len(off), count, row)
-
-    def words(self) -> str:
-        """The verdict in one line."""
-        which = ""
-        if self.losses > 1:
-            which = f"{self.off:,} of {self.losses:,} losses off; the worst, row {self.row}: "
-        given, exact = (number(value, self.kind) for value in (self.given, self.exact))
-        error = f"{short(self.ulp)} ULP of {self.kind}"
-        return f"{_pass(not self.off)} loss: {which}{given} given, {exact} exact, {error}"
-
-
 @dataclass(frozen=True)
 class Report:
     """The verdict on a gradient, and everything that was counted for it."""
@@ -75,9 +33,12 @@ class Report:
     shape: Shape
     class_axis: int
     finfo: FloatInfo
-    tolerance: str
+    tolerance: Tolerance
+    promised: float  # ULP of an exact gradient
+    by_digits: bool  # the dtype is the one that the digits of a text show
     method: str
     ignored: int
+    sampled: int | None  # how many rows were compared, None for all
     statistics: ErrorStatistics
     loss: LossVerdict | None
     findings: tuple[Finding, ...]
@@ -88,14 +49,72 @@ class Report:
         return not self.statistics.off and not (self.loss and self.loss.off)
 
     @property
+    def precision(self) -> Precision | None:
+        """How a gradient passed: exact, at plain precision, or within a given tolerance."""
+        if self.statistics.unresolved and not self.tolerance.given:
+            return None
+        return self.tolerance.precision(self.statistics.off, self.statistics.inexact)
+
+    @property
+    def rows(self) -> int:
+        """How many rows were compared."""
+        return Layout(self.shape, self.class_axis).rows if self.sampled is None else self.sampled
+
+    def _of_a_sample(self) -> str:
+        if self.sampled is None:
+            return ""
+        rows = Layout(self.shape, self.class_axis).rows
+        return f" of {self.sampled:,} sampled rows (of {rows:,})"
+
+    @property
+    def tolerance_words(self) -> str:
+        """What passes."""
+        return self.tolerance.words(self.finfo, self.promised)
+
+    @property
     def verdict(self) -> str:
         """The gradient in one sentence."""
-        s, rows = self.statistics, Layout(self.shape, self.class_axis).rows
-        if not s.off:
-            entries = f"{s.entries:,} {'entry' if s.entries == 1 else 'entries'}"
-            return f"{_pass(True)} gradient: all {entries} within {self.tolerance}"
-        many = f"{s.off:,} of {s.entries:,} entries, in {s.rows_off:,} of {rows:,} rows"
-        return f"{_pass(False)} gradient: {many}, off by more than {self.tolerance}"
+        s, name = self.statistics, self.finfo.name
+        entries = f"{s.entries:,} {'entry' if s.entries == 1 else 'entries'}{self._of_a_sample()}"
+        if s.unresolved and not s.off:
+            return (
+                f"PASS gradient, as far as {self.method} resolve it: none of {entries} off by "
+                f"more than {self.tolerance_words}, but {s.unresolved:,} of them are known to no "
+                f"better than {short(s.oracle_ulp)} ULP of {name}"
+            )
+        if self.precision == "given":
+            return f"PASS gradient: all {entries} within {self.tolerance_words}"
+        if self.precision == "exact":
+            return f"PASS gradient, exact: all {entries} within {self.promised:g} ULP of {name}"
+        if self.precision == "plain":
+            return (
+                f"PASS gradient, at plain {name} precision: {s.inexact:,} of {entries} off by more "
+                f"than {self.promised:g} ULP, none by more than {self.tolerance_words}"
+            )
+        many = f"{s.off:,} of {entries}, in {s.rows_off:,} of {self.rows:,} rows"
+        return f"FAIL gradient: {self._nonfinite_first()}{many}, off by more than " + (
+            self.tolerance_words
+        )
+
+    def _nonfinite_first(self) -> str:
+        """NaN and infinities, with the place of the first one: they come before mere errors."""
+        found = (e for e in self.statistics.worst if not np.isfinite([e.candidate, e.exact]).all())
+        first = next(found, None)
+        if first is None or not self.nonfinite():
+            return ""
+        return f"{self.nonfinite()}, first in row {self.place(first)}, class {first.column}; "
+
+    def kept_digits(self) -> str:
+        """How many digits a gradient at plain precision has left, by groups of entries."""
+        if self.precision != "plain":
+            return ""
+        most = (self.finfo.digits + 1) * np.log10(2)
+        groups = [
+            f"{name} {min(most, max(0.0, most - np.log10(2 * group.max_ulp))):.1f}"
+            for name in ("target entries", "other entries", *CERTAINTY)
+            if (group := self.statistics.places.get(name)) and group.entries and group.max_ulp
+        ]
+        return f"of {most:.1f} at least: {', '.join(groups)}"
 
     def verdicts(self) -> list[tuple[str, bool]]:
         """On gradient and loss, and whether each passes; what fails comes first."""
@@ -142,17 +161,37 @@ class Report:
         """The report for a pipe, and for an assertion."""
         lines = [text for text, _ in self.verdicts()]
         lines += [f"diagnosis: {text}" for text in self.diagnosis(speak)]
+        lines += [f"digits kept, {self.kept_digits()}"] if self.kept_digits() else []
+        lines += [f"dtype: {self.chosen_dtype(speak)}"] if self.by_digits else []
         lines += [f"{name}: {_pairs(facts)}" for name, facts in self.spreads().items()]
         for name, place in self.places().items():
-            lines.append(
-                f"{name}: {place.entries}, {place.off} off, max {short(place.max_ulp)} ULP"
-            )
+            counts = ", ".join(f"{count} {name}" for name, count in self.counts(place).items())
+            lines.append(f"{name}: {place.entries}, {counts}, max {short(place.max_ulp)} ULP")
         lines += [f"off: {self.where()}"] if self.where() else []
         lines += [f"not finite: {self.nonfinite()}"] if self.nonfinite() else []
         lines += [f"method: {self.oracle_limit()}"] if self.oracle_limit() else []
         for row, column, given, exact, ulp in self.worst():
             place = f"row {row}, class {column}"
             lines.append(f"worst: {place}: {given} given, {exact} exact, {ulp} ULP")
+        return lines
+
+    def chosen_dtype(self, speak: Speak = Setting.python) -> str:
+        """Why a text is judged in float32."""
+        why = f"{self.finfo.name}, because the text has no more digits; "
+        return worded((why, Setting("dtype", "f64"), " judges in float64"), speak)
+
+    def counts(self, place: EntryGroup) -> dict[str, int]:
+        """How many entries of a group are off or, where none has to be exact, are not."""
+        if self.precision == "plain":
+            return {"not exact": place.inexact}
+        return {"off": place.off}
+
+    def summary(self, speak: Speak = Setting.python) -> list[str]:
+        """What fails and why, in a few lines, for an assertion."""
+        lines = [text for text, passes in self.verdicts() if not passes]
+        lines += [f"diagnosis: {text}" for text in self.diagnosis(speak)]
+        for row, column, given, exact, ulp in self.worst()[:SHORTLY] if self.statistics.off else []:
+            lines.append(f"row {row}, class {column}: {given} given, {exact} exact, {ulp} ULP")
         return lines
 
     def worst(self) -> list[list[str]]:
@@ -188,15 +227,14 @@ class Report:
         return {
             "ok": self.ok,
             "verdict": self.verdict,
-            "tolerance": self.tolerance,
+            "precision": self.precision,
+            "tolerance": self.tolerance_words,
             "method": self.method,
             "method_ulp": plain(s.oracle_ulp),
             "shape": list(self.shape),
             "dtype": self.finfo.name,
             "ignored": self.ignored,
-            "entries": s.entries,
-            "off": s.off,
-            "rows_off": s.rows_off,
+            **self._counts(),
             "errors": {name: _plain(facts, plain) for name, facts in self.spreads().items()},
             "places": {name: _plain(asdict(place), plain) for name, place in self.places().items()},
             "off_rows": s.off_rows or None,
@@ -207,6 +245,11 @@ class Report:
             "diagnosis": [finding.facts(speak) for finding in self.findings],
         }
 
+    def _counts(self) -> dict[str, int]:
+        s = self.statistics
+        counts = {"entries": s.entries, "rows_checked": self.rows, "off": s.off}
+        return {**counts, "inexact": s.inexact, "rows_off": s.rows_off}
+
     def _worst_fact(self, entry: WorstEntry, plain: Any) -> dict[str, Any]:
         values = {"theirs": entry.candidate, "exact": entry.exact}
         place = {"row": entry.row, "column": entry.column}
@@ -214,28 +257,9 @@ class Report:
         return {**facts, "index": self.place(entry)}
 
 
-def _pass(ok: bool) -> str:
-    return "PASS" if ok else "FAIL"
-
-
 def _plain(facts: dict[str, Any], plain: Any) -> dict[str, Any]:
-    return {name: v if isinstance(v, str) else plain(v) for name, v in facts.items()}
+    return {name: v if isinstance(v, str | None) else plain(v) for name, v in facts.items()}
 
 
 def _pairs(facts: dict[str, float]) -> str:
     return ", ".join(f"{name} {short(value)}" for name, value in facts.items())
-
-
-def short(value: float) -> str:
-    """An error to three digits.
-
-    >>> short(0.123456), short(1234567.0)
-    ('0.123', '1.23e+06')
-    """
-    return f"{value:.3g}"
-
-
-def number(value: float, dtype: str) -> str:
-    """A number with all the digits that its dtype has, and no more."""
-    digits = {"float64": 17, "float32": 9}.get(dtype, 6)
-    return f"{value:.{digits}g}"

@@ -67,24 +67,34 @@ class ErrorHistogram:
         return {"max": self.largest, **{name: self.below(p) for name, p in SHARES.items()}}
 
 
+class Misses(NamedTuple):
+    """Which entries do not pass, and which are not exact."""
+
+    off: Array
+    inexact: Array
+
+
 @dataclass
 class EntryGroup:
-    """Entries that have something in common: how many, how many are off, the largest error."""
+    """Entries with something in common: how many, are off, are not exact, the largest error."""
 
     entries: int = 0
     off: int = 0
+    inexact: int = 0
     max_ulp: float = 0.0
 
-    def add(self, mask: Array, ulp: Array, off: Array) -> None:
+    def add(self, mask: Array, ulp: Array, misses: Misses) -> None:
         """The next entries."""
         self.entries += int(np.count_nonzero(mask))
-        self.off += int(np.count_nonzero(off & mask))
+        self.off += int(np.count_nonzero(misses.off & mask))
+        self.inexact += int(np.count_nonzero(misses.inexact & mask))
         self.max_ulp = max(self.max_ulp, float(ulp[mask].max(initial=0.0)))
 
     def merge(self, other: EntryGroup) -> None:
         """Take the entries of another group of the same name."""
         self.entries += other.entries
         self.off += other.off
+        self.inexact += other.inexact
         self.max_ulp = max(self.max_ulp, other.max_ulp)
 
 
@@ -131,6 +141,8 @@ class ErrorStatistics:
     classes: int
     entries: int = 0
     off: int = 0
+    inexact: int = 0
+    unresolved: int = 0  # what the oracle knows less exactly than an exact gradient has to be
     rows_off: int = 0
     oracle_ulp: float = 0.0  # how far off the oracle may be itself
     spreads: dict[str, ErrorHistogram] = field(
@@ -148,17 +160,19 @@ class ErrorStatistics:
         return min(16, max(1, self.classes // 8))
 
     def add(
-        self, rows: FloatRows, candidate: Array, exact: OracleResult, found: Errors, off: Array
+        self, rows: FloatRows, candidate: Array, exact: OracleResult, found: Errors, misses: Misses
     ) -> None:
         """The next rows: what was given for them, what is right, and which entries are off."""
+        off = misses.off
         self.entries += off.size
+        self.inexact += int(np.count_nonzero(misses.inexact))
         with np.errstate(over="ignore"):
             largest = float((exact.error_bound / found.unit).max(initial=0.0))
         self.oracle_ulp = max(self.oracle_ulp, largest)
         for name, histogram in self.spreads.items():
             histogram.add(getattr(found, name))
         for name, mask in self._masks(rows, exact).items():
-            self.places.setdefault(name, EntryGroup()).add(mask, found.ulp, off)
+            self.places.setdefault(name, EntryGroup()).add(mask, found.ulp, misses)
         self.nonfinite.add(candidate, exact.grad.high, found)
         if off.any():
             self._count_off(rows.numbers, off)
@@ -168,6 +182,8 @@ class ErrorStatistics:
         """Take the statistics of other rows of the same problem."""
         self.entries += other.entries
         self.off += other.off
+        self.inexact += other.inexact
+        self.unresolved += other.unresolved
         self.rows_off += other.rows_off
         self.oracle_ulp = max(self.oracle_ulp, other.oracle_ulp)
         for name, histogram in other.spreads.items():

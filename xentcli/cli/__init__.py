@@ -8,6 +8,7 @@ functions that need it.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import click
 from xentcli import __version__
 from xentcli.cli import help
 from xentcli.cli.console import wants_color, write_stderr
-from xentcli.cli.session import Session, as_flag
+from xentcli.cli.session import Session, as_flag, from_environment
 from xentcli.cli.streams import safe_streams
 from xentcli.errors import FileError, XentError, lacks_memory, visible
 from xentcli.signals import die
@@ -42,6 +43,8 @@ COMMANDS = {
     "compile": ("compile", "Compile the CPU kernels ahead, for images and clusters."),
     "info": ("info", "Show versions, CPU, threads, backends and the cache folder."),
     "completion": ("info", "Print a shell completion script."),
+    "help": ("pages", "Show the help of a command."),
+    "man": ("pages", "Print the manual page."),
 }
 EXAMPLES = (
     "xent grad logits.npy targets.npy -o grad.npy",
@@ -167,10 +170,31 @@ def _usage(error: click.UsageError, session: Session) -> int:
         where = "command line"
     else:
         where = error.ctx.command_path if error.ctx else "command line"
-    _line("error", f"{where}: {' '.join(error.format_message().split())}", session)
+    message = " ".join(error.format_message().split())
+    _line("error", f"{where}: {message}{_choice(message)}{_variable(error)}", session)
     if error.ctx:
         _line("hint", f"{error.ctx.command_path} --help", session)
     return error.exit_code
+
+
+def _choice(message: str) -> str:
+    """The choice that was probably meant."""
+    found = re.search(r": '(.*)' is not one of (.*)\.$", message)
+    if not found:
+        return ""
+    from difflib import get_close_matches
+
+    near = get_close_matches(found[1], re.findall("'([^']*)'", found[2]), 1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _variable(error: click.UsageError) -> str:
+    """Where a wrong value comes from, if not from the command line."""
+    parameter = getattr(error, "param", None)
+    if parameter is None or error.ctx is None:
+        return ""
+    variable = from_environment(error.ctx).get(parameter.name)
+    return f" It was set by the environment variable {variable}." if variable else ""
 
 
 def _report(error: XentError, session: Session) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import click
@@ -10,6 +11,8 @@ import click
 from xentcli.cli.command import command
 from xentcli.cli.console import inform, show, status, stdout_is_terminal, write_stdout
 from xentcli.cli.declare import option
+from xentcli.cli.options import JsonOption, NoClobberOption
+from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions, same_as
 
 if TYPE_CHECKING:
@@ -100,19 +103,56 @@ class MeasuringOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Files for the table."""
+FORMATS = {"json": "json", "csv": "csv", "md": "markdown"}  # by suffix
 
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(JsonOption, NoClobberOption):
+    """Files for the table; `export_…` are the names that these options had in 0.1."""
+
+    output: tuple[str, ...] = option(
+        (),
+        "Write the table to PATH, in the format of its suffix (json, csv, md) or of --format; may "
+        "be repeated.",
+        "-o",
+        "--output",
+        group="Output",
+        metavar="PATH",
+        multiple=True,
+        file=True,
+    )
+    format: str | None = option(
+        None,
+        "Format of the output; by default from its suffix.",
+        "-f",
+        "--format",
+        group="Output",
+        type=click.Choice(tuple(FORMATS.values())),
+    )
     export_json: str | None = option(
-        None, "Write the table as JSON.", group="Output", metavar="PATH", file=True
+        None, "Write the table as JSON.", group="Output", metavar="PATH", file=True, hidden=True
     )
     export_csv: str | None = option(
-        None, "Write the table as CSV.", group="Output", metavar="PATH", file=True
+        None, "Write the table as CSV.", group="Output", metavar="PATH", file=True, hidden=True
     )
     export_markdown: str | None = option(
-        None, "Write the table as Markdown.", group="Output", metavar="PATH", file=True
+        None, "Write the table as Markdown.", group="Output", metavar="PATH", file=True, hidden=True
     )
+
+    def wanted(self) -> list[tuple[str, str]]:
+        """Where the table goes, and in which format."""
+        named = {"json": self.export_json, "csv": self.export_csv, "markdown": self.export_markdown}
+        found = [(path, form) for form, path in named.items() if path]
+        found += [(path, self.format or _format_of(path)) for path in self.output]
+        return found + ([("-", "json")] if self.as_json else [])
+
+
+def _format_of(path: str) -> str:
+    suffix = PurePath(path).suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        what = f"{visible(path)}: unknown suffix; expected json, csv or md"
+        raise OptionError("output", what, "--format markdown")
+    return FORMATS[suffix]
 
 
 @command(
@@ -120,7 +160,7 @@ class ExportOptions:
     examples=[
         "xent bench",
         "xent bench --shape 4096,32768 --dtype bf16 --against torch",
-        "xent bench --shape 64,10,64,64 --class-axis 1 --export-markdown -",
+        "xent bench --shape 64,10,64,64 --class-axis 1 -o table.md",
     ],
 )
 def bench(case: CaseOptions, measuring: MeasuringOptions, export: ExportOptions) -> None:
@@ -135,13 +175,10 @@ def bench(case: CaseOptions, measuring: MeasuringOptions, export: ExportOptions)
 
     machine = measuring.backend, measuring.threads
     plan = Plan(_against(measuring), measuring.warmup, measuring.runs, measuring.seed, machine)
-    wanted = (
-        (export.export_json, as_json),
-        (export.export_csv, as_csv),
-        (export.export_markdown, as_markdown),
-    )
-    with Outputs() as outputs:
-        sinks = [(outputs.open(path), write) for path, write in wanted if path]
+    writers = {"json": as_json, "csv": as_csv, "markdown": as_markdown}
+    wanted = export.wanted()
+    with Outputs(no_clobber=export.no_clobber) as outputs:
+        sinks = [(outputs.open(path), writers[form]) for path, form in wanted]
         results = []
         for item in _cases(case, measuring.backend):
             inform(item.title())

@@ -17,7 +17,7 @@ from xentcli.cli.console import Progress
 from xentcli.cli.declare import option
 from xentcli.cli.inputs import Inputs
 from xentcli.cli.options import RunningOptions, WritingOptions
-from xentcli.cli.publish import DocumentOptions, Publication, announce
+from xentcli.cli.publish import Publication, SavedOptions, announce
 from xentcli.cli.scored import ScoredInputs, open_scored, reading_of, running_of
 from xentcli.cli.sinks import ArrayOutput
 from xentcli.errors import plural
@@ -79,7 +79,7 @@ def calibrate(
     fit: FitOptions,
     rows: FitRows,
     sources: ScoredInputs,
-    document: DocumentOptions,
+    document: SavedOptions,
     running: RunningOptions,
 ) -> None:
     """Find the temperature that minimises the mean loss, with its 95 % interval.

@@ -16,6 +16,7 @@ from xentcli.cli.options import (
     DtypeName,
     JsonOption,
     LossInputs,
+    NoClobberOption,
     ProgressOption,
     format_option,
     key_option,
@@ -48,6 +49,15 @@ class CheckInputs(LossInputs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckOutput(JsonOption, NoClobberOption):
+    """How the verdict is written."""
+
+    junit: str | None = option(
+        None, "Write the verdict as JUnit XML too.", group="Output", metavar="FILE", file=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckOptions:
     """How strict to be, and what to compare with."""
 
@@ -56,9 +66,15 @@ class CheckOptions:
     )
     rtol: float | None = option(None, "Relative tolerance.", group="Check", type=NUMBER)
     atol: float | None = option(None, "Absolute tolerance.", group="Check", type=NUMBER)
+    exact: bool = option(
+        False,
+        "Accept only what is within the few ULP that xent promises for its own gradient.",
+        group="Check",
+        is_flag=True,
+    )
     like_peers: bool = option(
         False,
-        "Accept up to 2x the error of a naive implementation in the same dtype.",
+        "With --ulp, --rtol or --atol: accept what passes without them too.",
         group="Check",
         is_flag=True,
     )
@@ -67,6 +83,12 @@ class CheckOptions:
         "Compare with the exact gradient, or with finite differences of the loss.",
         group="Check",
         type=click.Choice(get_args(Method)),
+    )
+    rows: int | None = option(
+        None,
+        "Rows that finite-diff compares, evenly spaced; by default as many as take ten seconds.",
+        group="Check",
+        type=click.IntRange(1),
     )
     dtype: DtypeName = option(
         "auto",
@@ -89,15 +111,15 @@ def check(
     options: LossOptions,
     sources: CheckInputs,
     bar: ProgressOption,
-    form: JsonOption,
+    form: CheckOutput,
 ) -> int:
     """Check a gradient of the cross-entropy, and say what may be wrong with it.
 
     GRAD has the shape of LOGITS, and is compared with the exact gradient: computed in float64 for
     float32 and smaller, in twice that precision for float64. One of the three may be - for
-    standard input. The default tolerance is 128 ULP of float32 or float64, 1 ULP of float16 or
-    bfloat16; --ulp, --rtol and --atol replace it. The exit code is 0 if every entry is within
-    the tolerance, else 1.
+    standard input. PASS, exact: within the few ULP that xent promises for its own gradients. PASS
+    at plain precision: within twice the error of a naive implementation in the same dtype. FAIL:
+    anything else, with exit code 1. --exact, --ulp, --rtol and --atol replace these bounds.
     """
     from xentcli.files.outputs import Outputs
 
@@ -105,12 +127,16 @@ def check(
     paths = loss_paths(sources.logits, sources.targets, sources)
     paths = replace(paths, grad=sources.grad, loss=sources.loss)
     reading = _reading(sources, how.dtype)
-    with Outputs() as outputs, open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-        report = _checked(inputs, how, options, bar)
-        work.done(inputs.logits, inputs.grad)
+    with Outputs(no_clobber=form.no_clobber) as outputs:
+        junit = outputs.open(form.junit) if form.junit else None
+        with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
+            report = _checked(inputs, how, options, bar)
+            work.done(inputs.logits, inputs.grad)
+        if junit:
+            junit.write(_junit(report, sources, work.seconds))
     _print(report, form.as_json)
     what = f"checked {report.shape} {report.finfo.name} against {report.method}"
-    inform(f"{what}, tolerance {report.tolerance}; {work.seconds:.3f} s")
+    inform(f"{what}, tolerance {report.tolerance_words}; {work.seconds:.3f} s")
     return 0 if report.ok else 1
 
 
@@ -134,10 +160,18 @@ def _checked(
     out.emit_notes(inputs.notes(), strict=False)
     probs = inputs.targets if problem.probs else None
     source = RowSource(inputs.logits, probs, inputs.grad)
-    tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers)
-    with Progress(not bar.no_progress, out.nbytes(inputs.logits)) as progress:
-        judging = JudgeOptions(how.method, tolerance, how.dtype, progress)
+    tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers, how.exact)
+    rate, size = how.method == "exact", out.nbytes(inputs.logits)
+    with Progress(not bar.no_progress, size, rate=rate) as progress:
+        judging = JudgeOptions(how.method, tolerance, how.dtype, how.rows, progress)
         return judge(problem, source, options, judging, inputs.loss)
+
+
+def _junit(report: Report, sources: CheckInputs, seconds: float) -> bytes:
+    from xentcli.check.junit import as_junit
+
+    names = {"gradient": sources.grad, "loss": sources.loss or ""}
+    return as_junit(report, names, seconds, as_flag).encode()
 
 
 def _print(report: Report, as_json: bool) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from xentcli.check.report import NOT_KNOWN, short
+from xentcli.check.finding import short
+from xentcli.check.report import NOT_KNOWN
 from xentcli.cli.session import as_flag
 from xentcli.cli.tables import AROUND, new_table
 
@@ -27,6 +28,10 @@ def check_report(report: Report, width: int) -> RenderableType:
     ]
     for text in report.diagnosis(as_flag):
         parts.append(Text(text, style="dim" if text == NOT_KNOWN else "yellow"))
+    if report.kept_digits():
+        parts.append(Text(f"Digits kept, {report.kept_digits()}."))
+    if report.by_digits:
+        parts.append(Text(f"Judged in {report.chosen_dtype(as_flag)}."))
     parts += [_spreads(report), _places(report, width)]
     if report.where():
         parts.append(Text(f"All wrong entries are in {report.where()}."))
@@ -49,13 +54,14 @@ def _spreads(report: Report) -> RenderableType:
 
 def _places(report: Report, width: int) -> RenderableType:
     rows = [
-        [name, str(place.off), str(place.entries), short(place.max_ulp)]
+        [name, *map(str, report.counts(place).values()), str(place.entries), short(place.max_ulp)]
         for name, place in report.places().items()
     ]
-    titles = ["where", "off", "of", "max ULP"]
+    counted = "not exact" if report.precision == "plain" else "off"
+    titles = ["where", counted, "of", "max ULP"]
     if _width([titles, *rows]) > width:
         rows = [[row[0], row[1], row[3]] for row in rows]
-        titles = ["where", "off", "max ULP"]
+        titles = ["where", counted, "max ULP"]
     drawn = new_table()
     for place, title in enumerate(titles):
         drawn.add_column(title, justify="right" if place else "left", no_wrap=place > 0)

@@ -19,7 +19,7 @@ import click
 
 from xentcli.cli.declare import flag_of, parameter
 from xentcli.cli.help import Command
-from xentcli.cli.session import FLAGS, SessionOptions, remember
+from xentcli.cli.session import FLAGS, SessionOptions, current, from_environment, remember
 
 
 def command(
@@ -61,6 +61,7 @@ def _callback(
     """What Click calls with a value for each option: they are put into their objects."""
 
     def call(**values: Any) -> int | None:
+        current().variables = from_environment(click.get_current_context())
         from xentcli.arrays.float_errors import ignoring_float_errors  # imports NumPy
 
         objects = {

@@ -74,11 +74,11 @@ def show(draw: Callable[[int], Any]) -> None:
 class Progress:
     """A progress bar on stderr, on terminals only, shown after one second.
 
-    It shows how fast the `nbytes` of input are read, and the time left.
+    It shows the time left and, with `rate`, how fast the `nbytes` of input are read.
     """
 
-    def __init__(self, wanted: bool, nbytes: int) -> None:
-        self._nbytes = nbytes
+    def __init__(self, wanted: bool, nbytes: int, *, rate: bool = True) -> None:
+        self._nbytes, self._rate = nbytes, rate
         seen = sys.stderr is not None and sys.stderr.isatty()
         self._wanted = wanted and seen and not current().options.quiet
         self._start = time.monotonic()
@@ -94,14 +94,14 @@ class Progress:
             return
         if self._bar is None:
             self._shown.enter_context(signals.changed_terminal(SHOW_CURSOR, HIDE_CURSOR))
-            self._bar = self._shown.enter_context(_bar(self._nbytes))
+            self._bar = self._shown.enter_context(_bar(self._nbytes, rate=self._rate))
         self._bar.update(0, completed=self._nbytes * done // max(1, total))
 
     def __exit__(self, *error: object) -> None:
         self._shown.close()
 
 
-def _bar(nbytes: int) -> Any:
+def _bar(nbytes: int, *, rate: bool) -> Any:
     from rich import progress
     from rich.console import Console
 
@@ -110,7 +110,7 @@ def _bar(nbytes: int) -> Any:
     columns = (
         progress.BarColumn(None),
         progress.TaskProgressColumn(),
-        progress.TransferSpeedColumn(),
+        *([progress.TransferSpeedColumn()] if rate else []),
         progress.TimeRemainingColumn(),
     )
     bar = progress.Progress(*columns, console=console, transient=True)

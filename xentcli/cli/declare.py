@@ -78,10 +78,19 @@ def option(default: Any, help: str, *names: str, group: str, **settings: Any) ->
     return field(default=default, metadata=metadata)
 
 
+def _long_names(item: Field[Any]) -> list[str]:
+    names = item.metadata.get("names") or ()
+    return [name.split("/")[0] for name in names if name.startswith("--")]
+
+
+def _variable(flag: str) -> str:
+    """The environment variable of an option."""
+    return "XENT_" + flag.removeprefix("--").replace("-", "_").upper()
+
+
 def flag_of(item: Field[Any]) -> str:
     """What an option of the command line is called: its longest name."""
-    names = item.metadata.get("names") or ()
-    long: list[str] = [name.split("/")[0] for name in names if name.startswith("--")]
+    long = _long_names(item)
     name: str = item.metadata.get("flag", item.name)
     return max(long, key=len) if long else "--" + name.replace("_", "-")
 
@@ -97,7 +106,8 @@ def parameter(item: Field[Any]) -> click.Parameter:
         settings["type"] = PATH
     if isinstance(settings.get("type"), click.types.IntRange | click.types.FloatRange):
         settings.setdefault("metavar", "N")
-    variable = "XENT_" + flag_of(item).removeprefix("--").replace("-", "_").upper()
+    variables = [_variable(flag) for flag in _long_names(item) or [flag_of(item)]]
+    variable = variables if len(variables) > 1 else variables[0]
     names = rule.get("names") or (flag_of(item),)
     return Option([*names, item.name], rule["group"], envvar=variable, **settings)
 

@@ -45,7 +45,7 @@ class ExampleOptions:
     )
     steps: int | None = option(
         None,
-        "Number of training steps; 51 by default.",
+        "Number of training steps (updates); 50 by default.",
         group="Example",
         type=click.IntRange(1, 100_000),
         metavar="N",
@@ -78,7 +78,7 @@ class ExampleDocument(DocumentOptions):
     examples=[
         "xent examples",
         "xent examples three-class",
-        "xent examples training --steps 101 --lr 0.2 --format csv",
+        "xent examples training --steps 100 --lr 0.2 --format csv",
     ],
 )
 def examples(which: ExampleName, options: ExampleOptions, document: ExampleDocument) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -18,6 +18,7 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
+    from xentcli.cli.inputs import Inputs
     from xentcli.files.reader import InMemoryReader
 
 
@@ -71,10 +72,13 @@ class RowOptions:
     )
     names: tuple[str, ...] = option(
         None,
-        "Class names, one for each class.",
+        "Class names, one for each class; by default those in the --header of a text file.",
         group="Row",
         metavar="NAME,…",
         callback=comma_separated,
+    )
+    brief: bool = option(
+        False, "Show the result only, without the steps.", group="Row", is_flag=True
     )
     top: int | None = option(
         None,
@@ -91,7 +95,7 @@ class RowOptions:
     examples=[
         "xent explain --logits 1,2,3 --target 0 --names cat,dog,bird",
         "xent explain logits.npy targets.npy --row 7 --label-smoothing 0.1",
-        "xent explain logits.npy targets.npy --save explained.html",
+        "xent explain logits.npy targets.npy -o explained.html",
     ],
 )
 def explain(
@@ -115,7 +119,15 @@ def explain(
         emit_notes(inputs.notes(), strict=False)
         assert inputs.targets  # nothing is written while they are read
         row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
-    publish(to_document(row, DisplayOptions(which.names, which.top, document.decimals)), document)
+        names = which.names or _in_header(inputs, row.classes)
+    made = to_document(row, DisplayOptions(names, which.top, document.decimals))
+    publish(replace(made, steps=()) if which.brief else made, document)
+
+
+def _in_header(inputs: Inputs, classes: int) -> tuple[str, ...]:
+    """The class names in the header of a text file, if it has one for each."""
+    names: tuple[str, ...] = getattr(inputs.logits, "column_names", ())
+    return names if len(names) == classes else ()
 
 
 def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> InputPaths:

@@ -7,10 +7,11 @@ from typing import Any
 
 from xentcli.cli import summary as out
 from xentcli.cli.command import command
-from xentcli.cli.console import write_stdout
+from xentcli.cli.console import note, stdout_is_terminal, write_stdout
 from xentcli.cli.declare import option
 from xentcli.cli.inputs import (
     InputPaths,
+    Inputs,
     logits_reading,
     loss_paths,
     loss_reading,
@@ -25,8 +26,16 @@ from xentcli.cli.options import (
     RunningOptions,
     WritingOptions,
 )
-from xentcli.cli.sinks import ArrayOutput, LossBuffer, LossConsumers, LossOutput, open_outputs
+from xentcli.cli.sinks import (
+    ArrayOutput,
+    LossBuffer,
+    LossConsumers,
+    LossOutput,
+    LossPreview,
+    open_outputs,
+)
 from xentcli.errors import OptionError
+from xentcli.files.registry import TEXT
 from xentcli.options import LogitsOptions, LossOptions
 
 
@@ -120,16 +129,20 @@ def loss(
     paths = loss_paths(sources.logits, sources.targets, sources)
     reading = loss_reading(sources, writing.dtype)
     with open_outputs(writing) as outputs:
-        sink = outputs.open("-" if writing.output is None else writing.output)
         buffer = LossBuffer() if form.as_json else None
-        losses = None if buffer else LossOutput(sink, style, writing.format, chosen=True)
+        preview = _previewed(options, writing, form)
+        sink = None if preview else outputs.open(writing.output or "-")
+        losses: LossOutput | LossPreview | None = LossPreview(style.decimals) if preview else None
+        if sink and not buffer:
+            losses = LossOutput(sink, style, writing.format, chosen=True)
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
             result = Job(running, writing.dtype).cross_entropy(options, inputs, None, consumers)
             work.done(inputs.logits)
+            _note_unused(sources, writing, inputs)
         if losses:
             losses.finish(result)
-        if buffer:
+        if buffer and sink:
             value = buffer.value(result)
             about = out.loss_json(result, value, options, writing.decimals, work.seconds)
             sink.write(_json(about))
@@ -176,6 +189,20 @@ def softmax(
     out.summary([array.words() + array.destination], result.backend, work)
 
 
+def _previewed(options: LossOptions, writing: WritingOptions, form: JsonOption) -> bool:
+    """Whether the losses of the rows go to a terminal, which gets a table of the first ones."""
+    asked = form.as_json or writing.output is not None or options.reduction != "none"
+    return not asked and stdout_is_terminal()
+
+
+def _note_unused(sources: LossInputs, writing: WritingOptions, inputs: Inputs) -> None:
+    """Notes on options that have no effect on a loss."""
+    if sources.upstream is not None:
+        note("--upstream: it changes the gradient only; the loss is the same without it")
+    if writing.dtype != "auto" and inputs.logits.format != TEXT and inputs.logits.dtype.kind == "f":
+        note(f"--dtype: the loss is float64; the logits stay {inputs.logits.dtype.name}")
+
+
 def _check_stdout(
     writing: WritingOptions, form: JsonOption, *, loss_out: str | None = None
 ) -> None:
@@ -186,7 +213,10 @@ def _check_stdout(
         asked.append("the array")
     if len(asked) > 1:
         what = f"{' and '.join(asked)} cannot both go to standard output"
-        raise OptionError("command line", what, "write the array to a file with -o FILE")
+        hint = "write the array to a file with -o FILE"
+        if "the array" not in asked:
+            hint = "the JSON object holds the loss; --loss-out FILE writes it to a file too"
+        raise OptionError("command line", what, hint)
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -1,7 +1,8 @@
-"""Output of documents (explain, examples): to the terminal, standard output or a file."""
+"""Documents: explain, examples, report, calibrate. To the terminal, standard output or a file."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -25,8 +26,8 @@ SAVED = "svg, html, md, tex, txt or json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DocumentOptions(JsonOption, NoClobberOption):
-    """The format of a document, and where it is written."""
+class PageOptions(JsonOption, NoClobberOption):
+    """The format of a document; `path` is where it is written, None for standard output."""
 
     format: str | None = option(
         None,
@@ -35,13 +36,6 @@ class DocumentOptions(JsonOption, NoClobberOption):
         "--format",
         group="Output",
         type=click.Choice(FORMS),
-    )
-    save: str | None = option(
-        None,
-        f"Write to FILE, in the format of its suffix: {SAVED}.",
-        group="Output",
-        metavar="FILE",
-        file=True,
     )
     decimals: int = option(
         4,
@@ -63,9 +57,54 @@ class DocumentOptions(JsonOption, NoClobberOption):
         """The format asked for, or None."""
         return "json" if self.as_json else self.format
 
+    @property
+    def path(self) -> str | None:
+        """The file to write."""
+        return None
 
-def publish(document: Document, options: DocumentOptions) -> None:
-    """Write a document to the file of --save, else to standard output."""
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentOptions(PageOptions):
+    """The format of a document, and the file of --output."""
+
+    output: str | None = option(
+        None,
+        f"Write to PATH, in the format of its suffix ({SAVED}) or of --format; - is standard "
+        "output, also on a terminal.",
+        "-o",
+        "--output",
+        "--save",
+        group="Output",
+        metavar="PATH",
+        file=True,
+    )
+
+    @property
+    def path(self) -> str | None:
+        """The file to write; - is standard output."""
+        return self.output
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedOptions(PageOptions):
+    """The same where --output is something else."""
+
+    save: str | None = option(
+        None,
+        f"Write the result to FILE, in the format of its suffix ({SAVED}) or of --format.",
+        group="Output",
+        metavar="FILE",
+        file=True,
+    )
+
+    @property
+    def path(self) -> str | None:
+        """The file to write."""
+        return self.save
+
+
+def publish(document: Document, options: PageOptions) -> None:
+    """Write a document to its file, else to standard output; --json prints it too."""
     from xentcli.files.outputs import Outputs
 
     with Outputs(no_clobber=options.no_clobber) as outputs:
@@ -76,30 +115,45 @@ def publish(document: Document, options: DocumentOptions) -> None:
 class Publication:
     """Where a document goes, opened before the work that makes it, which may be long."""
 
-    def __init__(self, outputs: Outputs, options: DocumentOptions) -> None:
-        self._width, path, form = options.width, options.save, options.form
-        self._forms: list[tuple[Sink, str]] = []
-        if path:
-            saved = _form_of(path)
-            self._forms.append((outputs.open(path), saved))
-        if (form or not path) and not _at_terminal(form):
-            self._forms.append((outputs.open("-"), form or "plain"))
+    def __init__(self, outputs: Outputs, options: PageOptions) -> None:
+        self._pages: list[tuple[Sink, str, int]] = []
+        path = options.path
+        to_file = path is not None and path != "-"
+        if path is not None and to_file:
+            form = options.format or _form_of(path)
+            self._pages.append((outputs.open(path), form, _width(options, at_terminal=False)))
+        if not _is_shown(options) and (not to_file or options.as_json):
+            width = _width(options, at_terminal=stdout_is_terminal())
+            self._pages.append((outputs.open("-"), options.form or "plain", width))
 
     def write(self, document: Document) -> None:
         """Write the document to each of them."""
-        from xentcli.display import WIDTH, as_text
+        from xentcli.display import as_text
 
-        for sink, form in self._forms:
-            sink.write(as_text(document, form, self._width or WIDTH).encode())
+        for sink, form, width in self._pages:
+            sink.write(as_text(document, form, width).encode())
 
 
-def announce(document: Document, options: DocumentOptions) -> None:
-    """Say where the document was saved, or show it on the terminal; all outputs are in place."""
-    path, form = options.save, options.form
-    if path:
-        inform(f"{document.title.partition(':')[0]} -> {visible(path)}")
-    if (form or not path) and _at_terminal(form):
+def announce(document: Document, options: PageOptions) -> None:
+    """Say where the document was written, or show it on the terminal; all outputs are in place."""
+    if _is_shown(options):
         _show(document, options.width)
+    elif options.path not in (None, "-"):
+        inform(f"{document.title.partition(':')[0]} -> {visible(str(options.path))}")
+
+
+def _is_shown(options: PageOptions) -> bool:
+    """Whether the document is drawn on the terminal instead of being written."""
+    return options.path is None and _at_terminal(options.form)
+
+
+def _width(options: PageOptions, *, at_terminal: bool) -> int:
+    """The width asked for, else that of the terminal, else the default."""
+    from xentcli.display import WIDTH
+
+    if options.width or not at_terminal:
+        return options.width or WIDTH
+    return max(40, shutil.get_terminal_size().columns)
 
 
 def _at_terminal(form: str | None) -> bool:
@@ -126,5 +180,5 @@ def _form_of(path: str) -> str:
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if suffix not in SUFFIXES:
         what = f"{visible(path)}: unknown suffix; expected {SAVED}"
-        raise OptionError("save", what, "--save explained.html")
+        raise OptionError("output", what, "-o explained.html, or --format markdown")
     return SUFFIXES[suffix]

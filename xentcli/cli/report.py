@@ -110,7 +110,7 @@ class ReportChoice:
     "report",
     examples=[
         "xent report logits.npy targets.npy",
-        "xent report logits.npy targets.npy --worst 5 --confusion 5 --save report.html",
+        "xent report logits.npy targets.npy --worst 5 --confusion 5 -o report.html",
         "xent report logits.npy targets.npy --json",
     ],
 )

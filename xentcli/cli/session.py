@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import Any, Literal, TypeAlias
@@ -39,6 +40,7 @@ class Session:
 
     options: SessionOptions = field(default_factory=SessionOptions)
     names: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)  # what set which option, by its name
 
     def remember(self, name: str, value: Any) -> None:
         """Set one of the options."""
@@ -48,7 +50,10 @@ class Session:
         """An argument of the library as the user called it: the file's name, or the option."""
         if isinstance(where, SafeText):
             return where  # a file of the same name as an argument
-        return self.names.get(where) or FLAGS.get(where) or where
+        flag = FLAGS.get(where)
+        variable = self.variables.get(where)
+        set_by = f" (set by {variable})" if flag and variable else ""
+        return self.names.get(where) or f"{flag or where}{set_by}"
 
 
 TAB = r"$'\t'"  # as a shell takes it
@@ -73,6 +78,18 @@ def current() -> Session:
     """The session of the command that runs."""
     session: Session = click.get_current_context().find_root().ensure_object(Session)
     return session
+
+
+def from_environment(ctx: click.Context) -> dict[str, str]:
+    """The environment variables that set options of a command, by the name of the option."""
+    found = {}
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name and source is click.core.ParameterSource.ENVIRONMENT:
+            variables = parameter.envvar or ""
+            names = [variables] if isinstance(variables, str) else variables
+            found[parameter.name] = next((n for n in names if os.environ.get(n)), names[0])
+    return found
 
 
 def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:

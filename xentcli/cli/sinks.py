@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
     from xentcli.engine.notes import NonfiniteEntries
     from xentcli.engine.result import CrossEntropy
+    from xentcli.files.format import Format
     from xentcli.files.outputs import Outputs
     from xentcli.files.sink import Sink
     from xentcli.files.text.style import TextStyle
@@ -113,6 +114,8 @@ class ArrayOutput:
             raise OptionError("format", f"{what}: {shape}", "use -f npy")
         if self._strict:
             self._check = NonfiniteEntries(shape)
+        if self.sink:
+            _note_decimals(self.decimals, format)
 
     def write(self, values: Array) -> None:
         """Take the next values."""
@@ -134,6 +137,12 @@ class ArrayOutput:
             return Preview(self)
         how = WriteOptions(self._format, self._style, self.name)
         return create_writer(self.sink, self.shape, self.dtype, how)
+
+
+def _note_decimals(decimals: int | None, format: Format) -> None:
+    """A note where decimals are asked for that a format does not have."""
+    if decimals is not None and format.keeps_dtype:
+        note(f"--decimals: applies to text and JSON; {format.name} holds the exact numbers")
 
 
 class Preview:
@@ -177,6 +186,7 @@ class LossOutput:
         self._sink, self._style = sink, style
         allowed = registry.output_formats(sink.path, format, chosen=chosen)
         self._format = registry.choose(allowed, registry.TEXT)
+        _note_decimals(style.decimals, self._format)
         self._shape: tuple[int, ...] = ()
         self._writer = DeferredWriter(self._create)
 
@@ -206,6 +216,38 @@ class LossOutput:
         return create_writer(self._sink, self._shape, np.dtype(np.float64), how)
 
 
+class LossPreview:
+    """The first losses of the rows, for a table on the terminal."""
+
+    def __init__(self, decimals: int | None) -> None:
+        self._decimals = decimals
+        self._shape: tuple[int, ...] = ()
+        self._first: list[Array] = []
+        self._left = 0
+
+    def expect(self, shape: tuple[int, ...]) -> None:
+        """Set the shape of the losses."""
+        from xentcli.cli.tables import ROWS
+
+        self._shape, self._left = shape, ROWS
+
+    def write(self, losses: Array) -> None:
+        """Take the next values."""
+        self._first.append(losses[: self._left].copy())
+        self._left -= len(self._first[-1])
+
+    def finish(self, result: CrossEntropy) -> None:
+        """Print the table."""
+        import numpy as np
+
+        from xentcli.cli.tables import preview
+
+        first = np.concatenate([np.empty(0), *self._first])[:, None]
+        title = f"loss {self._shape} float64"
+        shape, decimals = (*self._shape, 1), self._decimals
+        show(lambda width: preview(first, title, shape, (decimals, width)))
+
+
 class LossBuffer:
     """The loss of each row, or the one of all rows, for a JSON object."""
 
@@ -233,7 +275,7 @@ class LossBuffer:
 class LossConsumers:
     """Everything that the losses of the rows go to: a file, a JSON object, both or nothing."""
 
-    def __init__(self, *consumers: LossOutput | LossBuffer | None) -> None:
+    def __init__(self, *consumers: LossOutput | LossPreview | LossBuffer | None) -> None:
         self._consumers = [consumer for consumer in consumers if consumer]
 
     def expect(self, shape: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xentcli.engine.result import CrossEntropy
     from xentcli.options import LossOptions
 
-WORTH_A_RATE = 10_000_000  # bytes; with fewer most of the time is start-up
+WORTH_A_RATE = 1.0  # seconds; in less time most of it is start-up
 
 
 class Work:
@@ -62,9 +62,9 @@ def loss_words(result: CrossEntropy, reduction: str) -> str:
 
 
 def summary(parts: list[str], backend: str, work: Work) -> None:
-    """Write the summary line to stderr; with the rate for large arrays."""
+    """Write the summary line to stderr; with the rate of work that took long."""
     seconds = work.seconds
-    rate = f", {work.nbytes / seconds / 1e9:.3g} GB/s" if work.nbytes >= WORTH_A_RATE else ""
+    rate = f", {work.nbytes / seconds / 1e9:.3g} GB/s" if seconds >= WORTH_A_RATE else ""
     inform("; ".join([*parts, f"{backend}, {seconds:.3f} s{rate}"]))
 
 

@@ -78,7 +78,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Document:
-    """Steps under a title and an introduction; `commands` are shell lines with the same result.
+    """A result and steps under a title and an introduction; `commands` give the same result.
 
     `data` are all numbers at full precision, for JSON; `table` is a header and rows, for CSV.
     """
@@ -90,6 +90,12 @@ class Document:
     commands: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     table: tuple[tuple[Any, ...], ...] = ()
+    result: Step | None = None
+
+    def numbered(self) -> list[tuple[str, Step]]:
+        """The result, which has no number, and the steps with theirs."""
+        first = [("", self.result)] if self.result else []
+        return [*first, *((str(n), step) for n, step in enumerate(self.steps, 1))]
 
 
 LARGE = 1e7  # numbers from here on are written with an exponent

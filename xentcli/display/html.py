@@ -10,10 +10,11 @@ from html import escape
 
 from xentcli.display import chart
 from xentcli.display.document import ARROWS, COMMANDS_TITLE, Document, Fact, Step, format_number
-from xentcli.display.grid import TextColumn, bar_fraction, column_groups
+from xentcli.display.grid import TextColumn, bar_fraction, column_groups, text_column
 
 SHORT = 12  # characters of labels that are not wrapped
 NARROW = 42  # characters of a table that fits on a phone
+WIDE = 1000  # of one whose sentences the browser wraps
 CSS = """
 :root { color-scheme: light dark; --text: #1f2328; --quiet: #59636e; --page: #f6f8fa;
   --card: #ffffff; --line: #d1d9e0; --rise: #0072c6; --fall: #bd4b00; }
@@ -72,7 +73,7 @@ def as_text(document: Document, width: int) -> str:
         *(f'<p class="quiet">{escape(line)}</p>' for line in document.intro),
         '</header><div class="steps">',
     ]
-    for number, step in enumerate(document.steps, 1):
+    for number, step in document.numbered():
         lines += _step(step, number, document.decimals)
     lines.append("</div>")
     if document.commands:
@@ -86,10 +87,12 @@ def _chart_css(document: Document) -> str:
     return CHARTS + chart.CSS if any(step.charts for step in document.steps) else ""
 
 
-def _step(step: Step, number: int, decimals: int) -> Iterator[str]:
-    tables = column_groups(step, decimals, NARROW, 0)
-    full = ' class="full"' if len(tables) > 1 else ""
-    yield f"<section{full}><h2>{number}. {escape(step.title)}</h2>"
+def _step(step: Step, number: str, decimals: int) -> Iterator[str]:
+    wraps = any(text_column(column, decimals).wraps for column in step.columns)
+    tables = column_groups(step, decimals, WIDE if wraps else NARROW, 0)
+    full = ' class="full"' if wraps or len(tables) > 1 else ""
+    title = f"{number}. {step.title}" if number else step.title
+    yield f"<section{full}><h2>{escape(title)}</h2>"
     if step.formula.text:
         yield f'<p class="formula">{escape(step.formula.text)}</p>'
     if step.charts:

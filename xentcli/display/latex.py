@@ -42,8 +42,9 @@ ARROWS = {"rises": r"\(\uparrow\) rises", "falls": r"\(\downarrow\) falls"}
 def as_text(document: Document, width: int) -> str:
     """The whole file."""
     lines = [rf"\section*{{{escaped(document.title)}}}", *map(escaped, document.intro)]
-    for number, step in enumerate(document.steps, 1):
-        lines += ["", rf"\subsection*{{{number}. {escaped(step.title)}}}"]
+    for number, step in document.numbered():
+        title = f"{number}. {step.title}" if number else step.title
+        lines += ["", rf"\subsection*{{{escaped(title)}}}"]
         lines += _step(step, document.decimals)
     if document.commands:
         lines += ["", f"{COMMANDS_TITLE}:"]

@@ -14,8 +14,8 @@ def as_text(document: Document, width: int) -> str:
     lines = [f"## {_escaped(document.title)}"]
     for line in document.intro:
         lines += ["", _escaped(line)]
-    for number, step in enumerate(document.steps, 1):
-        lines += ["", f"### {number}. {_escaped(step.title)}"]
+    for number, step in document.numbered():
+        lines += ["", f"### {number}. {_escaped(step.title)}" if number else f"### {step.title}"]
         lines += _step(step, document.decimals)
     if document.commands:
         lines += ["", f"{COMMANDS_TITLE}:", "", "```sh", *document.commands, "```"]

@@ -31,8 +31,8 @@ def as_text(document: Document, width: int) -> str:
         *wrap(document.title, width),
         *(line for p in document.intro for line in wrap(p, width)),
     ]
-    for number, step in enumerate(document.steps, 1):
-        lines += ["", *_step(step, f"{number}. ", document.decimals, width)]
+    for number, step in document.numbered():
+        lines += ["", *_step(step, f"{number}. " if number else "", document.decimals, width)]
     if document.commands:
         lines += ["", f"{COMMANDS_TITLE}:"]
         lines += [f"  {command}" for command in document.commands]

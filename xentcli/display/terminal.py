@@ -38,14 +38,13 @@ def as_text(document: Document, width: int) -> str:
 
 def draw(document: Document, width: int) -> RenderableType:
     """The whole document, in one or two columns of panels."""
-    two = width >= TWO_COLUMNS and len(document.steps) > 1
+    numbered = document.numbered()
+    two = width >= TWO_COLUMNS and len(numbered) > 1
     inner = (width - 1) // 2 if two else width
-    panels = [
-        _panel(step, number, document.decimals, inner)
-        for number, step in enumerate(document.steps, 1)
-    ]
+    panels = [_panel(step, number, document.decimals, inner) for number, step in numbered]
     parts: list[RenderableType] = [_head(document, width)]
-    parts += [_side_by_side(panels, document.steps)] if two else panels
+    steps = tuple(step for _, step in numbered)
+    parts += [_side_by_side(panels, steps)] if two else panels
     if document.commands:
         lines = [Text(command, overflow="fold") for command in document.commands]
         parts.append(_framed(Group(*lines), Text(COMMANDS_TITLE), width))
@@ -54,7 +53,7 @@ def draw(document: Document, width: int) -> RenderableType:
 
 def _head(document: Document, width: int) -> RenderableType:
     lines = [Text(document.title, style="bold"), *map(Text, document.intro)]
-    if any(step.marked for step in document.steps):
+    if any(step.marked for _, step in document.numbered()):
         lines.append(Text(f"{MARK.strip()} marks the target", style=QUIET))
     return Panel(Group(*lines), box=box.HEAVY, border_style=RISES, width=width)
 
@@ -89,8 +88,8 @@ def _framed(content: RenderableType, title: Text, width: int) -> RenderableType:
     )
 
 
-def _panel(step: Step, number: int, decimals: int, width: int) -> RenderableType:
-    title = Text(f"{number} {step.title}", overflow="fold")
+def _panel(step: Step, number: str, decimals: int, width: int) -> RenderableType:
+    title = Text(f"{number} {step.title}".lstrip(), overflow="fold")
     parts: list[RenderableType] = []
     if title.cell_len > width - FRAME_WIDTH - 2:  # the frame would truncate it
         title, full = Text(f"{number}"), Text(step.title, style="bold")

@@ -74,6 +74,12 @@ class Problem:
         """Which of some rows count: a mask, or all of them."""
         return slice(None) if self.targets is None else self.targets[rows] != IGNORED
 
+    @property
+    def scaled(self) -> bool:
+        """Whether weights or an upstream gradient scale the rows."""
+        given = self.weight is not None or self.sample_weight is not None
+        return given or bool((self.upstream != 1).any())
+
     @cached_property
     def class_weight(self) -> Array:
         """w, one per class: ones are made only when they are needed."""

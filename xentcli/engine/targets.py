@@ -194,6 +194,8 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     last = layout.shape[:-1]
     first = layout.shape[:1] + layout.shape[2:]
     shapes = f"{last} or {first}" if len(layout.shape) > 2 else f"{shape}"
+    if given in (last, first):  # which another class axis would need
+        shapes = f"{shape} on class axis {layout.class_axis}"
     hint = f"class indices have shape {shapes}, probabilities {layout.shape}"
     if len(given) > len(layout.shape) and given[:1] == layout.shape[:1]:
         hint = f"logits and targets seem to be swapped: {hint}"

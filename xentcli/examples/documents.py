@@ -9,12 +9,17 @@ import numpy as np
 
 from xentcli.display.document import Column, Document, Formula, Step
 from xentcli.errors import plural
-from xentcli.examples.example import ComputedExample, Example
+from xentcli.examples.example import By, ComputedExample, Example
 from xentcli.explain.class_selection import DisplayOptions
 from xentcli.explain.document import to_document
 
 MAX_CLASSES = 16  # inputs with more classes are not printed
-FOLDER = "sample_data"
+FOLDER = "xent-examples"
+BY: dict[By, str] = {
+    "exact": "exact arithmetic",
+    "article": "as the article",
+    "statement": "statement",
+}
 
 
 def example_document(computed: ComputedExample, decimals: int) -> Document:
@@ -25,15 +30,18 @@ def example_document(computed: ComputedExample, decimals: int) -> Document:
     steps = [_inputs(e)]
     for row, document in zip(e.rows, rows, strict=True):
         prefix = f"Row {row}: " if len(e.logits) > 1 else ""
+        if len(rows) > 1 and document.result:
+            steps.append(replace(document.result, title=_prefixed(prefix, document.result.title)))
         steps += [replace(step, title=_prefixed(prefix, step.title)) for step in document.steps]
     steps += e.extra_steps(computed) if e.extra_steps else ()
     steps.append(_figures(computed))
     return Document(
         title=f"{e.name}: {e.description}",
         intro=(f"Source: {e.source}.",),
+        result=rows[0].result if len(rows) == 1 else None,
         steps=tuple(steps),
         decimals=decimals,
-        commands=(command(e, FOLDER),),
+        commands=(command_anywhere(e),),
         data=_data(computed, [document.data for document in rows]),
         table=e.table(computed) if e.table else (),
     )
@@ -46,6 +54,12 @@ def _prefixed(prefix: str, title: str) -> str:
 def command(example: Example, folder: str) -> str:
     """The command line for the example's files in a folder."""
     return example.command.format(folder=f"{folder}/{example.name}")
+
+
+def command_anywhere(example: Example) -> str:
+    """The same, which first writes the files."""
+    written = f"xent examples {example.name} --write {FOLDER}"
+    return f"{written} && {command(example, FOLDER)}"
 
 
 def _inputs(e: Example) -> Step:
@@ -83,6 +97,7 @@ def _figures(computed: ComputedExample) -> Step:
         "computed": [figure.computed for figure in figures],
         "places": ["" if figure.decimals is None else str(figure.decimals) for figure in figures],
         "same": ["yes" if figure.same else "NO" for figure in figures],
+        "by": [BY[figure.by] for figure in figures],
         "exact": [_full(figure.exact) for figure in figures],
     }
     notes = [published.note for published in computed.example.published if published.note]
@@ -106,9 +121,9 @@ def _word_columns(columns: dict[str, list[str]]) -> tuple[Column, ...]:
 
 def list_document(examples: list[Example]) -> Document:
     """All examples: name, source, description, and whether they are reproduced."""
-    reproduced = [ComputedExample(e).reproduced for e in examples]
+    computed = [ComputedExample(e) for e in examples]
     columns = {
-        "reproduced": ["yes" if yes else "NO" for yes in reproduced],
+        "exactly": [_exactly(c) for c in computed],
         "description": [e.description for e in examples],
         "source": [e.source for e in examples],
     }
@@ -117,13 +132,19 @@ def list_document(examples: list[Example]) -> Document:
         heading="name",
         labels=tuple(e.name for e in examples),
         columns=_word_columns(columns),
-        remarks=("xent examples NAME shows one, xent examples --check compares all figures.",),
+        remarks=(
+            "'exactly' counts the published numbers that exact arithmetic reproduces; 'article': "
+            "some need the article's own rounding, or a start fitted to its figures.",
+            "xent examples NAME shows one, xent examples --check compares all figures.",
+        ),
     )
-    about = [
-        {"name": e.name, "source": e.source, "shows": e.description, "reproduced": yes}
-        for e, yes in zip(examples, reproduced, strict=True)
-    ]
+    about = [_listing(c) for c in computed]
     return Document("Examples", (), (step,), data={"examples": about})
+
+
+def _listing(c: ComputedExample) -> dict[str, Any]:
+    about = {"name": c.example.name, "source": c.example.source, "shows": c.example.description}
+    return {**about, "reproduced": c.reproduced, **{by: c.count(by) for by in BY}}
 
 
 def check_document(examples: list[Example]) -> tuple[Document, list[str]]:
@@ -132,10 +153,36 @@ def check_document(examples: list[Example]) -> tuple[Document, list[str]]:
     steps = tuple(replace(_figures(c), title=c.example.name) for c in computed)
     figures = [(c.example.name, figure) for c in computed for figure in c.comparisons]
     different = [f"{name} {figure.what}" for name, figure in figures if not figure.same]
-    same = len(figures) - len(different)
-    intro = f"{same} of {plural(len(figures), 'published figure')} reproduced"
+    intro = _headlines(computed)
     data = {"examples": [_data(c, []) for c in computed], "different": different}
-    return Document("Published and computed figures", (intro,), steps, data=data), different
+    return Document("Published and computed figures", intro, steps, data=data), different
+
+
+def _exactly(c: ComputedExample) -> str:
+    """How the figures of an example are reproduced, in few characters."""
+    if not c.reproduced:
+        return "NO"
+    numbers = c.count("exact") + c.count("article")
+    if not numbers:
+        return "statement"
+    return f"{c.count('exact')} of {numbers}" + (", article" if c.count("article") else "")
+
+
+def _headlines(computed: list[ComputedExample]) -> tuple[str, ...]:
+    """What was published as a number and follows from exact arithmetic; all else apart."""
+    figures = [figure for c in computed for figure in c.comparisons]
+    numbers = [figure for figure in figures if figure.by != "statement"]
+    exact, article, statement = [sum(c.count(by) for c in computed) for by in BY]
+    lines = [
+        f"{exact} of {plural(len(numbers), 'published number')} reproduced by exact arithmetic"
+    ]
+    if article:
+        how = "with its own rounding, or a start fitted to its figures"
+        lines.append(f"{article} more only as the article computed: {how}")
+    statements = len(figures) - len(numbers)
+    if statements:
+        lines.append(f"{statement} of {plural(statements, 'statement')} without a number hold")
+    return tuple(lines)
 
 
 def _data(computed: ComputedExample, derivations: list[dict[str, Any]]) -> dict[str, Any]:
@@ -145,7 +192,7 @@ def _data(computed: ComputedExample, derivations: list[dict[str, Any]]) -> dict[
         "source": e.source,
         "shows": e.description,
         "reproduced": computed.reproduced,
-        "command": command(e, FOLDER),
+        "command": command_anywhere(e),
         "figures": [figure._asdict() for figure in computed.comparisons],
         **({"derivations": derivations} if derivations else {}),
         **(e.extra_data(computed) if e.extra_data and derivations else {}),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,18 +22,21 @@ from xentcli.explain import Derivation, derive
 from xentcli.options import LossOptions
 
 SOURCES = {
-    "tensors": "Cross-Entropy Loss (Softmax) Gradient Used In Deep Learning",
-    "exercise": "an exercise: the gradient of softmax cross-entropy, to 4 decimals",
-    "bahumi": "Roei Bahumi, Cross Entropy Loss Derivative",
-    "sorix": "CrossEntropyLoss in Deep Learning, a notebook of the Sorix library",
+    "tensors": "Cross-Entropy Loss (Softmax) Gradient Used In Deep Learning, robotchinwag.com",
+    "exercise": "an exercise on the gradient of the softmax cross-entropy; author unknown",
+    "bahumi": "Roei Bahumi, Cross Entropy Loss Derivative, on his blog and Medium",
+    "sorix": "CrossEntropyLoss in Deep Learning, a notebook of the Python library Sorix",
 }
+
+
+By: TypeAlias = Literal["exact", "article", "statement"]
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What the user can change in the example `training`."""
+    """What the user can change in the example `training`: updates, and the learning rate."""
 
-    steps: int = 51
+    steps: int = 50
     lr: float = 0.1
 
 
@@ -62,7 +66,11 @@ class Published(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One published figure and the computed one."""
+    """One published figure and the computed one.
+
+    `by` is how it was reproduced: in exact arithmetic, or only as the article computed, with its
+    rounding or a start that is fitted to its figures; or it is a statement, and no number.
+    """
 
     what: str
     published: str
@@ -70,6 +78,7 @@ class Comparison(NamedTuple):
     exact: Any
     decimals: int | None  # None for words
     same: bool
+    by: By = "exact"
 
 
 @dataclass(frozen=True)
@@ -150,6 +159,10 @@ class ComputedExample:
         """Whether all computed figures equal the published ones."""
         return all(comparison.same for comparison in self.comparisons)
 
+    def count(self, by: By) -> int:
+        """How many figures are reproduced that way."""
+        return sum(one.same and one.by == by for one in self.comparisons)
+
     def _compare(self, published: Published) -> Iterator[Comparison]:
         exact = list(published.compute(self))
         computed = published.as_in_article(self) if published.as_in_article else exact
@@ -157,7 +170,11 @@ class ComputedExample:
         for index, (figure, value, number) in enumerate(values):
             comparison = compare(published.label(index), figure, value, number, published.decimals)
             near = math.isinf(limit) or abs(number - float(figure)) <= limit
-            yield comparison._replace(same=comparison.same and near)
+            exactly = compare("", figure, number, number, published.decimals).same
+            by: By = "exact" if exactly else "article"
+            if comparison.decimals is None:
+                by = "exact" if re.fullmatch(r"[-\d.]+", figure) else "statement"
+            yield comparison._replace(same=comparison.same and near, by=by)
 
 
 def compare(what: str, published: str, value: Any, exact: Any, decimals: int) -> Comparison:

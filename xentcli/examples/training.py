@@ -45,14 +45,14 @@ def train(start: tuple[float, ...], settings: TrainingSettings) -> list[Training
 
     The input is (1, 0, 0), so only the first column of W matters, which is initialised to `start`.
 
-    >>> [round(entry.loss, 4) for entry in train(START, TrainingSettings(steps=3))]
+    >>> [round(entry.loss, 4) for entry in train(START, TrainingSettings(steps=2))]
     [2.0501, 1.794, 1.5635]
     """
     weight, bias = np.zeros((len(start), len(INPUT))), np.zeros(len(start))
     weight[:, 0] = start
     history = []
     with np.errstate(all="ignore"):  # for learning rates that are far too large
-        for step in range(settings.steps):
+        for step in range(settings.steps + 1):  # the first is before any update
             logits = weight @ INPUT + bias
             result = cross_entropy(logits[None, :], [TARGET], backend="numpy")
             assert result.grad is not None

@@ -36,10 +36,15 @@ class ClassSelection:
         largest = np.argsort(-size, kind="stable")[: min(top, d.classes)]
         self.indices = np.sort(largest) if d.classes <= top else largest
         self.others = np.setdiff1d(np.arange(d.classes), self.indices)
+        self._names = display.names
         names = [f"{c} {display.names[c]}" if display.names else str(c) for c in self.indices]
         rest = [plural(len(self.others), "other")] if len(self.others) else []
         self.labels = tuple(map(visible, [*names, *rest]))
         self.marked = frozenset(row for row, c in enumerate(self.indices) if c == d.target)
+
+    def name(self, c: int) -> str:
+        """A class in a sentence."""
+        return f"class {c} ({visible(self._names[c])})" if self._names else f"class {c}"
 
     def column(
         self, title: Formula, values: Array, *, bar: Bar = "", summed: bool = True

@@ -7,6 +7,7 @@ from xentcli.errors import OptionError, plural, visible
 from xentcli.explain.as_dict import as_dict
 from xentcli.explain.class_selection import ClassSelection, DisplayOptions
 from xentcli.explain.derivation import Derivation
+from xentcli.explain.result import result_step
 from xentcli.explain.steps import ignored_row_steps, row_steps
 
 
@@ -19,6 +20,7 @@ def to_document(d: Derivation, display: DisplayOptions) -> Document:
     return Document(
         title=f"The gradient of row {d.row} of {d.rows}",
         intro=_intro(d, display),
+        result=result_step(d, selection),
         steps=ignored_row_steps(d, selection) if d.ignored else row_steps(d, selection),
         decimals=display.decimals,
         data=as_dict(d, display.names, selection.indices if display.top else None),

@@ -175,7 +175,7 @@ def _gradient(d: Derivation, shown: ClassSelection) -> Step:
         columns += [shown.column(z_part, d.z_pull), shown.column(whole, d.z_gradient, bar="signed")]
         formula = Formula(f"{formula.text} + {z_part.text}", f"{formula.latex} + {z_part.latex}")
     columns.append(shown.directions(d.z_gradient))
-    remarks = (_descent(d), *_remarks(d, "gradient"))
+    remarks = (*_descent(d), *_remarks(d, "gradient"))
     return shown.step("Gradient", formula, columns, remarks=remarks)
 
 
@@ -185,10 +185,15 @@ def _difference_symbol(d: Derivation) -> Formula:
     return Formula("p - y", "p_c - y_c") if d.mass == 1 else Formula("A·p - y", r"A\,p_c - y_c")
 
 
-def _descent(d: Derivation) -> str:
+def _descent(d: Derivation) -> tuple[str, ...]:
+    """What a step does; one that cannot help says why in the result."""
+    if not np.isfinite(d.z_gradient).all() or not d.z_gradient.any():
+        return ()
     if d.is_one_hot and not d.z_loss:
-        return "A gradient descent step raises the target's logit and lowers the others."
-    return "A gradient descent step raises logits with a negative gradient and lowers the others."
+        return ("A gradient descent step raises the target's logit and lowers the others.",)
+    return (
+        "A gradient descent step raises logits with a negative gradient and lowers the others.",
+    )
 
 
 def _factors(d: Derivation, shown: ClassSelection) -> Step:

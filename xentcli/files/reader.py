@@ -90,13 +90,15 @@ def read_strided(reader: Reader, start: int, count: int, step: int) -> Array:
 
 
 class InMemoryReader:
-    """An array in memory as a reader."""
+    """An array in memory as a reader; `column_names` stood above it, if any did."""
 
     best_count = 1
     remarks: tuple[Words, ...] = ()
 
-    def __init__(self, array: Array, name: str, format: str) -> None:
-        self.array, self.name, self.format = array, name, format
+    def __init__(
+        self, array: Array, name: str, format: str, column_names: tuple[str, ...] = ()
+    ) -> None:
+        self.array, self.name, self.format, self.column_names = array, name, format, column_names
         self.shape, self.dtype = array.shape, array.dtype
         self.unit = 1 if array.flags.c_contiguous else prod(array.shape[1:])
         self._flat = array.reshape(-1) if array.flags.c_contiguous else None

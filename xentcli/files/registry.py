@@ -137,7 +137,7 @@ FORMATS: tuple[Format, ...] = (
         matches=starts_with(b"_logits_"),
         open_reader=_open_kld,
     ),
-    Format("json", suffixes=("json",), create_writer=_create_json),
+    Format("json", suffixes=("json",), create_writer=_create_json, keeps_dtype=False),
     *FOREIGN,
 )
 TEXT = "csv"  # has no first bytes of its own: what no format recognises is read as text

@@ -66,15 +66,19 @@ def widened(builder: Any, dtype: Any, value: Any) -> Any:
 
 
 def narrowed(builder: Any, dtype: Any, value: Any) -> Any:
-    """A vector as its elements lie in memory."""
+    """A vector as its elements lie in memory; −0.0, which rounding may give, becomes 0.0."""
     if dtype in (types.float32, types.float64):
         return value
     if dtype == types.uint16 and IN_HARDWARE:
         half = builder.fptrunc(value, ir.VectorType(ir.HalfType(), LANES))
-        return builder.bitcast(half, _HALF_BITS)
-    bits = builder.bitcast(value, int_constant(F32, 0).type)
-    convert = _to_bfloat16 if dtype == types.int16 else _to_float16
-    return builder.trunc(convert(builder, bits), _HALF_BITS)
+        bits = builder.bitcast(half, _HALF_BITS)
+    else:
+        convert = _to_bfloat16 if dtype == types.int16 else _to_float16
+        wide = builder.bitcast(value, int_constant(F32, 0).type)
+        bits = builder.trunc(convert(builder, wide), _HALF_BITS)
+    minus_zero = ir.Constant(_HALF_BITS, [0x8000] * LANES)
+    is_minus_zero = builder.icmp_unsigned("==", bits, minus_zero)
+    return builder.select(is_minus_zero, ir.Constant(_HALF_BITS, None), bits)
 
 
 def _from_float16(builder: Any, bits: Any) -> Any:

@@ -145,7 +145,7 @@ class _Search:
             entry = entries.unpack(self.key, data)
             return MachineCode(entry.symbol, entry.code)
         except (DamagedError, CannotLoadError) as error:
-            self._damage = str(error)
+            self._damage = visible(str(error))
             return None
 
     def _wait_or_compile(self, folder: PrivateFolder) -> MachineCode | None:

@@ -86,11 +86,11 @@ def exp_scale(exps):
 
 
 @inline_jit
-def scaled_exponentials(exps, c, grad_scale):
-    """16 exponentials times the factor of their row, never −0.0."""
+def scaled_exponentials(grad, exps, c, grad_scale):
+    """16 exponentials times the factor of their row, for the gradient; never −0.0."""
     e = load(exps, c)
     g = fma(e, constant_for(exps, grad_scale.high), e * constant_for(exps, grad_scale.low))
-    return g + constant_for(exps, 0.0)
+    return cast_for(grad, g) + constant_for(grad, 0.0)
 
 
 @inline_jit
@@ -138,7 +138,7 @@ def exp_pass_and_write(state, rows, classes, peaks, buffers, grad_scale, out):
             prefetch_next(next_x, c)
             state, e = pipeline_step(state, load(next_x, c), load(x, c), peaks)
             store(exps, c - LATENCY, e)
-            g = cast_for(grad, scaled_exponentials(before, c + start, grad_scale))
+            g = scaled_exponentials(grad, before, c + start, grad_scale)
             if streaming:
                 stream_store(grad, c + start, g)
             else:
@@ -165,9 +165,7 @@ def exp_pass_and_write(state, rows, classes, peaks, buffers, grad_scale, out):
 @inline_jit
 def gradient_vector(grad, exps, c, y, grad_scale):
     """16 entries of the gradient, with the target's own if it is one of them."""
-    return with_lane(
-        grad, cast_for(grad, scaled_exponentials(exps, c, grad_scale)), y - c, grad_scale.target
-    )
+    return with_lane(grad, scaled_exponentials(grad, exps, c, grad_scale), y - c, grad_scale.target)
 
 
 @inline_jit

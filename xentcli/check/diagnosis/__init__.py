@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.check.diagnosis import mistakes, option_mistakes
+from xentcli.check.diagnosis import mistakes, option_mistakes, undeclared
 from xentcli.check.diagnosis.hypothesis_case import Hypothesis, HypothesisCase
 from xentcli.check.diagnosis.matching import (
     CONSTANT,
@@ -26,13 +26,26 @@ from xentcli.check.diagnosis.matching import (
     same,
 )
 from xentcli.check.diagnosis.mistakes import Mistake, transposed
-from xentcli.check.diagnosis.patterns import ignored_rows, overflow, unwritten, zeros
-from xentcli.check.diagnosis.precision import cancelled, lower_precision, rounded
+from xentcli.check.diagnosis.pairs import (
+    FIRST_ROWS,
+    FirstMistake,
+    first_mistakes,
+    plausible,
+    second_mistakes,
+)
+from xentcli.check.diagnosis.patterns import ignored_rows, nonfinite, overflow, unwritten, zeros
+from xentcli.check.diagnosis.precision import (
+    cancelled,
+    lower_precision,
+    rounded,
+    rounded_text,
+)
 from xentcli.check.diagnosis.sample import Sample, SampledRows
+from xentcli.check.finding import Finding
 from xentcli.check.oracles.rows import GradientSpec
-from xentcli.check.report import Finding
 from xentcli.check.statistics import ErrorStatistics
 from xentcli.engine.problem import Problem
+from xentcli.errors import plural
 
 TRANSPOSED = Mistake("transposed", "it is transposed", HypothesisCase.make)
 KNOWN = (*mistakes.MISTAKES, *option_mistakes.MISTAKES)
@@ -69,12 +82,18 @@ def _of_present(
         return early
     finite = sampled.some(np.flatnonzero(_usable(sampled)))
     if not len(finite.candidate):
-        return []
+        return nonfinite(sampled, statistics, rest_is_right=False)
     case = _case(sample, problem, finite, spec)
-    if is_right(case):
-        whole = len(finite.candidate) == len(sampled.candidate)
-        return cancelled(case, finite, statistics) if whole else []
-    return _explained(case, finite) or unwritten(finite, statistics)
+    right = is_right(case)
+    first = nonfinite(sampled, statistics, rest_is_right=right)
+    if right and first:
+        return first
+    printed = rounded_text(finite, spec.finfo.epsilon)
+    if printed:
+        return [*first, printed]
+    if right:
+        return cancelled(case, finite, statistics)
+    return [*first, *(_explained(case, finite) or unwritten(finite, statistics))]
 
 
 def _explained(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
@@ -84,8 +103,58 @@ def _explained(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
     for rows in (np.arange(len(sampled.candidate)), np.flatnonzero(sampled.off.any(axis=1))):
         found = _matches(case, rows)
         if found:
-            return [match.finding(len(rows)) for match in found]
+            return [match.finding(_count(case, rows)) for match in found]
+    for trials in (_forgotten(case), _pairs(case)):
+        found = _different([match for match in trials if match])
+        if found:
+            return [match.finding(_count(case, rows)) for match in found]
     return _roughly(case, sampled)
+
+
+def _count(case: HypothesisCase, rows: Array) -> str:
+    """How many rows were examined, in words; a sample is called one."""
+    if case.whole:
+        return plural(len(rows), "row")
+    return f"all {plural(len(rows), 'row')} of a sample, of {case.layout.rows}"
+
+
+def _forgotten(case: HypothesisCase) -> Iterator[Match | None]:
+    """The options that would explain the gradient if they had been given; the simplest first."""
+    exact = case.make().grad
+    for mistake in undeclared.forgotten(case):
+        match = _fitted(case, mistake, exact)
+        yield match
+        if match:
+            return
+
+
+def _fitted(case: HypothesisCase, mistake: Mistake, exact: Array) -> Match | None:
+    hypothesis = mistake.make(case)
+    if hypothesis is None or same(case, hypothesis, exact):
+        return None
+    return fitting(case, mistake, Trial(hypothesis, case.candidate, exact))
+
+
+def _pairs(case: HypothesisCase) -> Iterator[Match | None]:
+    """Two mistakes at once that explain all rows: tried on a few of them first."""
+    if not plausible(case):
+        return
+    few = case.some(np.arange(min(FIRST_ROWS, len(case.candidate))))
+    promising = {first.words for first in first_mistakes(few) if any(_second(first))}
+    for first in first_mistakes(case):
+        if first.words in promising:
+            yield from _second(first)
+
+
+def _second(first: FirstMistake) -> Iterator[Match | None]:
+    exact = first.case.make().grad
+    for mistake in second_mistakes(first):
+        match = _fitted(first.case, mistake, exact)
+        if match and mistake.name != first.name:
+            name = " and ".join(sorted([first.name, mistake.name]))
+            words = f"{first.words}; {mistake.words}"
+            settings = first.settings + match.settings
+            yield match._replace(name=name, words=words, settings=settings)
 
 
 def _roughly(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
@@ -98,7 +167,7 @@ def _roughly(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
     known = [lower.finding] if lower else []
     if is_right(rough):
         return known or [rounded(rough, sampled)]
-    found = [match.finding(len(rows)) for match in _matches(rough, rows)]
+    found = [match.finding(_count(case, rows)) for match in _matches(rough, rows)]
     return [*known, *found] if found else []
 
 
@@ -136,7 +205,7 @@ def _matches(case: HypothesisCase, rows: Array) -> list[Match]:
 def _different(matches: list[Match]) -> list[Match]:
     """One for each name; combinations of two only if no single mistake explains the rows."""
     simple = [match for match in matches if not (match.factor.name and match.name != "right")]
-    seen = {match.finding(0).name: match for match in reversed(simple or matches)}
+    seen = {match.finding("").name: match for match in reversed(simple or matches)}
     return list(reversed(seen.values()))[:MOST]
 
 

@@ -129,6 +129,13 @@ class HypothesisCase:
         size = (np.abs(mass) * p + np.abs(a) + np.abs(z_term)) * np.abs(factor)
         return Hypothesis(grad, size * self.bend)
 
+    def some(self, which: Array) -> HypothesisCase:
+        """Some of the rows."""
+        columns = None if self.columns is None else self.columns[which]
+        whole = self.whole and len(which) == len(self.candidate)
+        rows, candidate = self.rows.some(which), self.candidate[which]
+        return replace(self, rows=rows, candidate=candidate, columns=columns, whole=whole)
+
     def with_logits(self, x: Array) -> HypothesisCase:
         """The same with other logits."""
         return replace(self, rows=replace(self.rows, x=x))

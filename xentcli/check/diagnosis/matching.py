@@ -12,8 +12,9 @@ from xentcli.check.diagnosis import mistakes
 from xentcli.check.diagnosis.factors import Factor, factors, usable
 from xentcli.check.diagnosis.hypothesis_case import Hypothesis, HypothesisCase
 from xentcli.check.diagnosis.mistakes import Mistake
+from xentcli.check.finding import Finding, short
 from xentcli.check.oracles.ulp import FloatInfo
-from xentcli.check.report import Finding, short
+from xentcli.errors import Setting, Words
 
 RIGHT = mistakes.MISTAKES[0]
 CONSTANT = "constant"
@@ -31,14 +32,15 @@ class Match(NamedTuple):
     factor: Factor
     ulp: float
     share: float
+    settings: tuple[Setting, ...] = ()
 
     @property
     def right(self) -> bool:
         """Whether it is the right gradient."""
         return self.name == "right" and self.factor.value == 1
 
-    def finding(self, rows: int) -> Finding:
-        """The match as a finding."""
+    def finding(self, rows: str) -> Finding:
+        """The match as a finding; `rows` in words."""
         words = [] if self.name == "right" else [self.words]
         words += [self.factor.words] if self.factor.words else []
         names = [] if self.name == "right" else [self.name]
@@ -46,7 +48,9 @@ class Match(NamedTuple):
         how = _undone(self.factor.value)
         entries = "" if self.share == 1 else f"{self.share:.1%} of the entries of "
         ulp = short(max(1.0, self.ulp))
-        evidence = f"matches within {ulp} ULP{how} in {entries}{rows} rows"
+        text = f"matches within {ulp} ULP{how} in {entries}{rows}"
+        meant = [part for setting in self.settings for part in (" and ", setting)][1:]
+        evidence: Words = (text, "; if it is meant: ", *meant) if meant else text
         return Finding(" and ".join(names), "; ".join(words), evidence)
 
 
@@ -93,7 +97,7 @@ def fitting(case: HypothesisCase, mistake: Mistake, trial: Trial) -> Match | Non
     if not most <= rounding(case):
         return None
     agreeing = float(np.mean(shares <= rounding(case)))
-    return Match(mistake.name, mistake.words, factor, most, agreeing)
+    return Match(mistake.name, mistake.words, factor, most, agreeing, mistake.settings)
 
 
 def _share(mistake: Mistake, entries: int) -> float:
@@ -124,20 +128,26 @@ def _factor(
 ) -> Factor | None:
     """The constant that the candidate is larger by, if there is a reason for it."""
     grad, size = hypothesis
-    clear = np.abs(grad) > CLEAR * rounding(case) * case.finfo.epsilon * size
-    if np.count_nonzero(clear) < FEWEST or not candidate.any():
+    seen = clear(case, hypothesis)
+    if np.count_nonzero(seen) < FEWEST or not candidate.any():
         return None
     # In shares of the terms: what cancels, or is subnormal, says little of a constant.
     normal = 2.0 ** (case.finfo.smallest + case.finfo.digits)
     least = np.maximum(size, normal * np.abs(grad).max() / np.abs(candidate).max())
-    share, other = np.where(clear, grad / least, 0.0), np.where(clear, candidate / least, 0.0)
+    share, other = np.where(seen, grad / least, 0.0), np.where(seen, candidate / least, 0.0)
     constant = float((other * share).sum() / (share * share).sum())
     if not usable(constant):
         return None
     factor = _reason(constant, case)
-    if factor is None and mistake is RIGHT and np.count_nonzero(clear) > FEWEST:
+    if factor is None and mistake is RIGHT and np.count_nonzero(seen) > FEWEST:
         factor = _without_reason(constant, case.finfo)
     return factor
+
+
+def clear(case: HypothesisCase, hypothesis: Hypothesis) -> Array:
+    """Which entries are not lost in the rounding of naive arithmetic."""
+    least = CLEAR * rounding(case) * case.finfo.epsilon * hypothesis.size
+    return np.asarray(np.abs(hypothesis.grad) > least)
 
 
 def rounding(case: HypothesisCase) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.check.diagnosis.hypothesis_case import Hypothesis, HypothesisCase, softmax
+from xentcli.errors import Setting
 
 Make = Callable[[HypothesisCase], Hypothesis | None]
 
@@ -24,6 +25,7 @@ class Mistake(NamedTuple):
     words: str
     make: Make
     share: float = 1.0
+    settings: tuple[Setting, ...] = ()  # the options that make the gradient right
 
 
 class Mistakes(list[Mistake]):
@@ -116,6 +118,24 @@ def _next_row(case: HypothesisCase) -> Hypothesis | None:
 @MISTAKES.named("last-row", "the rows are shifted: each row holds the previous row's gradient")
 def _last_row(case: HypothesisCase) -> Hypothesis | None:
     return Hypothesis(*(case.shifted(part, -1) for part in case.make()))
+
+
+@MISTAKES.named(
+    "next-column", "the columns are shifted: each class holds the next class's gradient"
+)
+def _next_column(case: HypothesisCase) -> Hypothesis | None:
+    if case.classes < 3:  # a wrong sign
+        return None
+    return Hypothesis(*(np.roll(part, -1, axis=1) for part in case.make()))
+
+
+@MISTAKES.named(
+    "last-column", "the columns are shifted: each class holds the previous class's gradient"
+)
+def _last_column(case: HypothesisCase) -> Hypothesis | None:
+    if case.classes < 3:  # a wrong sign
+        return None
+    return Hypothesis(*(np.roll(part, 1, axis=1) for part in case.make()))
 
 
 @MISTAKES.named(

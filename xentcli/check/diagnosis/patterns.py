@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from xentcli.arrays.dtypes import Array
 from xentcli.check.diagnosis.hypothesis_case import capped, softmax
 from xentcli.check.diagnosis.sample import SampledRows
+from xentcli.check.finding import Finding
 from xentcli.check.oracles.rows import GradientSpec
-from xentcli.check.report import Finding
 from xentcli.check.statistics import ErrorStatistics
 from xentcli.engine.problem import Problem
 
@@ -72,6 +73,41 @@ def overflow(sampled: SampledRows, spec: GradientSpec) -> list[Finding]:
             )
             return [Finding("unshifted", words, evidence)]
     return []
+
+
+def nonfinite(
+    sampled: SampledRows, statistics: ErrorStatistics, *, rest_is_right: bool
+) -> list[Finding]:
+    """NaN and infinities where there should be none, or none where there should be."""
+    counts, found = statistics.nonfinite, []
+    extra = counts.nan_extra + counts.inf_extra
+    if extra:
+        bad = ~np.isfinite(sampled.candidate) & np.isfinite(sampled.exact)
+        words = f"{extra:,} entries are NaN or infinite" if extra > 1 else "one entry is not finite"
+        parts = [_masked(sampled, bad)]
+        if bad.any() and bad[bad.any(axis=1)].all():
+            parts.append("whole rows")
+        parts.append("all other rows examined are right" if rest_is_right else "")
+        found.append(Finding("not-finite", words, "; ".join(filter(None, parts)) or _where(bad)))
+    if counts.nan_missing + counts.inf_missing:
+        words = "rows without a gradient are not NaN: a logit is NaN or +∞, or all are −∞"
+        evidence = f"{counts.nan_missing + counts.inf_missing:,} entries are finite"
+        found.append(Finding("nan-missing", words, evidence))
+    return found
+
+
+def _masked(sampled: SampledRows, bad: Array) -> str:
+    """Whether the rows, or the entries, are just those with a logit of −∞."""
+    masked = np.isneginf(sampled.rows.x)
+    if masked.any() and (masked == bad).all():
+        return "just those whose logit is −∞, where the gradient is 0"
+    if masked.any() and (masked.any(axis=1) == bad.any(axis=1)).all():
+        return "just in the rows with a logit of −∞"
+    return ""
+
+
+def _where(bad: Array) -> str:
+    return f"in {np.count_nonzero(bad.any(axis=1))} of {len(bad)} rows examined"
 
 
 def unwritten(sampled: SampledRows, statistics: ErrorStatistics) -> list[Finding]:

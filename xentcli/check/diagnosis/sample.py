@@ -44,12 +44,15 @@ class _WorstRow:
 class Sample:
     """Takes all rows one after the other, and keeps some."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, only: Array | None = None) -> None:
         rows, classes = layout.rows, layout.classes
         room = max(GROUP, ENTRIES // max(1, classes))
         self.layout = layout
-        self.whole = rows <= room
+        self.whole = rows <= room and only is None
+        self._sparse = only is not None  # `only` these rows are compared at all
         self._wanted = np.arange(rows) if self.whole else _groups(rows, room)
+        if only is not None:
+            self._wanted = only[:room]
         self._room = max(GROUP, room // GROUP)
         self._parts: list[SampledRows] = []
         self._worst: list[_WorstRow] = []
@@ -57,13 +60,10 @@ class Sample:
 
     def add(self, sampled: SampledRows, ulp: Array) -> None:
         """The next rows, and how far off each entry is."""
-        numbers = sampled.rows.numbers
-        first, last = np.searchsorted(self._wanted, [numbers[0], numbers[-1] + 1])
-        wanted = np.zeros(len(numbers), bool)
-        wanted[self._wanted[first:last] - numbers[0]] = True
+        wanted = np.isin(sampled.rows.numbers, self._wanted)
         if not self.whole:
             self._add_off(sampled, ulp, wanted)
-            if self.layout.rows == self.layout.classes:
+            if self.layout.rows == self.layout.classes and not self._sparse:
                 self._columns.append(sampled.candidate[:, self._wanted])
         if wanted.any():
             self._parts.append(sampled.some(np.flatnonzero(wanted)))
@@ -95,7 +95,8 @@ class Sample:
 
     def transposed(self, numbers: Array) -> Array | None:
         """Of a square gradient the columns with the same numbers as the given rows."""
-        if self.layout.rows != self.layout.classes or len(self.layout.shape) != 2:
+        square = self.layout.rows == self.layout.classes and len(self.layout.shape) == 2
+        if not square or self._sparse:
             return None
         everything = self.all()
         if self.whole and everything is not None:

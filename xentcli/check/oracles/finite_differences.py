@@ -8,6 +8,7 @@ it hides is not called an error.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,34 +18,46 @@ from xentcli.arrays.layout import Layout
 from xentcli.check.oracles.dd_arithmetic import pair
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale
-from xentcli.errors import OptionError, Setting
+from xentcli.errors import OptionError, Setting, plural
 from xentcli.options import LossOptions
 
 STEP = 2.0**-7
 WEIGHTS = ((1, 45.0), (2, -9.0), (3, 1.0))
 ENTRIES = 1 << 18  # logits of moved rows at a time
+SECONDS = 1 << 28  # exponentials: about ten
 MOST = 1 << 38  # exponentials: a day
+GROUP = 4  # neighbours, because a mistake may be one of rows
 ROUNDING = 2.0**-44  # of the loss and the logits, with the weights and the step above
 BEND = 2.0**-40  # of the sixth power of the step, times what a seventh derivative can be
 
 
+def rows_to_check(layout: Layout, asked: int | None) -> Array | None:
+    """The numbers of the rows that are compared, in evenly spaced groups; None for all.
+
+    By default as many as take about ten seconds. An error where they would take more than a day.
+    """
+    each = 6 * layout.classes**2
+    wanted = max(1, SECONDS // max(1, each)) if asked is None else asked
+    count = min(wanted, layout.rows)
+    if count * each > MOST:
+        what = f"{count * each:.1e} exponentials are needed for {plural(count, 'row')} of "
+        what += f"{layout.classes} classes"
+        raise OptionError("method", what, ("use ", Setting("method", "exact")))
+    if count == layout.rows:
+        return None
+    group = min(GROUP, count)
+    starts = np.linspace(0, layout.rows - group, -(-count // group)).astype(np.int64)
+    return np.unique(starts[:, None] + np.arange(group))[:count]
+
+
 @dataclass(frozen=True)
 class FiniteDifferenceOracle:
-    """The oracle."""
+    """The oracle; it tells `progress` how many logits it has moved since the last time."""
 
     options: LossOptions
     scale: Scale
+    progress: Callable[[int], None] = lambda moved: None
     name = "finite differences"
-
-    @classmethod
-    def of(cls, layout: Layout, options: LossOptions, scale: Scale) -> FiniteDifferenceOracle:
-        """The oracle; an error where it would take more than a day."""
-        work = 6 * layout.rows * layout.classes**2
-        if work > MOST:
-            what = f"finite-diff needs {work:.1e} exponentials for logits of shape {layout.shape}"
-            hint = "check some of the rows, or use ", Setting("method", "exact")
-            raise OptionError("method", what, hint)
-        return cls(options, scale)
 
     def __call__(self, rows: FloatRows) -> OracleResult:
         """Gradient and losses, with how far off they may be."""
@@ -76,6 +89,7 @@ class FiniteDifferenceOracle:
             for k, weight in WEIGHTS:
                 up, down = (self._loss(_moved(x, moved, s * k * step), a) for s in (1.0, -1.0))
                 grad[moved] += weight * (up - down) / (60 * step)
+            self.progress(len(moved))
         return grad
 
     def _z(self, x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The naive implementation, p − y in the precision of the data: the measure of `like_peers`."""
+"""The naive implementation, p − y in the precision of the data: the measure of plain precision."""
 
 from __future__ import annotations
 
@@ -47,9 +47,28 @@ def naive_gradient(rows: FloatRows, spec: GradientSpec) -> NaiveGradient:
     return NaiveGradient(widen(grad, NAMES["f64"]), widen(size, NAMES["f64"]), a != 0)
 
 
-class _NaiveSoftmax(NamedTuple):
-    """p, log-sum-exp, dz/dx, and the sizes of what the exponent of p and dz/dx are made of."""
+def allowed_loss(rows: FloatRows, spec: GradientSpec, exact: Array) -> Array:
+    """Twice the error of each row's naive loss, before the reduction; at least two epsilons."""
+    options, scale, finfo = spec
+    work = FLOATS["f64" if finfo.name == "float64" else "f32"]
+    dtype = work.dtype
+    a = rows.weight * ((1 - options.label_smoothing) * rows.q)
+    a = (a + rows.weight * options.label_smoothing / rows.x.shape[1]).astype(dtype)
+    s = _softmax(rows.x, options, dtype)
+    z_term = dtype.type(options.z_loss * float(scale.ratio.high)) * s.lse[:, 0] ** 2
+    naive = np.where(a == 0, 0, a * (s.lse - s.z)).sum(axis=1) + z_term
+    size = np.where(a == 0, 0, np.abs(a) * (np.abs(s.lse) + np.abs(s.z))).sum(axis=1) + z_term
+    weighted = np.where(rows.present, np.abs(rows.sample_weight), 0.0)
+    missed = np.abs(widen(naive, NAMES["f64"]) * weighted - exact)
+    missed = np.where(np.isfinite(missed), missed, 0.0)
+    least = FLOOR * work.epsilon * widen(size, NAMES["f64"]) * weighted
+    return 2 * np.maximum(missed, np.where(np.isfinite(least), least, 0.0))
 
+
+class _NaiveSoftmax(NamedTuple):
+    """z, p, log-sum-exp, dz/dx, and the sizes of what the exponent of p and dz/dx are made of."""
+
+    z: Array
     p: Array
     lse: Array
     slope: Array
@@ -73,10 +92,10 @@ def _softmax(x: Array, options: LossOptions, dtype: Any) -> _NaiveSoftmax:
         exponent = exponent + np.abs(z) + np.abs(top)
     squared = bent * bent + np.zeros_like(z)
     exponent = np.where(e > 0, exponent, 0)
-    return _NaiveSoftmax(e / s, lse, (1 - squared) / t, exponent, (1 + squared) / t)
+    return _NaiveSoftmax(z, e / s, lse, (1 - squared) / t, exponent, (1 + squared) / t)
 
 
-def allowed(rows: NaiveGradient, exact: Array, finfo: FloatInfo) -> Array:
+def allowed_grad(rows: NaiveGradient, exact: Array, finfo: FloatInfo) -> Array:
     """Twice the row's largest error of the naive gradient, relative to the terms.
 
     Twice, because another order of adding is not a mistake; two epsilons at least, because a row

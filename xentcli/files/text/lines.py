@@ -11,6 +11,7 @@ import numpy as np
 from xentcli.errors import FormatError
 from xentcli.files.source import Source
 
+NAMES = 16  # chunks of a header line that is kept
 CHUNK = 1 << 16  # bytes read at a time: their numbers still fit into the CPU cache
 LONG = 1 << 22  # bytes of a line, from which on its memory is given back chunk by chunk
 LONGEST = 1 << 27  # bytes of a line; a whole line has to be in memory
@@ -32,12 +33,16 @@ class Lines:
         self._complete = 0  # lines, in all
         self._blank = (0, b"")  # the first of the blank lines that are held back
 
-    def skip(self) -> None:
-        """Skip one line, whatever it holds."""
-        if chunks := self._read():
-            end = chunks[-1].find(b"\n") + 1
-            self._rest = chunks[-1][end:] + self._rest
-            self._complete -= _count(chunks[-1][end:])
+    def skip(self) -> bytes:
+        """Skip one line, whatever it holds; the line, or nothing if it is very long."""
+        chunks = self._read()
+        if not chunks:
+            return b""
+        end = chunks[-1].find(b"\n") + 1
+        line = chunks[-1][:end]
+        self._rest = chunks[-1][end:] + self._rest
+        self._complete -= _count(chunks[-1][end:])
+        return b"".join(c[:] for c in [*list(chunks)[:-1], line]) if len(chunks) <= NAMES else b""
 
     def read(self) -> tuple[int, deque[Chunk]]:
         """The next lines and the line number of the first; no chunks at the end."""

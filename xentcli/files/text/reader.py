@@ -7,6 +7,7 @@ are parsed one by one.
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections import deque
@@ -28,6 +29,16 @@ _LOOK = 4096  # bytes that are checked before more are read
 _SHORT = 7  # characters of a cell that fit into a word beside their number
 
 
+def _names(line: bytes, delimiter: str) -> tuple[str, ...]:
+    """The names in a header line; none where it is not CSV, as it is skipped anyway."""
+    text = line.decode("utf-8-sig", "replace").strip("\r\n")
+    try:
+        rows = list(csv.reader([text], delimiter=delimiter))
+    except csv.Error:
+        return ()
+    return tuple(cell.strip() for row in rows for cell in row)
+
+
 class TextReader:
     """Rows of float64 from lines of text, some lines at a time."""
 
@@ -36,8 +47,7 @@ class TextReader:
         self._where = source.name
         self._delimiter = delimiter
         self._lines = Lines(source)
-        if header:
-            self._lines.skip()
+        self.column_names = _names(self._lines.skip(), delimiter) if header else ()
         self._first, chunks = self._lines.read()
         if not chunks:
             raise FormatError(self._where, "only a header line" if header else "the file is empty")

@@ -25,7 +25,7 @@ def open_text(source: Source, options: ReadOptions, delimiter: str) -> Reader:
     first = _narrowed(table.read(lines), dtype, source.name)
     if len(first) < lines:
         source.verify()
-        whole = InMemoryReader(first, source.name, "csv")
+        whole = InMemoryReader(first, source.name, "csv", table.column_names)
         whole.remarks = _remarks(first, header=style.header)
         return whole
     reader = TableReader(table, source, first)
@@ -78,6 +78,11 @@ class TableReader:
     format = "csv"
     best_count = 1
     remarks: tuple[Words, ...] = ()
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names in its first line, if that was said to be a header."""
+        return self._table.column_names
 
     def __init__(self, table: TextReader, source: Source, first: Array) -> None:
         self._table, self._source, self._ahead = table, source, first

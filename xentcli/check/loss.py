@@ -1,0 +1,145 @@
+"""The loss that belongs to a gradient: the exact one, and the verdict on the one given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from xentcli.arrays.dtypes import NAMES, Array, widen
+from xentcli.arrays.sums import RunningSum
+from xentcli.backends.accuracy import PROMISES
+from xentcli.check.finding import number, short
+from xentcli.check.oracles.dd_arithmetic import Pair, divide, normal, pair, scaled
+from xentcli.check.oracles.naive import allowed_loss
+from xentcli.check.oracles.rows import FloatRows, GradientSpec
+from xentcli.check.oracles.ulp import (
+    FLOATS,
+    Errors,
+    FloatInfo,
+    Precision,
+    Tolerance,
+    beyond,
+    errors,
+    float_info_of,
+)
+from xentcli.check.statistics import Misses
+from xentcli.engine.reduction import ReductionPlan
+
+
+class JudgedBy(NamedTuple):
+    """What a loss is judged by: the dtype whose ULP are counted, and the tolerance."""
+
+    kind: str
+    tolerance: Tolerance
+
+
+class LossVerdict(NamedTuple):
+    """The loss, or the worst of one per row; `kind` is the dtype whose ULP are counted."""
+
+    given: float
+    exact: float
+    ulp: float
+    kind: str
+    losses: int
+    off: int
+    row: int
+    precision: Precision | None
+
+    @classmethod
+    def of(
+        cls, losses: tuple[Array, Array], found: Errors, misses: Misses, judged: JudgedBy
+    ) -> LossVerdict:
+        """From as many losses as there are, given and exact, and which of them are off."""
+        row = int(np.argmax(found.ulp))
+        given, exact = (float(values[row]) for values in losses)
+        off, inexact = (int(np.count_nonzero(which)) for which in misses)
+        precision = judged.tolerance.precision(off, inexact)
+        ulp = float(found.ulp[row])
+        return cls(given, exact, ulp, judged.kind, len(misses.off), off, row, precision)
+
+    def words(self) -> str:
+        """The verdict in one line."""
+        which = ""
+        if self.losses > 1:
+            which = f"{self.off:,} of {self.losses:,} losses off; the worst, row {self.row}: "
+        given, exact = (number(value, self.kind) for value in (self.given, self.exact))
+        words = "FAIL loss" if self.off else "PASS loss"
+        if self.precision == "plain":
+            words += f", at plain {self.kind} precision"
+        return f"{words}: {which}{given} given, {exact} exact, {short(self.ulp)} ULP of {self.kind}"
+
+
+class ExactLosses:
+    """The exact losses: their sum, or all of them where each is wanted."""
+
+    def __init__(self, reduction: ReductionPlan, spec: GradientSpec) -> None:
+        self._plan, self._denominator = reduction, spec.scale.denominator
+        self._spec = spec
+        self._each: list[Array] = []
+        self._allowed: list[Array] = []
+        self._sum, self._allowed_sum = RunningSum(), RunningSum()
+        rounds = np.log2(max(2, reduction.problem.layout.rows))
+        self._rounding = rounds * FLOATS["f64" if spec.finfo.name == "float64" else "f32"].epsilon
+
+    def add_rows(self, rows: FloatRows, losses: Pair) -> None:
+        """The next rows with their losses, and how far off plain arithmetic may be."""
+        with np.errstate(all="ignore"):
+            self.add(losses, allowed_loss(rows, self._spec, losses.high))
+
+    def add(self, losses: Pair, allowed: Array) -> None:
+        """The losses of the next rows, and how far off each may be."""
+        if self._plan.per_row:
+            self._each.append(losses.high)
+            self._allowed.append(allowed)
+        else:
+            self._sum.add_sums(losses.high, losses.low)
+            self._allowed_sum.add(allowed + self._rounding * np.abs(losses.high))
+
+    def allowed(self) -> Array:
+        """How far off plain arithmetic may be: in its rows, and in adding them up."""
+        if self._plan.per_row:
+            return np.concatenate([np.empty(0), *self._allowed])
+        with np.errstate(all="ignore"):
+            share = self._allowed_sum.value() / np.abs(self._denominator.high)
+        return np.array([share if np.isfinite(share) else 0.0])
+
+    def merge(self, other: ExactLosses) -> None:
+        """Take the losses of the rows that follow."""
+        self._each += other._each
+        self._allowed += other._allowed
+        self._allowed_sum.merge(other._allowed_sum)
+        self._sum.merge(other._sum)
+
+    @property
+    def finfo(self) -> FloatInfo:
+        """The dtype of the gradient."""
+        return self._spec.finfo
+
+    def value(self) -> Array:
+        """One number, or one per row, rounded to float64."""
+        if self._plan.per_row:
+            return np.concatenate([np.empty(0), *self._each])
+        if self._plan.when_empty is not None:
+            return np.array(self._plan.when_empty)
+        high, low = (np.array(part) for part in self._sum.high_low())
+        if not np.isfinite(high):
+            return high
+        with np.errstate(all="ignore"):
+            (total, up), (below, down) = normal(Pair(high, low)), normal(self._denominator)
+            return scaled(divide(total, below), up - down).high
+
+
+def loss_verdict(losses: ExactLosses, loss: Array, tolerance: Tolerance) -> LossVerdict:
+    """The verdict on the loss, in ULP of float32 at least: it is wider than the gradient."""
+    own, finfo = float_info_of(loss.dtype), losses.finfo
+    if own.name == "float64":
+        own = finfo if finfo.name in ("float32", "float64") else FLOATS["f32"]
+    exact, given = pair(losses.value().reshape(-1)), widen(loss, NAMES["f64"]).reshape(-1)
+    found = errors(given, exact, exact.high, np.zeros(len(given)), own)
+    sharp = PROMISES["f64", "plain"].loss * found.unit
+    most = tolerance.allowed(found, exact.high) if tolerance.given else sharp
+    if tolerance.plain:
+        most = np.maximum(most, losses.allowed() + found.unit)
+    misses = Misses(beyond(found, most), beyond(found, sharp))
+    return LossVerdict.of((given, exact.high), found, misses, JudgedBy(own.name, tolerance))

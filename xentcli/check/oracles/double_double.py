@@ -247,13 +247,14 @@ def _others(a: Pair) -> Pair:
 def _gradient(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array, Array]:
     """∂L/∂z and the size of its terms, both to be multiplied by 2^power."""
     plus = multiply(s.p, _others(a))
+    plus_size = np.abs(plus.high)
+    if (a.high < 0).any():  # the sum of masses of both signs is smaller than its terms
+        plus_size = multiply(s.p, _others(pair(np.abs(a.high)))).high
     if z_loss is not None:
         lse = multiply(multiply(s.lse, z_loss), pair(2.0))
         extra = multiply(s.p, lse.at(..., None))
-        plus_size = np.abs(plus.high) + np.abs(extra.high)
+        plus_size = plus_size + np.abs(extra.high)
         plus = add(plus, extra)
-    else:
-        plus_size = np.abs(plus.high)
     minus = multiply(a, s.rest)
     low = -(1 << 20)
     power = np.maximum(

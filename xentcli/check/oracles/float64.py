@@ -78,14 +78,14 @@ class ReferenceOracle:
         size = np.abs(grad)
         if rows.target is None or scalars.label_smoothing or scalars.z_loss:
             slope = s.dz_dx(scalars.temperature)
-            size = self._terms(s, a) * slope * np.abs(factor[:, None])
+            size = self._terms(s, np.abs(a)) * slope * np.abs(factor[:, None])
         uncertainty = softmax_steps.lowered(s.rest(s.best))[:, 0]
         return OracleResult(
             pair(grad), size, np.zeros_like(size), pair(losses * rows.sample_weight), uncertainty
         )
 
     def _terms(self, s: softmax_steps.SoftmaxSteps, a: Array) -> Array:
-        """The size of what a gradient is made of: p·Σ_{j≠c} a_j, a_c·(1 − p_c), z-loss."""
+        """The size of what a gradient is made of, p·Σ_{j≠c} |a_j|, |a_c|·(1 − p_c), z-loss."""
         p = softmax_steps.lowered(s.p)
         minus = a * (1 - p)
         np.put_along_axis(

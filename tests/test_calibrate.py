@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import kld
 import mpmath
 import naive_report as naive
 import numpy as np
@@ -362,6 +363,21 @@ def test_a_pipe_is_read_as_often_as_it_takes(folder):
     assert piped.out == plain.out
     both = bash("xent calibrate logits.npy - --json < targets.npy")
     assert both.out == plain.out
+
+
+def test_one_file_may_hold_logits_and_targets(folder, capfdbinary):
+    np.savez("both.npz", labels=Y, logits=X)
+    plain = inside(capfdbinary, "calibrate", "logits.npy", "targets.npy", "--json")
+    assert inside(capfdbinary, "calibrate", "both.npz", "--json").out == plain.out
+    rng = np.random.default_rng(1)
+    model = (rng.normal(size=(4, 7, 11)) * 2).astype(np.float32)
+    tokens = np.zeros((4, 16), int)
+    right = np.where(rng.random((4, 7)) < 0.6, model.argmax(axis=2), rng.integers(0, 11, (4, 7)))
+    tokens[:, 9:] = right
+    Path("a.kld").write_bytes(kld.kld(model, tokens))
+    found = strict_json(inside(capfdbinary, "calibrate", "a.kld", "--json").out)
+    exact = calibrate(model.reshape(-1, 11), right.reshape(-1)).temperature
+    assert found["temperature"] == pytest.approx(exact, rel=1e-3)
 
 
 def test_no_temperature_ends_with_exit_code_1_and_writes_nothing(folder, capfdbinary):

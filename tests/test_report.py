@@ -377,6 +377,8 @@ def test_options_and_shapes_that_are_wrong_are_errors():
     for name, value in (("bins", 0), ("worst", -1), ("top", (0,)), ("binning", "x"), ("bytes", 0)):
         with pytest.raises(OptionError):
             report(LOGITS, TARGETS, **{name: value})
+    scalars = report(LOGITS, TARGETS, bins=np.int64(7), worst=np.uint8(2), top=(np.int32(3),))
+    assert scalars == report(LOGITS, TARGETS, bins=7, worst=2, top=(3,))
     with pytest.raises(ShapeError, match="base"):
         report(LOGITS, TARGETS, base=BASE[:-1])
     with pytest.raises(ShapeError, match="group"):

@@ -18,7 +18,7 @@ from xentcli.cli.declare import option
 from xentcli.cli.inputs import Inputs
 from xentcli.cli.options import RunningOptions, WritingOptions
 from xentcli.cli.publish import Publication, SavedOptions, announce
-from xentcli.cli.scored import ScoredInputs, open_scored, reading_of, running_of
+from xentcli.cli.scored import ScoredInputs, complete, open_scored, reading_of, running_of
 from xentcli.cli.sinks import ArrayOutput
 from xentcli.errors import plural
 from xentcli.options import LossOptions, same_as
@@ -93,6 +93,7 @@ def calibrate(
     from xentcli.report.calibration_document import to_document
 
     work = out.Work()
+    sources = complete(sources)
     scoring = ScoreOptions(ignore_index=rows.ignore_index, class_axis=rows.class_axis)
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication, array = Publication(outputs, document), _scaled_output(fit, sources, outputs)

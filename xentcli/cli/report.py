@@ -15,7 +15,14 @@ from xentcli.cli.declare import comma_separated, option
 from xentcli.cli.inputs import Inputs
 from xentcli.cli.options import RunningOptions, format_option, key_option
 from xentcli.cli.publish import DocumentOptions, Publication, announce
-from xentcli.cli.scored import ScoredInputs, open_scored, problem_and_source, running_of
+from xentcli.cli.scored import (
+    BaseFile,
+    ScoredInputs,
+    complete,
+    open_scored,
+    problem_and_source,
+    running_of,
+)
 from xentcli.errors import plural
 from xentcli.report.options import Binning, ReportOptions, ScoreOptions
 
@@ -130,10 +137,11 @@ def report(
     from xentcli.report.document import to_document
 
     work = out.Work()
-    options = _options(what, sources)
+    options, sources = _options(what, sources), complete(sources)
+    base = BaseFile(sources.base, sources.base_format, sources.base_key)
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication = Publication(outputs, document)
-        with open_scored(sources, outputs, scoring) as inputs:
+        with open_scored(sources, outputs, scoring, base) as inputs:
             out.emit_notes(tuple(inputs.notes()), strict=running.strict)
             result = _computed(inputs, (scoring, what, options), running, outputs)
             work.done(inputs.logits, inputs.base)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import click
 
@@ -62,24 +62,41 @@ class ScoredInputs(LogitsReading):
     )
 
 
+@dataclass(frozen=True)
+class BaseFile:
+    """The logits of a base model, if there is one, and how they are read."""
+
+    path: str | None = None
+    format: str | None = None
+    key: str | None = None
+
+
+NO_BASE = BaseFile()
+Sources = TypeVar("Sources", bound=ScoredInputs)
+
+
 @contextmanager
-def open_scored(sources: ScoredInputs, outputs: Outputs, scoring: ScoreOptions) -> Iterator[Inputs]:
-    """Open the logits, the targets and what goes with them; a base if there is one."""
-    sources = _with_targets_inside(sources)
-    base: str | None = getattr(sources, "base", None)
+def open_scored(
+    sources: ScoredInputs, outputs: Outputs, scoring: ScoreOptions, base: BaseFile = NO_BASE
+) -> Iterator[Inputs]:
+    """Open the logits, the targets and what goes with them."""
+    from xentcli.files.options import ReadOptions
+
     paths = InputPaths(
         sources.logits,
         sources.targets,
         sample_weight=sources.sample_weight,
-        base=base,
+        base=base.path,
         group=sources.group,
     )
-    with open_inputs(paths, reading_of(sources), outputs, scoring.class_axis) as inputs:
+    reading = reading_of(sources)
+    how = ReadOptions(base.format, base.key, reading.style, "base_key", sources.dtype)
+    with open_inputs(paths, replace(reading, base=how), outputs, scoring.class_axis) as inputs:
         yield inputs if inputs.targets else replace(inputs, targets=_own_targets(inputs))
 
 
-def _with_targets_inside(sources: ScoredInputs) -> ScoredInputs:
-    """Without TARGETS: those of an archive that holds both."""
+def complete(sources: Sources) -> Sources:
+    """The same with TARGETS, where an archive holds them too, and they are not given."""
     from xentcli.files import registry
     from xentcli.files.source import open_source
 
@@ -108,19 +125,12 @@ def _own_targets(inputs: Inputs) -> Reader:
 
 
 def reading_of(sources: ScoredInputs) -> Reading:
-    """How each of the inputs is read."""
+    """How logits and targets are read."""
     from xentcli.files.options import ReadOptions
 
     reading = logits_reading(sources, sources.dtype)
     targets = ReadOptions(sources.target_format, sources.target_key, reading.style, "target_key")
-    base = ReadOptions(
-        getattr(sources, "base_format", None),
-        getattr(sources, "base_key", None),
-        reading.style,
-        "base_key",
-        sources.dtype,
-    )
-    return replace(reading, targets=targets, base=base)
+    return replace(reading, targets=targets)
 
 
 def problem_and_source(inputs: Inputs, scoring: ScoreOptions) -> tuple[Problem, RowSource]:

@@ -22,6 +22,8 @@ from xentcli.arrays.error_free import two_product
 from xentcli.arrays.grouped_sums import GroupedSums
 from xentcli.arrays.sums import RunningSum
 
+WHOLE = 2.0**26  # up to here the square of a whole number is exact
+
 
 class MeanValue(NamedTuple):
     """A mean and its standard error; None where that is not defined."""
@@ -98,14 +100,28 @@ class Mean:
 
     def add(self, x: Array, weights: Array | None, group: Array | None) -> None:
         """Take the quantity of the next rows, with their v and groups."""
+        if not len(x):
+            return
         with np.errstate(all="ignore"):
             if weights is None:
                 self.sum.add(x)
-                self._squares.add_sums(*two_product(x, x))
+                self._add_squares(x)
             else:
                 self._add_weighted(x, weights)
             if group is not None:
                 self._by_group.add(group, x if weights is None else weights * x)
+
+    def _add_squares(self, x: Array) -> None:
+        """x² without rounding errors; those of small whole numbers, such as 0 and 1, have none."""
+        if abs(x[0]) <= WHOLE and x[0] == np.rint(x[0]) and _are_whole(x):
+            self._squares.add(x * x)
+            return
+        high, low = two_product(x, x)
+        if np.isfinite(high).all():
+            self._squares.add(high)
+            self._squares.add(low)
+        else:
+            self._squares.add_sums(high, low)
 
     def _add_weighted(self, x: Array, weights: Array) -> None:
         """v·x as a number and its rounding error, and all products of the two."""
@@ -150,6 +166,10 @@ class Mean:
         residuals = (self._by_group.values() - mean * total)[present]
         scatter = math.fsum(residuals * residuals)
         return math.sqrt(count / (count - 1) * scatter) / abs(float(weights.total))
+
+
+def _are_whole(x: Array) -> bool:
+    return bool((x == np.rint(x)).all()) and bool(np.abs(x).max() <= WHOLE)
 
 
 def effective_rows(weights: RowWeights, share: MeanValue) -> float:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from xentcli.arrays.dtypes import Array
-from xentcli.errors import DataError, OptionError
+from xentcli.errors import DataError, OptionError, plural
+from xentcli.options import allowed
 from xentcli.report.bias import BiasCalibrator
 from xentcli.report.calibration_result import Calibration
 from xentcli.report.calibration_rows import Rows
 from xentcli.report.fitting import Calibrator
-from xentcli.report.options import Method
+from xentcli.report.options import FOLDS, METHOD, Method
 
 
 def fit(rows: Rows, method: Method, *, skip_nonfinite: bool = False) -> Calibration:
     """The calibration of some rows by a method."""
-    if method not in get_args(Method):
-        what = f"{method!r} is not allowed; expected {' or '.join(get_args(Method))}"
-        raise OptionError("method", what)
-    calibrator = BiasCalibrator if method == "bias" else Calibrator
+    chosen: Method = allowed("method", method, METHOD)
+    calibrator = BiasCalibrator if chosen == "bias" else Calibrator
     return calibrator(rows, skip_nonfinite=skip_nonfinite).run()
 
 
@@ -26,10 +23,10 @@ def fold_count(folds: int | None, rows: int) -> int:
     """The number of folds, 1 for none; an error for one that is not allowed."""
     if folds is None:
         return 1
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= max(2, rows):
-        what = f"{folds!r} is not allowed; expected an integer from 2 to the number of rows"
-        raise OptionError("folds", what)
-    return folds
+    count: int = allowed("folds", folds, FOLDS)
+    if count > max(2, rows):
+        raise OptionError("folds", f"{count} folds of {plural(rows, 'row')}")
+    return count
 
 
 def require_indices(targets: Array | None) -> None:

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from xentcli.errors import OptionError
-from xentcli.options import LossOptions, TargetKind, same_as
+from xentcli.options import BOOLEAN, LossOptions, TargetKind, allowed, same_as
 
 Binning: TypeAlias = Literal["width", "mass"]
 Method: TypeAlias = Literal["temperature", "bias"]
@@ -31,6 +30,19 @@ class ScoreOptions:
         return LossOptions(**{name: getattr(self, name) for name in ScoreOptions.__annotations__})
 
 
+RULES: dict[str, dict[str, Any]] = {
+    "bins": {"integer": True, "low": 1},
+    "binning": {"choices": get_args(Binning)},
+    "confusion": {"integer": True, "low": 0},
+    "worst": {"integer": True, "low": 0},
+    "skip_nonfinite": BOOLEAN,
+    "bytes": {"integer": True, "low": 1},
+    "words": {"integer": True, "low": 1},
+}
+METHOD = {"choices": get_args(Method)}
+FOLDS = {"integer": True, "low": 2}
+
+
 @dataclass(frozen=True)
 class ReportOptions:
     """What to report.
@@ -50,32 +62,17 @@ class ReportOptions:
     words: int | None = None  # in the text
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("bins", 1),
-            ("confusion", 0),
-            ("worst", 0),
-            ("bytes", 1),
-            ("words", 1),
-        ):
-            _require_integer(name, getattr(self, name), least)
-        for number in self.top:
-            _require_integer("top", number, 1)
-        if self.binning not in get_args(Binning):
-            what = f"{self.binning!r} is not allowed; expected width or mass"
-            raise OptionError("binning", what)
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, allowed(name, value, rule))
+        ranks = tuple(allowed("top", k, {"integer": True, "low": 1}) for k in self.top)
+        object.__setattr__(self, "top", ranks)
 
     @property
     def ranks(self) -> tuple[int, ...]:
         """The k of each top-k accuracy, 1 first: it is the accuracy."""
         return tuple(sorted({1, *self.top}))
-
-
-def _require_integer(name: str, value: Any, least: int) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        what = f"{value!r} is not allowed; expected an integer, at least {least}"
-        raise OptionError(name, what)
 
 
 def finite_or_none(value: float | None) -> float | None:

@@ -21,9 +21,7 @@ from xentcli.backends.cpu.arithmetic import (
     product,
 )
 from xentcli.backends.cpu.simd import (
-    absolute,
     constant,
-    equal,
     fma,
     fmin,
     less,
@@ -47,10 +45,10 @@ ONE = 2.0**SCALE_BITS  # what exp(0) is kept as
 UNSCALE = 2.0**-SCALE_BITS
 MAX_SCALED_GAP = 1330.0  # beyond, exp(−gap)·2⁹⁰⁰ is not a normal number, and is kept as 0
 
-# So is the slope of a softcap.
-SLOPE_BITS = 100
+# So are the slope of a softcap and what it is made of.
+SLOPE_BITS = 500
+SLOPE_ONE = 2.0**SLOPE_BITS
 SLOPE_UNIT = 2.0**-SLOPE_BITS
-MAX_SLOPE_GAP = 776.0
 
 exp_series = polynomial(elementary.EXP)
 exp_series_f32 = polynomial(elementary.EXP_SINGLE)
@@ -165,51 +163,26 @@ def exp_stage3_f32(parts):
 
 
 @inline_jit
-def tanh_and_slope(x, x_low, exact):
-    """tanh(x + x_low) in two words and (1 − tanh²)·2¹⁰⁰, without cancellation; NaN of NaN.
-
-    With e = exp(−2·|x|) and m = e − 1 they are ∓m / (1 + e) and 4·e / (1 + e)². Unless `exact`
-    the second words count as 0. The slope is 0 from |x| = 388 on.
-    """
-    negative, far = less(x, constant(x, 0.0)), constant(x, MAX_SLOPE_GAP)
-    gap = fmin(absolute(x) * 2.0, far)
-    if exact:
-        error = select(negative, x_low * -2.0, x_low * 2.0)
-        high, low, slope = _tanh_in_two_words(gap, error)
-    else:
-        n, biased, reduced = nearest_power(gap)
-        r = fma(n, constant(gap, -LN2_LOW), reduced)
-        s, scaled = fma(r * r, exp_series(r), r), power_of_two(biased, SLOPE_BITS)
-        power = scaled * SLOPE_UNIT
-        m, inverse = fma(power, s, power - 1.0), 1.0 / (fma(power, s, power) + 1.0)
-        high, low = m * inverse, constant(x, 0.0)
-        slope = fma(scaled, s, scaled) * 4.0 * (inverse * inverse)
-    slope = select(less(gap, far), slope, constant(x, 0.0))
-    high = select(negative, high, 0.0 - high)
-    return select(equal(x, x), high, x), select(negative, low, 0.0 - low), slope
+def exp_and_expm1(gap):
+    """exp(−gap)·2⁵⁰⁰, and 1 − exp(−gap), for 0 ≤ gap ≤ 960."""
+    n, biased, reduced = nearest_power(gap)
+    r = fma(n, constant(gap, -LN2_LOW), reduced)
+    s, scaled = fma(r * r, exp_series(r), r), power_of_two(biased, SLOPE_BITS)
+    power = scaled * SLOPE_UNIT
+    return fma(scaled, s, scaled), fma(0.0 - power, s, 1.0 - power)
 
 
 @inline_jit
-def _tanh_in_two_words(gap, error):
-    """m / (1 + e) in two words, and 4·e / (1 + e)²·2¹⁰⁰, for e = exp(−gap − error)."""
+def exp_and_expm1_in_two_words(gap, error):
+    """The same of gap + error, both in two words."""
     r, lost, biased = reduce_range(gap, error)
     scaled = power_of_two(biased, SLOPE_BITS)
     power = scaled * SLOPE_UNIT
     s, s_low = _expm1_in_two_words(r, lost)
-    high, low = fast_add(constant(gap, -1.0), power)
-    m, m_low = add(high, low + power * s_low, power * s)
-    below, low = fast_add(constant(gap, 2.0), m)
-    inverse = 1.0 / below
-    inverse_low = (
-        fma(inverse, 0.0 - below, constant(gap, 1.0)) - inverse * (low + m_low)
-    ) * inverse
-    high, low = product(m, inverse)
-    square, square_low = product(inverse, inverse)
-    square_low = square_low + inverse * 2.0 * inverse_low
+    high, low = fast_add(constant(gap, 1.0), 0.0 - power)
+    m, m_low = add(high, low - power * s_low, 0.0 - power * s)
     e = fma(scaled, s, scaled)
-    e_low = fma(scaled, s, scaled - e) + scaled * s_low
-    slope = fma(e, square, e * square_low + e_low * square) * 4.0
-    return high, low + (m * inverse_low + m_low * inverse), slope
+    return e, fma(scaled, s, scaled - e) + scaled * s_low, m, m_low
 
 
 @inline_jit

@@ -31,7 +31,7 @@ from xentcli.backends.cpu.arithmetic import (
     log1p,
     product,
 )
-from xentcli.backends.cpu.exponential import ONE, UNSCALE, tanh_and_slope
+from xentcli.backends.cpu.exponential import ONE, UNSCALE
 from xentcli.backends.cpu.simd import (
     absolute,
     constant,
@@ -40,6 +40,7 @@ from xentcli.backends.cpu.simd import (
     less,
     select,
 )
+from xentcli.backends.cpu.softcap import capped_gap, capped_peak, plain_peak
 
 
 class Masses(NamedTuple):
@@ -62,25 +63,11 @@ class RowSums(NamedTuple):
 
 
 @inline_jit
-def capped(x, scalars, exact):
-    """z in two words, still to be divided by `divisor`, and dz/dx times the temperature and 2¹⁰⁰.
-
-    A softcap includes the temperature. Only with one are there second words.
-    """
-    zero = constant(x, 0.0)
+def peak_of(x, scalars, exact):
+    """What the gaps of a row come from: its largest logit."""
     if scalars.softcap < math.inf:
-        by, by_low = product(scalars.temperature, scalars.softcap)
-        angle, angle_low = x / by, zero
-        if exact:
-            far = less(constant(x, 400.0), absolute(angle))
-            rest = fma(angle, constant(x, -by), x) - angle * by_low
-            angle_low = select(far, zero, rest * (1.0 / by))
-        high, low, slope = tanh_and_slope(angle, angle_low, exact)
-        z, z_low = high * scalars.softcap, zero
-        if exact:
-            z_low = fma(high, constant(x, scalars.softcap), 0.0 - z) + low * scalars.softcap
-        return z, z_low, slope
-    return x, zero, constant(x, 1.0)
+        return capped_peak(x, scalars, exact)
+    return plain_peak(x)
 
 
 @inline_jit
@@ -98,29 +85,40 @@ def divide(value, by):
 
 
 @inline_jit
-def gap_below(peak, peak_low, z, z_low, scalars, exact):
-    """d of a class, a rounded number and its error; the error of inf is 0.
+def gap_below(peak, x, scalars, exact):
+    """d of a class, a rounded number and its error, and its slope dz/dx·T·2⁵⁰⁰.
+
+    The error of inf is 0. Only with a softcap is there a slope.
+    """
+    if scalars.softcap < math.inf:
+        high, low, slope = capped_gap(peak, x, exact)
+    else:
+        high, low = gap_over(peak.x, x, scalars, exact)
+        slope = constant(x, 0.0)
+    return high, finite_or_zero(low, high), slope
+
+
+@inline_jit
+def gap_over(peak, x, scalars, exact):
+    """The same without a softcap.
 
     A difference of float32 logits is exact enough in float64 without an error.
     """
-    zero = constant(z, 0.0)
     if not exact:
-        return divide(peak - z, divisor(scalars)), zero
-    high, low = difference(peak, z)
-    if scalars.softcap < math.inf:
-        low = low + (peak_low - z_low)
-    elif scalars.temperature != 1.0:
+        return divide(peak - x, scalars.temperature), constant(x, 0.0)
+    high, low = difference(peak, x)
+    if scalars.temperature != 1.0:
         # Where the difference may overflow, half of it is taken.
-        large = less(constant(z, 2.0**900), absolute(peak))
-        part = select(large, constant(z, 0.5), constant(z, 1.0))
-        inverse = select(large, constant(z, 2.0), constant(z, 1.0))
+        large = less(constant(x, 2.0**900), absolute(peak))
+        part = select(large, constant(x, 0.5), constant(x, 1.0))
+        inverse = select(large, constant(x, 2.0), constant(x, 1.0))
         inverse = inverse * min(1.0 / scalars.temperature, 2.0**1000)
-        high, low = difference(peak * part, z * part)
+        high, low = difference(peak * part, x * part)
         by = part * scalars.temperature
         ratio = high / by
         low = (fma(ratio, 0.0 - by, high) + low) * inverse
         high = ratio
-    return high, select(less(absolute(high), constant(z, math.inf)), low, zero)
+    return high, low
 
 
 @inline_jit
@@ -195,7 +193,7 @@ def loss_of(a, log_s, distance, exact):
 
 @inline_jit
 def largest(high, low, scalars, exact):
-    """max z in two words, from the largest before it is divided by the temperature."""
+    """max z in two words, from that of `Peak`."""
     limit = divide(high, divisor(scalars))
     if exact and scalars.temperature != 1.0 and scalars.softcap == math.inf:
         by = constant(high, 0.0 - scalars.temperature)

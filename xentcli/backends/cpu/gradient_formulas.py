@@ -5,6 +5,7 @@ The letters are those of `formulas`. Probabilities are the entries with F = 1/s.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from xentcli.backends.cpu.arithmetic import (
@@ -30,9 +31,11 @@ from xentcli.backends.cpu.simd import (
     select_max,
     select_min,
 )
+from xentcli.backends.cpu.softcap import times_slope
 from xentcli.backends.elementary import ROUND
 
 LARGE = 2.0**60  # factors between this and its inverse are multiplied as they are
+MOST = 2.0**900  # the same, of results that have fewer bits
 
 
 class RowFactors(NamedTuple):
@@ -42,6 +45,7 @@ class RowFactors(NamedTuple):
     low: Any
     before: Any  # a power of two that the exponentials are to be multiplied by before: mostly 1
     per_mass: Any
+    mass_unit: Any  # P is per_mass·mass_unit, a power of two, mostly 1
 
 
 @inline_jit
@@ -52,33 +56,48 @@ def in_every_lane(array, factors):
         constant_for(array, factors.low),
         constant_for(array, factors.before),
         constant_for(array, factors.per_mass),
+        constant_for(array, factors.mass_unit),
     )
 
 
 @inline_jit
 def row_factors(row, scale, scalars, exact):
-    """F and P of a row."""
-    s, s_low = add(constant(row.b, 1.0), row.others_low * UNSCALE, row.others * UNSCALE)
-    per_mass, one = divide(scale, scalars.temperature), constant(row.b, 1.0)
+    """F and P of a row. How they are computed depends on no other row."""
+    one = constant(row.b, 1.0)
+    s, s_low = add(one, row.others_low * UNSCALE, row.others * UNSCALE)
+    per_mass = divide(scale, scalars.temperature)
+    usual = 1.0 / LARGE < scalars.temperature < LARGE
+    most = absolute(per_mass) * select_max(absolute(row.b), one)
     if not exact:
+        far = less(one * MOST, most)
         large, unit = less(one, absolute(row.b)), one * UNSCALE
         high = row.b * select(large, unit, one) * (per_mass * select(large, one, unit)) / s
-        return RowFactors(high, constant(row.b, 0.0), one, per_mass)
+        found = RowFactors(high, one * 0.0, one, per_mass, one)
+        if usual and not any_lane(far):
+            return found
+        other = far_factors(row, scale, s, s_low, scalars)
+        far = less(one * select(usual, MOST, -1.0), most)
+        return RowFactors(
+            select(far, other.high, found.high),
+            found.low,
+            select(far, other.before, one),
+            select(far, other.per_mass, per_mass),
+            select(far, other.mass_unit, one),
+        )
     size = absolute(row.b * per_mass)
-    far = less(one * LARGE, size), less(size, select(equal(size, one * 0.0), size, one / LARGE))
-    usual = 1.0 / LARGE < scalars.temperature < LARGE
-    if not usual or any_lane(far[0]) or any_lane(far[1]):
-        return far_factors(row, scale, s, s_low, scalars, per_mass)
+    small = less(size, select(equal(size, one * 0.0), size, one / LARGE))
+    if not usual or any_lane(less(one * LARGE, most)) or any_lane(small):
+        return far_factors(row, scale, s, s_low, scalars)
     above, above_low = product(row.b, scale)
     above_low = above_low + row.b_low * scale + above * scalars.scale_error
     below, below_low = product(s, one * scalars.temperature)
     below_low = below_low + s_low * scalars.temperature
     high, low = quotient(above, above_low, below, below_low)
-    return RowFactors(high * UNSCALE, low * UNSCALE, one, per_mass)
+    return RowFactors(high * UNSCALE, low * UNSCALE, one, per_mass, one)
 
 
 @inline_jit
-def far_factors(row, scale, s, s_low, scalars, per_mass):
+def far_factors(row, scale, s, s_low, scalars):
     """The same where the factors may leave the range of float64 on the way."""
     b, b_power = normalized(row.b)
     b_low = row.b_low * power_of_two(ROUND - b_power, 0)
@@ -90,16 +109,42 @@ def far_factors(row, scale, s, s_low, scalars, per_mass):
     high, low = quotient(above, above_low, below, below_low + s_low * t)
     power = b_power + u_power - (t_power + float(SCALE_BITS))
     # A power of two that float64 cannot represent is multiplied in two steps.
-    zero, most, least = power * 0.0, constant(power, 1000.0), constant(power, -1000.0)
-    before = select_max(select_min(floor(power * 0.5), most * 0.1), least)
-    near = less(absolute(power + float(SCALE_BITS)), most * 0.06)
-    before = select(equal(high, zero), zero, select(near, zero, before))
-    after = select_max(select_min(power - before, most), least)
-    unit = power_of_two(after + ROUND, 0)
-    # So large a factor may overflow, and e·low would be infinite with the other sign.
-    huge = less(most - float(SCALE_BITS), power)
-    low = select(huge, zero, low)
-    return RowFactors(high * unit, low * unit, power_of_two(before + ROUND, 0), per_mass)
+    zero, near = power * 0.0, less(absolute(power + float(SCALE_BITS)), constant(power, 60.0))
+    before = select(near, zero, within_range(floor(power * 0.5)))
+    before = select(equal(high, zero), zero, before)
+    unit = power_of_two(within_range(power - before) + ROUND, 0)
+    high, low = select_pair(less(constant(power, 100.0), power), same_sign(high, low), (high, low))
+    mass_power = u_power - t_power
+    first = within_range(mass_power)
+    return RowFactors(
+        high * unit,
+        low * unit,
+        power_of_two(before + ROUND, 0),
+        u / t * power_of_two(first + ROUND, 0),
+        power_of_two(within_range(mass_power - first) + ROUND, 0),
+    )
+
+
+@inline_jit
+def within_range(power):
+    """The exponent of a power of two that float64 can represent, with room for a factor."""
+    most = constant(power, 1010.0)
+    return select_max(select_min(power, most), 0.0 - most)
+
+
+@inline_jit
+def same_sign(high, low):
+    """The same sum of two numbers of one sign: where both overflow in a product, so does the sum
+    of the products, instead of being NaN."""
+    before = high - high * 2.0**-52
+    opposite = less(low * high, absolute(high) * 2.0**-1000)
+    return select(opposite, before, high), select(opposite, low + (high - before), low)
+
+
+@inline_jit
+def select_pair(mask, yes, no):
+    """`select` of both words."""
+    return select(mask, yes[0], no[0]), select(mask, yes[1], no[1])
 
 
 @inline_jit
@@ -108,9 +153,9 @@ def probability_factors(others, others_low, exact):
     one = constant(others, 1.0)
     s, s_low = add(one, others_low * UNSCALE, others * UNSCALE)
     if not exact:
-        return RowFactors(1.0 / s * UNSCALE, constant(s, 0.0), one, one)
+        return RowFactors(1.0 / s * UNSCALE, constant(s, 0.0), one, one, one)
     high, low = quotient(one, constant(s, 0.0), s, s_low)
-    return RowFactors(high * UNSCALE, low * UNSCALE, one, one)
+    return RowFactors(high * UNSCALE, low * UNSCALE, one, one, one)
 
 
 @inline_jit
@@ -124,31 +169,38 @@ def entries(e, factors, exact):
 @inline_jit
 def entries_with_masses(e, a, factors, exact):
     """F·e − P·a, for exponentials that were multiplied by `before`."""
-    minus = a * (0.0 - factors.per_mass)
+    minus = a * (0.0 - factors.per_mass) * factors.mass_unit
     if exact:
         minus = fma(e, factors.low, minus)
     return fma(e, factors.high, minus)
 
 
 @inline_jit
-def entry_of_target(e, is_max, row, factors, exact):
-    """−F·(s − e), the entry of an index target without label smoothing and z-loss."""
+def entry_of_target(e, is_max, row, factors, slope, exact):
+    """−F·(s − e) times the slope, the entry of an index target without label smoothing and z-loss.
+
+    Here and below the slope is multiplied by 2⁵⁰⁰.
+    """
     high, low = add(constant(e, ONE), row.others_low, row.others)
     high, low = add(high, low, 0.0 - e)
-    high = select(is_max, row.others, high) * factors.before
-    if exact:
-        low = select(is_max, row.others_low, low) * factors.before
-        return 0.0 - fma(high, factors.high, fma(high, factors.low, low * factors.high))
-    return 0.0 - high * factors.high
+    high = times_slope(select(is_max, row.others, high), slope) * factors.before
+    rough = high * factors.high
+    if not exact:
+        return 0.0 - rough
+    low = times_slope(select(is_max, row.others_low, low), slope) * factors.before
+    fine = fma(high, factors.high, fma(high, factors.low, low * factors.high))
+    return 0.0 - select(less(absolute(rough), constant(e, math.inf)), fine, rough)
 
 
 @inline_jit
-def entry_with_mass(e, a, is_max, row, factors, exact):
-    """P·(B·p − a) of one class, in the form that cancels less."""
-    e, others = e * factors.before, row.others * factors.before
-    above = row.rest * factors.per_mass
+def entry_with_mass(e, a, is_max, row, factors, slope, exact):
+    """P·(B·p − a) of one class times its slope, in the form that cancels less."""
+    e, a = times_slope(e, slope) * factors.before, times_slope(a, slope)
+    others = times_slope(row.others, slope) * factors.before
+    above = times_slope(row.rest, slope) * factors.per_mass * factors.mass_unit
     of_max = fma(0.0 - others, factors.high, above - others * factors.low)
     sizes = absolute(above) + absolute(others * factors.high)
-    better = less(sizes, absolute(e * factors.high) + absolute(a * factors.per_mass))
+    of_mass = absolute(a * factors.per_mass * factors.mass_unit)
+    better = less(sizes, absolute(e * factors.high) + of_mass)
     usual = entries_with_masses(e, a, factors, exact)
     return select(is_max, select(better, of_max, usual), usual)

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 from xentcli.backends.cpu import workspace
 from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit
-from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
+from xentcli.backends.cpu.exponential import ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
-    capped,
     divisor,
     finish_row,
     finite_or_zero,
@@ -31,6 +30,7 @@ from xentcli.backends.cpu.formulas import (
     log_probability,
     mass,
     mass_times_gap,
+    peak_of,
     total_of,
 )
 from xentcli.backends.cpu.gradient_formulas import (
@@ -67,14 +67,15 @@ from xentcli.backends.cpu.row_ops import (
     with_lane,
     write_ignored_rows,
 )
-from xentcli.backends.cpu.simd import LANES, lanes_below, select
+from xentcli.backends.cpu.simd import LANES, first_lane, lanes_below, select
+from xentcli.backends.cpu.softcap import times_slope
 
 
 class Buffers(NamedTuple):
     """What pass 2 stores of a row for pass 3: float64, one number for each class."""
 
     exps: Any
-    slopes: Any  # dz/dx·T·2¹⁰⁰, only with a softcap
+    slopes: Any  # dz/dx·T·2⁵⁰⁰, only with a softcap
     gaps: Any  # max z − z, only where all classes have masses
 
 
@@ -92,15 +93,14 @@ def row_buffers(space, classes):
 def row_exponentials(x, classes, peak, scalars, exact, keep):
     """Pass 2: exp(z_c − max z); the sum without the largest, in two words.
 
-    `peak` is the largest z in two words. `keep` are the buffers, and whether gaps are kept too.
+    `keep` are the buffers, and whether gaps are kept too.
     """
     buffers, keep_gaps = keep
-    high, low = constant_for(buffers.exps, peak[0]), constant_for(buffers.exps, peak[1])
     one, zero = constant_for(buffers.exps, ONE), constant_for(buffers.exps, 0.0)
     sums = zero, zero, zero
     for c in range(0, classes, LANES):
-        z, z_low, slope = capped(as_float64(load_padded(x, classes, c, -math.inf)), scalars, exact)
-        gap, error = gap_below(high, low, z, z_low, scalars, exact)
+        logits = as_float64(load_padded(x, classes, c, -math.inf))
+        gap, error, slope = gap_below(peak, logits, scalars, exact)
         e, lost = exp_of_gap(gap, error, exact)
         if c + LANES > classes:  # a softcap makes −inf beyond the end finite
             inside = lanes_below(classes - c)
@@ -155,10 +155,10 @@ def mass_sums(q, weight, classes, gaps, scalars, uniform):
 def loss_and_sums(x, y, q, setup, buffers):
     """Passes 1 and 2: loss, log-sum-exp, and what the gradient needs beside the exponentials."""
     weight, classes, scalars, exact = setup
-    high, low, _ = capped(row_max(x, classes), scalars, exact)
+    peak = peak_of(constant_for(buffers.exps, row_max(x, classes)), scalars, exact)
     uniform = scalars.label_smoothing / classes
     all_classes = q is not None or uniform > 0.0
-    others = row_exponentials(x, classes, (high, low), scalars, exact, (buffers, all_classes))
+    others = row_exponentials(x, classes, peak, scalars, exact, (buffers, all_classes))
     gaps, hot, mass_of_max, rest = 0.0, 0.0, 0.0, 0.0
     argmax = y if y >= 0 and buffers.exps[y] == ONE else -1
     if all_classes:
@@ -169,13 +169,13 @@ def loss_and_sums(x, y, q, setup, buffers):
     distance = gaps, 0.0
     if q is None:
         hot = (1.0 - scalars.label_smoothing) * weight[y]
-        z, z_low, _ = capped(element(x, y), scalars, exact)
-        gap, error = gap_below(high, low, z, z_low, scalars, exact)
-        distance = hot_gap(hot, gap, error, exact)
+        target_x = constant_for(buffers.exps, element(x, y))
+        gap, error, _ = gap_below(peak, target_x, scalars, exact)
+        distance = hot_gap(hot, first_lane(gap), first_lane(error), exact)
         if all_classes:
             distance = distance[0] + gaps, distance[1]
     masses = Masses(hot, mass_of_max, rest, argmax == y)
-    limit = largest(high, low, scalars, exact)
+    limit = largest(first_lane(peak.z), first_lane(peak.z_low), scalars, exact)
     loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, row, argmax
 
@@ -185,20 +185,19 @@ def special_entries(y, q, setup, row, factors, buffers, argmax):
     """The entries of the target and of the largest logit."""
     weight, _, scalars, exact = setup
     uniform = scalars.label_smoothing / setup[1]
-    of_target, of_max = 0.0, 0.0
+    of_target, of_max, slope, slope_of_max = 0.0, 0.0, SLOPE_ONE, SLOPE_ONE
+    if scalars.softcap < math.inf:
+        slope, slope_of_max = buffers.slopes[max(y, 0)], buffers.slopes[max(argmax, 0)]
     if q is None:
         e, hot = buffers.exps[y], (1.0 - scalars.label_smoothing) * weight[y]
         if uniform > 0.0 or scalars.z_loss > 0.0:
             a = mass_of_class(q, weight, y, scalars, uniform) + hot
-            of_target = entry_with_mass(e, a, argmax == y, row, factors, exact)
+            of_target = entry_with_mass(e, a, argmax == y, row, factors, slope, exact)
         else:
-            of_target = entry_of_target(e, argmax == y, row, factors, exact)
+            of_target = entry_of_target(e, argmax == y, row, factors, slope, exact)
     if q is not None or uniform > 0.0:
-        a = mass_of_class(q, weight, argmax, scalars, uniform)
-        of_max = entry_with_mass(buffers.exps[argmax], a, True, row, factors, exact)
-    if scalars.softcap < math.inf:
-        of_target = of_target * buffers.slopes[max(y, 0)] * SLOPE_UNIT
-        of_max = of_max * buffers.slopes[max(argmax, 0)] * SLOPE_UNIT
+        a, e = mass_of_class(q, weight, argmax, scalars, uniform), buffers.exps[argmax]
+        of_max = entry_with_mass(e, a, True, row, factors, slope_of_max, exact)
     return of_target, of_max
 
 
@@ -206,13 +205,17 @@ def special_entries(y, q, setup, row, factors, buffers, argmax):
 def gradient_entries(q, setup, factors, buffers, uniform, grad, c):
     """The gradient of classes c to c + 15, without the one-hot part of an index target."""
     weight, classes, scalars, exact = setup
+    e, slope = load(buffers.exps, c), constant_for(buffers.exps, SLOPE_ONE)
+    if scalars.softcap < math.inf:
+        slope = load(buffers.slopes, c)
+        e = times_slope(e, slope)
     if q is not None or uniform > 0.0:
         a = masses_from(q, weight, classes, c, scalars, uniform)
-        g = entries_with_masses(load(buffers.exps, c), a, factors, exact)
+        if scalars.softcap < math.inf:
+            a = times_slope(a, slope)
+        g = entries_with_masses(e, a, factors, exact)
     else:
-        g = entries(load(buffers.exps, c), factors, exact)
-    if scalars.softcap < math.inf:
-        g = g * load(buffers.slopes, c) * SLOPE_UNIT
+        g = entries(e, factors, exact)
     return cast_for(grad, g) + constant_for(grad, 0.0)  # −0.0 becomes 0.0
 
 
@@ -272,20 +275,18 @@ def softmax_range(count, logits, classes, scalars, log, out, buffers, exact):
     exps = buffers.exps
     for i in range(count):
         x, p = row_pointer(logits, i), row_pointer(out, i)
-        high, low, _ = capped(row_max(x, classes), scalars, exact)
-        if not abs(high / divisor(scalars)) < math.inf:
+        peak = peak_of(constant_for(exps, row_max(x, classes)), scalars, exact)
+        if not abs(first_lane(peak.z) / divisor(scalars)) < math.inf:
             fill(p, classes, math.nan)
             continue
-        others = row_exponentials(x, classes, (high, low), scalars, exact, (buffers, False))
+        others = row_exponentials(x, classes, peak, scalars, exact, (buffers, False))
         log_s, log_s_low, unit = log_of_sum(others[0], others[1], exact)
         log_s, log_s_low = constant_for(exps, log_s * unit), constant_for(exps, log_s_low * unit)
-        peak, peak_low = constant_for(exps, high), constant_for(exps, low)
         factors = in_every_lane(exps, probability_factors(others[0], others[1], exact))
         for c in range(0, classes, LANES):
             if log:
-                z = as_float64(load_padded(x, classes, c, 0.0))
-                z, z_low, _ = capped(z, scalars, exact)
-                gap, error = gap_below(peak, peak_low, z, z_low, scalars, exact)
+                logits = as_float64(load_padded(x, classes, c, 0.0))
+                gap, error, _ = gap_below(peak, logits, scalars, exact)
                 value = log_probability(gap, error, log_s, log_s_low, exact)
             else:
                 value = entries(load(exps, c), factors, exact)

@@ -36,8 +36,8 @@ def float64_sum(x, classes, peak):
 
 
 @inline_jit
-def write_float64_gradient(x, classes, peak, factor, exps):
+def write_float64_gradient(x, classes, peak, factors, exps):
     """Replace the float32 exponentials of a row by its gradient, computed in float64."""
     for c in range(0, classes, LANES):
-        e = float64_exponentials(x, classes, c, peak)
-        store(exps, c, cast_for(exps, e * factor) + constant_for(exps, 0.0))
+        e = float64_exponentials(x, classes, c, peak) * factors.before
+        store(exps, c, cast_for(exps, e * factors.high) + constant_for(exps, 0.0))

@@ -25,11 +25,11 @@ import numpy as np
 
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
 from xentcli.backends.cpu.exp_pipeline import LATENCY, pipeline_step, start_pipeline
-from xentcli.backends.cpu.exponential import F32_SCALE_BITS, ONE, exp_of_gap
+from xentcli.backends.cpu.exponential import F32_SCALE_BITS, ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
     finish_row,
-    gap_below,
+    gap_over,
     hot_gap,
     total_of,
 )
@@ -199,7 +199,7 @@ def finish_losses(x, y, row, exps, sums, scalars):
     if not enough:
         others, others_low = float64_sum(x, classes, peak)
     target_x = element(x, y)
-    gap, error = gap_below(peak, 0.0, target_x, 0.0, scalars, exact)
+    gap, error = gap_over(peak, target_x, scalars, exact)
     distance = hot_gap(hot, gap, error, exact)
     masses = Masses(hot, 0.0, 0.0, target_x == peak)
     both = others, others_low
@@ -213,12 +213,12 @@ def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     classes, peak, hot = row
     exact, target_x = is_float64(exps), element(x, y)
     factors = row_factors(sums, scale, scalars, exact)
-    gap, error = gap_below(peak, 0.0, target_x, 0.0, scalars, exact)
+    gap, error = gap_over(peak, target_x, scalars, exact)
     (e, _), is_max = exp_of_gap(gap, error, exact), target_x == peak
     if scalars.z_loss > 0.0:
-        target = entry_with_mass(e, hot, is_max, sums, factors, exact)
+        target = entry_with_mass(e, hot, is_max, sums, factors, SLOPE_ONE, exact)
     else:
-        target = entry_of_target(e, is_max, sums, factors, exact)
+        target = entry_of_target(e, is_max, sums, factors, SLOPE_ONE, exact)
     if exact:
         if factors.before != 1.0:
             multiply(exps, classes, factors.before)
@@ -226,8 +226,9 @@ def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     small = factors.high * (ONE / 2.0**F32_SCALE_BITS)
     high = np.float64(np.float32(small))
     in_range = enough and (small == 0.0 or 2.0**-114 <= abs(small) <= 2.0**-25)
+    in_range = in_range and factors.before == 1.0
     if not in_range:
-        write_float64_gradient(x, classes, peak, factors.high, exps)
+        write_float64_gradient(x, classes, peak, factors, exps)
     return GradientScale(high, small - high, target, in_range)
 
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit
-from xentcli.backends.cpu.exponential import ONE, SLOPE_UNIT, exp_of_gap
+from xentcli.backends.cpu.arithmetic import add, add_exponential, any_lane, inline_jit
+from xentcli.backends.cpu.exponential import ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
-    capped,
     divisor,
     finish_row,
     finite_or_zero,
@@ -27,6 +26,7 @@ from xentcli.backends.cpu.formulas import (
     log_probability,
     mass,
     mass_times_gap,
+    peak_of,
     total_of,
 )
 from xentcli.backends.cpu.gradient_formulas import (
@@ -39,7 +39,6 @@ from xentcli.backends.cpu.gradient_formulas import (
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64
 from xentcli.backends.cpu.load_store import advance, load, store
-from xentcli.backends.cpu.row_ops import max_across
 from xentcli.backends.cpu.row_tiles import (
     COMPARE_UP_TO,
     pick,
@@ -49,6 +48,7 @@ from xentcli.backends.cpu.row_tiles import (
     store_tile,
 )
 from xentcli.backends.cpu.simd import LANES, absolute, constant, equal, less, select
+from xentcli.backends.cpu.softcap import times_slope
 
 
 @inline_jit
@@ -71,10 +71,9 @@ def picked_mass(qs, setup, which, uniform):
 
 
 class TileSums(NamedTuple):
-    """The largest z of each row, and the sum of its other exponentials, in two words each."""
+    """The largest logit of each row, and the sum of its other exponentials in two words."""
 
-    max_z: Any
-    max_low: Any
+    peak: Any
     others: Any
     others_low: Any
 
@@ -98,12 +97,12 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
     _, classes, scalars = setup
     exps, slopes, gaps = tile_buffers(exps, classes)
     exact = is_float64(xs)
-    max_z, max_low, _ = capped(as_float64(peak), scalars, exact)
-    one, zero = constant(max_z, ONE), constant(max_z, 0.0)
+    peak = peak_of(as_float64(peak), scalars, exact)
+    one, zero = constant(peak.x, ONE), constant(peak.x, 0.0)
     sums = zero, zero, zero
     for c in range(classes):
-        z, z_low, slope = capped(as_float64(load(xs, c * LANES)), scalars, exact)
-        gap, error = gap_below(max_z, max_low, z, z_low, scalars, exact)
+        logits = as_float64(load(xs, c * LANES))
+        gap, error, slope = gap_below(peak, logits, scalars, exact)
         e, lost = exp_of_gap(gap, error, exact)
         store(exps, c * LANES, e)
         if scalars.softcap < math.inf:
@@ -115,7 +114,7 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
             sums = sums[0], sums[1], sums[2] + lost
     ones, high, low = sums
     others, others_low = total_of(ones, high, low, exact)
-    return TileSums(max_z, max_low, others, others_low)
+    return TileSums(peak, others, others_low)
 
 
 @inline_jit
@@ -149,7 +148,7 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
     exps, _, gaps = tile_buffers(exps, classes)
     exact = is_float64(xs)
     uniform = scalars.label_smoothing / classes
-    zero = constant(tile.max_z, 0.0)
+    zero = constant(tile.others, 0.0)
     argmax, hot, of_max, rest, all_gaps = zero, zero, zero, zero, zero
     max_is_target = less(zero, zero)
     if qs is not None or uniform > 0.0:
@@ -160,8 +159,7 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
     distance = all_gaps, zero
     if qs is None:
         hot = pick_weight(weight, y, classes) * (1.0 - scalars.label_smoothing)
-        z, z_low, _ = capped(pick(xs, y, classes), scalars, exact)
-        gap, error = gap_below(tile.max_z, tile.max_low, z, z_low, scalars, exact)
+        gap, error, _ = gap_below(tile.peak, pick(xs, y, classes), scalars, exact)
         distance = hot_gap(hot, gap, error, exact)
         if uniform > 0.0:
             distance = distance[0] + all_gaps, distance[1]
@@ -169,7 +167,7 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
         if uniform > 0.0:
             max_is_target = equal(argmax, y)
     masses = Masses(hot, of_max, rest, max_is_target)
-    limit = largest(tile.max_z, tile.max_low, scalars, exact)
+    limit = largest(tile.peak.z, tile.peak.z_low, scalars, exact)
     others = tile.others, tile.others_low
     loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, (row, masses, argmax)
@@ -183,20 +181,19 @@ def special_entries(qs, exps, y, setup, sums, factors, exact):
     exps, slopes, _ = tile_buffers(exps, classes)
     uniform = scalars.label_smoothing / classes
     of_max, of_target = constant(argmax, 0.0), constant(argmax, 0.0)
+    slope, slope_of_max = constant(argmax, SLOPE_ONE), constant(argmax, SLOPE_ONE)
+    if scalars.softcap < math.inf:
+        slope, slope_of_max = pick(slopes, y, classes), pick(slopes, argmax, classes)
     if qs is not None or uniform > 0.0:
-        e = pick(exps, argmax, classes)
-        of_max = entry_with_mass(e, masses.of_max, equal(argmax, argmax), row, factors, exact)
-        if scalars.softcap < math.inf:
-            of_max = of_max * pick(slopes, argmax, classes) * SLOPE_UNIT
+        e, always = pick(exps, argmax, classes), equal(argmax, argmax)
+        of_max = entry_with_mass(e, masses.of_max, always, row, factors, slope_of_max, exact)
     if qs is None:
-        e = pick(exps, y, classes)
+        e, is_max = pick(exps, y, classes), masses.max_is_target
         if uniform > 0.0 or scalars.z_loss > 0.0:
             a = picked_mass(None, setup, y, uniform) + masses.hot
-            of_target = entry_with_mass(e, a, masses.max_is_target, row, factors, exact)
+            of_target = entry_with_mass(e, a, is_max, row, factors, slope, exact)
         else:
-            of_target = entry_of_target(e, masses.max_is_target, row, factors, exact)
-        if scalars.softcap < math.inf:
-            of_target = of_target * pick(slopes, y, classes) * SLOPE_UNIT
+            of_target = entry_of_target(e, is_max, row, factors, slope, exact)
     return of_max, of_target
 
 
@@ -213,17 +210,19 @@ def write_gradients(xs, qs, exps, y, setup, parts, out):
     sums = row, masses, argmax
     of_max, of_target = special_entries(qs, exps, y, setup, sums, factors, exact)
     of_max, of_target = select(not_ignored, of_max, zero), select(not_ignored, of_target, zero)
-    if exact:
-        multiply_rows(exps, classes, factors.before)
+    multiply_rows(exps, classes, factors.before)
     for c in range(classes):
-        e = load(exps, c * LANES)
+        e, slope = load(exps, c * LANES), constant(zero, SLOPE_ONE)
+        if scalars.softcap < math.inf:
+            slope = load(slopes, c * LANES)
+            e = times_slope(e, slope)
         if qs is not None or uniform > 0.0:
             a = mass_of_class(qs, weight, c, scalars, uniform)
+            if scalars.softcap < math.inf:
+                a = times_slope(a, slope)
             g = entries_with_masses(e, a, factors, exact)
         else:
             g = entries(e, factors, exact)
-        if scalars.softcap < math.inf:
-            g = g * load(slopes, c * LANES) * SLOPE_UNIT
         g = select(not_ignored, g, zero)
         if classes <= COMPARE_UP_TO:
             if qs is not None or uniform > 0.0:
@@ -249,7 +248,7 @@ def with_target(g, qs, y, c, of_target):
 @inline_jit
 def multiply_rows(exps, classes, factor):
     """Multiply each row of a tile by its own factor, unless all of these are 1."""
-    if max_across(absolute(factor - 1.0)) > 0.0:
+    if any_lane(less(constant(factor, 0.0), absolute(factor - 1.0))):
         for c in range(classes):
             store(exps, c * LANES, load(exps, c * LANES) * factor)
 
@@ -259,15 +258,15 @@ def softmax_tile(xs, classes, peak, scalars, log, exps, out):
     """Probabilities of 16 rows, or their logarithms −d_c − log s."""
     exact = is_float64(xs)
     tile = tile_exponentials(xs, (None, classes, scalars), peak, exps, False)
-    limit = tile.max_z / divisor(scalars)
+    limit = tile.peak.z / divisor(scalars)
     finite = less(absolute(limit), constant(limit, math.inf))
     log_s, log_s_low, unit = log_of_sum(tile.others, tile.others_low, exact)
     log_s, log_s_low = log_s * unit, log_s_low * unit
     factors = probability_factors(tile.others, tile.others_low, exact)
     for c in range(classes):
         if log:
-            z, z_low, _ = capped(as_float64(load(xs, c * LANES)), scalars, exact)
-            gap, error = gap_below(tile.max_z, tile.max_low, z, z_low, scalars, exact)
+            logits = as_float64(load(xs, c * LANES))
+            gap, error, _ = gap_below(tile.peak, logits, scalars, exact)
             value = log_probability(gap, error, log_s, log_s_low, exact)
         else:
             value = entries(load(exps, c * LANES), factors, exact)

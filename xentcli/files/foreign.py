@@ -13,10 +13,6 @@ def _is_pickle(start: bytes) -> bool:
     return start[:1] == b"\x80" and b"\x02" <= start[1:2] <= b"\x05"
 
 
-def _is_safetensors(start: bytes) -> bool:
-    return start[8:10] == b'{"' and b"\0" in start[:8]
-
-
 PICKLE = Format(
     "pickle",
     matches=_is_pickle,
@@ -73,12 +69,6 @@ FOREIGN = (
     ),
     GZIP,
     PICKLE,
-    Format(
-        "safetensors",
-        matches=_is_safetensors,
-        description="a safetensors file",
-        convert="in Python: numpy.save('logits.npy', safetensors.numpy.load_file('FILE')['NAME'])",
-    ),
     PYTORCH,
 )
 

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from xentcli.arrays.dtypes import name_of
+from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.files.format import Facts, Format
 from xentcli.files.options import ReadOptions
@@ -48,6 +49,9 @@ def line(facts: Facts) -> str:
             f"{facts['byte_order']} endian".replace("none endian", "no byte order"),
         ]
         words.append(f"{facts['nbytes']} bytes")
+    words += [
+        f"{visible(name)}={visible(text)}" for name, text in facts.get("metadata", {}).items()
+    ]
     if "min" in facts:
         numbers = ("min", "max", "mean", "nan", "inf")
         words += [f"{name} {_short(facts[name])}" for name in numbers]

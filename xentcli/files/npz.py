@@ -11,9 +11,10 @@ from typing import IO, Any, cast
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.errors import FormatError, OptionError, Setting, Words, plural, visible
+from xentcli.errors import FormatError, visible
 from xentcli.files import foreign
 from xentcli.files.format import Facts
+from xentcli.files.keys import choose_key
 from xentcli.files.npy.header import MAGIC
 from xentcli.files.npy.reader import inspect_npy, open_npy
 from xentcli.files.npy.writer import NpyWriter
@@ -101,20 +102,6 @@ def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, key: str, wher
         what = f"declares {info.file_size} bytes, which {info.compress_size} cannot inflate to"
         raise FormatError(name, what)
     return Member(stream, name, info.file_size, _DAMAGED)
-
-
-def choose_key(names: list[str], options: ReadOptions, where: str) -> str:
-    """The name of the array that the options ask for; of the only one where they do not."""
-    key, option = options.key, options.key_option
-    listed = ", ".join(map(visible, names[:10])) or "none"
-    if key is None and len(names) != 1:
-        hint: Words = "expected an archive of one array"
-        if option:
-            hint = "choose one with ", Setting(option), " NAME"
-        raise OptionError(where, f"holds {plural(len(names), 'array')}: {listed}", hint)
-    if key is not None and key not in names:
-        raise OptionError(where, f"no array '{visible(key)}'; it holds {listed}")
-    return key or names[0]
 
 
 class _Archive(zipfile.ZipFile):

@@ -56,13 +56,18 @@ class Reader(Protocol):
 
 
 def chunks(reader: Reader) -> Iterator[Array]:
-    """The rest of an array in pieces."""
+    """An array in pieces, to its end, which is checked."""
+    yield from pieces(reader)
+    reader.finish()
+
+
+def pieces(reader: Reader) -> Iterator[Array]:
+    """An array in pieces, without a look at what follows it."""
     left, step = prod(reader.shape), max(reader.unit, CHUNK // reader.unit * reader.unit)
     while left:
         count = min(step, left)
         yield reader.read(count)
         left -= count
-    reader.finish()
 
 
 def read_strided(reader: Reader, start: int, count: int, step: int) -> Array:

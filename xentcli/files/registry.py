@@ -15,8 +15,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from xentcli.errors import OptionError, Setting, visible
+from xentcli.files.binary import BINARY
 from xentcli.files.foreign import FOREIGN, refusal
-from xentcli.files.format import FIRST_BYTES, Facts, Format, starts_with
+from xentcli.files.format import FIRST_BYTES, Format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,48 +30,6 @@ if TYPE_CHECKING:
 
     Shape = tuple[int, ...]
     Dtype = np.dtype[Any]
-
-
-def _open_npy(source: Source, options: ReadOptions) -> Reader:
-    from xentcli.files.npy.reader import open_npy
-
-    return open_npy(source, options)
-
-
-def _create_npy(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
-    from xentcli.files.npy.writer import NpyWriter
-
-    return NpyWriter(stream, shape, dtype)
-
-
-def _inspect_npy(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
-    from xentcli.files.npy.reader import inspect_npy
-
-    return [inspect_npy(source, stats)]
-
-
-def _open_npz(source: Source, options: ReadOptions) -> Reader:
-    from xentcli.files.npz import open_npz
-
-    return open_npz(source, options)
-
-
-def _create_npz(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
-    from xentcli.files.npz import NpzWriter
-
-    return NpzWriter(stream, shape, dtype, options.key)
-
-
-def _inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
-    from xentcli.files.npz import inspect_npz
-
-    return inspect_npz(source, options, stats)
-
-
-def _npz_names(source: Source) -> list[str]:
-    from xentcli.files.npz import member_names
-
-    return member_names(source)
 
 
 def _open_text(delimiter: str, source: Source, options: ReadOptions) -> Reader:
@@ -93,12 +52,6 @@ def _create_json(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOpt
     return JsonWriter(stream, shape, dtype, options.style.decimals)
 
 
-def _open_kld(source: Source, options: ReadOptions) -> Reader:
-    from xentcli.files.kld import open_kld
-
-    return open_kld(source, options)
-
-
 def _text(name: str, delimiter: str) -> Format:
     """A table of numbers in text; all of them share the suffix .txt."""
     return Format(
@@ -112,31 +65,9 @@ def _text(name: str, delimiter: str) -> Format:
 
 
 FORMATS: tuple[Format, ...] = (
-    Format(
-        "npy",
-        suffixes=("npy",),
-        matches=starts_with(b"\x93NUMPY"),
-        open_reader=_open_npy,
-        create_writer=_create_npy,
-        inspect=_inspect_npy,
-    ),
-    Format(
-        "npz",
-        suffixes=("npz",),
-        matches=starts_with(b"PK\x03\x04"),
-        open_reader=_open_npz,
-        create_writer=_create_npz,
-        inspect=_inspect_npz,
-        member_names=_npz_names,
-    ),
+    *BINARY,
     _text("csv", ","),
     _text("tsv", "\t"),
-    Format(
-        "kld",
-        suffixes=("kld",),
-        matches=starts_with(b"_logits_"),
-        open_reader=_open_kld,
-    ),
     Format("json", suffixes=("json",), create_writer=_create_json, keeps_dtype=False),
     *FOREIGN,
 )
@@ -161,8 +92,10 @@ def with_keys() -> list[Format]:
 def names(formats: Iterable[Format]) -> list[str]:
     """The names of some formats.
 
-    >>> names(readable()), names(writable())
-    (['npy', 'npz', 'csv', 'tsv', 'kld'], ['npy', 'npz', 'csv', 'tsv', 'json'])
+    >>> names(readable())
+    ['npy', 'npz', 'safetensors', 'kld', 'csv', 'tsv']
+    >>> names(writable())
+    ['npy', 'npz', 'safetensors', 'csv', 'tsv', 'json']
     """
     return [format.name for format in formats]
 
@@ -171,7 +104,7 @@ def suffixes(formats: Iterable[Format]) -> list[str]:
     """The suffixes of some formats, each once.
 
     >>> suffixes(readable())
-    ['.npy', '.npz', '.csv', '.txt', '.tsv', '.kld']
+    ['.npy', '.npz', '.safetensors', '.kld', '.csv', '.txt', '.tsv']
     """
     return list(dict.fromkeys(f".{suffix}" for format in formats for suffix in format.suffixes))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array
+from xentcli.arrays.dtypes import BF16, NAMES, Array, widen
 from xentcli.arrays.sums import RunningSum
 from xentcli.files.format import Facts
 
@@ -31,6 +31,7 @@ class Statistics:
 
     def add(self, values: Array) -> None:
         """The next numbers."""
+        values = widen(values, NAMES["f32"]) if values.dtype == BF16 else values
         finite = values[np.isfinite(values)]
         self._count += finite.size
         self._nan += int(np.count_nonzero(np.isnan(values)))
@@ -56,6 +57,6 @@ def statistics(chunks: Iterator[Array]) -> Facts:
     """Statistics of the numbers of an array; of none where its dtype is V2, which has no values."""
     found = Statistics()
     for chunk in chunks:
-        if chunk.dtype.kind != "V":
+        if chunk.dtype == BF16 or chunk.dtype.kind != "V":
             found.add(chunk)
     return found.facts()

@@ -23,7 +23,7 @@ from xentcli.backends.cpu.gaps import (
     bounded_gap_and_e,
     expm1_and_power,
     gap_of,
-    peak_of,
+    peak_of_row,
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for
 from xentcli.backends.cpu.load_store import prefetch
@@ -34,6 +34,7 @@ from xentcli.backends.cpu.simd import (
     absolute,
     constant,
     equal,
+    first_lane,
     fma,
     lanes_below,
     less,
@@ -161,9 +162,10 @@ def divergence_range(count, base, model, classes, scalars, results):
     """Some rows with contiguous classes."""
     for i in range(count):
         rows = row_pointer(base, i), row_pointer(model, i)
-        first = peak_of(row_max(rows[0], classes), scalars, True)
-        second = peak_of(row_max(rows[1], classes), scalars, True)
-        limit = abs(first[0] / divisor(scalars)) + abs(second[0] / divisor(scalars))
+        first = peak_of_row(row_max(rows[0], classes), scalars, True)
+        second = peak_of_row(row_max(rows[1], classes), scalars, True)
+        limit = abs(first_lane(first.z)) + abs(first_lane(second.z))
+        limit = limit / divisor(scalars)
         results[i] = math.nan
         if limit < math.inf:
             results[i] = row_divergence(rows, classes, (first, second), scalars)

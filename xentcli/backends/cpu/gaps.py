@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from xentcli.backends.cpu.arithmetic import inline_jit
 from xentcli.backends.cpu.exponential import exp_series, nearest_power, reduce_range
-from xentcli.backends.cpu.formulas import capped, gap_below
-from xentcli.backends.cpu.simd import constant, fma, fmin, less, power_of_two, select
+from xentcli.backends.cpu.formulas import gap_below, peak_of
+from xentcli.backends.cpu.simd import constant, fma, fmin, less, power_of_two, select, splat
 from xentcli.backends.elementary import LN2_LOW, MAX_GAP
 
 BITS = 100
@@ -45,14 +45,12 @@ def bounded_gap_and_e(gap, error):
 
 @inline_jit
 def gap_of(x, peak, scalars, exact):
-    """d of logits, one or 16, and its error; `peak` is max z in two words."""
-    z, z_low, _ = capped(x, scalars, exact)
-    high, low = constant(z, peak[0]), constant(z, peak[1])
-    return gap_below(high, low, z, z_low, scalars, exact)
+    """d of 16 logits in float64, and its error."""
+    high, low, _ = gap_below(peak, x, scalars, exact)
+    return high, low
 
 
 @inline_jit
-def peak_of(largest, scalars, exact):
-    """max z in two words, of the largest logit; still to be divided by `divisor`."""
-    high, low, _ = capped(largest, scalars, exact)
-    return high, low
+def peak_of_row(largest, scalars, exact):
+    """What gaps come from, of the largest logit."""
+    return peak_of(splat(largest), scalars, exact)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from xentcli.backends.cpu.arithmetic import inline_jit, jit, log1p
 from xentcli.backends.cpu.formulas import divisor
-from xentcli.backends.cpu.gaps import SCALE, UNSCALE, bounded_gap_and_e, gap_of, peak_of
+from xentcli.backends.cpu.gaps import SCALE, UNSCALE, bounded_gap_and_e, gap_of, peak_of_row
 from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import advance, load, prefetch
 from xentcli.backends.cpu.row_ops import (
@@ -37,6 +37,7 @@ from xentcli.backends.cpu.simd import (
     rotate,
     select,
     select_min,
+    splat,
 )
 from xentcli.backends.fields import FIELDS, Field
 
@@ -120,13 +121,13 @@ def row_sums(x, classes, y, limits, scalars, exact):
     # What lies beyond the end counts as −∞, which the target's logit may be, too.
     padding = float(-classes % LANES) if target == -math.inf else 0.0
     zero, indices, step = as_float64(none), lane_indices(none), constant_for(x, float(LANES))
-    peaks, same = constant(zero, peak[0]), constant_for(x, -padding / LANES)
+    same = constant_for(x, -padding / LANES)
     sums = RowSums(zero, zero, zero, zero, zero, none, same, marks.classes)
     body, c = classes - classes % LANES, 0
     if scalars.temperature == 1.0 and not scalars.softcap < math.inf and not exact:
         while c < body:
             values = load(x, c)
-            both = bounded_gap_and_e(peaks - as_float64(values), None)
+            both = bounded_gap_and_e(peak.x - as_float64(values), None)
             sums, indices = added(sums, values, indices, both, marks), indices + step
             prefetch(x, c + classes)  # the next row, while this one is computed
             c += LANES
@@ -165,8 +166,9 @@ def write_fields(x, y, peak, sums, how, out):
     ones, others, squares, gaps, gap_squares = unscaled(sums)
     total, mean = 1.0 + others, gaps / (1.0 + others)
     log_total, _ = log1p(others, 0.0)
-    gap, error = gap_of(element(x, y), peak, scalars, exact)
-    e = bounded_gap_and_e(gap, error)[1] * UNSCALE
+    gap, error = gap_of(splat(element(x, y)), peak, scalars, exact)
+    e = first_lane(bounded_gap_and_e(gap, error)[1]) * UNSCALE
+    gap, error = first_lane(gap), first_lane(error)
     squares, rest = (squares + ones) - e * e, (others - e) + 1.0
     if e == 1.0:  # the largest: the sums over the other classes do not hold it
         squares, rest = unscaled(sums)[2] + (ones - 1.0), others
@@ -178,7 +180,7 @@ def write_fields(x, y, peak, sums, how, out):
     to[PREDICTION * stride] = 0.0 - max_across(constant(sums.place, 0.0) - sums.place)
     to[ABOVE * stride] = across(sums.above)
     to[TIES * stride] = across(sums.equal) - 1.0
-    to[LSE * stride] = peak[0] / divisor(scalars) + log_total
+    to[LSE * stride] = first_lane(peak.z) / divisor(scalars) + log_total
     to[TARGET_GAP * stride] = gap
     to[MEAN_GAP * stride] = mean
     to[GAP_VARIANCE * stride] = max(0.0, gap_squares / total - mean * mean)
@@ -200,8 +202,8 @@ def statistics_range(count, logits, targets, classes, scalars, fields, space):
     for i in range(count):
         x, y, out = row_pointer(logits, i), targets[i], (advance(start, i), stride)
         largest = row_max(x, classes)
-        peak = peak_of(largest, scalars, exact)
-        if y < 0 or not abs(peak[0] / divisor(scalars)) < math.inf:
+        peak = peak_of_row(largest, scalars, exact)
+        if y < 0 or not abs(first_lane(peak.z) / divisor(scalars)) < math.inf:
             write_nan(out)
             continue
         sums = row_sums(x, classes, y, (largest, peak), scalars, exact)

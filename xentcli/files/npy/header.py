@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array, name_of
+from xentcli.arrays.dtypes import Array
 from xentcli.errors import DtypeError, FormatError
+from xentcli.files.contiguous import Extent, check_size, ended_early, finish
 from xentcli.files.foreign import PICKLE
-from xentcli.files.source import Member, Source
+from xentcli.files.source import Source
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000  # NumPy's own limit
 MAX_AXES = 64  # NumPy's own limit
-MAX_BYTES = 2**63 - 1  # the same, for the product of the axes that are not 0
 
 _GAP = r"[ \t\n]*"
 _VALUE = r"'[^'\\]*'|True|False|\([0-9L, ]*\)"
@@ -31,20 +30,12 @@ _TUPLE = re.compile(rf"\( *((?:{_SIZE} *, *)*)({_SIZE})? *\)")
 _DESCR = re.compile(r"([<>|=])(f[248]|[iu][1248]|b1|V2)")
 
 
-@dataclass(frozen=True)
-class Header:
+@dataclass(frozen=True, kw_only=True)
+class Header(Extent):
     """What the header of an .npy file says about its array."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
     fortran_order: bool
     version: tuple[int, int]
-    start: int = 0  # of the data, in bytes
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the data, in Python's unbounded integers."""
-        return prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(source: Source) -> Header:
@@ -97,10 +88,11 @@ def _parse(text: str, where: str, version: tuple[int, int]) -> Header:
             f"cannot parse the header: {text.strip()[:80]!r}",
             "expected descr, a plain dtype; fortran_order, True or False; shape, a tuple",
         )
-    header = Header(sizes, _dtype(descr[1:-1], where), order == "True", version)
+    dtype = _dtype(descr[1:-1], where)
+    header = Header(shape=sizes, dtype=dtype, fortran_order=order == "True", version=version)
     if len(sizes) > MAX_AXES:
         raise FormatError(where, f"{len(sizes)} axes; at most {MAX_AXES} are allowed")
-    if prod(n for n in sizes if n) * header.dtype.itemsize > MAX_BYTES:
+    if header.is_too_large:
         raise FormatError(where, f"shape {sizes} is larger than the address space")
     return header
 
@@ -137,44 +129,14 @@ def _dtype(descr: str, where: str) -> np.dtype[Any]:
     return np.dtype(descr)
 
 
-def check_size(source: Source, header: Header) -> None:
-    """An error if the size of the file is known and does not match the header."""
-    size = source.declared if isinstance(source, Member) else source.size
-    if size is not None and size - source.position != header.nbytes:
-        raise _wrong_size(source, header, size - source.position)
-
-
 def read_data(source: Source, header: Header) -> Array:
     """The array after its header."""
     check_size(source, header)
     data = source.read_buffer(header.nbytes)
     if len(data) < header.nbytes:
         raise ended_early(source, header)
-    finish(source)
+    finish(source, header)
     flat = data.view(header.dtype)
     if header.fortran_order:
         return flat.reshape(header.shape[::-1]).T
     return flat.reshape(header.shape)
-
-
-def finish(source: Source) -> None:
-    """Check that nothing follows the array and that the file has not changed."""
-    source.verify()
-    if source.read(1):
-        raise FormatError(source.name, "more bytes follow the array")
-
-
-def ended_early(source: Source, header: Header) -> Exception:
-    """The error for a file that is shorter than its header says."""
-    source.verify()
-    return _wrong_size(source, header, source.position - header.start)
-
-
-def _wrong_size(source: Source, header: Header, have: int) -> FormatError:
-    need = header.nbytes
-    what = "surplus" if have > need else "missing"
-    return FormatError(
-        source.name,
-        f"shape {header.shape} of {name_of(header.dtype)} needs {need} bytes of data, the file has "
-        f"{have}: {abs(have - need)} {what}",
-    )

@@ -12,13 +12,12 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of
 from xentcli.errors import Words
+from xentcli.files.contiguous import SAFE, ContiguousReader, check_size, ended_early
 from xentcli.files.format import Facts
-from xentcli.files.npy.header import Header, check_size, ended_early, finish, read_data, read_header
+from xentcli.files.npy.header import Header, read_data, read_header
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import InMemoryReader, Reader, chunks
 from xentcli.files.source import Member, Source
-
-SAFE = 1 << 26  # bytes that are allocated because a header says so
 
 
 def open_npy(source: Source, options: ReadOptions) -> Reader:
@@ -35,59 +34,10 @@ def open_npy(source: Source, options: ReadOptions) -> Reader:
 
 def _reader(source: Source, header: Header) -> Reader:
     if not (header.fortran_order and sum(n > 1 for n in header.shape) > 1):
-        return NpyReader(source, header)
+        return ContiguousReader(source, header, "npy")
     if source.file is None or header.nbytes <= SAFE:
         return InMemoryReader(read_data(source, header), source.name, "npy")
     return FortranReader(source, header)
-
-
-class NpyReader:
-    """An .npy stream in C order."""
-
-    format = "npy"
-    unit = best_count = 1
-    remarks: tuple[Words, ...] = ()
-
-    def __init__(self, source: Source, header: Header) -> None:
-        check_size(source, header)
-        self._source, self.header, self.name = source, header, source.name
-        self.shape, self.dtype = header.shape, header.dtype
-
-    def make_buffer(self, count: int) -> Array | None:
-        """A buffer; None if only the header claims its size."""
-        sure = self._source.size is not None or count * self.dtype.itemsize <= SAFE
-        return np.empty(count, self.dtype) if sure else None
-
-    def read(self, count: int, buffer: Array | None = None) -> Array:
-        """The next numbers, into `buffer` if there is one."""
-        size = count * self.dtype.itemsize
-        if buffer is None:
-            data = self._source.read_buffer(size)
-        else:
-            data = self._source.fill(buffer[:count].view(np.uint8))
-        if len(data) < size:
-            raise ended_early(self._source, self.header)
-        return data.view(self.dtype)
-
-    def skip(self, count: int) -> None:
-        """Skip the next numbers; a plain file is not read for that."""
-        size = count * self.dtype.itemsize
-        if self._source.skip(size) < size:
-            raise ended_early(self._source, self.header)
-
-    def finish(self) -> None:
-        """Check that nothing follows the array."""
-        finish(self._source)
-
-    def chunks(self) -> Iterator[Array]:
-        """The whole array in pieces."""
-        return chunks(self)
-
-    def whole(self) -> Array:
-        """The whole array at once."""
-        array = self.read(prod(self.shape)).reshape(self.shape)
-        self.finish()
-        return array
 
 
 class FortranReader:
@@ -156,9 +106,7 @@ def inspect_npy(source: Source, stats: bool) -> Facts:
     }
     piped = source.file is None and not isinstance(source, Member)
     if stats or piped:  # a pipe is read to its end, or its writer would be killed
-        reader = NpyReader(
-            source, replace(header, fortran_order=False)
-        )  # the order does not matter
+        reader = ContiguousReader(source, header, "npy")  # the order does not matter
         found = statistics(reader.chunks())
         facts |= found if stats and header.dtype.kind != "V" else {}
     return facts

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array
+from xentcli.files.contiguous import little_endian
 from xentcli.files.npy.header import MAGIC
 from xentcli.files.sink import Writable
 
@@ -20,7 +21,7 @@ class NpyWriter:
 
     def write(self, values: Array) -> None:
         """The next numbers."""
-        self._stream.write(_data_bytes(values))
+        self._stream.write(little_endian(values))
 
     def finish(self) -> None:
         """Nothing follows the data."""
@@ -33,10 +34,3 @@ def _header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     padding = -(len(MAGIC) + 4 + len(text) + 1) % 64  # the data start aligned
     header = (text + " " * padding + "\n").encode("latin-1")
     return MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header
-
-
-def _data_bytes(array: Array) -> memoryview:
-    """The numbers of an array as they follow the header."""
-    dtype = None if array.dtype == BF16 else array.dtype.newbyteorder("<")
-    data: memoryview = np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
-    return data

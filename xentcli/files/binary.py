@@ -1,0 +1,129 @@
+"""The entries of the binary formats: their names, first bytes and functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xentcli.files.format import Facts, Format, starts_with
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xentcli.files.options import ReadOptions, WriteOptions
+    from xentcli.files.reader import Reader
+    from xentcli.files.sink import Writable
+    from xentcli.files.source import Source
+    from xentcli.files.writer import Writer
+
+    Shape = tuple[int, ...]
+    Dtype = np.dtype[Any]
+
+
+def _open_npy(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.npy.reader import open_npy
+
+    return open_npy(source, options)
+
+
+def _create_npy(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
+    from xentcli.files.npy.writer import NpyWriter
+
+    return NpyWriter(stream, shape, dtype)
+
+
+def _inspect_npy(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+    from xentcli.files.npy.reader import inspect_npy
+
+    return [inspect_npy(source, stats)]
+
+
+def _open_npz(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.npz import open_npz
+
+    return open_npz(source, options)
+
+
+def _create_npz(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
+    from xentcli.files.npz import NpzWriter
+
+    return NpzWriter(stream, shape, dtype, options.key)
+
+
+def _inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+    from xentcli.files.npz import inspect_npz
+
+    return inspect_npz(source, options, stats)
+
+
+def _npz_names(source: Source) -> list[str]:
+    from xentcli.files.npz import member_names
+
+    return member_names(source)
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """A header of at most 4 GB, in JSON; no text has a NUL there."""
+    return start[4:9] == b"\0\0\0\0{"
+
+
+def _open_safetensors(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.safetensors import open_safetensors
+
+    return open_safetensors(source, options)
+
+
+def _create_safetensors(
+    stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions
+) -> Writer:
+    from xentcli.files.safetensors import SafetensorsWriter
+
+    return SafetensorsWriter(stream, shape, dtype, options.key)
+
+
+def _inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+    from xentcli.files.safetensors import inspect_safetensors
+
+    return inspect_safetensors(source, options, stats)
+
+
+def _safetensors_names(source: Source) -> list[str]:
+    from xentcli.files.safetensors import member_names
+
+    return member_names(source)
+
+
+def _open_kld(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.kld import open_kld
+
+    return open_kld(source, options)
+
+
+BINARY = (
+    Format(
+        "npy",
+        suffixes=("npy",),
+        matches=starts_with(b"\x93NUMPY"),
+        open_reader=_open_npy,
+        create_writer=_create_npy,
+        inspect=_inspect_npy,
+    ),
+    Format(
+        "npz",
+        suffixes=("npz",),
+        matches=starts_with(b"PK\x03\x04"),
+        open_reader=_open_npz,
+        create_writer=_create_npz,
+        inspect=_inspect_npz,
+        member_names=_npz_names,
+    ),
+    Format(
+        "safetensors",
+        suffixes=("safetensors",),
+        matches=_is_safetensors,
+        open_reader=_open_safetensors,
+        create_writer=_create_safetensors,
+        inspect=_inspect_safetensors,
+        member_names=_safetensors_names,
+    ),
+    Format("kld", suffixes=("kld",), matches=starts_with(b"_logits_"), open_reader=_open_kld),
+)

@@ -38,7 +38,6 @@ OPTIONS = (
     {"z_loss": 1e-3},
     {"label_smoothing": 0.1, "softcap": 20.0, "temperature": 1.5, "z_loss": 0.01},
 )
-LIMITS = {"f16": 0.51, "bf16": 0.51, "f32": 2, "f64": 4}  # units in the last place
 FORMATS = {"f16": (10, -24), "bf16": (7, -133), "f32": (23, -149), "f64": (52, -1074)}
 SECONDS = {"compile": 150, "check": 180, "suite": 200, "arrays": 50, "speed": 150}
 

@@ -29,6 +29,7 @@ from xentcli.backends.cpu.arithmetic import (
     fast_add,
     inline_jit,
     log1p,
+    normalized,
     product,
 )
 from xentcli.backends.cpu.exponential import ONE, UNSCALE
@@ -38,9 +39,11 @@ from xentcli.backends.cpu.simd import (
     equal,
     fma,
     less,
+    power_of_two,
     select,
 )
 from xentcli.backends.cpu.softcap import capped_gap, capped_peak, plain_peak
+from xentcli.backends.elementary import ROUND
 
 
 class Masses(NamedTuple):
@@ -108,15 +111,17 @@ def gap_over(peak, x, scalars, exact):
         return divide(peak - x, scalars.temperature), constant(x, 0.0)
     high, low = difference(peak, x)
     if scalars.temperature != 1.0:
-        # Where the difference may overflow, half of it is taken.
+        # Where the difference may overflow, half of it is taken. T is t·2ᵏ: a quotient by T itself
+        # has no error that float64 can represent where the numbers are small.
+        t, k = normalized(scalars.temperature)
         large = less(constant(x, 2.0**900), absolute(peak))
         part = select(large, constant(x, 0.5), constant(x, 1.0))
-        inverse = select(large, constant(x, 2.0), constant(x, 1.0))
-        inverse = inverse * min(1.0 / scalars.temperature, 2.0**1000)
+        unit = select(large, constant(x, 2.0), constant(x, 1.0))
         high, low = difference(peak * part, x * part)
-        by = part * scalars.temperature
-        ratio = high / by
-        low = (fma(ratio, 0.0 - by, high) + low) * inverse
+        scale = power_of_two(ROUND - k, 0)
+        high, low = high * scale * unit, low * scale * unit
+        ratio = high / t
+        low = (fma(ratio, constant(x, 0.0 - t), high) + low) * (1.0 / t)
         high = ratio
     return high, low
 
@@ -211,7 +216,8 @@ def z_terms(limit, log_s, z_loss, exact):
     rest = finite_or_zero(rest + high * low * 2.0, square)
     slope, slope_low = product(high, constant(high, 2.0 * z_loss))
     slope_low = slope_low + low * (2.0 * z_loss)
-    return fma(square, constant(high, z_loss), rest * z_loss), slope, slope_low
+    rest = finite_or_zero(rest * z_loss, square * z_loss)
+    return fma(square, constant(high, z_loss), rest), slope, slope_low
 
 
 @inline_jit

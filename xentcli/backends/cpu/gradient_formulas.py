@@ -45,7 +45,7 @@ class RowFactors(NamedTuple):
     low: Any
     before: Any  # a power of two that the exponentials are to be multiplied by before: mostly 1
     per_mass: Any
-    mass_unit: Any  # P is per_mass·mass_unit, a power of two, mostly 1
+    unit: Any  # a power of two that the entries are to be multiplied by after: mostly 1
 
 
 @inline_jit
@@ -56,13 +56,16 @@ def in_every_lane(array, factors):
         constant_for(array, factors.low),
         constant_for(array, factors.before),
         constant_for(array, factors.per_mass),
-        constant_for(array, factors.mass_unit),
+        constant_for(array, factors.unit),
     )
 
 
 @inline_jit
-def row_factors(row, scale, scalars, exact):
-    """F and P of a row. How they are computed depends on no other row."""
+def row_factors(row, scale, scalars, masses, exact):
+    """F and P of a row. How they are computed depends on no other row.
+
+    `masses`: whether all entries have masses, and not only that of a target.
+    """
     one = constant(row.b, 1.0)
     s, s_low = add(one, row.others_low * UNSCALE, row.others * UNSCALE)
     per_mass = divide(scale, scalars.temperature)
@@ -75,19 +78,19 @@ def row_factors(row, scale, scalars, exact):
         found = RowFactors(high, one * 0.0, one, per_mass, one)
         if usual and not any_lane(far):
             return found
-        other = far_factors(row, scale, s, s_low, scalars)
+        other = far_factors(row, scale, (s, s_low), scalars, masses)
         far = less(one * select(usual, MOST, -1.0), most)
         return RowFactors(
             select(far, other.high, found.high),
             found.low,
             select(far, other.before, one),
             select(far, other.per_mass, per_mass),
-            select(far, other.mass_unit, one),
+            select(far, other.unit, one),
         )
     size = absolute(row.b * per_mass)
     small = less(size, select(equal(size, one * 0.0), size, one / LARGE))
     if not usual or any_lane(less(one * LARGE, most)) or any_lane(small):
-        return far_factors(row, scale, s, s_low, scalars)
+        return far_factors(row, scale, (s, s_low), scalars, masses)
     above, above_low = product(row.b, scale)
     above_low = above_low + row.b_low * scale + above * scalars.scale_error
     below, below_low = product(s, one * scalars.temperature)
@@ -97,7 +100,7 @@ def row_factors(row, scale, scalars, exact):
 
 
 @inline_jit
-def far_factors(row, scale, s, s_low, scalars):
+def far_factors(row, scale, s, scalars, masses):
     """The same where the factors may leave the range of float64 on the way."""
     b, b_power = normalized(row.b)
     b_low = row.b_low * power_of_two(ROUND - b_power, 0)
@@ -105,23 +108,31 @@ def far_factors(row, scale, s, s_low, scalars):
     t, t_power = normalized(scalars.temperature)
     above, above_low = product(b, u)
     above_low = above_low + b_low * u + above * scalars.scale_error
-    below, below_low = product(s, constant(s, t))
-    high, low = quotient(above, above_low, below, below_low + s_low * t)
-    power = b_power + u_power - (t_power + float(SCALE_BITS))
-    # A power of two that float64 cannot represent is multiplied in two steps.
-    zero, near = power * 0.0, less(absolute(power + float(SCALE_BITS)), constant(power, 60.0))
+    below, below_low = product(s[0], constant(scale, t))
+    high, low = quotient(above, above_low, below, below_low + s[1] * t)
+    # Powers of two that float64 cannot represent are multiplied in two steps, and what would
+    # overflow in a term, although a difference of two terms may not, comes last.
+    mass_power = u_power - t_power
+    zero, most = b_power * 0.0, mass_power + b_power
+    least = most
+    if masses or scalars.z_loss > 0.0:
+        most, least = select_max(mass_power, most), select_min(mass_power, least)
+    last = within_range(select_max(most, zero + 1000.0) + select_min(least, zero - 1000.0))
+    power = b_power + mass_power - last
+    near = less(absolute(power), constant(power, 60.0))
+    huge = less(constant(power, 1000.0), power + last)
+    power = power - float(SCALE_BITS)
     before = select(near, zero, within_range(floor(power * 0.5)))
     before = select(equal(high, zero), zero, before)
     unit = power_of_two(within_range(power - before) + ROUND, 0)
-    high, low = select_pair(less(constant(power, 100.0), power), same_sign(high, low), (high, low))
-    mass_power = u_power - t_power
-    first = within_range(mass_power)
+    same, mass_power = same_sign(high, low), mass_power - last
+    per_mass = u / t * power_of_two(within_range(mass_power) + ROUND, 0)
     return RowFactors(
-        high * unit,
-        low * unit,
+        select(huge, same[0], high) * unit,
+        select(huge, same[1], low) * unit,
         power_of_two(before + ROUND, 0),
-        u / t * power_of_two(first + ROUND, 0),
-        power_of_two(within_range(mass_power - first) + ROUND, 0),
+        select(less(mass_power, zero - 1010.0), zero, per_mass),
+        power_of_two(last + ROUND, 0),
     )
 
 
@@ -142,12 +153,6 @@ def same_sign(high, low):
 
 
 @inline_jit
-def select_pair(mask, yes, no):
-    """`select` of both words."""
-    return select(mask, yes[0], no[0]), select(mask, yes[1], no[1])
-
-
-@inline_jit
 def probability_factors(others, others_low, exact):
     """What exponentials are multiplied by to become probabilities."""
     one = constant(others, 1.0)
@@ -162,17 +167,17 @@ def probability_factors(others, others_low, exact):
 def entries(e, factors, exact):
     """F·e, for exponentials that were multiplied by `before`."""
     if exact:
-        return fma(e, factors.high, e * factors.low)
-    return e * factors.high
+        return fma(e, factors.high, e * factors.low) * factors.unit
+    return e * factors.high * factors.unit
 
 
 @inline_jit
-def entries_with_masses(e, a, factors, exact):
-    """F·e − P·a, for exponentials that were multiplied by `before`."""
-    minus = a * (0.0 - factors.per_mass) * factors.mass_unit
+def entries_with_masses(e, pull, factors, exact):
+    """F·e − P·a, for exponentials that were multiplied by `before`; `pull` is P·a."""
+    minus = 0.0 - pull
     if exact:
         minus = fma(e, factors.low, minus)
-    return fma(e, factors.high, minus)
+    return fma(e, factors.high, minus) * factors.unit
 
 
 @inline_jit
@@ -184,23 +189,23 @@ def entry_of_target(e, is_max, row, factors, slope, exact):
     high, low = add(constant(e, ONE), row.others_low, row.others)
     high, low = add(high, low, 0.0 - e)
     high = times_slope(select(is_max, row.others, high), slope) * factors.before
-    rough = high * factors.high
+    rough = high * factors.high * factors.unit
     if not exact:
         return 0.0 - rough
     low = times_slope(select(is_max, row.others_low, low), slope) * factors.before
-    fine = fma(high, factors.high, fma(high, factors.low, low * factors.high))
+    fine = fma(high, factors.high, fma(high, factors.low, low * factors.high)) * factors.unit
     return 0.0 - select(less(absolute(rough), constant(e, math.inf)), fine, rough)
 
 
 @inline_jit
 def entry_with_mass(e, a, is_max, row, factors, slope, exact):
     """P·(B·p − a) of one class times its slope, in the form that cancels less."""
-    e, a = times_slope(e, slope) * factors.before, times_slope(a, slope)
-    others = times_slope(row.others, slope) * factors.before
-    above = times_slope(row.rest, slope) * factors.per_mass * factors.mass_unit
+    e, others = times_slope(e, slope), times_slope(row.others, slope)
+    e, others = e * factors.before, others * factors.before
+    above, pull = row.rest * factors.per_mass, a * factors.per_mass
+    above, pull = times_slope(above, slope), times_slope(pull, slope)
     of_max = fma(0.0 - others, factors.high, above - others * factors.low)
     sizes = absolute(above) + absolute(others * factors.high)
-    of_mass = absolute(a * factors.per_mass * factors.mass_unit)
-    better = less(sizes, absolute(e * factors.high) + of_mass)
-    usual = entries_with_masses(e, a, factors, exact)
-    return select(is_max, select(better, of_max, usual), usual)
+    better = less(sizes, absolute(e * factors.high) + absolute(pull))
+    usual = entries_with_masses(e, pull, factors, exact)
+    return select(is_max, select(better, of_max * factors.unit, usual), usual)

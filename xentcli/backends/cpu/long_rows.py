@@ -208,12 +208,12 @@ def gradient_entries(q, setup, factors, buffers, uniform, grad, c):
     e, slope = load(buffers.exps, c), constant_for(buffers.exps, SLOPE_ONE)
     if scalars.softcap < math.inf:
         slope = load(buffers.slopes, c)
-        e = times_slope(e, slope)
+        e = times_slope(e, slope) * factors.before
     if q is not None or uniform > 0.0:
-        a = masses_from(q, weight, classes, c, scalars, uniform)
+        pull = masses_from(q, weight, classes, c, scalars, uniform) * factors.per_mass
         if scalars.softcap < math.inf:
-            a = times_slope(a, slope)
-        g = entries_with_masses(e, a, factors, exact)
+            pull = times_slope(pull, slope)
+        g = entries_with_masses(e, pull, factors, exact)
     else:
         g = entries(e, factors, exact)
     return cast_for(grad, g) + constant_for(grad, 0.0)  # −0.0 becomes 0.0
@@ -226,9 +226,10 @@ def write_gradient(y, q, setup, output, buffers, row, argmax, grad):
     scale, streaming = output
     uniform = scalars.label_smoothing / classes
     exps = buffers.exps
-    factors = row_factors(row, scale, scalars, exact)
+    masses = q is not None or uniform > 0.0
+    factors = row_factors(row, scale, scalars, masses, exact)
     of_target, of_max = special_entries(y, q, setup, row, factors, buffers, argmax)
-    if factors.before != 1.0:
+    if factors.before != 1.0 and scalars.softcap == math.inf:
         multiply(exps, classes, factors.before)
     wide = in_every_lane(exps, factors)
     start = elements_to_boundary(grad) if streaming else 0

@@ -1,6 +1,7 @@
-"""Rows of float32 with numbers that float32 cannot represent on the way, again, in float64.
+"""Gradients of rows with numbers that their dtype cannot represent on the way, again.
 
-They are rare: the largest logit is 100 above all others, or the factor of the row is far from 1.
+They are rare: the factor of the row is far from 1, or in float32 the largest logit is 100 above all
+others. Those of float32 are computed in float64.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import math
 from xentcli.backends.cpu.arithmetic import add_exponential, inline_jit
 from xentcli.backends.cpu.exponential import ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import total_of
+from xentcli.backends.cpu.gradient_formulas import entries, in_every_lane
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for
-from xentcli.backends.cpu.load_store import store
+from xentcli.backends.cpu.load_store import load, store
 from xentcli.backends.cpu.row_ops import load_padded, sums_across
 from xentcli.backends.cpu.simd import LANES, constant
 
@@ -40,4 +42,13 @@ def write_float64_gradient(x, classes, peak, factors, exps):
     """Replace the float32 exponentials of a row by its gradient, computed in float64."""
     for c in range(0, classes, LANES):
         e = float64_exponentials(x, classes, c, peak) * factors.before
-        store(exps, c, cast_for(exps, e * factors.high) + constant_for(exps, 0.0))
+        g = e * factors.high * factors.unit
+        store(exps, c, cast_for(exps, g) + constant_for(exps, 0.0))
+
+
+@inline_jit
+def replace_by_gradient(classes, factors, exps):
+    """Replace the float64 exponentials of a row by its gradient."""
+    for c in range(0, classes, LANES):
+        e = load(exps, c) * constant_for(exps, factors.before)
+        store(exps, c, entries(e, in_every_lane(exps, factors), True) + constant_for(exps, 0.0))

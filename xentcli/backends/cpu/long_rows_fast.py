@@ -48,13 +48,16 @@ from xentcli.backends.cpu.load_store import (
     store_masked,
     stream_store,
 )
-from xentcli.backends.cpu.long_rows_again import float64_sum, write_float64_gradient
+from xentcli.backends.cpu.long_rows_again import (
+    float64_sum,
+    replace_by_gradient,
+    write_float64_gradient,
+)
 from xentcli.backends.cpu.row_ops import (
     element,
     elements_to_boundary,
     load_padded,
     max_across,
-    multiply,
     row_pointer,
     store_float,
     store_padded,
@@ -212,21 +215,22 @@ def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     """What pass 3 of the row needs."""
     classes, peak, hot = row
     exact, target_x = is_float64(exps), element(x, y)
-    factors = row_factors(sums, scale, scalars, exact)
+    factors = row_factors(sums, scale, scalars, False, exact)
     gap, error = gap_over(peak, target_x, scalars, exact)
     (e, _), is_max = exp_of_gap(gap, error, exact), target_x == peak
     if scalars.z_loss > 0.0:
         target = entry_with_mass(e, hot, is_max, sums, factors, SLOPE_ONE, exact)
     else:
         target = entry_of_target(e, is_max, sums, factors, SLOPE_ONE, exact)
+    near = factors.before == 1.0 and factors.unit == 1.0
     if exact:
-        if factors.before != 1.0:
-            multiply(exps, classes, factors.before)
-        return GradientScale(factors.high, factors.low, target, True)
+        if not near:
+            replace_by_gradient(classes, factors, exps)
+        return GradientScale(factors.high, factors.low, target, near)
     small = factors.high * (ONE / 2.0**F32_SCALE_BITS)
     high = np.float64(np.float32(small))
     in_range = enough and (small == 0.0 or 2.0**-114 <= abs(small) <= 2.0**-25)
-    in_range = in_range and factors.before == 1.0
+    in_range = in_range and near
     if not in_range:
         write_float64_gradient(x, classes, peak, factors, exps)
     return GradientScale(high, small - high, target, in_range)

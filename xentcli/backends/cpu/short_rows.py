@@ -200,29 +200,21 @@ def special_entries(qs, exps, y, setup, sums, factors, exact):
 @inline_jit
 def write_gradients(xs, qs, exps, y, setup, parts, out):
     """The gradients of 16 rows; those of ignored rows are 0."""
-    row, masses, argmax, scale, not_ignored = parts
-    weight, classes, scalars = setup
+    row, sums, argmax, scale, not_ignored = parts
+    _, classes, scalars = setup
     exps, slopes, _ = tile_buffers(exps, classes)
     exact = is_float64(xs)
     uniform = scalars.label_smoothing / classes
     zero = constant(scale, 0.0)
-    factors = row_factors(row, scale, scalars, exact)
-    sums = row, masses, argmax
-    of_max, of_target = special_entries(qs, exps, y, setup, sums, factors, exact)
+    masses = qs is not None or uniform > 0.0
+    factors = row_factors(row, scale, scalars, masses, exact)
+    found = row, sums, argmax
+    of_max, of_target = special_entries(qs, exps, y, setup, found, factors, exact)
     of_max, of_target = select(not_ignored, of_max, zero), select(not_ignored, of_target, zero)
-    multiply_rows(exps, classes, factors.before)
+    if scalars.softcap == math.inf:
+        multiply_rows(exps, classes, factors.before)
     for c in range(classes):
-        e, slope = load(exps, c * LANES), constant(zero, SLOPE_ONE)
-        if scalars.softcap < math.inf:
-            slope = load(slopes, c * LANES)
-            e = times_slope(e, slope)
-        if qs is not None or uniform > 0.0:
-            a = mass_of_class(qs, weight, c, scalars, uniform)
-            if scalars.softcap < math.inf:
-                a = times_slope(a, slope)
-            g = entries_with_masses(e, a, factors, exact)
-        else:
-            g = entries(e, factors, exact)
+        g = class_entries(qs, setup, factors, (exps, slopes), c, exact)
         g = select(not_ignored, g, zero)
         if classes <= COMPARE_UP_TO:
             if qs is not None or uniform > 0.0:
@@ -235,6 +227,23 @@ def write_gradients(xs, qs, exps, y, setup, parts, out):
             store_class_of_each_row(out, argmax, of_max)
         if qs is None:
             store_class_of_each_row(out, y, of_target)
+
+
+@inline_jit
+def class_entries(qs, setup, factors, buffers, c, exact):
+    """The entries of class c, without the one-hot part of an index target."""
+    weight, classes, scalars = setup
+    uniform = scalars.label_smoothing / classes
+    e, slope = load(buffers[0], c * LANES), constant(factors.high, SLOPE_ONE)
+    if scalars.softcap < math.inf:
+        slope = load(buffers[1], c * LANES)
+        e = times_slope(e, slope) * factors.before
+    if qs is None and not uniform > 0.0:
+        return entries(e, factors, exact)
+    pull = mass_of_class(qs, weight, c, scalars, uniform) * factors.per_mass
+    if scalars.softcap < math.inf:
+        pull = times_slope(pull, slope)
+    return entries_with_masses(e, pull, factors, exact)
 
 
 @inline_jit

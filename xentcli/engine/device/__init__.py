@@ -67,7 +67,7 @@ class DeviceCalculation:
 
     def __init__(self, problem: DeviceProblem, options: LossOptions) -> None:
         self.problem, self.plan = problem, plan(problem, options)
-        self.scalars = Scalars.of(options, self.plan.z_loss)
+        self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
         self.totals = LossTotals()
 
     def rows(self, x: Box, probs: Box | None, grad: Box | None) -> Any:

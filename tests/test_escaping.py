@@ -6,7 +6,7 @@ import sys
 import zipfile
 
 import pytest
-from cli import assert_clean, assert_done, assert_error, at_terminal, header, inside, run
+from cli import assert_clean, assert_error, assert_silent, at_terminal, header, inside, run
 
 from xentcli.backends import numba_start
 from xentcli.errors import FileError, OptionError
@@ -28,7 +28,7 @@ def test_b100_a_number_of_threads_that_numba_can_start_or_ignores_is_not(
     value, files, capfdbinary, monkeypatch
 ):
     monkeypatch.setenv("NUMBA_NUM_THREADS", value)
-    assert_done(inside(capfdbinary, "loss", "l.npy", "t.npy", "--backend", "cpu"))
+    assert_silent(inside(capfdbinary, "loss", "l.npy", "t.npy", "--backend", "cpu", "-q"))
 
 
 RAW = "x\x1b[31m\a\x9b"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -62,9 +63,13 @@ class LossCalculation:
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options)
-        self.weight = self.plan.kernel_weight
         self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
         self.totals, self.run, self.rows = LossTotals(), run, 0
+
+    @cached_property
+    def _weight(self) -> Array:
+        """The class weights for the kernels: not allocated before there is a row with classes."""
+        return self.plan.kernel_weight
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
         """Compute the next rows; `grad`, of their shape, takes the gradient."""
@@ -88,7 +93,7 @@ class LossCalculation:
         grad: Destination | None,
     ) -> None:
         """Call the backend for one block of a piece."""
-        weight, scale = self.weight, plan.scale(block.rows)
+        weight, scale = self._weight, plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))

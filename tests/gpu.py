@@ -64,7 +64,7 @@ class Found:
     def within(self, error, kind, what, limit=None):
         """An error in ULP."""
         self.worst[kind] = max(self.worst.get(kind, 0.0), error)
-        limit = LIMITS[kind] if limit is None else limit
+        limit = promised(kind) if limit is None else limit
         self.expect(error <= limit, f"{what}: {error:.3g} ULP, at most {limit}")
 
     def guarded(self, what, function, *arguments):
@@ -83,6 +83,16 @@ class Found:
         for what in self.failed[:5]:
             say(f"    {what[:150]}", True)
         return bool(self.failed)
+
+
+def promised(kind, options=()):
+    """The bound of the gradient's entries, as it is promised for some options of `OPTIONS`."""
+    from xentcli.backends.accuracy import KINDS as KINDS_OF_OPTIONS
+    from xentcli.backends.accuracy import PROMISES
+
+    given = [name for name, own in KINDS_OF_OPTIONS.items() if {*options} & {*own}]
+    bound = PROMISES[kind, given[-1] if given else "plain"]
+    return max(bound.target, bound.others)
 
 
 def spacing(exact, kind):
@@ -158,7 +168,7 @@ def one_case(found, classes, kind, rows, options):
     r = cross_entropy(out, targets, out=out, **given)
     losses, grad = host(r.loss), wide(out[:few])
     loss, exact, terms = exact_rows(x64, y, **options)
-    limit = None if not options or kind in ("f16", "bf16") else 8
+    limit = None if not options or kind in ("f16", "bf16") else promised(kind, options)
     size = terms if limit else exact
     error = np.abs(grad - exact) / spacing(size, kind)
     found.within(float(error.max()), kind, f"{what} gradient", limit)

@@ -5,9 +5,11 @@ import math
 import exact
 import numpy as np
 import pytest
+from hardest import kind_of
 from helpers import assert_same_bits
 
 from xentcli import cross_entropy, log_softmax
+from xentcli.backends.accuracy import PROMISES
 
 UNITS = {"f32": 2, "f64": 3}  # in the last place of each number
 TYPES = {"f32": "f4", "f64": "f8"}
@@ -176,3 +178,91 @@ def test_a_mean_of_float64_is_not_rounded_twice(classes):
         shares = [number / 3987 for number in expected]
     for found, share in zip(r.grad[3986], shares, strict=True):
         assert exact.error(found, share, "f64") <= 2
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    ("softcap", "offset"),
+    [(1e5, 1e4), (1e6, 1e5), (1e6, -1e5), (1e6, 3e6), (1e9, 1e10), (1e9, -1e10), (3.0, 5.0)],
+)
+def test_capped_logits_that_have_much_in_common(backend, classes, dtype, softcap, offset):
+    """z at its own size had lost their differences: 129 units."""
+    rng = np.random.default_rng(classes)
+    size = max(1.0, abs(offset) * 2.0**-23 if dtype == "f4" else 1.0)
+    row = (offset + size * rng.normal(size=classes)).astype(dtype)
+    assert_promised(backend, row, 1, softcap=softcap)
+
+
+def assert_promised(backend, row, target, **options):
+    """Loss and entries of a row are as near as it is promised for the options."""
+    name = "f64" if row.dtype == "f8" else "f32"
+    bound = PROMISES[name, kind_of(options)]
+    r = cross_entropy(row[None], [target], backend=backend, reduction="none", **options)
+    expected = exact.cross_entropy([row.tolist()], [target], reduction="none", **options)
+    size = expected.loss_size[0] if bound.terms else None
+    found = exact.error(r.loss[0], expected.loss[0], "f64", size, name)
+    assert found <= bound.loss, f"loss {r.loss[0]}, {found:.3g} units off"
+    for c, (entry, number) in enumerate(zip(r.grad[0], expected.grad[0], strict=True)):
+        size = expected.sizes[0][c] if bound.terms else None
+        found = exact.error(entry, number, name, size)
+        assert found <= bound.others, f"entry {c}: {entry}, {found:.3g} units off"
+
+
+FAR = [  # the other logits are those of the last one
+    ([-1e-200, 1e-200, 0.0], {"softcap": 1e-200, "temperature": 1e-200}),
+    ([-1.0, 1.0, 0.0], {"softcap": 1e-160, "temperature": 1e-160}),
+    ([-1.0, 1.0, 0.0], {"softcap": 1.0, "temperature": 1e-310}),
+    ([1.0, 1.5, 0.0], {"softcap": 1e200, "temperature": 1e200}),
+    ([1e200, 1.5e200, 0.0], {"softcap": 1e200, "temperature": 1e200}),
+    ([1e300, 1.5e300, 0.0], {"softcap": 1e-10, "temperature": 1e300}),
+    ([0.0, -1e-305, -1e-304], {"temperature": 1e-308, "upstream": 1e308}),
+    ([0.0, -1e-290, -1e-292], {"temperature": 1e-300, "upstream": -1e250}),
+    ([0.0, -1e-300, 0.0], {"temperature": 1e-310}),
+    ([0.0, 1e10, 0.0], {"temperature": 1e-20, "upstream": 1e300}),
+    ([2.0, 900.0, 1.0], {"upstream": 1e300, "softcap": 1.0}),
+    ([-1.0, 100.0, 1.0], {"upstream": 1e280, "softcap": 0.3}),
+    ([1.0, 1300.0, 0.0], {"upstream": 3.6e181, "softcap": 3.4, "label_smoothing": 0.5}),
+    ([1.0, 2.0, 0.0], {"temperature": 1e-300, "label_smoothing": 1e-10, "upstream": 1e9}),
+    ([1.0, 2.0, 0.0], {"temperature": 1e300, "label_smoothing": 0.1, "upstream": 1e-10}),
+    ([0.0, 1e-248, 0.0], {"temperature": 1e-251, "z_loss": 1e113}),
+    ([1.1e293, 1e293, 0.0], {"temperature": 4e290, "z_loss": 1e110, "sample_weight": [1e-21]}),
+    ([-3e151, -3.1e151, -3.1e151], {"z_loss": 1e30}),
+]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize(("row", "options"), FAR, ids=str)
+def test_options_far_out_of_the_range(backend, classes, row, options):
+    """Where factors or T·softcap leave the range, but results do not, or only some of them."""
+    row = np.array(row + row[-1:] * (classes - 3))
+    for target in (0, 1):
+        assert_promised(backend, row, target, **options)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_an_entry_of_0_under_an_infinite_factor(backend, classes, dtype):
+    """0·∞ was NaN: weights and upstream of 1e300 and more."""
+    row = np.array([3e4, 0.0] + [-1e4] * (classes - 2), dtype)
+    for options in ({"upstream": 1e300, "temperature": 1e-300}, {"upstream": 1e308}):
+        r = cross_entropy(row[None], [1], backend=backend, reduction="none", **options)
+        assert r.grad[0, 0] == -r.grad[0, 1] > 0
+        assert not r.grad[0, 2:].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("upstream", [1e130, -1e130])
+def test_many_classes_under_a_large_factor(upstream):
+    """The sum of more than 2²⁴ exponentials times a power of two may overflow."""
+    x = np.zeros((1, (1 << 24) + 64))
+    r = cross_entropy(x, [0], backend="cpu", reduction="none", upstream=upstream, softcap=1e3)
+    share = 1 / x.size
+    assert r.grad[0, 0] == pytest.approx(-upstream * (1 - share), rel=1e-15)
+    assert r.grad[0, 1] == pytest.approx(upstream * share, rel=1e-15)
+    factors = {"upstream": upstream * 1e178, "temperature": 1e-200}
+    r = cross_entropy(x, [0], backend="cpu", reduction="none", **factors)
+    assert r.grad[0, 0] == -np.copysign(np.inf, upstream)

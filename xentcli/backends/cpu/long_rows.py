@@ -286,8 +286,8 @@ def softmax_range(count, logits, classes, scalars, log, out, buffers, exact):
         factors = in_every_lane(exps, probability_factors(others[0], others[1], exact))
         for c in range(0, classes, LANES):
             if log:
-                values = as_float64(load_padded(x, classes, c, 0.0))
-                gap, error, _ = gap_below(peak, values, scalars, exact)
+                some = as_float64(load_padded(x, classes, c, 0.0))
+                gap, error, _ = gap_below(peak, some, scalars, exact)
                 value = log_probability(gap, error, log_s, log_s_low, exact)
             else:
                 value = entries(load(exps, c), factors, exact)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zipfile
 import zlib
@@ -60,13 +59,13 @@ def member_names(source: Source) -> list[str]:
 
 
 def _open_archive(source: Source) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """The archive and its arrays by name; a pipe is read whole, as zip needs to seek."""
+    """The archive and its arrays by name; a pipe is copied to a file, as zip needs to seek."""
     start = source.peek(4)
     if start not in (b"PK\x03\x04", b"PK\x05\x06"):  # before an endless stream is read whole
         raise FormatError(source.name, f"not an .npz file: it starts with {start!r}")
-    stream = source.file or io.BytesIO(source.read_all())
+    source.make_seekable()
     try:
-        archive = zipfile.ZipFile(cast(Any, stream))
+        archive = zipfile.ZipFile(cast(Any, source.file))
     except _DAMAGED as error:
         raise FormatError(source.name, f"not an .npz file: {error}") from error
     foreign.refuse_archive(archive.namelist(), source.name)

@@ -19,6 +19,7 @@ from xentcli.errors import FileError, FormatError, OptionError, visible
 from xentcli.files.descriptor import Descriptor, descriptor_of, file_errors
 
 CHUNK = 1 << 24
+COPY = 1 << 20  # bytes of a pipe that are copied at a time
 
 
 class Source:
@@ -147,6 +148,23 @@ class Source:
             with file_errors("temporary file", "writing"):
                 self._stream.seek(0)  # which also writes the end of the copy
         self._ahead, self.position = ahead, position
+
+    def make_seekable(self) -> None:
+        """Copy what is not a plain file to a temporary file, from which it is read from now on."""
+        if self._state:
+            return
+        with file_errors("temporary file", "writing"):
+            self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
+        data: bytes | memoryview = self.read(len(self._ahead))
+        buffer = memoryview(bytearray(COPY))
+        while data:
+            with file_errors("temporary file", "writing"):
+                self._recorded.write(data)
+            data = buffer[: self._into(buffer)]
+        with file_errors("temporary file", "writing"):
+            self._recorded.seek(0)
+            self._state = os.fstat(self._recorded.fileno())
+        self._stream, self.position, self._ended = self._recorded, 0, False
 
     def verify(self) -> None:
         """An error where a plain file has changed since it was opened."""

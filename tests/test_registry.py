@@ -31,6 +31,7 @@ from cli import (
     npy,
 )
 from helpers import assert_same_bits
+from pytorch_files import pytorch, repacked
 
 import xentcli
 from xentcli.arrays.dtypes import BF16, NAMES, name_of, narrow
@@ -39,7 +40,7 @@ from xentcli.files import registry
 from xentcli.files.inspection import inspect_path
 from xentcli.files.opening import create_writer, is_table, load, open_reader, save
 from xentcli.files.options import ReadOptions, WriteOptions
-from xentcli.files.source import Source
+from xentcli.files.source import Source, open_source
 from xentcli.files.text import lines, table
 
 PACKAGE = Path(xentcli.__file__).parent
@@ -117,7 +118,7 @@ def test_an_added_format_is_inspected(folder):
 @pytest.mark.parametrize("command", ["grad", "loss", "softmax", "check", "explain", "inspect"])
 def test_an_added_format_is_in_the_help(command):
     words = "".join(extended(command, "--help").text.split())
-    assert "[npy|npz|safetensors|csv|tsv|xf8]" in words
+    assert "[npy|npz|safetensors|pt|csv|tsv|xf8]" in words
     if command in ("grad", "loss", "softmax"):
         assert "[npy|npz|safetensors|csv|tsv|json|xf8]" in words
 
@@ -162,7 +163,7 @@ def test_a_name_without_an_entry_is_an_error_everywhere(name, files, stream):
         lambda: inspect_path("l.npy", read, False),
     )
     for use in uses:
-        with pytest.raises(OptionError, match=r"npy, npz, safetensors, csv, tsv, json") as error:
+        with pytest.raises(OptionError, match="npy, npz, safetensors, pt, csv, tsv, json") as error:
             use()
         assert f"'{name}'" in str(error.value)
     assert stream.getvalue() == b""
@@ -188,7 +189,7 @@ def test_what_is_only_recognised_is_neither_read_nor_written(format, files, stre
     assert format.convert
 
 
-WRONG = ["g.dat", "g.npy.gz", "g.h5", "g.pt", "g.npyx", "g.v2", "a.b/g.x y"]
+WRONG = ["g.dat", "g.npy.gz", "g.h5", "g.xls", "g.npyx", "g.v2", "a.b/g.x y"]
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -321,10 +322,12 @@ def test_the_search_for_names_of_formats_can_fail(tmp_path):
 # What an entry says is true
 
 
-def written(format, array):
-    """An array as the bytes of a format."""
+def written(format, array, key="array"):
+    """An array as the bytes of a format; PyTorch's is only read."""
+    if format.name == "pt":
+        return repacked(pytorch(array))
     stream = io.BytesIO()
-    save(stream, array, WriteOptions(format.name))
+    save(stream, array, WriteOptions(format.name, key=key))
     return stream.getvalue()
 
 
@@ -415,15 +418,14 @@ def test_a_format_that_cannot_be_read_from_a_pipe_is_an_error_there(monkeypatch,
 
 @pytest.mark.parametrize("format", registry.readable(), ids=name)
 def test_a_format_with_keys_lists_them(format, tmp_path):
-    stream = io.BytesIO()
-    save(stream, LOGITS, WriteOptions(format.name, key="logits"))
-    source = Source(io.BytesIO(stream.getvalue()), "a stream")
-    if format.has_keys:
-        assert format.member_names(source) == ["logits"]
-        return
+    data = written(format, LOGITS, key="logits")
     path = tmp_path / f"a.{format.suffixes[0]}"
-    path.write_bytes(stream.getvalue())
-    with pytest.raises(OptionError, match=r"and key is for \.npz or \.safetensors"):
+    path.write_bytes(data)
+    if format.has_keys:
+        with open_source(str(path)) as source:
+            assert format.member_names(source) == ["logits" if format.can_write else "tensor"]
+        return
+    with pytest.raises(OptionError, match=r"and key is for \.npz or \.safetensors or"):
         load(str(path), ReadOptions(key="logits"))
 
 
@@ -490,8 +492,11 @@ def assert_streams(format, folder, monkeypatch):
         assert peak(lambda: write_pieces(Discarding(), format)) < TOTAL / 2
     if format.can_read:
         path = folder / f"a.{format.suffixes[0]}"
-        with path.open("wb") as stream:
-            write_pieces(stream, format)
+        if format.can_write:
+            with path.open("wb") as stream:
+                write_pieces(stream, format)
+        else:
+            path.write_bytes(written(format, np.full((TOTAL // 8 // COLUMNS, COLUMNS), 0.5)))
         assert peak(lambda: read_pieces(path)) < TOTAL / 2
 
 

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.errors import FileError, FormatError, OptionError, visible
+from xentcli.errors import FileError, OptionError, visible
 from xentcli.files.descriptor import Descriptor, descriptor_of, file_errors
 
 CHUNK = 1 << 24
@@ -123,6 +123,13 @@ class Source:
                 break
             count -= got
         return self.position - start
+
+    def seek(self, position: int) -> None:
+        """Go on at any byte of a plain file, after others have moved in its stream."""
+        assert self._state
+        with file_errors(self.name, "reading"):
+            self._stream.seek(position)
+        self._ahead, self.position = b"", position
 
     def read_at(self, view: memoryview, offset: int) -> int:
         """Read a plain file from an offset, keeping the position; returns the number of bytes."""
@@ -232,31 +239,6 @@ class Seekable:
     def seekable(self) -> bool:
         """True."""
         return True
-
-
-class Member(Source):
-    """A member of an archive; its size is only `declared`, so no memory is allocated for it.
-
-    `damaged` are the exceptions that a damaged archive raises.
-    """
-
-    def __init__(
-        self, stream: IO[bytes], name: str, size: int, damaged: tuple[type[Exception], ...]
-    ) -> None:
-        super().__init__(stream, name)
-        self.declared, self._damaged = size, damaged
-
-    def _into(self, view: memoryview) -> int:
-        try:
-            return super()._into(view)
-        except self._damaged as error:
-            raise FormatError(self.name, f"the archive is damaged: {error}") from error
-
-    def _read_some(self, count: int) -> bytes:
-        try:
-            return super()._read_some(count)
-        except self._damaged as error:
-            raise FormatError(self.name, f"the archive is damaged: {error}") from error
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Fixtures for all tests."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,21 @@ def to_be_shared_out(config):
 def pytest_configure(config):
     # Compiled kernels are kept with pytest's own cache, apart from the user's.
     os.environ["XENT_CACHE_DIR"] = str(config.cache.mkdir("kernels"))
+    if to_be_compiled_ahead(config):
+        compile_ahead()
     config.addinivalue_line("markers", "backends: runs on every backend of tests/backends.py")
+
+
+def to_be_compiled_ahead(config):
+    """Whether the tests are shared out, and this process is the one that shares them out."""
+    return getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput")
+
+
+def compile_ahead():
+    """Usual kernels, a process per dtype: a test that needs one first would see the note on it."""
+    command = [sys.executable, "-m", "xentcli", "compile", "-q", "--dtype"]
+    for process in [subprocess.Popen([*command, dtype]) for dtype in ("f32", "f64")]:
+        process.wait()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers

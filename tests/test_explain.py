@@ -245,7 +245,7 @@ def test_errors_are_one_line(arguments, code, words, files, capfdbinary):
     ("arguments", "words"),
     [
         ([], ["LOGITS and TARGETS are required", "--logits"]),
-        (["l.npy"], ["LOGITS and TARGETS are required"]),
+        (["l.npy"], ["l.npy: TARGETS is missing", ".npz"]),
         (["--logits", "1,2"], ["--logits and --target are both required"]),
         (["--target", "1"], ["--logits and --target are both required"]),
         (["l.npy", "t.npy", "--target", "1"], ["cannot be combined"]),

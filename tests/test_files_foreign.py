@@ -1,25 +1,12 @@
 """Files that people have and xent does not read: what they are is said, and how to convert them."""
 
-import io
 import pickle
-import zipfile
 
 import numpy as np
 import pytest
 from cli import assert_error, inside, npy
 
-
-def pytorch():
-    """What torch.save writes: a zip with a pickle and the numbers."""
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("logits/data.pkl", pickle.dumps([1]))
-        archive.writestr("logits/data/0", bytes(48))
-    return data.getvalue()
-
-
 FILES = {
-    "l.pt": (pytorch(), ["PyTorch", "torch.load"]),
     "l.pth": (pickle.dumps([1], 2), ["pickle", "numpy.save"]),
     "l.pkl": (pickle.dumps([1]), ["pickle", "numpy.save"]),
     "l.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), ["HDF5", "h5py"]),

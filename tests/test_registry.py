@@ -32,6 +32,7 @@ from cli import (
     npy,
 )
 from helpers import assert_same_bits
+from pytorch_files import pytorch, repacked
 
 import xentcli
 from xentcli.arrays.dtypes import BF16, NAMES, name_of, narrow
@@ -40,7 +41,7 @@ from xentcli.files import registry
 from xentcli.files.inspection import inspect_path
 from xentcli.files.opening import create_writer, is_table, load, open_reader, save
 from xentcli.files.options import ReadOptions, WriteOptions
-from xentcli.files.source import Source
+from xentcli.files.source import Source, open_source
 from xentcli.files.text import lines, table
 
 PACKAGE = Path(xentcli.__file__).parent
@@ -118,7 +119,7 @@ def test_an_added_format_is_inspected(folder):
 @pytest.mark.parametrize("command", ["grad", "loss", "softmax", "check", "explain", "inspect"])
 def test_an_added_format_is_in_the_help(command):
     words = "".join(extended(command, "--help").text.split())
-    assert "[npy|npz|safetensors|kld|csv|tsv|xf8]" in words
+    assert "[npy|npz|safetensors|pt|kld|csv|tsv|xf8]" in words
     if command in ("grad", "loss", "softmax"):
         assert "[npy|npz|safetensors|csv|tsv|json|xf8]" in words
 
@@ -163,9 +164,8 @@ def test_a_name_without_an_entry_is_an_error_everywhere(name, files, stream):
         lambda: inspect_path("l.npy", read, False),
     )
     for use in uses:
-        with pytest.raises(
-            OptionError, match=r"npy, npz, safetensors, kld, csv, tsv, json"
-        ) as error:
+        names = "npy, npz, safetensors, pt, kld, csv, tsv, json"
+        with pytest.raises(OptionError, match=names) as error:
             use()
         assert f"'{name}'" in str(error.value)
     assert stream.getvalue() == b""
@@ -191,7 +191,7 @@ def test_what_is_only_recognised_is_neither_read_nor_written(format, files, stre
     assert format.convert
 
 
-WRONG = ["g.dat", "g.npy.gz", "g.h5", "g.pt", "g.npyx", "g.v2", "a.b/g.x y"]
+WRONG = ["g.dat", "g.npy.gz", "g.h5", "g.xls", "g.npyx", "g.v2", "a.b/g.x y"]
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -324,21 +324,26 @@ def test_the_search_for_names_of_formats_can_fail(tmp_path):
 # What an entry says is true
 
 
-def as_kld(array):
+def as_kld(array, key):
     """Rows of logits as one chunk of a .kld file, with tokens that are all 0."""
     rows = len(array)
     return kld.kld(array[None], np.zeros((1, 2 * rows + 1)))
 
 
-ONLY_READ = {"kld": as_kld}
+def as_pytorch(array, key):
+    """A tensor as PyTorch writes it."""
+    return repacked(pytorch(array))
 
 
-def written(format, array):
+ONLY_READ = {"kld": as_kld, "pt": as_pytorch}
+
+
+def written(format, array, key="array"):
     """An array as the bytes of a format; what can only be read is written by the tests."""
     if not format.can_write:
-        return ONLY_READ[format.name](array)
+        return ONLY_READ[format.name](array, key)
     stream = io.BytesIO()
-    save(stream, array, WriteOptions(format.name))
+    save(stream, array, WriteOptions(format.name, key=key))
     return stream.getvalue()
 
 
@@ -432,21 +437,20 @@ def test_a_format_that_cannot_be_read_from_a_pipe_is_an_error_there(monkeypatch,
 
 @pytest.mark.parametrize("format", registry.readable(), ids=name)
 def test_a_format_with_keys_lists_them(format, tmp_path):
-    if format.has_keys:
-        stream = io.BytesIO()
-        save(stream, LOGITS, WriteOptions(format.name, key="logits"))
-        source = Source(io.BytesIO(stream.getvalue()), "a stream")
-        assert format.member_names(source) == ["logits"]
-        return
+    data = written(format, LOGITS, key="logits")
     path = tmp_path / f"a.{format.suffixes[0]}"
-    path.write_bytes(written(format, LOGITS))
-    with pytest.raises(OptionError, match=r"and key is for \.npz or \.safetensors"):
+    path.write_bytes(data)
+    if format.has_keys:
+        with open_source(str(path)) as source:
+            assert format.member_names(source) == ["logits" if format.can_write else "tensor"]
+        return
+    with pytest.raises(OptionError, match=r"and key is for \.npz or \.safetensors or"):
         load(str(path), ReadOptions(key="logits"))
 
 
 @pytest.mark.parametrize("format", [f for f in registry.readable() if f.matches], ids=name)
 def test_the_first_bytes_are_those_of_one_format_alone(format):
-    start = written(format, LOGITS)[: registry.FIRST_BYTES]
+    start = written(format, LOGITS)[: registry.ZIP_BYTES]
     assert [f.name for f in registry.FORMATS if f.recognises(start)] == [format.name]
 
 

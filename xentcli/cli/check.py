@@ -36,6 +36,7 @@ Method: TypeAlias = Literal["exact", "finite-diff"]
 class CheckInputs(LossInputs):
     """The inputs of a loss, and what another program computed from them."""
 
+    targets: str = argument("TARGETS")
     grad: str = argument("GRAD")
     grad_format: str | None = format_option("gradient")
     grad_key: str | None = key_option("gradient")

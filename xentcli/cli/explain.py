@@ -137,7 +137,7 @@ def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> I
             what = "LOGITS and TARGETS cannot be combined with --logits and --target"
             raise OptionError("command line", what)
         return loss_paths(*_inline(which, options), sources)
-    if sources.logits is None or sources.targets is None:
+    if sources.logits is None:
         raise OptionError(
             "command line",
             "LOGITS and TARGETS are required, or --logits and --target",

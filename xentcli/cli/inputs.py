@@ -94,7 +94,9 @@ class Inputs:
         ]
 
 
-def loss_paths(logits: str | Reader, targets: str | Reader, files: WeightFiles) -> InputPaths:
+def loss_paths(
+    logits: str | Reader, targets: str | Reader | None, files: WeightFiles
+) -> InputPaths:
     """Where the arrays of a loss come from."""
     return InputPaths(
         logits,
@@ -141,12 +143,12 @@ def open_inputs(
         paths = replace(paths, upstream=None)
     given = paths.given()
     _check_paths([path for path in given.values() if isinstance(path, str)], outputs)
+    if reading.targets:
+        given.setdefault("targets", paths.logits)  # they are in the same file
     current().names = {role: _name(path) for role, path in given.items()}
     with ExitStack() as stack:
-        logits = stack.enter_context(_opened(paths.logits, reading.logits))
-        targets = None
-        if paths.targets is not None and reading.targets:
-            targets = stack.enter_context(_opened(paths.targets, reading.targets))
+        logits, targets = stack.enter_context(_open_rows(paths, reading))
+        if targets:
             _set_row_count(logits, targets, class_axis)
             targets = _line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_second(paths.grad, reading.grad, logits))
@@ -155,6 +157,23 @@ def open_inputs(
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
         yield Inputs(logits, targets, extras, grad, whole.get("loss"), base, whole.get("group"))
+
+
+@contextmanager
+def _open_rows(paths: InputPaths, reading: Reading) -> Iterator[tuple[Reader, Reader | None]]:
+    """Logits and targets, which may be in one file; without targets where none are asked for."""
+    from xentcli.files.opening import open_both
+
+    if reading.targets and paths.targets is None and isinstance(paths.logits, str):
+        with open_both(paths.logits, reading.logits, reading.targets) as both:
+            yield both
+        return
+    with ExitStack() as stack:
+        logits = stack.enter_context(_opened(paths.logits, reading.logits))
+        targets = None
+        if reading.targets and paths.targets is not None:
+            targets = stack.enter_context(_opened(paths.targets, reading.targets))
+        yield logits, targets
 
 
 def _whole(given: dict[str, str | Reader], style: TextStyle) -> dict[str, Array]:

@@ -112,7 +112,7 @@ class LossInputs(LossReading):
     """The inputs of a loss, and how they are read."""
 
     logits: str = argument("LOGITS")
-    targets: str = argument("TARGETS")
+    targets: str | None = argument("[TARGETS]", required=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xentcli.files.format import Facts, Format, starts_with
+from xentcli.files.format import ZIP, Facts, Format, starts_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +98,30 @@ def _open_kld(source: Source, options: ReadOptions) -> Reader:
     return open_kld(source, options)
 
 
+def _is_pytorch(start: bytes) -> bool:
+    """A zip whose first member is the pickle."""
+    name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
+    return start.startswith(ZIP) and name.endswith(b"/data.pkl")
+
+
+def _open_pytorch(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.pytorch import open_pytorch
+
+    return open_pytorch(source, options)
+
+
+def _inspect_pytorch(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+    from xentcli.files.pytorch import inspect_pytorch
+
+    return inspect_pytorch(source, options, stats)
+
+
+def _pytorch_names(source: Source) -> list[str]:
+    from xentcli.files.pytorch import member_names
+
+    return member_names(source)
+
+
 BINARY = (
     Format(
         "npy",
@@ -110,7 +134,7 @@ BINARY = (
     Format(
         "npz",
         suffixes=("npz",),
-        matches=starts_with(b"PK\x03\x04"),
+        matches=lambda start: start.startswith(ZIP) and not _is_pytorch(start),
         open_reader=_open_npz,
         create_writer=_create_npz,
         inspect=_inspect_npz,
@@ -124,6 +148,14 @@ BINARY = (
         create_writer=_create_safetensors,
         inspect=_inspect_safetensors,
         member_names=_safetensors_names,
+    ),
+    Format(
+        "pt",
+        suffixes=("pt", "pth"),
+        matches=_is_pytorch,
+        open_reader=_open_pytorch,
+        inspect=_inspect_pytorch,
+        member_names=_pytorch_names,
     ),
     Format("kld", suffixes=("kld",), matches=starts_with(b"_logits_"), open_reader=_open_kld),
 )

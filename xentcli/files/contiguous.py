@@ -11,8 +11,9 @@ import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of
 from xentcli.errors import FormatError, Words
+from xentcli.files.member import Member
 from xentcli.files.reader import chunks
-from xentcli.files.source import Member, Source
+from xentcli.files.source import Source
 
 SAFE = 1 << 26  # bytes that are allocated because a header says so
 MAX_BYTES = 2**63 - 1  # of an array, with 1 for its axes of length 0; NumPy's own limit

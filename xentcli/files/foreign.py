@@ -19,10 +19,12 @@ PICKLE = Format(
     description="a pickle, which can run any code when it is opened, so xent never opens one",
     convert="in Python: numpy.save('logits.npy', array)",
 )
-PYTORCH = Format(  # a zip: recognised by its members
-    "pytorch",
-    description="a PyTorch file, which holds a pickle, and xent never opens one",
-    convert="in Python: numpy.save('logits.npy', torch.load('FILE').float().numpy())",
+PYTORCH_CONVERT = "in Python: numpy.save('logits.npy', torch.load('FILE').float().numpy())"
+OLD_PYTORCH = Format(
+    "old-pytorch",
+    matches=starts_with(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8"),
+    description="a PyTorch file in the format before version 1.6, which is one pickle",
+    convert="in Python, with a newer PyTorch: torch.save(torch.load('FILE'), 'NEW.pt')",
 )
 GZIP = Format(
     "gzip",
@@ -68,8 +70,8 @@ FOREIGN = (
         convert="zstd -dc FILE | xent … -",
     ),
     GZIP,
+    OLD_PYTORCH,
     PICKLE,
-    PYTORCH,
 )
 
 
@@ -79,6 +81,6 @@ def refusal(format: Format, where: str) -> FormatError:
 
 
 def refuse_archive(names: list[str], where: str) -> None:
-    """An error for a zip of PyTorch, by the names of its members."""
+    """An error for a zip of PyTorch under another name, by the names of its members."""
     if any(name.endswith("data.pkl") for name in names):
-        raise refusal(PYTORCH, where)
+        raise FormatError(where, "this is a PyTorch file", "read it with the format pt")

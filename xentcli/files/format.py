@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from xentcli.files.writer import Writer
 
 FIRST_BYTES = 12  # of a file, which `matches` gets to see
+ZIP = b"PK\x03\x04"
+ZIP_BYTES = 300  # of a zip, which has the name of its first member there
 
 Facts = dict[str, Any]  # about one array, in the order in which `inspect` prints them
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import struct
 import zipfile
-import zlib
 from typing import IO, Any, cast
 
 import numpy as np
@@ -21,27 +18,15 @@ from xentcli.files.npy.writer import NpyWriter
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import Reader
 from xentcli.files.sink import Writable
-from xentcli.files.source import Member, Source
-
-# What zipfile raises on damaged archives, besides its own error for them.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-)
-
-MAX_RATIO = 1032  # of inflated to deflated bytes, the limit of the deflate format
+from xentcli.files.source import Source
+from xentcli.files.zipped import DAMAGED, open_archive, open_member
 
 
 def open_npz(source: Source, options: ReadOptions) -> Reader:
     """The reader of the array that the options name, or of the only one."""
     archive, members = _open_archive(source)
     key = choose_key(list(members), options, source.name)
-    return open_npy(_open_member(archive, members[key], key, source.name), options)
+    return open_npy(open_member(archive, members[key], key, source.name), options)
 
 
 def inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
@@ -50,7 +35,7 @@ def inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts
     keys = list(members)
     if options.key is not None:
         keys = [choose_key(keys, options, source.name)]
-    found = (_open_member(archive, members[key], key, source.name) for key in keys)
+    found = (open_member(archive, members[key], key, source.name) for key in keys)
     return [inspect_npy(member, stats) for member in found]
 
 
@@ -60,15 +45,8 @@ def member_names(source: Source) -> list[str]:
 
 
 def _open_archive(source: Source) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """The archive and its arrays by name; a pipe is read whole, as zip needs to seek."""
-    start = source.peek(4)
-    if start not in (b"PK\x03\x04", b"PK\x05\x06"):  # before an endless stream is read whole
-        raise FormatError(source.name, f"not an .npz file: it starts with {start!r}")
-    stream = source.file or io.BytesIO(source.read_all())
-    try:
-        archive = zipfile.ZipFile(cast(Any, stream))
-    except _DAMAGED as error:
-        raise FormatError(source.name, f"not an .npz file: {error}") from error
+    """The archive and its arrays by name."""
+    archive = open_archive(source, "an .npz file")
     foreign.refuse_archive(archive.namelist(), source.name)
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
@@ -87,21 +65,8 @@ def _starts_like_an_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bo
     try:
         with archive.open(info) as stream:
             return stream.read(len(MAGIC)) == MAGIC
-    except _DAMAGED:
+    except DAMAGED:
         return False
-
-
-def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, key: str, where: str) -> Member:
-    """One member as a source with the size that the archive declares."""
-    name = f"{where}[{visible(key)}]"
-    try:
-        stream = archive.open(info)
-    except _DAMAGED as error:
-        raise FormatError(where, f"member '{visible(key)}' cannot be read: {error}") from error
-    if info.file_size > info.compress_size * MAX_RATIO + 64:
-        what = f"declares {info.file_size} bytes, which {info.compress_size} cannot inflate to"
-        raise FormatError(name, what)
-    return Member(stream, name, info.file_size, _DAMAGED)
 
 
 class _Archive(zipfile.ZipFile):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from xentcli.errors import OptionError, Setting, visible
 from xentcli.files.binary import BINARY
 from xentcli.files.foreign import FOREIGN, refusal
-from xentcli.files.format import FIRST_BYTES, Format
+from xentcli.files.format import FIRST_BYTES, ZIP, ZIP_BYTES, Format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,7 @@ def names(formats: Iterable[Format]) -> list[str]:
     """The names of some formats.
 
     >>> names(readable())
-    ['npy', 'npz', 'safetensors', 'kld', 'csv', 'tsv']
+    ['npy', 'npz', 'safetensors', 'pt', 'kld', 'csv', 'tsv']
     >>> names(writable())
     ['npy', 'npz', 'safetensors', 'csv', 'tsv', 'json']
     """
@@ -104,7 +104,7 @@ def suffixes(formats: Iterable[Format]) -> list[str]:
     """The suffixes of some formats, each once.
 
     >>> suffixes(readable())
-    ['.npy', '.npz', '.safetensors', '.kld', '.csv', '.txt', '.tsv']
+    ['.npy', '.npz', '.safetensors', '.pt', '.pth', '.kld', '.csv', '.txt', '.tsv']
     """
     return list(dict.fromkeys(f".{suffix}" for format in formats for suffix in format.suffixes))
 
@@ -153,6 +153,7 @@ def _suffix(path: str) -> str:
 def sniff(source: Source) -> Format:
     """The format that a source's first bytes show; an error for one that cannot be read."""
     start = source.peek(FIRST_BYTES)
+    start = source.peek(ZIP_BYTES) if start.startswith(ZIP) else start
     recognised = (format for format in FORMATS if format.recognises(start))
     format = next(recognised, None) or get(TEXT)
     if not format.can_read:

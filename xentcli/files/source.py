@@ -15,10 +15,11 @@ from typing import IO
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.errors import FileError, FormatError, OptionError, visible
+from xentcli.errors import FileError, OptionError, visible
 from xentcli.files.descriptor import Descriptor, descriptor_of, file_errors
 
 CHUNK = 1 << 24
+COPY = 1 << 20  # bytes of a pipe that are copied at a time
 
 
 class Source:
@@ -123,6 +124,13 @@ class Source:
             count -= got
         return self.position - start
 
+    def seek(self, position: int) -> None:
+        """Go on at any byte of a plain file, after others have moved in its stream."""
+        assert self._state
+        with file_errors(self.name, "reading"):
+            self._stream.seek(position)
+        self._ahead, self.position = b"", position
+
     def read_at(self, view: memoryview, offset: int) -> int:
         """Read a plain file from an offset, keeping the position; returns the number of bytes."""
         assert self._state
@@ -147,6 +155,23 @@ class Source:
             with file_errors("temporary file", "writing"):
                 self._stream.seek(0)  # which also writes the end of the copy
         self._ahead, self.position = ahead, position
+
+    def make_seekable(self) -> None:
+        """Copy what is not a plain file to a temporary file, from which it is read from now on."""
+        if self._state:
+            return
+        with file_errors("temporary file", "writing"):
+            self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
+        data: bytes | memoryview = self.read(len(self._ahead))
+        buffer = memoryview(bytearray(COPY))
+        while data:
+            with file_errors("temporary file", "writing"):
+                self._recorded.write(data)
+            data = buffer[: self._into(buffer)]
+        with file_errors("temporary file", "writing"):
+            self._recorded.seek(0)
+            self._state = os.fstat(self._recorded.fileno())
+        self._stream, self.position, self._ended = self._recorded, 0, False
 
     def verify(self) -> None:
         """An error where a plain file has changed since it was opened."""
@@ -214,31 +239,6 @@ class Seekable:
     def seekable(self) -> bool:
         """True."""
         return True
-
-
-class Member(Source):
-    """A member of an archive; its size is only `declared`, so no memory is allocated for it.
-
-    `damaged` are the exceptions that a damaged archive raises.
-    """
-
-    def __init__(
-        self, stream: IO[bytes], name: str, size: int, damaged: tuple[type[Exception], ...]
-    ) -> None:
-        super().__init__(stream, name)
-        self.declared, self._damaged = size, damaged
-
-    def _into(self, view: memoryview) -> int:
-        try:
-            return super()._into(view)
-        except self._damaged as error:
-            raise FormatError(self.name, f"the archive is damaged: {error}") from error
-
-    def _read_some(self, count: int) -> bytes:
-        try:
-            return super()._read_some(count)
-        except self._damaged as error:
-            raise FormatError(self.name, f"the archive is damaged: {error}") from error
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from xentcli.arrays.dtypes import BF16, Array, name_of
 from xentcli.errors import Words
 from xentcli.files.contiguous import SAFE, ContiguousReader, check_size, ended_early
 from xentcli.files.format import Facts
+from xentcli.files.member import Member
 from xentcli.files.npy.header import Header, read_data, read_header
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import InMemoryReader, Reader, chunks
-from xentcli.files.source import Member, Source
+from xentcli.files.source import Source
 
 
 def open_npy(source: Source, options: ReadOptions) -> Reader:

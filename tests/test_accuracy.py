@@ -296,6 +296,14 @@ def test_a_short_search_finds_nothing_beyond_the_bounds(backend, dtype, kind, cl
     assert_promised(backend, dtype, case)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_short_search_among_many_classes(backend, kind):
+    where = "f64", kind, up_to(1000, 65)
+    case = climb(backend, where, np.random.default_rng(1000), up_to(8, 2), up_to(20, 3))
+    assert_promised(backend, "f64", case)
+
+
 def test_a_search_climbs_and_an_error_beyond_the_bounds_is_seen(monkeypatch):
     """An error of a few units in the last place of a gradient is found."""
     case = climb("numpy", ("f64", "plain", 3), np.random.default_rng(0), 1, 20)

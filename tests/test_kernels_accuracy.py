@@ -229,6 +229,9 @@ FAR = [  # the other logits are those of the last one
     ([0.0, 1e-248, 0.0], {"temperature": 1e-251, "z_loss": 1e113}),
     ([1.1e293, 1e293, 0.0], {"temperature": 4e290, "z_loss": 1e110, "sample_weight": [1e-21]}),
     ([-3e151, -3.1e151, -3.1e151], {"z_loss": 1e30}),
+    ([471.0, 471.0, 470.0], {"softcap": 1.0, "upstream": 1e300}),  # slopes of 1e-409
+    ([2.0, 1.0, 0.0], {"softcap": 1e300}),
+    ([2.0, 1.0, 0.0], {"upstream": 1e180, "sample_weight": [1e120]}),
 ]
 
 
@@ -266,3 +269,34 @@ def test_many_classes_under_a_large_factor(upstream):
     factors = {"upstream": upstream * 1e178, "temperature": 1e-200}
     r = cross_entropy(x, [0], backend="cpu", reduction="none", **factors)
     assert r.grad[0, 0] == -np.copysign(np.inf, upstream)
+
+
+def extreme_options(rng):
+    """A row of logits and options of any size that the borders of the promise allow."""
+    any_size = lambda most: float(10 ** rng.uniform(-most, most))  # noqa: E731 (a short name)
+    options = {"temperature": any_size(rng.choice([2, 100, 300])) if rng.random() < 0.7 else 1.0}
+    size = options["temperature"]
+    if rng.random() < 0.5:
+        options["softcap"] = any_size(rng.choice([2, 7, 100, 300]))
+        size *= options["softcap"] if rng.random() < 0.5 else 1.0
+    most = 250 + np.log10(min(options["temperature"], 1.0))
+    if rng.random() < 0.5 and most > 0:
+        options["upstream"] = any_size(most) * float(rng.choice([-1, 1]))
+    if rng.random() < 0.3:
+        options["label_smoothing"] = float(rng.choice([1e-10, 0.1, 1.0]))
+    if rng.random() < 0.3:
+        options["z_loss"] = any_size(4)
+    row = rng.normal(size=int(rng.choice([3, 17, 70]))) * rng.choice([0.1, 1, 30])
+    row = row + rng.choice([0, 1e4, -1e6]) + (np.arange(len(row)) == 0) * rng.choice([0, 40, 900])
+    row = row * min(max(size, 1e-300), 1e290)
+    angles = 450 * options["temperature"] * min(options.get("softcap", 1e300), 1e307)
+    return (np.clip(row, -angles, angles) if 0 < angles < np.inf else row), options
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 3))])
+def test_random_options_of_extreme_sizes(backend, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(150):
+        row, options = extreme_options(rng)
+        assert_promised(backend, row, int(rng.integers(len(row))), **options)

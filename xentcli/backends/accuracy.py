@@ -61,6 +61,8 @@ BORDERS = (
     "the loss of a row below 2.2e-308 has the digits of a subnormal number before a weight "
     "multiplies it",
     "class weights keep their digits down to 1e-300 of the largest",
+    "the product of upstream, sample_weight and the largest class weight reaches to 1e300",
+    "softcap reaches to 1e300, and its slope counts as 0 below 1e-410",
     "z_loss reaches to logits of 1e50",
 )
 

@@ -45,7 +45,7 @@ class RowFactors(NamedTuple):
     low: Any
     before: Any  # a power of two that the exponentials are to be multiplied by before: mostly 1
     per_mass: Any
-    unit: Any  # a power of two that the entries are to be multiplied by after: mostly 1
+    unit: Any  # with masses or z-loss, what entries are to be multiplied by after: mostly 1
 
 
 @inline_jit
@@ -113,14 +113,14 @@ def far_factors(row, scale, s, scalars, masses):
     # Powers of two that float64 cannot represent are multiplied in two steps, and what would
     # overflow in a term, although a difference of two terms may not, comes last.
     mass_power = u_power - t_power
-    zero, most = b_power * 0.0, mass_power + b_power
-    least = most
+    zero, power = b_power * 0.0, mass_power + b_power
+    last = zero
     if masses or scalars.z_loss > 0.0:
-        most, least = select_max(mass_power, most), select_min(mass_power, least)
-    last = within_range(select_max(most, zero + 1000.0) + select_min(least, zero - 1000.0))
-    power = b_power + mass_power - last
-    near = less(absolute(power), constant(power, 60.0))
-    huge = less(constant(power, 1000.0), power + last)
+        most, least = select_max(mass_power, power), select_min(mass_power, power)
+        last = within_range(select_max(most, zero + 1000.0) + select_min(least, zero - 1000.0))
+    huge = less(zero + 1000.0, power)
+    power = power - last
+    near = less(absolute(power), zero + 60.0)
     power = power - float(SCALE_BITS)
     before = select(near, zero, within_range(floor(power * 0.5)))
     before = select(equal(high, zero), zero, before)
@@ -167,8 +167,8 @@ def probability_factors(others, others_low, exact):
 def entries(e, factors, exact):
     """F·e, for exponentials that were multiplied by `before`."""
     if exact:
-        return fma(e, factors.high, e * factors.low) * factors.unit
-    return e * factors.high * factors.unit
+        return fma(e, factors.high, e * factors.low)
+    return e * factors.high
 
 
 @inline_jit
@@ -189,11 +189,11 @@ def entry_of_target(e, is_max, row, factors, slope, exact):
     high, low = add(constant(e, ONE), row.others_low, row.others)
     high, low = add(high, low, 0.0 - e)
     high = times_slope(select(is_max, row.others, high), slope) * factors.before
-    rough = high * factors.high * factors.unit
+    rough = high * factors.high
     if not exact:
         return 0.0 - rough
     low = times_slope(select(is_max, row.others_low, low), slope) * factors.before
-    fine = fma(high, factors.high, fma(high, factors.low, low * factors.high)) * factors.unit
+    fine = fma(high, factors.high, fma(high, factors.low, low * factors.high))
     return 0.0 - select(less(absolute(rough), constant(e, math.inf)), fine, rough)
 
 

@@ -216,6 +216,8 @@ def gradient_entries(q, setup, factors, buffers, uniform, grad, c):
         g = entries_with_masses(e, pull, factors, exact)
     else:
         g = entries(e, factors, exact)
+        if scalars.z_loss > 0.0:
+            g = g * factors.unit
     return cast_for(grad, g) + constant_for(grad, 0.0)  # −0.0 becomes 0.0
 
 

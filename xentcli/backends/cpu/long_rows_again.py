@@ -51,4 +51,5 @@ def replace_by_gradient(classes, factors, exps):
     """Replace the float64 exponentials of a row by its gradient."""
     for c in range(0, classes, LANES):
         e = load(exps, c) * constant_for(exps, factors.before)
-        store(exps, c, entries(e, in_every_lane(exps, factors), True) + constant_for(exps, 0.0))
+        g = entries(e, in_every_lane(exps, factors), True) * constant_for(exps, factors.unit)
+        store(exps, c, g + constant_for(exps, 0.0))

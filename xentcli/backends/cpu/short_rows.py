@@ -239,7 +239,8 @@ def class_entries(qs, setup, factors, buffers, c, exact):
         slope = load(buffers[1], c * LANES)
         e = times_slope(e, slope) * factors.before
     if qs is None and not uniform > 0.0:
-        return entries(e, factors, exact)
+        g = entries(e, factors, exact)
+        return g * factors.unit if scalars.z_loss > 0.0 else g
     pull = mass_of_class(qs, weight, c, scalars, uniform) * factors.per_mass
     if scalars.softcap < math.inf:
         pull = times_slope(pull, slope)

@@ -27,6 +27,7 @@ from xentcli.cli.options import (
 )
 from xentcli.cli.sinks import ArrayOutput, LossBuffer, LossConsumers, LossOutput, open_outputs
 from xentcli.errors import OptionError
+from xentcli.files.compression import compressed
 from xentcli.options import LogitsOptions, LossOptions
 
 
@@ -132,7 +133,7 @@ def loss(
         if buffer:
             value = buffer.value(result)
             about = out.loss_json(result, value, options, writing.decimals, work.seconds)
-            sink.write(_json(about))
+            sink.write(compressed(_json(about), sink.path))
     if losses:
         out.summary([out.loss_words(result, options.reduction)], result.backend, work)
 

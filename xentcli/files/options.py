@@ -36,8 +36,12 @@ DEFAULT = ReadOptions()
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How one array is written; `key` is its name in a file that can hold several."""
+    """How one array is written; `key` is its name in a file that can hold several.
+
+    `path` is that of the output, whose suffix may ask for compression.
+    """
 
     format: str
     style: TextStyle = PLAIN
     key: str = "array"
+    path: str = ""

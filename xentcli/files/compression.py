@@ -150,6 +150,10 @@ def _is_bzip2(start: bytes) -> bool:
     return start.startswith(b"BZh") and start[4:10] in BZIP2_BLOCKS
 
 
+def _is_zstd(start: bytes) -> bool:
+    return start.startswith(b"(\xb5/\xfd")
+
+
 COMPRESSIONS = (
     Compression("gzip", "gz", lambda b: b[:3] == b"\x1f\x8b\x08", GzipDecoder, _gzip_encoder),
     Compression("xz", "xz", lambda b: b[:6] == b"\xfd7zXZ\0", _xz_decoder, _xz_encoder),

@@ -9,7 +9,7 @@ from xentcli.arrays.dtypes import name_of
 from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.files.format import Facts, Format
-from xentcli.files.opening import open_input
+from xentcli.files.opening import open_input, open_reader
 from xentcli.files.options import ReadOptions
 from xentcli.files.source import Source
 from xentcli.files.statistics import statistics
@@ -17,12 +17,24 @@ from xentcli.files.statistics import statistics
 
 def inspect_path(path: str, options: ReadOptions, stats: bool) -> list[Facts]:
     """Facts about each array of a file; its numbers are read for `stats` only, where it can."""
+    if options.raw:
+        return [_of_raw(path, options, stats)]
     with open_input(path) as (source, bare):
         format = registry.input_format(source, bare, options.format)
         inspect = format.inspect or (lambda *given: [_of_reader(format, *given)])
         packed = {"compression": source.compression} if source.compression else {}
         found = inspect(source, options, stats)
         return [{**facts, "format": format.name, **packed} for facts in found]
+
+
+def _of_raw(path: str, options: ReadOptions, stats: bool) -> Facts:
+    """The layout that is given, checked against the size of the file."""
+    with open_reader(path, options) as reader:
+        facts: Facts = {"name": reader.name, "format": "raw", "shape": reader.shape}
+        facts["dtype"] = name_of(reader.dtype)
+        if stats:
+            facts |= statistics(reader.chunks())
+        return facts
 
 
 def _of_reader(format: Format, source: Source, options: ReadOptions, stats: bool) -> Facts:

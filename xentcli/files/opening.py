@@ -28,10 +28,15 @@ from xentcli.files.writer import Writer
 
 
 @contextmanager
-def open_input(path: str) -> Iterator[tuple[Source, str]]:
-    """The bytes of a path, decompressed, and the path without the suffix of a compression."""
+def open_input(path: str, *, raw: bool = False) -> Iterator[tuple[Source, str]]:
+    """The bytes of a path, decompressed, and the path without the suffix of a compression.
+
+    Raw numbers may begin with any bytes, so that only the suffix shows that they are compressed.
+    """
     with open_source(path) as source:
-        kind = by_first_bytes(source.peek(FIRST_BYTES))
+        kind = None
+        if not raw or by_suffix(path):
+            kind = by_first_bytes(source.peek(FIRST_BYTES))
         if kind is None:
             yield source, without_suffix(path)
             return
@@ -44,7 +49,12 @@ def open_input(path: str) -> Iterator[tuple[Source, str]]:
 @contextmanager
 def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
     """The array in a file, or on standard input for `-`, to be read piece by piece."""
-    with open_input(path) as (source, bare):
+    with open_input(path, raw=options.raw is not None) as (source, bare):
+        if options.raw:
+            from xentcli.files.raw import open_raw
+
+            yield open_raw(source, options.raw)
+            return
         yield reader_of(source, registry.input_format(source, bare, options.format), options)
 
 

@@ -12,10 +12,6 @@ FILES = {
     "l.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), ["HDF5", "h5py"]),
     "l.parquet": (b"PAR1" + bytes(99), ["Parquet"]),
     "l.arrow": (b"ARROW1" + bytes(99), ["Arrow"]),
-    "l.npy.zst": (b"\x28\xb5\x2f\xfd" + bytes(99), ["zstd -dc"]),
-    "l.npy.xz": (b"\xfd7zXZ\0" + bytes(99), ["xz -dc"]),
-    "l.npy.bz2": (b"BZh91AY" + bytes(99), ["bunzip2"]),
-    "l.npy.gz": (b"\x1f\x8b\x08" + bytes(99), ["gunzip"]),
 }
 
 

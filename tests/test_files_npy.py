@@ -24,6 +24,11 @@ from cli import (
 )
 from helpers import assert_same_bits
 
+from xentcli.arrays.dtypes import BF16, narrow
+from xentcli.errors import XentError
+from xentcli.files.opening import load
+from xentcli.files.options import ReadOptions
+
 DATA = np.arange(6.0).tobytes()
 GOOD = "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3), }"
 
@@ -89,7 +94,7 @@ HOSTILE = {
     "B32-complex": described(descr="'<c16'", data=DATA * 2),
     "B32-boolean": described(descr="'|b1'", data=bytes(6)),
     "B33-long-double": described(descr="'<f16'", data=DATA * 2),
-    "B37-a-name": described(descr="'bfloat16'", data=bytes(12)),
+    "B37-a-name": described(descr="'float'", data=DATA),
     "B37-a-number": described(descr="1.5", data=DATA),
     "B37-None": described(descr="None", data=DATA),
     "B37-nonsense": described(descr="'zz9'", data=DATA),
@@ -404,3 +409,46 @@ def test_random_bits_survive_writing_and_reading(rng):
     read = open_npy(Source(stream, "a stream"), ReadOptions()).whole()
     assert read.dtype == array.dtype
     assert read.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype"),
+    [
+        ('{"descr": "<f8", "fortran_order": False, "shape": (2, 3), }', "<f8"),
+        ("{'descr':'<f4','fortran_order':False,'shape':(2,3,)}", "<f4"),
+        ("{'shape': (2, 3), 'descr': \"<i8\", 'fortran_order': False}", "<i8"),
+        *(
+            (f"{{'descr': '{name}', 'fortran_order': False, 'shape': (2, 3), }}", dtype)
+            for name, dtype in [
+                *(("f2", "=f2"), ("f4", "=f4"), ("f8", "=f8"), ("=f4", "=f4"), ("i8", "=i8")),
+                *(("u1", "u1"), ("float16", "<f2"), ("float32", "<f4"), ("float64", "<f8")),
+                *(("int8", "i1"), ("int32", "<i4"), ("int64", "<i8"), ("uint16", "<u2")),
+            ]
+        ),
+    ],
+)
+def test_headers_of_other_programs_are_read_as_numpy_does(text, dtype, tmp_path):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    path = tmp_path / "a.npy"
+    path.write_bytes(header(text, array.tobytes()))
+    found = load(str(path), ReadOptions())
+    assert_same_bits(found, array)
+    assert_same_bits(found, np.load(path))
+
+
+def test_a_header_may_say_bfloat16(tmp_path):
+    path = tmp_path / "a.npy"
+    bits = narrow(LOGITS, BF16)
+    path.write_bytes(described(descr="'bfloat16'", data=bits.tobytes()))
+    found = load(str(path), ReadOptions())
+    assert found.dtype == BF16
+    assert found.tobytes() == bits.tobytes()
+
+
+@pytest.mark.parametrize("entry", ["'descr\"", "\"descr'", "'descr", "descr", '""descr""'])
+def test_quotes_must_match(entry, tmp_path):
+    path = tmp_path / "a.npy"
+    text = f"{{{entry}: '<f8', 'fortran_order': False, 'shape': (2, 3), }}"
+    path.write_bytes(header(text, LOGITS.tobytes()))
+    with pytest.raises(XentError, match="cannot parse the header"):
+        load(str(path), ReadOptions())

@@ -13,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from xentcli.cli.options import LogitsReading, LossReading, TextReading, WeightFiles
+from xentcli.cli.raw_layout import raw_layout
 from xentcli.cli.session import current
 from xentcli.errors import OptionError, visible
 
@@ -119,7 +120,10 @@ def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
     from xentcli.files.options import ReadOptions
 
     style = text_style(inputs)
-    return Reading(style, ReadOptions(inputs.input_format, inputs.key, style, "key", dtype))
+    raw = raw_layout(
+        "--", inputs.raw, inputs.shape, inputs.offset, inputs.input_format or inputs.key
+    )
+    return Reading(style, ReadOptions(inputs.input_format, inputs.key, style, "key", dtype, raw))
 
 
 def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
@@ -128,7 +132,11 @@ def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
 
     reading = logits_reading(inputs, dtype)
     how = ReadOptions(inputs.target_format, inputs.target_key, reading.style, "target_key")
-    return replace(reading, targets=how)
+    other = inputs.target_format or inputs.target_key
+    raw = raw_layout(
+        "--target-", inputs.target_raw, inputs.target_shape, inputs.target_offset, other
+    )
+    return replace(reading, targets=replace(how, raw=raw))
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from xentcli.cli.sinks import (
     open_outputs,
 )
 from xentcli.errors import OptionError
+from xentcli.files.compression import compressed
 from xentcli.files.registry import TEXT
 from xentcli.options import LogitsOptions, LossOptions
 
@@ -145,7 +146,7 @@ def loss(
         if buffer and sink:
             value = buffer.value(result)
             about = out.loss_json(result, value, options, writing.decimals, work.seconds)
-            sink.write(_json(about))
+            sink.write(compressed(_json(about), sink.path))
     if losses:
         out.summary([out.loss_words(result, options.reduction)], result.backend, work)
 

@@ -5,6 +5,7 @@ Every option `--some-name` can also be set by the environment variable `XENT_SOM
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -62,6 +63,36 @@ def key_option(what: str) -> Any:
     return option(None, words, group="Input", metavar="NAME")
 
 
+RAW_DTYPES = (
+    *("f16", "bf16", "f32", "f64"),
+    *(f"{kind}{bits}" for kind in "iu" for bits in (8, 16, 32, 64)),
+)
+
+
+def _sizes(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"\d{1,18}(,\d{1,18})*", value, re.ASCII):
+        raise click.BadParameter(f"{visible(value)!r} is not a shape such as 512,1000")
+    return value
+
+
+def raw_option(what: str) -> Any:
+    """The option for the dtype of a file without a header."""
+    words = f"Dtype of {what} in a file without a header, little-endian in C order."
+    return option(None, words, group="Input", type=click.Choice(RAW_DTYPES))
+
+
+def shape_option(raw: str) -> Any:
+    """The option for the shape of a file without a header."""
+    words = f"Shape of the numbers for {raw}, such as 512,1000."
+    return option(None, words, group="Input", metavar="N,C", callback=_sizes)
+
+
+def offset_option(raw: str) -> Any:
+    """The option for what precedes the numbers in a file without a header."""
+    words = f"Bytes before the numbers for {raw}."
+    return option(0, words, group="Input", metavar="B", type=click.IntRange(min=0))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextReading:
     """How text files are read."""
@@ -90,6 +121,9 @@ class LogitsReading(TextReading):
 
     input_format: str | None = format_option("logits")
     key: str | None = key_option("logits")
+    raw: str | None = raw_option("the logits")
+    shape: str | None = shape_option("--raw")
+    offset: int = offset_option("--raw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +132,9 @@ class LossReading(LogitsReading, WeightFiles):
 
     target_format: str | None = format_option("targets")
     target_key: str | None = key_option("targets")
+    target_raw: str | None = raw_option("the targets")
+    target_shape: str | None = shape_option("--target-raw")
+    target_offset: int = offset_option("--target-raw")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,7 @@ class ArrayOutput:
 
         if self.sink is None:
             return Preview(self)
-        how = WriteOptions(self._format, self._style, self.name)
+        how = WriteOptions(self._format, self._style, self.name, self.sink.path)
         return create_writer(self.sink, self.shape, self.dtype, how)
 
 
@@ -212,7 +212,7 @@ class LossOutput:
         from xentcli.files.opening import create_writer
         from xentcli.files.options import WriteOptions
 
-        how = WriteOptions(self._format.name, self._style, "loss")
+        how = WriteOptions(self._format.name, self._style, "loss", self._sink.path)
         return create_writer(self._sink, self._shape, np.dtype(np.float64), how)
 
 

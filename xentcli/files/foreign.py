@@ -26,12 +26,6 @@ OLD_PYTORCH = Format(
     description="a PyTorch file in the format before version 1.6, which is one pickle",
     convert="in Python, with a newer PyTorch: torch.save(torch.load('FILE'), 'NEW.pt')",
 )
-GZIP = Format(
-    "gzip",
-    matches=starts_with(b"\x1f\x8b"),
-    description="compressed with gzip",
-    convert="gunzip -c FILE | xent … -",
-)
 FOREIGN = (
     Format(
         "hdf5",
@@ -51,25 +45,6 @@ FOREIGN = (
         description="an Arrow file",
         convert="in Python: numpy.save('logits.npy', pandas.read_feather('FILE'))",
     ),
-    Format(
-        "bzip2",
-        matches=starts_with(b"BZh"),
-        description="compressed with bzip2",
-        convert="bunzip2 -c FILE | xent … -",
-    ),
-    Format(
-        "xz",
-        matches=starts_with(b"\xfd7zXZ"),
-        description="compressed with xz",
-        convert="xz -dc FILE | xent … -",
-    ),
-    Format(
-        "zstd",
-        matches=starts_with(b"\x28\xb5\x2f\xfd"),
-        description="compressed with zstd",
-        convert="zstd -dc FILE | xent … -",
-    ),
-    GZIP,
     OLD_PYTORCH,
     PICKLE,
 )

@@ -9,17 +9,32 @@ from xentcli.arrays.dtypes import name_of
 from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.files.format import Facts, Format
+from xentcli.files.opening import open_input, open_reader
 from xentcli.files.options import ReadOptions
-from xentcli.files.source import Source, open_source
+from xentcli.files.source import Source
 from xentcli.files.statistics import statistics
 
 
 def inspect_path(path: str, options: ReadOptions, stats: bool) -> list[Facts]:
     """Facts about each array of a file; its numbers are read for `stats` only, where it can."""
-    with open_source(path) as source:
-        format = registry.input_format(source, path, options.format)
+    if options.raw:
+        return [_of_raw(path, options, stats)]
+    with open_input(path) as (source, bare):
+        format = registry.input_format(source, bare, options.format)
         inspect = format.inspect or (lambda *given: [_of_reader(format, *given)])
-        return [{**facts, "format": format.name} for facts in inspect(source, options, stats)]
+        packed = {"compression": source.compression} if source.compression else {}
+        found = inspect(source, options, stats)
+        return [{**facts, "format": format.name, **packed} for facts in found]
+
+
+def _of_raw(path: str, options: ReadOptions, stats: bool) -> Facts:
+    """The layout that is given, checked against the size of the file."""
+    with open_reader(path, options) as reader:
+        facts: Facts = {"name": reader.name, "format": "raw", "shape": reader.shape}
+        facts["dtype"] = name_of(reader.dtype)
+        if stats:
+            facts |= statistics(reader.chunks())
+        return facts
 
 
 def _of_reader(format: Format, source: Source, options: ReadOptions, stats: bool) -> Facts:
@@ -43,6 +58,7 @@ def line(facts: Facts) -> str:
     """
     words = [f"{facts['name']}: {facts['shape']} {facts['dtype']}"]
     words.append(" ".join(filter(None, [facts["format"], facts.get("version")])))
+    words += [facts["compression"]] if "compression" in facts else []
     if "order" in facts:
         words += [
             f"{facts['order']} order",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,13 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError, Setting
 from xentcli.files import registry
-from xentcli.files.format import Format
+from xentcli.files.compression import (
+    CompressedWriter,
+    by_first_bytes,
+    by_suffix,
+    without_suffix,
+)
+from xentcli.files.format import FIRST_BYTES, Format
 from xentcli.files.keys import LOGITS, TARGETS, known_key
 from xentcli.files.options import DEFAULT, ReadOptions, WriteOptions
 from xentcli.files.reader import InMemoryReader, Reader
@@ -22,10 +28,34 @@ from xentcli.files.writer import Writer
 
 
 @contextmanager
+def open_input(path: str, *, raw: bool = False) -> Iterator[tuple[Source, str]]:
+    """The bytes of a path, decompressed, and the path without the suffix of a compression.
+
+    Raw numbers may begin with any bytes, so that only the suffix shows that they are compressed.
+    """
+    with open_source(path) as source:
+        kind = None
+        if not raw or by_suffix(path):
+            kind = by_first_bytes(source.peek(FIRST_BYTES))
+        if kind is None:
+            yield source, without_suffix(path)
+            return
+        from xentcli.files.inflated import InflatedSource  # few inputs need it
+
+        with closing(InflatedSource(source, kind)) as inflated:
+            yield inflated, without_suffix(path)
+
+
+@contextmanager
 def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
     """The array in a file, or on standard input for `-`, to be read piece by piece."""
-    with open_source(path) as source:
-        yield reader_of(source, registry.input_format(source, path, options.format), options)
+    with open_input(path, raw=options.raw is not None) as (source, bare):
+        if options.raw:
+            from xentcli.files.raw import open_raw
+
+            yield open_raw(source, options.raw)
+            return
+        yield reader_of(source, registry.input_format(source, bare, options.format), options)
 
 
 @contextmanager
@@ -33,25 +63,35 @@ def open_both(
     path: str, logits: ReadOptions, targets: ReadOptions
 ) -> Iterator[tuple[Reader, Reader]]:
     """Logits and targets in one file, found by their names unless the options have a key."""
-    with open_source(path) as source, ExitStack() as stack:
-        format = registry.input_format(source, path, logits.format)
+    with open_input(path) as (source, bare), ExitStack() as stack:
+        format = registry.input_format(source, bare, logits.format)
         if not format.member_names:
             keyed = " or ".join(registry.suffixes(registry.with_keys()))
             what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
             raise OptionError(source.name, what)
-        is_pipe = source.file is None
-        source.make_seekable()
-        with source.lookahead():
-            names = format.member_names(source)
+        with _again(source, path) as first:
+            names = format.member_names(first)
         logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
         targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
-        if is_pipe:
-            with source.lookahead():
-                found = reader_of(source, format, targets)
-                other: Reader = InMemoryReader(found.whole(), found.name, format.name)
+        if source.can_be_opened_again:
+            found: Reader = reader_of(stack.enter_context(_again(source, path)), format, targets)
         else:
-            other = reader_of(stack.enter_context(open_source(path)), format, targets)
-        yield reader_of(source, format, logits), other
+            with _again(source, path) as first:
+                reader = reader_of(first, format, targets)
+                found = InMemoryReader(reader.whole(), reader.name, format.name)
+        yield reader_of(source, format, logits), found
+
+
+@contextmanager
+def _again(source: Source, path: str) -> Iterator[Source]:
+    """An input from its beginning, where `source` stays."""
+    if source.can_be_opened_again:
+        with open_input(path) as (other, _):
+            yield other
+    else:
+        source.make_seekable()
+        with source.lookahead():
+            yield source
 
 
 def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
@@ -83,8 +123,13 @@ def create_writer(
 ) -> Writer:
     """The writer of a format; an OptionError for one that cannot be written."""
     format = registry.get_writable(options.format)
-    assert format.create_writer
-    return format.create_writer(stream, shape, dtype, options)
+    kind = by_suffix(options.path)
+
+    def create(to: Writable) -> Writer:
+        assert format.create_writer
+        return format.create_writer(to, shape, dtype, options)
+
+    return CompressedWriter(stream, kind, create) if kind else create(stream)
 
 
 def save(stream: Writable, array: Array, options: WriteOptions) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from xentcli.files.text.style import TextStyle
+
+if TYPE_CHECKING:
+    from xentcli.files.raw import RawLayout
 
 PLAIN = TextStyle()
 
@@ -16,7 +20,8 @@ class ReadOptions:
     `format` is the name of a registered format, by default that of the suffix or of the first
     bytes. `key` chooses one array of a file that holds several; `key_option` is what the user
     calls that option, or None where an input has no such option. `dtype` is for data whose file
-    does not say it: text, and the dtype V2, which is bfloat16 with "bf16".
+    does not say it: text, and the dtype V2, which is bfloat16 with "bf16". `raw` is the layout of a
+    file without a header, which has no format then.
     """
 
     format: str | None = None
@@ -24,6 +29,7 @@ class ReadOptions:
     style: TextStyle = PLAIN
     key_option: str | None = "key"
     dtype: str = "auto"
+    raw: RawLayout | None = None
 
     @property
     def bfloat16(self) -> bool:
@@ -36,8 +42,12 @@ DEFAULT = ReadOptions()
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How one array is written; `key` is its name in a file that can hold several."""
+    """How one array is written; `key` is its name in a file that can hold several.
+
+    `path` is that of the output, whose suffix may ask for compression.
+    """
 
     format: str
     style: TextStyle = PLAIN
     key: str = "array"
+    path: str = ""

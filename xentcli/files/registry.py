@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xentcli.errors import OptionError, Setting, visible
 from xentcli.files.binary import BINARY
+from xentcli.files.compression import require_library, without_suffix
 from xentcli.files.foreign import FOREIGN, refusal
 from xentcli.files.format import FIRST_BYTES, ZIP, ZIP_BYTES, Format
 
@@ -147,7 +148,8 @@ def with_suffix(path: str) -> list[Format]:
 
 
 def _suffix(path: str) -> str:
-    return PurePath(path).suffix.lower().removeprefix(".")
+    """The suffix that says the format: that before a suffix of a compression."""
+    return PurePath(without_suffix(path)).suffix.lower().removeprefix(".")
 
 
 def sniff(source: Source) -> Format:
@@ -180,6 +182,7 @@ def output_formats(path: str, name: str | None, *, chosen: bool = False) -> list
     `name` is the format asked for; `chosen` is whether the user can ask for one. A suffix that
     no format has is an error, before anything is read or written.
     """
+    require_library(path)
     if name is not None:
         return [get_writable(name, visible(path))]
     suffix = _suffix(path)

@@ -25,8 +25,10 @@ COPY = 1 << 20  # bytes of a pipe that are copied at a time
 class Source:
     """A stream of bytes with a name for messages and, for a plain file, a size.
 
-    Unlike a pipe, it has a `peek`.
+    Unlike a pipe, it has a `peek`. `compression` is the name of that which was taken off it.
     """
+
+    compression: str | None = None
 
     def __init__(self, stream: IO[bytes], name: str, path: str | None = None) -> None:
         self._stream = stream
@@ -48,6 +50,11 @@ class Source:
     def file(self) -> Seekable | None:
         """The stream for seeking, where it is a plain file."""
         return Seekable(self._stream, self.name) if self._state else None
+
+    @property
+    def can_be_opened_again(self) -> bool:
+        """Whether its path is that of a plain file."""
+        return self._path is not None
 
     def close(self) -> None:
         """Remove the temporary copy; the stream itself is closed by whoever opened it."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import Array
+from xentcli.arrays.dtypes import BF16, Array
 from xentcli.errors import DtypeError, FormatError
 from xentcli.files.contiguous import Extent, check_size, ended_early, finish
 from xentcli.files.foreign import PICKLE
@@ -23,11 +23,14 @@ MAX_HEADER = 10_000  # NumPy's own limit
 MAX_AXES = 64  # NumPy's own limit
 
 _GAP = r"[ \t\n]*"
-_VALUE = r"'[^'\\]*'|True|False|\([0-9L, ]*\)"
-_ENTRY = re.compile(rf"{_GAP}'(descr|fortran_order|shape)'{_GAP}:{_GAP}({_VALUE}){_GAP}(,|(?=\}}))")
+_VALUE = r"""'[^'\\]*'|"[^"\\]*"|True|False|\([0-9L, ]*\)"""
+_KEY = r"""(?P<quote>['"])(?P<key>descr|fortran_order|shape)(?P=quote)"""
+_ENTRY = re.compile(rf"{_GAP}{_KEY}{_GAP}:{_GAP}(?P<value>{_VALUE}){_GAP}(,|(?=\}}))")
 _SIZE = "(?:0|[1-9][0-9]{0,18})L?"  # as Python writes integers, Python 2 included
 _TUPLE = re.compile(rf"\( *((?:{_SIZE} *, *)*)({_SIZE})? *\)")
-_DESCR = re.compile(r"([<>|=])(f[248]|[iu][1248]|b1|V2)")
+_DESCR = re.compile(r"[<>|=]?(f[248]|[iu][1248]|b1)|[<>|=]V2")
+_NAMES = {f"float{8 * size}": f"<f{size}" for size in (2, 4, 8)}  # that other programs write
+_NAMES |= {f"{u}int{8 * n}": f"<{u or 'i'}{n}" for u in ("", "u") for n in (1, 2, 4, 8)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ def _parse(text: str, where: str, version: tuple[int, int]) -> Header:
     entries = _entries(text.rstrip(" \n"), where)
     sizes = _sizes(entries.get("shape", ""), long=version != (3, 0))
     order, descr = entries.get("fortran_order"), entries.get("descr", "")
-    if sizes is None or order not in ("True", "False") or descr[:1] != "'":
+    if sizes is None or order not in ("True", "False") or descr[:1] not in ("'", '"'):
         raise FormatError(
             where,
             f"cannot parse the header: {text.strip()[:80]!r}",
@@ -111,15 +114,18 @@ def _entries(text: str, where: str) -> dict[str, str]:
     entries: dict[str, str] = {}
     position = 1
     while match := _ENTRY.match(text, position):
-        if match[1] in entries:
-            raise FormatError(where, f"the header names {match[1]!r} twice")
-        entries[match[1]] = match[2]
+        if match["key"] in entries:
+            raise FormatError(where, f"the header names {match['key']!r} twice")
+        entries[match["key"]] = match["value"]
         position = match.end()
     closed = text[:1] == "{" and text[position:].strip(" \t\n") == "}"
     return entries if closed else {}
 
 
 def _dtype(descr: str, where: str) -> np.dtype[Any]:
+    if descr == "bfloat16":
+        return BF16
+    descr = _NAMES.get(descr, descr)
     if not _DESCR.fullmatch(descr):
         raise DtypeError(
             where,

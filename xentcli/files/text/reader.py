@@ -18,7 +18,6 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, Setting, Words, plural, visible
-from xentcli.files import foreign
 from xentcli.files.source import Source
 from xentcli.files.text.lines import Chunk, Lines
 from xentcli.files.text.parsing import LONGEST, Cells, parse
@@ -147,8 +146,6 @@ class _Place:
 def _look(source: Source) -> None:
     """An error for a stream that is not text, before all of it is read: it may be endless."""
     start = source.peek(_LOOK)
-    if foreign.GZIP.recognises(start):
-        raise foreign.refusal(foreign.GZIP, source.name)
     if 2 * start.count(0) > len(start):
         raise FormatError(source.name, "most bytes are NUL: this is not text")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):

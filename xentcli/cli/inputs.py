@@ -9,12 +9,12 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING
 
 from xentcli.cli.options import LogitsReading, LossReading, TextReading, WeightFiles
 from xentcli.cli.raw_layout import raw_layout
 from xentcli.cli.session import current
+from xentcli.cli.text_shapes import line_as_targets, set_row_count
 from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def open_inputs(
     with ExitStack() as stack:
         logits, targets = stack.enter_context(_open_rows(paths, reading))
         if targets:
-            _set_row_count(logits, targets, class_axis)
-            targets = _line_as_targets(targets, logits.shape)
+            set_row_count(logits, targets, class_axis)
+            targets = line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_second(paths.grad, reading.grad, logits))
         base = stack.enter_context(_open_second(paths.base, reading.base, logits))
         whole = _whole(given, reading.style)
@@ -213,7 +213,7 @@ def _open_second(
         yield None
         return
     with open_reader(path, how) as second:
-        _set_row_count(logits, second, None)
+        set_row_count(logits, second, None)
         yield second
 
 
@@ -265,40 +265,3 @@ def _number(text: str | None) -> float | None:
         what = f"{text} is a number, and there is a file of that name"
         raise OptionError("upstream", what, f"./{text} is the file; write the number another way")
     return value
-
-
-def _set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> None:
-    """Take the unknown row count of a piped table from the other array.
-
-    Not if axis 0 is the class axis: the other array may have any length then.
-    """
-    from xentcli.files.opening import is_table
-
-    if not (is_table(logits) or is_table(targets)):
-        return  # other files need none of the modules for text
-    from xentcli.files.text.table import TableReader
-
-    for one, other in ((logits, targets), (targets, logits)):
-        if isinstance(one, TableReader) and one.rows is None:
-            if isinstance(other, TableReader) and other.rows is None:
-                other.count()
-            if class_axis in (0, -2):
-                one.count()
-                continue
-            a_line = is_table(other) and other.shape[0] == 1
-            one.assume(prod(other.shape) if a_line else prod(other.shape[:1]))
-
-
-def _line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
-    """Text always has two axes: a single row or column is taken as class indices."""
-    from xentcli.files.opening import is_table
-    from xentcli.files.reader import InMemoryReader
-
-    known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
-    if is_table(targets) and 1 in targets.shape and targets.shape not in known:
-        return InMemoryReader(targets.whole().reshape(-1), targets.name, targets.format)
-    return targets
-
-
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return shape[:axis] + shape[axis + 1 :]

@@ -84,7 +84,7 @@ def exp_terms(power, r, curved):
 
 @inline_jit
 def exp_of_gap(gap, error, exact):
-    """exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, within 0.7 ULP, and its rounding error.
+    """exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, within 0.75 ULP, and its rounding error.
 
     Both are 0 beyond `MAX_SCALED_GAP` and of NaN. Unless `exact`, the error of the gap is left
     out, the result is within 1.2 ULP, and its error counts as 0.

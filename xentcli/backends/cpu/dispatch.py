@@ -46,7 +46,6 @@ from xentcli.backends.cpu.simd import (
     select,
     select_max,
 )
-from xentcli.backends.cpu.softcap import plain_peak
 from xentcli.backends.cpu.transpose import copy_transposed
 from xentcli.backends.cpu.workspace import SHORT
 
@@ -173,7 +172,7 @@ def short_boxes(span, logits, targets, probs, weight, scalars, per_row, grad, sp
     first_x, first_exps = space, float64_at(space, exps_at)
     setup = weight, classes, scalars
     zero = constant_for(weight, 0.0)
-    at, tile = 0, TileSums(plain_peak(zero), zero, zero)
+    at, tile = 0, TileSums(zero, zero, zero)
     keep_gaps = probs is not None or scalars.label_smoothing > 0.0
     for row in range(span[0] - LANES, span[1], LANES):
         xs, exps, sums = advance(first_x, at), advance(first_exps, 3 * at), tile

@@ -26,6 +26,7 @@ from xentcli.backends.cpu.simd import (
     floor,
     fma,
     less,
+    less_equal_or_nan,
     power_of_two,
     select,
     select_max,
@@ -35,7 +36,7 @@ from xentcli.backends.cpu.softcap import times_slope
 from xentcli.backends.elementary import ROUND
 
 LARGE = 2.0**60  # factors between this and its inverse are multiplied as they are
-MOST = 2.0**900  # the same, of results that have fewer bits
+MOST = 1.0  # F, which is divided by 2⁹⁰⁰, of results that have fewer bits
 
 
 class RowFactors(NamedTuple):
@@ -70,16 +71,15 @@ def row_factors(row, scale, scalars, masses, exact):
     s, s_low = add(one, row.others_low * UNSCALE, row.others * UNSCALE)
     per_mass = divide(scale, scalars.temperature)
     usual = 1.0 / LARGE < scalars.temperature < LARGE
-    most = absolute(per_mass) * select_max(absolute(row.b), one)
     if not exact:
-        far = less(one * MOST, most)
         large, unit = less(one, absolute(row.b)), one * UNSCALE
         high = row.b * select(large, unit, one) * (per_mass * select(large, one, unit)) / s
         found = RowFactors(high, one * 0.0, one, per_mass, one)
+        far = less_equal_or_nan(one * MOST, absolute(high))
         if usual and not any_lane(far):
             return found
         other = far_factors(row, scale, (s, s_low), scalars, masses)
-        far = less(one * select(usual, MOST, -1.0), most)
+        far = less_equal_or_nan(one * select(usual, MOST, -1.0), absolute(high))
         return RowFactors(
             select(far, other.high, found.high),
             found.low,
@@ -87,7 +87,7 @@ def row_factors(row, scale, scalars, masses, exact):
             select(far, other.per_mass, per_mass),
             select(far, other.unit, one),
         )
-    size = absolute(row.b * per_mass)
+    size, most = absolute(row.b * per_mass), absolute(per_mass) * select_max(absolute(row.b), one)
     small = less(size, select(equal(size, one * 0.0), size, one / LARGE))
     if not usual or any_lane(less(one * LARGE, most)) or any_lane(small):
         return far_factors(row, scale, (s, s_low), scalars, masses)

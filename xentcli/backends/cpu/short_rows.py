@@ -73,7 +73,7 @@ def picked_mass(qs, setup, which, uniform):
 class TileSums(NamedTuple):
     """The largest logit of each row, and the sum of its other exponentials in two words."""
 
-    peak: Any
+    max_x: Any  # and no `Peak`: the loop over tiles would carry all of it from one to the next
     others: Any
     others_low: Any
 
@@ -97,8 +97,9 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
     _, classes, scalars = setup
     exps, slopes, gaps = tile_buffers(exps, classes)
     exact = is_float64(xs)
-    peak = peak_of(as_float64(peak), scalars, exact)
-    one, zero = constant(peak.x, ONE), constant(peak.x, 0.0)
+    max_x = as_float64(peak)
+    peak = peak_of(max_x, scalars, exact)
+    one, zero = constant(max_x, ONE), constant(max_x, 0.0)
     sums = zero, zero, zero
     for c in range(classes):
         logits = as_float64(load(xs, c * LANES))
@@ -114,7 +115,7 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
             sums = sums[0], sums[1], sums[2] + lost
     ones, high, low = sums
     others, others_low = total_of(ones, high, low, exact)
-    return TileSums(peak, others, others_low)
+    return TileSums(max_x, others, others_low)
 
 
 @inline_jit
@@ -148,7 +149,7 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
     exps, _, gaps = tile_buffers(exps, classes)
     exact = is_float64(xs)
     uniform = scalars.label_smoothing / classes
-    zero = constant(tile.others, 0.0)
+    zero, peak = constant(tile.others, 0.0), peak_of(tile.max_x, scalars, exact)
     argmax, hot, of_max, rest, all_gaps = zero, zero, zero, zero, zero
     max_is_target = less(zero, zero)
     if qs is not None or uniform > 0.0:
@@ -159,7 +160,7 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
     distance = all_gaps, zero
     if qs is None:
         hot = pick_weight(weight, y, classes) * (1.0 - scalars.label_smoothing)
-        gap, error, _ = gap_below(tile.peak, pick(xs, y, classes), scalars, exact)
+        gap, error, _ = gap_below(peak, pick(xs, y, classes), scalars, exact)
         distance = hot_gap(hot, gap, error, exact)
         if uniform > 0.0:
             distance = distance[0] + all_gaps, distance[1]
@@ -167,7 +168,7 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
         if uniform > 0.0:
             max_is_target = equal(argmax, y)
     masses = Masses(hot, of_max, rest, max_is_target)
-    limit = largest(tile.peak.z, tile.peak.z_low, scalars, exact)
+    limit = largest(peak.z, peak.z_low, scalars, exact)
     others = tile.others, tile.others_low
     loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
     return loss, lse, (row, masses, argmax)
@@ -268,7 +269,8 @@ def softmax_tile(xs, classes, peak, scalars, log, exps, out):
     """Probabilities of 16 rows, or their logarithms −d_c − log s."""
     exact = is_float64(xs)
     tile = tile_exponentials(xs, (None, classes, scalars), peak, exps, False)
-    limit = tile.peak.z / divisor(scalars)
+    peak = peak_of(tile.max_x, scalars, exact)
+    limit = peak.z / divisor(scalars)
     finite = less(absolute(limit), constant(limit, math.inf))
     log_s, log_s_low, unit = log_of_sum(tile.others, tile.others_low, exact)
     log_s, log_s_low = log_s * unit, log_s_low * unit
@@ -276,7 +278,7 @@ def softmax_tile(xs, classes, peak, scalars, log, exps, out):
     for c in range(classes):
         if log:
             logits = as_float64(load(xs, c * LANES))
-            gap, error, _ = gap_below(tile.peak, logits, scalars, exact)
+            gap, error, _ = gap_below(peak, logits, scalars, exact)
             value = log_probability(gap, error, log_s, log_s_low, exact)
         else:
             value = entries(load(exps, c * LANES), factors, exact)

@@ -176,7 +176,8 @@ def write_out_of_range_row(grad, y, exps, classes, grad_scale):
     """Write the gradient of a row again if it is in the buffer already."""
     if not grad_scale.in_range:
         for c in range(0, classes, LANES):
-            store_padded(grad, classes, c, cast_for(grad, load(exps, c)))
+            g = cast_for(grad, load(exps, c)) + constant_for(grad, 0.0)
+            store_padded(grad, classes, c, g)
         store_float(grad, y, grad_scale.target)
 
 

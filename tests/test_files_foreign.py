@@ -1,12 +1,28 @@
 """Files that people have and xent does not read: what they are is said, and how to convert them."""
 
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 from cli import assert_error, inside, npy
 
+
+def spreadsheet():
+    """The beginning of what spreadsheet programs write: a zip of XML."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr("xl/worksheets/sheet1.xml", "<worksheet/>")
+    return data.getvalue()
+
+
 FILES = {
+    "l.xlsx": (spreadsheet(), ["spreadsheet", "CSV"]),
+    "l.mat": (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(99), ["MATLAB", "loadmat"]),
+    "l.gguf": (b"GGUF\3\0\0\0" + bytes(99), ["GGUF"]),
+    "l.png": (b"\x89PNG\r\n\x1a\n" + bytes(99), ["PNG"]),
     "l.pth": (pickle.dumps([1], 2), ["pickle", "numpy.save"]),
     "l.pkl": (pickle.dumps([1]), ["pickle", "numpy.save"]),
     "l.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), ["HDF5", "h5py"]),

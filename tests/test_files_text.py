@@ -93,7 +93,7 @@ HOSTILE = {
         ["line 2", "column 2", "more than 1000"],
     ),
     "B90-200000-zeros": (b"1,2\n3,0." + b"0" * 200_000 + b"\n", ["line 2", "column 2"]),
-    "B92-gzip": (gzip.compress(b"1,2\n3,4\n"), []),
+    "B92-gzip": (gzip.compress(gzip.compress(b"1,2\n3,4\n")), ["gzip"]),
     "control-characters": (b"1,2\n3,\x1b[31m4\x07\n", ["line 2", "column 2", r"\x1b[31m"]),
     "C1-control-characters": ("1,2\n3,\x9b31m\n".encode(), ["line 2", "column 2", r"\x9b"]),
     "direction-override": ("1,2\n3,\u202e4\n".encode(), ["line 2", "column 2", r"\u202e"]),

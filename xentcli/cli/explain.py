@@ -10,10 +10,11 @@ import click
 
 from xentcli.cli.command import command
 from xentcli.cli.declare import argument, comma_separated, option
-from xentcli.cli.inputs import NUMBER, InputPaths, loss_paths, loss_reading, open_inputs
+from xentcli.cli.inputs import InputPaths, loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import DtypeName, LossReading
 from xentcli.cli.publish import DocumentOptions, publish
 from xentcli.cli.summary import emit_notes
+from xentcli.cli.upstream import NUMBER
 from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 

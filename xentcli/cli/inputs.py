@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -15,6 +13,7 @@ from xentcli.cli.options import LogitsReading, LossReading, TextReading, WeightF
 from xentcli.cli.raw_layout import raw_layout
 from xentcli.cli.session import current
 from xentcli.cli.text_shapes import line_as_targets, set_row_count
+from xentcli.cli.upstream import number_of
 from xentcli.errors import OptionError, visible
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from xentcli.files.outputs import Outputs
     from xentcli.files.reader import Reader
     from xentcli.files.text.style import TextStyle
-
-NUMBER = r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|inf|infinity)"
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ def open_inputs(
     """Open everything that a command names; standard input can be read only once."""
     from xentcli.engine.problem import Extras
 
-    number = _number(paths.upstream)
+    number = number_of(paths.upstream)
     if number is not None:
         paths = replace(paths, upstream=None)
     given = paths.given()
@@ -252,16 +249,3 @@ def _pipe(path: str) -> tuple[int, int] | None:
         return None
     is_pipe = stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode)
     return (state.st_dev, state.st_ino) if is_pipe else None
-
-
-def _number(text: str | None) -> float | None:
-    """An upstream that is a number; None if it is a path."""
-    if text is None or not re.fullmatch(NUMBER, text):
-        return None
-    value = float(text)
-    if not math.isfinite(value):
-        raise OptionError("upstream", f"{text} is not allowed; expected a finite number or a file")
-    if os.path.lexists(text):
-        what = f"{text} is a number, and there is a file of that name"
-        raise OptionError("upstream", what, f"./{text} is the file; write the number another way")
-    return value

@@ -26,7 +26,31 @@ OLD_PYTORCH = Format(
     description="a PyTorch file in the format before version 1.6, which is one pickle",
     convert="in Python, with a newer PyTorch: torch.save(torch.load('FILE'), 'NEW.pt')",
 )
+SPREADSHEET = Format(  # a zip: recognised by its members
+    "xlsx",
+    description="a spreadsheet",
+    convert="save the sheet as CSV",
+)
 FOREIGN = (
+    SPREADSHEET,
+    Format(
+        "mat",
+        matches=starts_with(b"MATLAB 5.0 M"),
+        description="a MATLAB file",
+        convert="in Python: numpy.save('logits.npy', scipy.io.loadmat('FILE')['NAME'])",
+    ),
+    Format(
+        "gguf",
+        matches=starts_with(b"GGUF"),
+        description="a GGUF file, which holds a model and no logits",
+        convert="write logits with llama.cpp, and read them as raw numbers",
+    ),
+    Format(
+        "image",
+        matches=starts_with(b"\x89PNG\r\n\x1a\n"),
+        description="a PNG image",
+        convert="write the numbers with numpy.save",
+    ),
     Format(
         "hdf5",
         matches=starts_with(b"\x89HDF"),
@@ -56,6 +80,8 @@ def refusal(format: Format, where: str) -> FormatError:
 
 
 def refuse_archive(names: list[str], where: str) -> None:
-    """An error for a zip of PyTorch under another name, by the names of its members."""
+    """An error for a zip of other programs, by the names of its members."""
+    if "[Content_Types].xml" in names:
+        raise refusal(SPREADSHEET, where)
     if any(name.endswith("data.pkl") for name in names):
         raise FormatError(where, "this is a PyTorch file", "read it with the format pt")

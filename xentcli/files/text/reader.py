@@ -146,6 +146,8 @@ class _Place:
 def _look(source: Source) -> None:
     """An error for a stream that is not text, before all of it is read: it may be endless."""
     start = source.peek(_LOOK)
+    if start[:2] == b"\x1f\x8b":  # what is compressed once was decompressed before
+        raise FormatError(source.name, "the bytes are those of gzip: this is not text")
     if 2 * start.count(0) > len(start):
         raise FormatError(source.name, "most bytes are NUL: this is not text")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):

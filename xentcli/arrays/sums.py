@@ -77,6 +77,10 @@ class RunningSum:
         self.add(highs)
         self.add(lows[np.isfinite(highs)])
 
+    def add_multiple(self, count: int, exponent: int) -> None:
+        """Take a whole number of 2ᵉ, e from −1074 on."""
+        self._units += count << (exponent + UNIT)
+
     def merge(self, other: RunningSum) -> None:
         """Take everything that another sum has taken."""
         other._add_waiting()

@@ -36,17 +36,21 @@ class LossAlong:
         self._weighted = False
 
     def add(self, scores: Scores) -> None:
-        """Take the next rows."""
-        index, v, nll = (
-            scores.rows * self._segments // self._rows,
-            scores.weights,
-            scores[Field.NLL],
-        )
-        self._counts += np.bincount(index, minlength=self._segments)
+        """Take the next rows, in order."""
+        v, nll = scores.weights, scores[Field.NLL]
+        bounds = np.searchsorted(scores.rows, [self._first(k) for k in range(self._segments + 1)])
+        counts = np.diff(bounds)
+        self._counts += counts
+        index = np.flatnonzero(counts)
+        starts = bounds[index]
         if v is not None:
             self._weighted = True
-            self._weights.add(index, v)
-        self._sums.add(index, nll if v is None else nll * v)
+            self._weights.add_runs(index, starts, v)
+        self._sums.add_runs(index, starts, nll if v is None else nll * v)
+
+    def _first(self, k: int) -> int:
+        """The first row of a part."""
+        return -(-self._rows * k // self._segments)
 
     def merge(self, other: LossAlong) -> None:
         """Take the rows of another part of the same whole."""
@@ -62,8 +66,8 @@ class LossAlong:
             means = self._sums.values() / total
         return tuple(
             Segment(
-                -(-self._rows * k // self._segments),
-                -(-self._rows * (k + 1) // self._segments) - 1,
+                self._first(k),
+                self._first(k + 1) - 1,
                 int(self._counts[k]),
                 float(means[k]) if self._counts[k] else None,
             )

@@ -70,7 +70,7 @@ class BinTotals:
     def add(self, confidence: Array, correct: Array, weights: Array | None) -> None:
         """Take the next rows: their confidence, share of correct, and v or None for ones."""
         bins = len(self._counts)
-        index = np.searchsorted(self.edges[1:], confidence, side="left")  # the first border ≥ it
+        index = _bin_of(confidence, self.edges)
         known = index < bins
         if not known.all():
             self._broken += int(np.count_nonzero(~known))
@@ -123,6 +123,17 @@ class BinTotals:
             wilson(accuracy, effective),
             effective,
         )
+
+
+def _bin_of(confidence: Array, edges: Array) -> Array:
+    """The first bin whose upper border is not below it; as many as there are bins without one."""
+    bins = len(edges) - 1
+    with np.errstate(invalid="ignore"):  # NaN
+        index = (np.ceil(confidence * bins) - 1).astype(np.int64)  # of equally wide bins, mostly
+    np.clip(index, 0, bins - 1, out=index)
+    if ((edges[index] < confidence) & (confidence <= edges[index + 1])).all():
+        return np.asarray(index)
+    return np.asarray(np.searchsorted(edges[1:], confidence, side="left"))
 
 
 def mass_edges(confidence: Array, bins: int) -> Array:

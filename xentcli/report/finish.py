@@ -154,12 +154,14 @@ def _ranks(ranks: Array | None, tied: int) -> Ranks | None:
 
 
 def _loss_histogram(losses: Array) -> Histogram | None:
-    finite = losses[np.isfinite(losses)]
+    known = np.isfinite(losses)
+    finite = losses if known.all() else losses[known]
     if not len(finite):
         return None
     low, high = min(0.0, float(finite.min())), float(finite.max())
-    edges = np.linspace(low, high if high > low else low + 1.0, NLL_BINS + 1)
-    return Histogram(tuple(map(float, edges)), tuple(histogram(finite, list(edges))))
+    ends = low, high if high > low else low + 1.0
+    counts, edges = np.histogram(finite, NLL_BINS, ends)
+    return Histogram(tuple(map(float, edges)), tuple(map(int, counts)))
 
 
 def _confusion(totals: Totals) -> tuple[Confusion, ...]:

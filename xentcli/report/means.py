@@ -20,9 +20,8 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.error_free import two_product
 from xentcli.arrays.grouped_sums import GroupedSums
+from xentcli.arrays.moments import MOST, PER_CALL, moments
 from xentcli.arrays.sums import RunningSum
-
-WHOLE = 2.0**26  # up to here the square of a whole number is exact
 
 
 class MeanValue(NamedTuple):
@@ -97,6 +96,7 @@ class Mean:
     def __init__(self, groups: int = 0) -> None:
         self.sum, self._squares, self._cross = RunningSum(), RunningSum(), RunningSum()
         self._by_group = GroupedSums(groups)
+        self._room = np.empty((MOST + 1, PER_CALL))
 
     def add(self, x: Array, weights: Array | None, group: Array | None) -> None:
         """Take the quantity of the next rows, with their v and groups."""
@@ -104,24 +104,22 @@ class Mean:
             return
         with np.errstate(all="ignore"):
             if weights is None:
-                self.sum.add(x)
-                self._add_squares(x)
+                for first in range(0, len(x), PER_CALL):
+                    self._add_plain(x[first : first + PER_CALL])
             else:
                 self._add_weighted(x, weights)
             if group is not None:
                 self._by_group.add(group, x if weights is None else weights * x)
 
-    def _add_squares(self, x: Array) -> None:
-        """x² without rounding errors; those of small whole numbers, such as 0 and 1, have none."""
-        if abs(x[0]) <= WHOLE and x[0] == np.rint(x[0]) and _are_whole(x):
-            self._squares.add(x * x)
-            return
-        high, low = two_product(x, x)
-        if np.isfinite(high).all():
-            self._squares.add(high)
-            self._squares.add(low)
+    def _add_plain(self, x: Array) -> None:
+        """x and x² without rounding errors."""
+        found = moments(x, self._room)
+        if found is None:
+            self.sum.add(x)
+            self._squares.add_sums(*two_product(x, x))
         else:
-            self._squares.add_sums(high, low)
+            self.sum.add_multiple(found.total, found.exponent)
+            self._squares.add_multiple(found.squares, 2 * found.exponent)
 
     def _add_weighted(self, x: Array, weights: Array) -> None:
         """v·x as a number and its rounding error, and all products of the two."""
@@ -166,10 +164,6 @@ class Mean:
         residuals = (self._by_group.values() - mean * total)[present]
         scatter = math.fsum(residuals * residuals)
         return math.sqrt(count / (count - 1) * scatter) / abs(float(weights.total))
-
-
-def _are_whole(x: Array) -> bool:
-    return bool((x == np.rint(x)).all()) and bool(np.abs(x).max() <= WHOLE)
 
 
 def effective_rows(weights: RowWeights, share: MeanValue) -> float:

@@ -117,7 +117,8 @@ class Totals:
         self._keep(scores, columns)
 
     def _keep(self, scores: Scores, columns: dict[str, Array]) -> None:
-        rank, ties = (np.nan_to_num(scores[f], nan=-1.0) for f in (Field.ABOVE, Field.TIES))
+        above, ties = scores[Field.ABOVE], scores[Field.TIES]
+        rank, ties = np.where(np.isnan(above), -1.0, above), np.where(np.isnan(ties), -1.0, ties)
         self.tied += int(np.count_nonzero(ties > 0))
         more = {} if scores.weights is None else {"weight": scores.weights}
         self.kept.add({**columns, **more, "rank": rank, "ties": ties})

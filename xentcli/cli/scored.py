@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from xentcli.files.outputs import Outputs
     from xentcli.files.reader import Reader
 
-TARGET_NAMES = ("targets", "labels", "target", "y")  # in an archive that holds logits too
-
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredInputs(LogitsReading):
@@ -98,6 +96,7 @@ def open_scored(
 def complete(sources: Sources) -> Sources:
     """The same with TARGETS, where an archive holds them too, and they are not given."""
     from xentcli.files import registry
+    from xentcli.files.keys import TARGETS
     from xentcli.files.source import open_source
 
     formats = registry.with_suffix(sources.logits)
@@ -105,7 +104,7 @@ def complete(sources: Sources) -> Sources:
         return sources
     with open_source(sources.logits) as source:
         names = formats[0].member_names(source)
-    found = next((name for name in TARGET_NAMES if name in names), None)
+    found = next((name for name in TARGETS if name in names), None)
     if found is None:
         return sources
     key = sources.key or ("logits" if "logits" in names else None)
@@ -129,6 +128,8 @@ def reading_of(sources: ScoredInputs) -> Reading:
     from xentcli.files.options import ReadOptions
 
     reading = logits_reading(sources, sources.dtype)
+    if sources.targets is None:  # what holds them was found by `complete`, or has its own tokens
+        return reading
     targets = ReadOptions(sources.target_format, sources.target_key, reading.style, "target_key")
     return replace(reading, targets=targets)
 

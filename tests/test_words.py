@@ -68,7 +68,8 @@ def folder(tmp_path_factory):
         np.savetxt(folder / f"{name}.csv", array, delimiter=",", fmt="%.9g")
     shutil.copy(folder / "targets.csv", folder / "labels.csv")
     np.savez(folder / "batch.npz", logits=np.eye(3), targets=np.arange(3))
-    for place in (".zfunc", ".config/fish/completions", ".local/share/bash-completion/completions"):
+    shared = (".local/share/bash-completion/completions", ".local/share/man/man1")
+    for place in (".zfunc", ".config/fish/completions", *shared):
         (folder / place).mkdir(parents=True)
     return folder
 
@@ -141,6 +142,8 @@ def test_every_command_and_option_has_help(name):
 def test_the_examples_of_the_help_run(name, folder):
     assert 2 <= len(COMMANDS[name].examples) <= 3
     for line in COMMANDS[name].examples:
+        if "| man " in line and not shutil.which("man"):
+            continue
         shell(line.replace("~", shlex.quote(str(folder))), folder)
 
 

@@ -17,6 +17,8 @@ def pytest_cmdline_main(config):
     if to_be_shared_out(config):
         config.option.numprocesses, config.option.maxprocesses = "auto", 4
         config.option.dist = "loadfile"  # what the tests of a file share is made once
+        # In the order of names: by default files of few tests, which take minutes, come last.
+        config.option.loadscopereorder = False
 
 
 def to_be_shared_out(config):

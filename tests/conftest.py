@@ -10,7 +10,8 @@ import pytest
 from backends import BACKENDS
 from cli import LOGITS, TARGETS
 
-collect_ignore = ["pytorch/make.py"]  # a script that needs PyTorch
+# Scripts that read their own arguments, or need PyTorch.
+collect_ignore = ["compiling.py", "pytorch/make.py"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options

@@ -464,6 +464,7 @@ def test_what_is_written_is_true(wrong, text):
     assert list(wrong(text)) == []
 
 
+@pytest.mark.slow  # each reads all sources
 @pytest.mark.parametrize(("wrong", "true", "lie", "found"), LIES)
 def test_a_lie_is_found(wrong, true, lie, found):
     text = dict(TRUE)[wrong]

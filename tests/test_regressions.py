@@ -334,7 +334,9 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-@pytest.mark.parametrize("layer", ["", "omp", "workqueue"])
+@pytest.mark.parametrize(
+    "layer", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("omp", "workqueue"))]
+)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_computes_too(layer):
     environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}

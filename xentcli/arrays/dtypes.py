@@ -135,12 +135,6 @@ def bits(array: Array) -> Array:
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
-def compute_dtype(logits: np.dtype[Any], out: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype a kernel computes in: float64 if either is float64, else float32."""
-    wide = 8 in (logits.itemsize, out.itemsize)
-    return NAMES["f64"] if wide else NAMES["f32"]
-
-
 def default_output(logits: np.dtype[Any]) -> np.dtype[Any]:
     """The gradient's dtype by default: the logits', or float32 for float16 and bfloat16."""
     return NAMES["f32"] if native(logits) in HALVES else native(logits)

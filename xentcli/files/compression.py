@@ -158,9 +158,7 @@ COMPRESSIONS = (
     Compression("gzip", "gz", lambda b: b[:3] == b"\x1f\x8b\x08", GzipDecoder, _gzip_encoder),
     Compression("xz", "xz", lambda b: b[:6] == b"\xfd7zXZ\0", _xz_decoder, _xz_encoder),
     Compression("bzip2", "bz2", _is_bzip2, _bzip2_decoder, _bzip2_encoder),
-    Compression(
-        "zstd", "zst", lambda b: b[:4] == b"(\xb5/\xfd", _zstd_decoder, _zstd_encoder, _zstd
-    ),
+    Compression("zstd", "zst", _is_zstd, _zstd_decoder, _zstd_encoder, _zstd),
 )
 
 

@@ -85,6 +85,7 @@ BAD = {name: data for name, (data, _) in HOSTILE.items() if len(data) < 10_000} 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [*GOOD.values(), *BAD.values()], ids=[*GOOD, *BAD])
 @pytest.mark.parametrize("header", [False, True])
 def test_b93_the_bytes_may_arrive_in_any_pieces(data, header, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import Field, field
 from typing import Any
@@ -35,6 +34,8 @@ class SavedNumber(click.ParamType[float]):
     def _saved(
         self, path: str, name: str, param: click.Parameter, ctx: click.Context | None
     ) -> float:
+        import json  # few commands need it
+
         try:
             with open(path, encoding="utf-8") as file:  # noqa: PTH123 (Path would change the name)
                 saved = json.loads(file.read(LARGEST))

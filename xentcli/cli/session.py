@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from shlex import quote
 from typing import Any, Literal, TypeAlias
 
 import click
@@ -71,6 +70,8 @@ def as_flag(setting: Setting) -> str:
     flag = FLAGS.get(setting.name, "--" + setting.name.replace("_", "-"))
     if setting.value is None or setting.value is True:
         return flag
+    from shlex import quote  # for messages alone
+
     return f"{flag} {TAB if setting.value == chr(9) else quote(str(setting.value))}"
 
 

@@ -148,8 +148,10 @@ class _TargetCheck:
             whole = np.where(broken, 0.0, whole) if broken.any() else whole
         row, self.rows = self.rows, self.rows + len(whole)
         usual = not 0 <= self.ignore_index < self.classes and whole.size
-        if usual and whole.min() >= 0 and whole.max() < self.classes:  # two passes, not six
-            return whole
+        if usual:  # two passes, not six
+            least, most = np.minimum.reduce(whole), np.maximum.reduce(whole)
+            if least >= 0 and most < self.classes:
+                return whole
         ignored = whole == self.ignore_index
         wrong = ~ignored & ((whole < 0) | (whole >= self.classes))
         self.outside.add(whole, wrong, row)

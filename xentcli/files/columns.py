@@ -29,9 +29,7 @@ class ColumnOptions:
 ALL = ColumnOptions()
 
 
-def chosen(
-    options: ColumnOptions, names: Sequence[str], count: int, where: str
-) -> tuple[int, ...]:
+def chosen(options: ColumnOptions, names: Sequence[str], count: int, where: str) -> tuple[int, ...]:
     """The indices from 0 of the columns to read, in the order of `keep`.
 
     `names` are those of all `count` columns, or none where the table has no names. Errors:
@@ -105,7 +103,9 @@ class _Finder:
             return OptionError(self._where, what, hint)
         listed = ", ".join(map(visible, self._names[:_LISTED]))
         more = ", …" if len(self._names) > _LISTED else ""
-        return OptionError(self._where, f"{what}; it has {listed}{more}", nearest(word, self._names))
+        return OptionError(
+            self._where, f"{what}; it has {listed}{more}", nearest(word, self._names)
+        )
 
 
 def nearest(word: str, names: Sequence[str]) -> str | None:

@@ -58,7 +58,7 @@ def find_columns(
 
     A first column without a name that numbers or names the rows is left out.
     """
-    unnamed = len(names) == width - 1 > 0  # as R names the rows
+    unnamed = is_header_of_r(names, cells, width)
     names = ("", *names) if unnamed else names
     names = names if len(names) == width else ()
     indices = chosen(options.columns, names, width, where)
@@ -72,6 +72,16 @@ def find_columns(
         says = what, options.style.option("drop", "1-1" if "1" in names else "1"), " says so"
         return replace(found, indices=indices[1:], names=found.names[1:], remarks=(says,))
     return replace(found, remarks=tuple(_remarks(found, cells, options.style)))
+
+
+def is_header_of_r(names: Sequence[str], cells: Sequence[str], width: int) -> bool:
+    """Whether a header is that of R, which has no name above the names of the rows."""
+    if len(names) != width - 1 or not names:
+        return False
+    if not all(map(str.isdecimal, cells)):
+        return not all(map(is_number, cells))
+    numbers = [int(cell) for cell in cells]
+    return numbers == sorted(set(numbers))
 
 
 def _are_of_rows(cells: Sequence[str]) -> bool:

@@ -20,7 +20,7 @@ from xentcli.files.class_names import ClassNames
 from xentcli.files.options import DEFAULT, ReadOptions
 from xentcli.files.source import Source
 from xentcli.files.text.cells import parse_names, parse_rest
-from xentcli.files.text.columns import TextColumns, find_columns
+from xentcli.files.text.columns import TextColumns, find_columns, is_header_of_r
 from xentcli.files.text.dialect import Dialect, Marked
 from xentcli.files.text.lines import Chunk, Lines
 from xentcli.files.text.look import cells_of, rows_of
@@ -108,12 +108,11 @@ class TextReader:
                 break
         start = b"".join(chunk[:] for chunk in islice(chunks, max(1, _LOOK // len(chunks[0]))))
         is_comment = names[:1] != () and names[0][:1] == "#"
-        known = (width,) if is_comment else (width, width - 1)
-        if names and self._options.style.header == "auto" and len(names) not in known:
+        cells = [row[0] for row in rows_of(start, self._dialect.delimiter.decode())]
+        fits = len(names) == width or (not is_comment and is_header_of_r(names, cells, width))
+        if names and self._options.style.header == "auto" and not fits:
             line = start.split(b"\n", 1)[0].decode("utf-8", "replace")
             raise self._mistakes_of(names).of_header(len(names), width, line)
-        rows = rows_of(start, self._dialect.delimiter.decode())
-        cells = [row[0] for row in rows if row]
         names = (names[0].lstrip("# "), *names[1:]) if is_comment else names
         return find_columns(names, cells, width, self._options, self._where)
 

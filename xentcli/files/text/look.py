@@ -39,8 +39,9 @@ def is_number(cell: str) -> bool:
 
 
 def _is_name(cell: str) -> bool:
-    """Whether a cell can be a name: it has a letter, and is not nan or inf."""
-    return not is_number(cell) and any(map(str.isalpha, cell))
+    """Whether a cell can be a name: printable UTF-8 with a letter, and neither nan nor inf."""
+    is_text = cell.isprintable() and "\ufffd" not in cell
+    return is_text and not is_number(cell) and any(map(str.isalpha, cell))
 
 
 def counts(cells: Sequence[str]) -> bool:

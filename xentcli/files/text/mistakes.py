@@ -67,7 +67,7 @@ class Mistakes:
             raw.decode("utf-8")
         except UnicodeDecodeError as error:
             byte = place.byte + error.start + 1
-            return FormatError(self.where, f"{line}: byte {byte} is not UTF-8")
+            return FormatError(self.where, f"{line}: byte {byte} is not UTF-8", "save it as UTF-8")
         return self._not_a_number(raw, at, (place, ends_line))
 
     def _not_a_number(self, raw: bytes, at: str, around: tuple[Place, bool]) -> FormatError:

@@ -115,7 +115,7 @@ def targets_options(table: TargetsTable, options: ReadOptions) -> ReadOptions:
 
     _require_two_signs(table.target_delimiter, table.target_decimal, "target-")
     style = TextStyle(
-        table.target_delimiter, table.target_header, None, table.target_decimal, "target_"
+        table.target_delimiter, table.target_header, None, table.target_decimal, "target_", True
     )
     return replace(
         options, style=style, columns=ColumnOptions(table.target_column, table.target_drop)

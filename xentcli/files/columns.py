@@ -102,7 +102,7 @@ class _Finder:
         if not self._names:
             hint = f"the columns have no names; they are numbered from 1 to {self._count}"
             return OptionError(self._where, what, hint)
-        listed = ", ".join(map(visible, self._names[:_LISTED]))
+        listed = ", ".join(visible(name) or "''" for name in self._names[:_LISTED])
         more = ", …" if len(self._names) > _LISTED else ""
         return OptionError(
             self._where, f"{what}; it has {listed}{more}", nearest(word, self._names)

@@ -68,6 +68,7 @@ def open_both(
         format = registry.input_format(source, bare, logits.format)
         if format.has_columns and targets.columns.keep:
             logits = without_targets(logits, targets)
+            targets = replace(targets, style=replace(logits.style, of_targets=True))
         elif format.member_names:
             with _again(source, path) as first:
                 names = format.member_names(first)
@@ -78,7 +79,8 @@ def open_both(
         if source.can_be_opened_again:
             reader = reader_of(source, format, logits)
             targets = _named(targets, reader)
-            yield reader, reader_of(stack.enter_context(_again(source, path)), format, targets)
+            other = reader_of(stack.enter_context(_again(source, path)), format, targets)
+            yield reader, _without_remarks(other, reader)
             return
         if format.has_columns:
             with _again(source, path) as first:
@@ -87,7 +89,8 @@ def open_both(
             found = reader_of(first, format, targets)
             held = InMemoryReader(found.whole(), found.name, format.name, column_names(found))
             held.remarks = found.remarks
-        yield reader_of(source, format, logits), held
+        reader = reader_of(source, format, logits)
+        yield reader, _without_remarks(held, reader)
 
 
 def without_targets(logits: ReadOptions, targets: ReadOptions) -> ReadOptions:
@@ -106,6 +109,12 @@ def column_names(reader: Reader) -> tuple[str, ...]:
 def _named(targets: ReadOptions, logits: Reader) -> ReadOptions:
     """How targets are read that may be the names of the logits' columns."""
     return replace(targets, class_names=targets.class_names or column_names(logits))
+
+
+def _without_remarks(reader: Reader, other: Reader) -> Reader:
+    """A reader of a file without the remarks that another makes too."""
+    reader.remarks = tuple(words for words in reader.remarks if words not in other.remarks)
+    return reader
 
 
 def _no_targets(format: Format, where: str) -> OptionError:

@@ -76,8 +76,8 @@ def find_columns(
 
 def is_header_of_r(names: Sequence[str], cells: Sequence[str], width: int) -> bool:
     """Whether a header is that of R, which has no name above the names of the rows."""
-    if len(names) != width - 1 or not names:
-        return False
+    if len(names) != width - 1 or not names or any(";" in name or "\t" in name for name in names):
+        return False  # or another delimiter parts the names
     if not all(map(str.isdecimal, cells)):
         return not all(map(is_number, cells))
     numbers = [int(cell) for cell in cells]
@@ -94,7 +94,7 @@ def _remarks(columns: TextColumns, cells: Sequence[str], style: TextStyle) -> It
     for place, (index, name) in enumerate(zip(columns.indices, columns.names, strict=True)):
         word = name.casefold()
         of_rows = not name or (word in ROWS and all(map(str.isdecimal, cells)))
-        if (index == 0 and of_rows) or (word in TARGETS and not style.prefix):
+        if (index == 0 and of_rows) or (word in TARGETS and not style.of_targets):
             yield as_class(columns, place, "", style)
 
 

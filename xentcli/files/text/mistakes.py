@@ -9,7 +9,7 @@ from xentcli.errors import FormatError, Setting, Words, plural, visible
 from xentcli.files.class_names import ClassNames
 from xentcli.files.text.cells import NUMBER
 from xentcli.files.text.dialect import Dialect, unquoted
-from xentcli.files.text.look import cells_of, is_number
+from xentcli.files.text.look import cells_of
 from xentcli.files.text.parsing import LONGEST, Cells
 from xentcli.files.text.style import TextStyle
 
@@ -111,7 +111,7 @@ class Mistakes:
         what = f"line 1 has {plural(count, 'name')}, and the next line {plural(width, 'field')}"
         hint: Words | None = (self.style.option("header", "yes"), " skips line 1")
         rows = [cells for sign in ";\t" if (cells := cells_of(line, sign))[1:]]
-        if any(all(map(is_number, row)) for row in rows):
+        if any(_DECIMAL_COMMA.fullmatch(cell) for row in rows for cell in row):
             hint = self._decimal_comma() or hint
         return FormatError(self.where, what, hint)
 
@@ -121,7 +121,7 @@ class Mistakes:
             return None
         if place.line == 1 and self.style.header == "no":
             return self.style.option("header", "yes"), " skips a header line"
-        if self.style.prefix:
+        if self.style.of_targets:
             hint = "if it names a class, give the names: ", Setting("names"), " FILE or a,b,c"
             return None if self.classes.names else hint
         number = place.column + 1

@@ -172,7 +172,7 @@ def open_inputs(
         whole = _whole(given, reading.style)
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
-        names = _class_names(logits, reading, class_axis)
+        names = current().class_names = _class_names(logits, reading, class_axis)
         loss, group = whole.get("loss"), whole.get("group")
         yield Inputs(logits, targets, extras, grad, loss, base, group, names)
 

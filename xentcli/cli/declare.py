@@ -53,13 +53,6 @@ class SavedNumber(click.ParamType[float]):
         return float(number)
 
 
-def comma_separated(
-    ctx: click.Context, parameter: click.Parameter, text: str | None
-) -> tuple[str, ...]:
-    """A callback for names separated by commas; no names if the option is not given."""
-    return tuple(name.strip() for name in text.split(",")) if text is not None else ()
-
-
 def argument(
     metavar: str, *, required: bool = True, many: bool = False, type: click.ParamType[Any] = PATH
 ) -> Any:

@@ -11,13 +11,18 @@ import click
 
 from xentcli.cli.console import Progress, note
 from xentcli.cli.declare import argument, option
-from xentcli.cli.inputs import InputPaths, Inputs, logits_reading, open_inputs
+from xentcli.cli.inputs import (
+    InputPaths,
+    Inputs,
+    logits_reading,
+    open_inputs,
+    targets_reading,
+)
 from xentcli.cli.options import (
     DtypeName,
     LogitsReading,
     RunningOptions,
-    format_option,
-    key_option,
+    TargetsReading,
 )
 from xentcli.errors import OptionError
 from xentcli.report.options import ScoreOptions
@@ -32,13 +37,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredInputs(LogitsReading):
+class ScoredInputs(TargetsReading, LogitsReading):
     """Logits and targets, with the files that go with them, for `report` and `calibrate`."""
 
     logits: str = argument("LOGITS")
     targets: str | None = argument("[TARGETS]", required=False)
-    target_format: str | None = format_option("targets")
-    target_key: str | None = key_option("targets")
     dtype: DtypeName = option(
         "auto",
         "Dtype that text, and arrays of dtype V2, are read as.",
@@ -125,12 +128,16 @@ def _own_targets(inputs: Inputs) -> Reader:
 
 def reading_of(sources: ScoredInputs) -> Reading:
     """How logits and targets are read."""
-    from xentcli.files.options import ReadOptions
+    from xentcli.files.opening import without_targets
 
     reading = logits_reading(sources, sources.dtype)
-    if sources.targets is None:  # what holds them was found by `complete`, or has its own tokens
-        return reading
-    targets = ReadOptions(sources.target_format, sources.target_key, reading.style, "target_key")
+    targets = targets_reading(sources)
+    if sources.targets is None:
+        if (
+            not targets.columns.keep
+        ):  # `complete` found none, or the logits have tokens of their own
+            return reading
+        reading = replace(reading, logits=without_targets(reading.logits, targets))
     return replace(reading, targets=targets)
 
 

@@ -35,10 +35,14 @@ class SessionOptions:
 
 @dataclass
 class Session:
-    """The options as far as they are parsed, and the names of the inputs by their role."""
+    """The options as far as they are parsed, and the names of the inputs by their role.
+
+    `class_names` are those given, or of the columns of the logits.
+    """
 
     options: SessionOptions = field(default_factory=SessionOptions)
     names: dict[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)  # what set which option, by its name
 
     def remember(self, name: str, value: Any) -> None:

@@ -184,7 +184,8 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     shape = layout.row_shape
     allowed: tuple[Shape, ...] = (shape,)
     if len(shape) <= 1:
-        allowed = (shape, (layout.rows, 1), (layout.rows,)) if shape else (shape, (1,))
+        n = layout.rows
+        allowed = (shape, (n,), (n, 1), (1, n)) if shape else (shape, (1,))
     if given in allowed:
         return
     if given == layout.shape:

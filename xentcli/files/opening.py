@@ -12,6 +12,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError, Setting
 from xentcli.files import registry
+from xentcli.files.columns import ALL
 from xentcli.files.compression import (
     CompressedWriter,
     by_first_bytes,
@@ -65,21 +66,65 @@ def open_both(
     """Logits and targets in one file, found by their names unless the options have a key."""
     with open_input(path) as (source, bare), ExitStack() as stack:
         format = registry.input_format(source, bare, logits.format)
-        if not format.member_names:
-            keyed = " or ".join(registry.suffixes(registry.with_keys()))
-            what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
-            raise OptionError(source.name, what)
-        with _again(source, path) as first:
-            names = format.member_names(first)
-        logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
-        targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
-        if source.can_be_opened_again:
-            found: Reader = reader_of(stack.enter_context(_again(source, path)), format, targets)
-        else:
+        if format.has_columns and targets.columns.keep:
+            logits = without_targets(logits, targets)
+            targets = replace(targets, style=replace(logits.style, of_targets=True))
+        elif format.member_names:
             with _again(source, path) as first:
-                reader = reader_of(first, format, targets)
-                found = InMemoryReader(reader.whole(), reader.name, format.name)
-        yield reader_of(source, format, logits), found
+                names = format.member_names(first)
+            logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
+            targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
+        else:
+            raise _no_targets(format, source.name)
+        if source.can_be_opened_again:
+            reader = reader_of(source, format, logits)
+            targets = _named(targets, reader)
+            other = reader_of(stack.enter_context(_again(source, path)), format, targets)
+            yield reader, _without_remarks(other, reader)
+            return
+        if format.has_columns:
+            with _again(source, path) as first:
+                targets = _named(targets, reader_of(first, format, logits))
+        with _again(source, path) as first:
+            found = reader_of(first, format, targets)
+            held = InMemoryReader(found.whole(), found.name, format.name, column_names(found))
+            held.remarks = found.remarks
+        reader = reader_of(source, format, logits)
+        yield reader, _without_remarks(held, reader)
+
+
+def without_targets(logits: ReadOptions, targets: ReadOptions) -> ReadOptions:
+    """How logits are read from a table whose other columns are the targets."""
+    columns = logits.columns
+    dropped = (*columns.drop, *(name for name in targets.columns.keep if name not in columns.drop))
+    return replace(logits, columns=replace(columns, drop=dropped))
+
+
+def column_names(reader: Reader) -> tuple[str, ...]:
+    """The names of the columns of a table, if it has any."""
+    names: tuple[str, ...] = getattr(reader, "column_names", ())
+    return names
+
+
+def _named(targets: ReadOptions, logits: Reader) -> ReadOptions:
+    """How targets are read that may be the names of the logits' columns."""
+    return replace(targets, class_names=targets.class_names or column_names(logits))
+
+
+def _without_remarks(reader: Reader, other: Reader) -> Reader:
+    """A reader of a file without the remarks that another makes too."""
+    reader.remarks = tuple(words for words in reader.remarks if words not in other.remarks)
+    return reader
+
+
+def _no_targets(format: Format, where: str) -> OptionError:
+    """The error for logits without targets."""
+    if format.has_columns:
+        hint = "if a column of this file holds them: ", Setting("target_column"), " NAME"
+        return OptionError(where, "TARGETS is missing", hint)
+    keyed = " or ".join(registry.suffixes(registry.with_keys()))
+    what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
+    return OptionError(where, what)
 
 
 @contextmanager
@@ -100,6 +145,12 @@ def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
         keyed = " or ".join(registry.suffixes(registry.with_keys()))
         key = Setting(options.key_option or "key")
         what = f"this is {format.name}, and ", key, f" is for {keyed}"
+        raise OptionError(source.name, what)
+    if options.columns != ALL and not format.has_columns:
+        tables = ", ".join(registry.names(registry.with_columns()))
+        kept = "columns" if options.style.prefix == "" else "target_column"
+        flag = Setting(kept if options.columns.keep else f"{options.style.prefix}drop")
+        what = f"this is {format.name}, and ", flag, f" is for tables: {tables}"
         raise OptionError(source.name, what)
     assert format.open_reader
     reader = format.open_reader(source, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xentcli.files.columns import ALL, ColumnOptions
 from xentcli.files.text.style import TextStyle
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class ReadOptions:
     bytes. `key` chooses one array of a file that holds several; `key_option` is what the user
     calls that option, or None where an input has no such option. `dtype` is for data whose file
     does not say it: text, and the dtype V2, which is bfloat16 with "bf16". `raw` is the layout of a
-    file without a header, which has no format then.
+    file without a header, which has no format then. `columns` chooses those of a table that has
+    columns. `class_names` are looked up where targets are words.
     """
 
     format: str | None = None
@@ -30,6 +32,8 @@ class ReadOptions:
     key_option: str | None = "key"
     dtype: str = "auto"
     raw: RawLayout | None = None
+    columns: ColumnOptions = ALL
+    class_names: tuple[str, ...] = ()
 
     @property
     def bfloat16(self) -> bool:

@@ -60,6 +60,7 @@ def _text(name: str, delimiter: str) -> Format:
         suffixes=(name, "txt"),
         open_reader=partial(_open_text, delimiter),
         create_writer=partial(_create_text, delimiter),
+        has_columns=True,
         is_table=True,
         keeps_dtype=False,
     )
@@ -88,6 +89,11 @@ def writable() -> list[Format]:
 def with_keys() -> list[Format]:
     """The formats of which one file can hold several arrays, each with a name."""
     return [format for format in readable() if format.has_keys]
+
+
+def with_columns() -> list[Format]:
+    """The formats of tables whose columns can be chosen."""
+    return [format for format in readable() if format.has_columns]
 
 
 def names(formats: Iterable[Format]) -> list[str]:

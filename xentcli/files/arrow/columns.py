@@ -76,7 +76,7 @@ def numbers_of(array: Any, column: Column, first: int, where: str) -> Array:
 
     `flatten` respects slices, as `.values` does not; it drops nulls, which are errors before.
     """
-    shape, per_row = list(column.shape), 1
+    depth, per_row = 0, 1
     place = f"{where}[{visible(column.name)}]"
     while True:
         if array.null_count:
@@ -86,10 +86,10 @@ def numbers_of(array: Any, column: Column, first: int, where: str) -> Array:
             array = array.storage
         elif hasattr(array, "dictionary_decode"):
             array = array.dictionary_decode()
-        elif hasattr(array, "flatten") and shape:
-            length = shape.pop(0)
-            _require_length(array, length or 0, (first, per_row), place)
-            array, per_row = array.flatten(), per_row * max(1, length or 0)
+        elif hasattr(array.type, "value_field"):
+            length = getattr(array.type, "list_size", column.shape[depth]) or 0
+            _require_length(array, length, (first, per_row), place)
+            array, per_row, depth = array.flatten(), per_row * max(1, length), depth + 1
         else:
             flat: Array = array.to_numpy(zero_copy_only=False)
             return flat
@@ -101,12 +101,10 @@ def _first_null(array: Any) -> int:
 
 def _require_length(array: Any, length: int, rows: tuple[int, int], place: str) -> None:
     """An error unless all lists have a length; `rows`: the first row, and the lists per row."""
-    if hasattr(array.type, "list_size"):
-        found = np.array([array.type.list_size])
-    elif hasattr(array, "sizes"):  # a list view
-        found = array.sizes.to_numpy()
-    else:
-        found = np.diff(array.offsets.to_numpy())
+    if hasattr(array.type, "list_size"):  # whatever stands in the rows
+        return
+    is_view = hasattr(array, "sizes")
+    found = array.sizes.to_numpy() if is_view else np.diff(array.offsets.to_numpy())
     if (found == length).all():
         return
     wrong = int(np.argmax(found != length))

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from xentcli.cli.options import LogitsReading, LossReading, TextReading, WeightFiles
+from xentcli.cli.options import ArrayReading, LogitsReading, LossReading, TextReading, WeightFiles
 from xentcli.cli.raw_layout import raw_layout
 from xentcli.cli.session import current
 from xentcli.cli.text_shapes import line_as_targets, set_row_count
@@ -112,7 +112,7 @@ def text_style(inputs: TextReading, decimals: int | None = None) -> TextStyle:
     return TextStyle(inputs.delimiter, inputs.header, decimals)
 
 
-def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
+def logits_reading(inputs: ArrayReading, dtype: str = "auto") -> Reading:
     """How the logits are read; `dtype` is theirs if the file does not name one."""
     from xentcli.files.options import ReadOptions
 
@@ -120,7 +120,9 @@ def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
     raw = raw_layout(
         "--", inputs.raw, inputs.shape, inputs.offset, inputs.input_format or inputs.key
     )
-    return Reading(style, ReadOptions(inputs.input_format, inputs.key, style, "key", dtype, raw))
+    kind = inputs.logits_kind if isinstance(inputs, LogitsReading) else "logits"
+    how = ReadOptions(inputs.input_format, inputs.key, style, "key", dtype, raw, kind)
+    return Reading(style, how)
 
 
 def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:

@@ -8,7 +8,7 @@ from xentcli.cli.command import command
 from xentcli.cli.console import show, stdout_is_terminal, write_stdout
 from xentcli.cli.declare import argument, option
 from xentcli.cli.inputs import logits_reading, read_once
-from xentcli.cli.options import JsonOption, LogitsReading, format_option, key_option
+from xentcli.cli.options import ArrayReading, JsonOption, format_option, key_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class InspectPaths:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectReading(LogitsReading):
+class InspectReading(ArrayReading):
     """How the files are read."""
 
     input_format: str | None = format_option("files")

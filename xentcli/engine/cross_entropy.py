@@ -64,7 +64,7 @@ class LossCalculation:
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options)
         self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
-        self.totals, self.run, self.rows = LossTotals(), run, 0
+        self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
 
     @cached_property
     def _weight(self) -> Array:

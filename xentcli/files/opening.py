@@ -19,6 +19,7 @@ from xentcli.files.compression import (
     without_suffix,
 )
 from xentcli.files.format import FIRST_BYTES, Format
+from xentcli.files.interpreted import interpreted
 from xentcli.files.keys import LOGITS, TARGETS, known_key
 from xentcli.files.options import DEFAULT, ReadOptions, WriteOptions
 from xentcli.files.reader import InMemoryReader, Reader
@@ -53,7 +54,8 @@ def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
         if options.raw:
             from xentcli.files.raw import open_raw
 
-            yield open_raw(source, options.raw)
+            raw = open_raw(source, options.raw)
+            yield interpreted(raw, replace(options, dtype=options.raw.dtype))
             return
         yield reader_of(source, registry.input_format(source, bare, options.format), options)
 
@@ -104,7 +106,7 @@ def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
     assert format.open_reader
     reader = format.open_reader(source, options)
     reader.format = format.name
-    return reader
+    return interpreted(reader, options)
 
 
 def load(path: str, options: ReadOptions = DEFAULT) -> Array:

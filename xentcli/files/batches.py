@@ -22,6 +22,7 @@ class BatchReader:
     format = ""  # the registry sets it
     best_count = 1 << 18
     remarks: tuple[Words, ...] = ()
+    column_names: tuple[str, ...] = ()
 
     def __init__(
         self, source: Source, shape: tuple[int, ...], dtype: np.dtype[Any], batches: Batches

@@ -74,6 +74,7 @@ BY_LIBRARY = (
         open_reader=_open_parquet,
         inspect=_inspect_parquet,
         member_names=_parquet_names,
+        has_columns=True,
     ),
     Format(
         "arrow",
@@ -82,6 +83,7 @@ BY_LIBRARY = (
         open_reader=_open_arrow,
         inspect=_inspect_arrow,
         member_names=_arrow_names,
+        has_columns=True,
     ),
     Format(
         "hdf5",

@@ -47,6 +47,7 @@ class Format:
     create_writer (stream, shape, dtype, options) -> a Writer of one array
     inspect       (source, options, stats) -> facts per array; by default those of the Reader
     member_names  (source) -> the names of its arrays, where one file holds several
+    has_columns   the reader takes the columns that the options choose, and knows their names
     is_table      always two axes, lines and columns, as text is; an array of one axis is a column
     keeps_dtype   the dtype that is read is the one that was written
     streams       a file is read and written in pieces, in constant memory
@@ -62,6 +63,7 @@ class Format:
     create_writer: WriterFactory | None = None
     inspect: Inspector | None = None
     member_names: MemberLister | None = None
+    has_columns: bool = False
     is_table: bool = False
     keeps_dtype: bool = True
     streams: bool = True

@@ -37,6 +37,7 @@ class _Wrapper:
         self.name, self.format = reader.name, reader.format
         self.unit, self.best_count = reader.unit, reader.best_count
         self.remarks = (*reader.remarks, *remarks)
+        self.column_names: tuple[str, ...] = getattr(reader, "column_names", ())
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xentcli.files.columns import ALL, ColumnOptions
 from xentcli.files.text.style import TextStyle
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class ReadOptions:
     calls that option, or None where an input has no such option. `dtype` is for data whose file
     does not say it: text, and numbers of two bytes, which are bfloat16 with "bf16". `raw` is the
     layout of a file without a header, which has no format then. `kind` is what numbers that are
-    read as logits are: "logits", "log-probs" or "probs".
+    read as logits are: "logits", "log-probs" or "probs". `columns` chooses those of a table that
+    has columns. `class_names` are looked up where targets are words.
     """
 
     format: str | None = None
@@ -32,6 +34,8 @@ class ReadOptions:
     dtype: str = "auto"
     raw: RawLayout | None = None
     kind: str = "logits"
+    columns: ColumnOptions = ALL
+    class_names: tuple[str, ...] = ()
 
     @property
     def bfloat16(self) -> bool:

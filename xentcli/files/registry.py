@@ -61,6 +61,7 @@ def _text(name: str, delimiter: str) -> Format:
         suffixes=(name, "txt"),
         open_reader=partial(_open_text, delimiter),
         create_writer=partial(_create_text, delimiter),
+        has_columns=True,
         is_table=True,
         keeps_dtype=False,
     )

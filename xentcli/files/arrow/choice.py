@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from xentcli.errors import DtypeError, FormatError, Words, visible
+from xentcli.errors import DtypeError, FormatError, OptionError, Words, visible
 from xentcli.files.arrow.columns import Column, Selection
+from xentcli.files.class_names import ClassNames
+from xentcli.files.columns import ALL, chosen
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 
@@ -23,6 +25,11 @@ class Chosen:
     columns: tuple[Column, ...]
     per_class: bool  # whether each column is a class
     remarks: tuple[Words, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes, where each has a column."""
+        return tuple(column.name for column in self.columns) if self.per_class else ()
 
     def selection(self) -> Selection:
         """The array; the lengths of lists are known by now."""
@@ -42,24 +49,47 @@ def index_names(schema: Any) -> set[str]:
 
 
 def choose(columns: list[Column], index: set[str], options: ReadOptions, where: str) -> Chosen:
-    """The column that the options name; else the only one, or all where each is a number."""
+    """The columns that the options choose; else the only one, or all where each is a number."""
+    if options.key is not None:
+        return _of_key(columns, options, where)
+    kept = chosen(options.columns, [column.name for column in columns], len(columns), where)
+    found = [columns[number] for number in kept]
+    left_out = [] if options.columns.keep else [c.name for c in found if c.name in index]
+    found = [column for column in found if column.name not in left_out]
+    if len(found) == 1 and (found[0].shape or found[0].is_text):
+        return Chosen((_numbers_of(found[0], options, where),), per_class=False)
+    if any(column.shape for column in found):
+        choose_key([column.name for column in found], options, where)  # an error that lists them
+    return _per_class(found, left_out, where)
+
+
+def _of_key(columns: list[Column], options: ReadOptions, where: str) -> Chosen:
+    """The column of a name."""
+    if options.columns != ALL:
+        what = "a key names one array of the file, of which no columns can be chosen"
+        raise OptionError(where, what)
     names = [column.name for column in columns]
-    usual = [column for column in columns if column.name not in index]
-    if options.key is None and usual and not any(column.shape for column in usual):
-        return _per_class(usual, [name for name in names if name in index], where)
-    known = names if options.key is not None else [column.name for column in usual]
-    name = choose_key(known, options, where)
+    name = choose_key(names, options, where)
     if names.count(name) > 1:
         raise FormatError(where, f"has two columns called '{visible(name)}'")
-    column = columns[names.index(name)]
+    return Chosen((_numbers_of(columns[names.index(name)], options, where),), per_class=False)
+
+
+def _numbers_of(column: Column, options: ReadOptions, where: str) -> Column:
+    """A column of numbers, or of words that name classes."""
+    if column.is_text and options.class_names:
+        return replace(column, dtype=np.dtype(np.int64), words=ClassNames(options.class_names))
     _require_numbers(column, where)
-    return Chosen((column,), per_class=False)
+    return column
 
 
 def _require_numbers(column: Column, where: str) -> None:
     if column.dtype is None:
         what = f"type {visible(column.type)} is not supported"
-        raise DtypeError(f"{where}[{visible(column.name)}]", what, SUPPORTED)
+        hint = (
+            "targets that are words need the names of the classes" if column.is_text else SUPPORTED
+        )
+        raise DtypeError(f"{where}[{visible(column.name)}]", what, hint)
 
 
 def _per_class(columns: list[Column], left_out: list[str], where: str) -> Chosen:

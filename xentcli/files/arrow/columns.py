@@ -10,10 +10,12 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, visible
+from xentcli.files.class_names import ClassNames
 
 FLOATS = {"halffloat": "<f2", "float": "<f4", "double": "<f8"}
 INTEGERS = {f"{u}int{8 * n}": f"<{u or 'i'}{n}" for u in ("", "u") for n in (1, 2, 4, 8)}
 DTYPES = {name: np.dtype(text) for name, text in (FLOATS | INTEGERS).items()}
+TEXT = ("string", "string_view", "large_string")
 NULLS = "fill or drop nulls first; pandas writes NaN as null"
 
 
@@ -22,7 +24,8 @@ class Column:
     """One column: its number in the file, its name, and what stands in a row.
 
     `shape` is that of a row, () for a number, with None where only the rows tell a list's length;
-    `dtype` is None for what is no number. `type` is Arrow's name of it.
+    `dtype` is None for what is no number. `type` is Arrow's name of it; words are looked up in
+    `words`.
     """
 
     number: int
@@ -30,10 +33,13 @@ class Column:
     shape: tuple[int | None, ...]
     dtype: np.dtype[Any] | None
     type: str
+    inner: str  # the same, of what a dictionary holds
+    words: ClassNames | None = None
 
-    def with_lengths(self, shape: tuple[int, ...]) -> Column:
-        """The same with the lengths of its lists."""
-        return Column(self.number, self.name, shape, self.dtype, self.type)
+    @property
+    def is_text(self) -> bool:
+        """Whether a row holds a word."""
+        return not self.shape and self.inner in TEXT
 
 
 def columns_of(schema: Any) -> list[Column]:
@@ -41,7 +47,7 @@ def columns_of(schema: Any) -> list[Column]:
     found = []
     for number, field in enumerate(schema):
         shape, name = _row_of(field.type)
-        found.append(Column(number, field.name, shape, DTYPES.get(name), str(field.type)))
+        found.append(Column(number, field.name, shape, DTYPES.get(name), str(field.type), name))
     return found
 
 
@@ -91,8 +97,22 @@ def numbers_of(array: Any, column: Column, first: int, where: str) -> Array:
             _require_length(array, length, (first, per_row), place)
             array, per_row, depth = array.flatten(), per_row * max(1, length), depth + 1
         else:
+            if column.words:
+                return _indices_of(array, column.words, first, place)
             flat: Array = array.to_numpy(zero_copy_only=False)
             return flat
+
+
+def _indices_of(array: Any, words: ClassNames, first: int, place: str) -> Array:
+    """The class indices that words name."""
+    encoded = array.dictionary_encode()
+    found = [words.index(word) for word in encoded.dictionary.to_pylist()]
+    numbers: Array = encoded.indices.to_numpy()
+    if None in found:
+        unknown = found.index(None)
+        row = first + int(np.argmax(numbers == unknown))
+        raise words.unknown(encoded.dictionary[unknown].as_py(), place, f"row {row}")
+    return np.asarray(np.array(found, np.int64)[numbers])
 
 
 def _first_null(array: Any) -> int:

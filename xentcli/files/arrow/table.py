@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -65,7 +65,7 @@ class Table:
         with library_errors(self.source.name, self.file.what):
             first = next(self.file.batches([column], 0, 1), None) if self.file.rows else None
             lengths = lengths_of(first[0], len(column.shape)) if first else (0,) * len(column.shape)
-        return column.with_lengths(lengths)
+        return replace(column, shape=lengths)
 
     def reader(self, options: ReadOptions) -> Reader:
         """The reader of the array that the options choose."""
@@ -75,7 +75,7 @@ class Table:
         if Extent(shape=shape, dtype=selection.dtype).is_too_large:
             raise FormatError(self.source.name, f"shape {shape} is larger than NumPy can have")
         reader = BatchReader(self.source, shape, selection.dtype, partial(self._batches, selection))
-        reader.remarks = chosen.remarks
+        reader.remarks, reader.column_names = chosen.remarks, chosen.names
         return reader
 
     def _batches(self, selection: Selection, first: int, wanted: int) -> Iterator[Array]:

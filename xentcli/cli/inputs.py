@@ -50,13 +50,17 @@ class InputPaths:
 
 @dataclass(frozen=True)
 class Reading:
-    """How each array is read: those that are named by their role, the rest as plain text."""
+    """How each array is read: those that are named by their role, the rest as plain text.
+
+    Targets that are not given are in the file of the logits, or, where `elsewhere`, may be missing.
+    """
 
     style: TextStyle
     logits: ReadOptions
     targets: ReadOptions | None = None
     grad: ReadOptions | None = None
     base: ReadOptions | None = None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def open_inputs(
         given.setdefault("targets", paths.logits)  # they are in the same file
     current().names = {role: _name(path) for role, path in given.items()}
     with ExitStack() as stack:
-        logits, targets = stack.enter_context(_open_rows(paths, reading))
+        logits, targets = stack.enter_context(open_rows(paths, reading))
         if targets:
             set_row_count(logits, targets, class_axis)
             targets = line_as_targets(targets, logits.shape)
@@ -167,12 +171,14 @@ def open_inputs(
 
 
 @contextmanager
-def _open_rows(paths: InputPaths, reading: Reading) -> Iterator[tuple[Reader, Reader | None]]:
+def open_rows(paths: InputPaths, reading: Reading) -> Iterator[tuple[Reader, Reader | None]]:
     """Logits and targets, which may be in one file; without targets where none are asked for."""
     from xentcli.files.opening import open_both
 
-    if reading.targets and paths.targets is None and isinstance(paths.logits, str):
-        with open_both(paths.logits, reading.logits, reading.targets) as both:
+    needed = not reading.elsewhere
+    in_one = paths.targets is None and (needed or not reading.logits.raw)
+    if in_one and reading.targets and isinstance(paths.logits, str):
+        with open_both(paths.logits, reading.logits, reading.targets, required=needed) as both:
             yield both
         return
     with ExitStack() as stack:

@@ -18,7 +18,6 @@ from xentcli.cli.publish import DocumentOptions, Publication, announce
 from xentcli.cli.scored import (
     BaseFile,
     ScoredInputs,
-    complete,
     open_scored,
     problem_and_source,
     running_of,
@@ -137,7 +136,7 @@ def report(
     from xentcli.report.document import to_document
 
     work = out.Work()
-    options, sources = _options(what, sources), complete(sources)
+    options = _options(what, sources)
     base = BaseFile(sources.base, sources.base_format, sources.base_key)
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication = Publication(outputs, document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -70,7 +70,6 @@ class BaseFile:
 
 
 NO_BASE = BaseFile()
-Sources = TypeVar("Sources", bound=ScoredInputs)
 
 
 @contextmanager
@@ -93,24 +92,6 @@ def open_scored(
         yield inputs if inputs.targets else replace(inputs, targets=_own_targets(inputs))
 
 
-def complete(sources: Sources) -> Sources:
-    """The same with TARGETS, where an archive holds them too, and they are not given."""
-    from xentcli.files import registry
-    from xentcli.files.keys import TARGETS
-    from xentcli.files.source import open_source
-
-    formats = registry.with_suffix(sources.logits)
-    if sources.targets is not None or not formats or not formats[0].member_names:
-        return sources
-    with open_source(sources.logits) as source:
-        names = formats[0].member_names(source)
-    found = next((name for name in TARGETS if name in names), None)
-    if found is None:
-        return sources
-    key = sources.key or ("logits" if "logits" in names else None)
-    return replace(sources, targets=sources.logits, target_key=found, key=key)
-
-
 def _own_targets(inputs: Inputs) -> Reader:
     """The tokens that a .kld file holds, of the logits or of the base."""
     from xentcli.files.kld import KldReader
@@ -128,10 +109,8 @@ def reading_of(sources: ScoredInputs) -> Reading:
     from xentcli.files.options import ReadOptions
 
     reading = logits_reading(sources, sources.dtype)
-    if sources.targets is None:  # what holds them was found by `complete`, or has its own tokens
-        return reading
     targets = ReadOptions(sources.target_format, sources.target_key, reading.style, "target_key")
-    return replace(reading, targets=targets)
+    return replace(reading, targets=targets, elsewhere=True)  # in a .kld file, or in the base's
 
 
 def problem_and_source(inputs: Inputs, scoring: ScoreOptions) -> tuple[Problem, RowSource]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import SUPPORTED, Array, name_of
+from xentcli.arrays.dtypes import SUPPORTED, Array, name_of, native
 from xentcli.errors import DtypeError, FormatError, Words, visible
 from xentcli.files.contiguous import SAFE, Extent
 from xentcli.files.format import Facts
@@ -116,7 +116,7 @@ class File:
 
     def checked_dtype(self, key: str, dataset: Any) -> np.dtype[Any]:
         """The dtype of a dataset of numbers; V2 may be bfloat16."""
-        dtype: np.dtype[Any] = np.dtype(dataset.dtype.str)
+        dtype: np.dtype[Any] = native(np.dtype(dataset.dtype.str))  # HDF5 converts
         if (dtype.kind in "iuf" and dtype.itemsize <= 8) or dtype == np.dtype("V2"):
             return dtype
         raise DtypeError(self.where(key), f"dtype {_words(dataset)} is not supported", SUPPORTED)

@@ -62,17 +62,25 @@ def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
 
 @contextmanager
 def open_both(
-    path: str, logits: ReadOptions, targets: ReadOptions
-) -> Iterator[tuple[Reader, Reader]]:
-    """Logits and targets in one file, found by their names unless the options have a key."""
+    path: str, logits: ReadOptions, targets: ReadOptions, *, required: bool = True
+) -> Iterator[tuple[Reader, Reader | None]]:
+    """Logits and targets in one file, found by their names unless the options have a key.
+
+    Without targets where the file holds none under their names, and they are not `required`.
+    """
     with open_input(path) as (source, bare), ExitStack() as stack:
         format = registry.input_format(source, bare, logits.format)
+        names: list[str] = []
+        if format.member_names:
+            with _again(source, path) as first:
+                names = format.member_names(first)
+        if not required and targets.key is None and not set(names) & set(TARGETS):
+            yield reader_of(source, format, logits), None
+            return
         if not format.member_names:
             keyed = " or ".join(registry.suffixes(registry.with_keys()))
             what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
             raise OptionError(source.name, what)
-        with _again(source, path) as first:
-            names = format.member_names(first)
         logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
         targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
         if source.can_be_opened_again:

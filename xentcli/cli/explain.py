@@ -13,6 +13,7 @@ from xentcli.cli.declare import argument, comma_separated, option
 from xentcli.cli.inputs import InputPaths, loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import DtypeName, LossReading
 from xentcli.cli.publish import DocumentOptions, publish
+from xentcli.cli.session import require_no_ignore_index
 from xentcli.cli.summary import emit_notes
 from xentcli.cli.upstream import NUMBER
 from xentcli.errors import OptionError, visible
@@ -120,6 +121,8 @@ def explain(
         emit_notes(inputs.notes(), strict=False)
         assert inputs.targets  # nothing is written while they are read
         row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
+        probs = row.target is None and not row.ignored
+        require_no_ignore_index(options.ignore_index, probs=probs)
         names = which.names or _in_header(inputs, row.classes)
     made = to_document(row, DisplayOptions(names, which.top, document.decimals))
     publish(replace(made, steps=()) if which.brief else made, document)

@@ -19,6 +19,7 @@ from xentcli.cli.options import (
     format_option,
     key_option,
 )
+from xentcli.cli.session import require_no_ignore_index
 from xentcli.errors import OptionError
 from xentcli.report.options import ScoreOptions
 
@@ -121,6 +122,7 @@ def problem_and_source(inputs: Inputs, scoring: ScoreOptions) -> tuple[Problem, 
 
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, scoring.loss(), inputs.extras)
+    require_no_ignore_index(scoring.ignore_index, probs=problem.probs)
     if inputs.base:
         require_base(inputs.base.shape, problem.layout)
     probs = inputs.targets if problem.probs else None

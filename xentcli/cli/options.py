@@ -215,6 +215,12 @@ class WritingOptions(NoClobberOption):
         metavar="N",
         type=click.IntRange(0, 20),
     )
+    in_place: bool = option(
+        False,
+        "Allow an output that is an input too, which is replaced at the end.",
+        group="Output",
+        is_flag=True,
+    )
     fsync: bool = option(
         False,
         "Call fsync on new files too; replaced files always are.",

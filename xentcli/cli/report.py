@@ -140,6 +140,7 @@ def report(
     base = BaseFile(sources.base, sources.base_format, sources.base_key)
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication = Publication(outputs, document)
+        outputs.protect_inputs(filter(None, (what.bytes, what.words)))
         with open_scored(sources, outputs, scoring, base) as inputs:
             out.emit_notes(tuple(inputs.notes()), strict=running.strict)
             result = _computed(inputs, (scoring, what, options), running, outputs)

@@ -161,7 +161,7 @@ def test_a_name_without_an_entry_is_an_error_everywhere(name, files, stream):
         lambda: create_writer(stream, (2, 3), np.dtype("f8"), written),
         lambda: save(stream, LOGITS, written),
         lambda: load("l.npy", read),
-        lambda: inspect_path("l.npy", read, False),
+        lambda: list(inspect_path("l.npy", read, False)),
     )
     for use in uses:
         names = "npy, npz, safetensors, pt, kld, parquet, arrow, hdf5, csv, tsv, json"
@@ -174,7 +174,7 @@ def test_a_name_without_an_entry_is_an_error_everywhere(name, files, stream):
 def test_what_can_only_be_written_is_not_read(files):
     Path("l.json").write_text("[[1, 2]]")
     for path, options in (("l.json", ReadOptions()), ("l.npy", ReadOptions("json"))):
-        for read in (load, lambda *given: inspect_path(*given, stats=False)):
+        for read in (load, lambda *given: list(inspect_path(*given, stats=False))):
             with pytest.raises(OptionError, match="cannot read json, only write it; allowed: npy"):
                 read(path, options)
 

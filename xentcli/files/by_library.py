@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xentcli.files.format import Facts, Format, starts_with
+from xentcli.files.format import Format, Inspected, starts_with
 
 if TYPE_CHECKING:
     from xentcli.files.options import ReadOptions
@@ -18,7 +18,7 @@ def _open_parquet(source: Source, options: ReadOptions) -> Reader:
     return open_parquet(source, options)
 
 
-def _inspect_parquet(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_parquet(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.arrow.parquet import inspect_parquet
 
     return inspect_parquet(source, options, stats)
@@ -36,7 +36,7 @@ def _open_arrow(source: Source, options: ReadOptions) -> Reader:
     return open_arrow(source, options)
 
 
-def _inspect_arrow(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_arrow(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.arrow.ipc import inspect_arrow
 
     return inspect_arrow(source, options, stats)
@@ -54,7 +54,7 @@ def _open_hdf5(source: Source, options: ReadOptions) -> Reader:
     return open_hdf5(source, options)
 
 
-def _inspect_hdf5(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_hdf5(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.hdf5 import inspect_hdf5
 
     return inspect_hdf5(source, options, stats)

@@ -16,7 +16,7 @@ import numpy as np
 from xentcli.arrays.dtypes import SUPPORTED, Array, name_of, native
 from xentcli.errors import DtypeError, FormatError, Words, visible
 from xentcli.files.contiguous import SAFE, Extent
-from xentcli.files.format import Facts
+from xentcli.files.format import Facts, Inspected, of_each
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 from xentcli.files.random_access import RandomAccess, library_errors, require
@@ -42,11 +42,11 @@ def member_names(source: Source) -> list[str]:
     return _open(source).names
 
 
-def inspect_hdf5(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def inspect_hdf5(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     """Facts about every dataset, or about the one that the options name."""
     file = _open(source)
     keys = file.names if options.key is None else [file.key(options)]
-    return [file.facts(key, stats) for key in keys]
+    return of_each(keys, lambda key: file.facts(key, stats))
 
 
 @dataclass(frozen=True)

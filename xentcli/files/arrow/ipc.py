@@ -8,7 +8,7 @@ from typing import Any
 from xentcli.errors import FormatError
 from xentcli.files.arrow.columns import Column
 from xentcli.files.arrow.table import Table
-from xentcli.files.format import Facts
+from xentcli.files.format import Inspected
 from xentcli.files.options import ReadOptions
 from xentcli.files.random_access import RandomAccess, library_errors, require
 from xentcli.files.reader import Reader
@@ -28,7 +28,7 @@ def member_names(source: Source) -> list[str]:
     return _table(source).names()
 
 
-def inspect_arrow(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def inspect_arrow(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     """Facts about every array, or about the one that the options choose."""
     return _table(source).inspect(options, stats)
 

@@ -13,7 +13,8 @@ from xentcli.files.arrow.choice import Chosen, choose, index_names
 from xentcli.files.arrow.columns import Column, Selection, columns_of, lengths_of
 from xentcli.files.batches import BatchReader
 from xentcli.files.contiguous import Extent
-from xentcli.files.format import Facts
+from xentcli.files.format import Facts, Inspected, of_each
+from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 from xentcli.files.random_access import library_errors
 from xentcli.files.reader import Reader
@@ -88,18 +89,21 @@ class Table:
                 yield selection.flat(arrays, first, self.source.name)
                 first += len(arrays[0])
 
-    def inspect(self, options: ReadOptions, stats: bool) -> list[Facts]:
+    def inspect(self, options: ReadOptions, stats: bool) -> Inspected:
         """Facts about every array, or about the one that the options choose."""
+        usual = [c for c in self.columns if c.name not in index_names(self.file.schema)]
+        metadata = self.file.facts | _metadata(self.file.schema)
+        if options.key is None and not any(column.shape for column in usual):
+            return [self._facts(None, metadata, stats)]
+        names = self.names()
+        if options.key is not None:
+            names = [choose_key(names, options, self.source.name)]
+        return of_each(names, lambda name: self._facts(name, metadata, stats))
+
+    def _facts(self, key: str | None, metadata: dict[str, str], stats: bool) -> Facts:
+        """Facts about the column of a name, or about the table of numbers."""
         from xentcli.files.statistics import statistics  # reading does not need it
 
-        usual = [c for c in self.columns if c.name not in index_names(self.file.schema)]
-        alone = options.key is not None or not any(column.shape for column in usual)
-        keys: list[str | None] = [options.key] if alone else [c.name for c in self.columns]
-        metadata = self.file.facts | _metadata(self.file.schema)
-        return [self._facts(key, metadata, statistics if stats else None) for key in keys]
-
-    def _facts(self, key: str | None, metadata: dict[str, str], statistics: Any) -> Facts:
-        """Facts about the column of a name, or about the table of numbers."""
         found = [c for c in self.columns if c.name == key] if key is not None else self.columns
         name = self.source.name if key is None else f"{self.source.name}[{visible(key)}]"
         if not all(column.dtype for column in found):
@@ -116,7 +120,7 @@ class Table:
         if key is None:
             facts["columns"] = self.names()
         facts["metadata"] = metadata
-        return facts | (statistics(reader.chunks()) if statistics else {})
+        return facts | (statistics(reader.chunks()) if stats else {})
 
 
 def _metadata(schema: Any) -> dict[str, str]:

@@ -209,7 +209,7 @@ add(
     {"l.npy": npy([[3, 1, 2]], "u2")},
     "softmax l.npy --dtype bf16",
     "note",
-    ("uint16 was read as integers, not as the bits of bfloat16",),
+    ("uint16 was read as the bits of bfloat16",),
 )
 add(
     "uint16",
@@ -529,6 +529,14 @@ add(
     code=2,
 )
 add(
+    "--ignore-index -100 with probabilities",
+    {"l.npy": NPY, "t.npy": npy([[1, 0, 0.0]] * 2)},
+    "loss l.npy t.npy --ignore-index -100",
+    "error",
+    ("--ignore-index: -100 applies to class indices",),
+    code=2,
+)
+add(
     "every row ignored",
     {"l.npy": NPY, "t.npy": npy([-100, -100])},
     "loss l.npy t.npy",
@@ -576,6 +584,45 @@ add(
     logits=[[1], [2], [3]],
 )
 add("logits and targets swapped", BOTH, "loss t.npy l.npy", "error", ("seem to be swapped",))
+add(
+    "logits and targets swapped, as text",
+    {"l.csv": b"1,2.5,3\n4,5,6\n7,8,9\n7,8,9\n", "t.csv": b"0\n1\n2\n0\n"},
+    "loss t.csv l.csv",
+    "error",
+    ("seem to be swapped: the logits, of shape (4, 3), come first",),
+)
+add(
+    "log-probabilities",
+    {"l.npy": npy(np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]))},
+    "softmax l.npy --logits-kind log-probs",
+    "rule",
+    ("log-probabilities, or probabilities, whose logarithms are taken",),
+    place="softmax",
+    logits=np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]).tolist(),
+)
+add(
+    "probabilities with --logits-kind probs",
+    {"l.npy": npy([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])},
+    "softmax l.npy --logits-kind probs",
+    "rule",
+    ("log-probabilities, or probabilities, whose logarithms are taken (-inf for 0)",),
+    place="softmax",
+    logits=[[np.log(0.5), np.log(0.5), -np.inf], np.log([0.1, 0.2, 0.7]).tolist()],
+)
+add(
+    "negative probabilities",
+    {"l.npy": npy(L)},
+    "softmax l.npy --logits-kind probs",
+    "error",
+    ("probability -1 at number 5 is negative",),
+)
+add(
+    "masked logits with a softcap",
+    {"l.npy": npy([[0.5, -np.inf, 3]])},
+    "softmax l.npy --softcap 30",
+    "note",
+    ("--softcap 30.0 makes 1 logit of -inf finite",),
+)
 add(
     "probabilities as logits",
     {"l.npy": npy([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])},

@@ -119,7 +119,7 @@ def test_an_added_format_is_inspected(folder):
 @pytest.mark.parametrize("command", ["grad", "loss", "softmax", "check", "explain", "inspect"])
 def test_an_added_format_is_in_the_help(command):
     words = "".join(extended(command, "--help").text.split())
-    assert "[npy|npz|safetensors|pt|kld|csv|tsv|xf8]" in words
+    assert "[npy|npz|safetensors|pt|kld|parquet|arrow|hdf5|csv|tsv|xf8]" in words
     if command in ("grad", "loss", "softmax"):
         assert "[npy|npz|safetensors|csv|tsv|json|xf8]" in words
 
@@ -161,10 +161,10 @@ def test_a_name_without_an_entry_is_an_error_everywhere(name, files, stream):
         lambda: create_writer(stream, (2, 3), np.dtype("f8"), written),
         lambda: save(stream, LOGITS, written),
         lambda: load("l.npy", read),
-        lambda: inspect_path("l.npy", read, False),
+        lambda: list(inspect_path("l.npy", read, False)),
     )
     for use in uses:
-        names = "npy, npz, safetensors, pt, kld, csv, tsv, json"
+        names = "npy, npz, safetensors, pt, kld, parquet, arrow, hdf5, csv, tsv, json"
         with pytest.raises(OptionError, match=names) as error:
             use()
         assert f"'{name}'" in str(error.value)
@@ -174,7 +174,7 @@ def test_a_name_without_an_entry_is_an_error_everywhere(name, files, stream):
 def test_what_can_only_be_written_is_not_read(files):
     Path("l.json").write_text("[[1, 2]]")
     for path, options in (("l.json", ReadOptions()), ("l.npy", ReadOptions("json"))):
-        for read in (load, lambda *given: inspect_path(*given, stats=False)):
+        for read in (load, lambda *given: list(inspect_path(*given, stats=False))):
             with pytest.raises(OptionError, match="cannot read json, only write it; allowed: npy"):
                 read(path, options)
 
@@ -191,7 +191,7 @@ def test_what_is_only_recognised_is_neither_read_nor_written(format, files, stre
     assert format.convert
 
 
-WRONG = ["g.dat", "g.npy.zip", "g.dat.gz", "g.h5", "g.xls", "g.npyx", "g.v2", "a.b/g.x y"]
+WRONG = ["g.dat", "g.npy.zip", "g.dat.gz", "g.ods", "g.xls", "g.npyx", "g.v2", "a.b/g.x y"]
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -336,7 +336,38 @@ def as_pytorch(array, key):
     return repacked(pytorch(array))
 
 
+def as_parquet(array, key):
+    """A column of lists, in row groups of ten rows."""
+    pq, stream = pytest.importorskip("pyarrow.parquet"), io.BytesIO()
+    pq.write_table(of_lists(array), stream, row_group_size=10)
+    return stream.getvalue()
+
+
+def as_arrow(array, key):
+    """A column of lists, in record batches of ten rows."""
+    pa, stream = pytest.importorskip("pyarrow"), io.BytesIO()
+    with pa.ipc.new_file(stream, of_lists(array).schema) as writer:
+        writer.write_table(of_lists(array), max_chunksize=10)
+    return stream.getvalue()
+
+
+def of_lists(array):
+    """An Arrow table with a column of lists of a fixed length."""
+    pa = pytest.importorskip("pyarrow")
+    column = pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+    return pa.table({"tensor": column})
+
+
+def as_hdf5(array, key):
+    """A dataset."""
+    h5py, stream = pytest.importorskip("h5py"), io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file["tensor"] = array
+    return stream.getvalue()
+
+
 ONLY_READ = {"kld": as_kld, "pt": as_pytorch}
+ONLY_READ |= {"parquet": as_parquet, "arrow": as_arrow, "hdf5": as_hdf5}
 
 
 def written(format, array, key="array"):

@@ -21,7 +21,7 @@ from xentcli.cli.options import (
     format_option,
     key_option,
 )
-from xentcli.cli.session import as_flag
+from xentcli.cli.session import as_flag, require_no_ignore_index
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def _checked(
 
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
+    require_no_ignore_index(options.ignore_index, probs=problem.probs)
     out.emit_notes(inputs.notes(), strict=False)
     probs = inputs.targets if problem.probs else None
     source = RowSource(inputs.logits, probs, inputs.grad)

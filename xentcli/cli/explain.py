@@ -12,7 +12,8 @@ from xentcli.cli.command import command
 from xentcli.cli.declare import argument, option
 from xentcli.cli.inputs import InputPaths, loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import DtypeName, LossReading
-from xentcli.cli.publish import DocumentOptions, publish
+from xentcli.cli.publish import DocumentOptions, Publication, announce
+from xentcli.cli.session import require_no_ignore_index
 from xentcli.cli.summary import emit_notes
 from xentcli.cli.table_options import class_names
 from xentcli.cli.upstream import NUMBER
@@ -20,6 +21,8 @@ from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
+    from xentcli.cli.inputs import Inputs
+    from xentcli.explain import Derivation
     from xentcli.files.reader import InMemoryReader
 
 
@@ -108,17 +111,30 @@ def explain(
     """
     from xentcli.explain.class_selection import DisplayOptions
     from xentcli.explain.document import to_document
-    from xentcli.explain.from_readers import derive_from_readers
     from xentcli.files.outputs import Outputs
 
     paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
-    with open_inputs(paths, reading, Outputs(), options.class_axis) as inputs:
-        emit_notes(inputs.notes(), strict=False)
-        assert inputs.targets  # nothing is written while they are read
-        row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
-    shown = DisplayOptions(inputs.class_names, which.top, document.decimals)
-    made = to_document(row, shown)
-    publish(replace(made, steps=()) if which.brief else made, document)
+    with Outputs(no_clobber=document.no_clobber) as outputs:
+        publication = Publication(outputs, document)
+        with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
+            emit_notes(inputs.notes(), strict=False)
+            row = _derived(inputs, options, which.row)
+        shown = DisplayOptions(inputs.class_names, which.top, document.decimals)
+        made = to_document(row, shown)
+        made = replace(made, steps=()) if which.brief else made
+        publication.write(made)
+    announce(made, document)
+
+
+def _derived(inputs: Inputs, options: LossOptions, number: int) -> Derivation:
+    """The derivation of one row of open inputs."""
+    from xentcli.explain.from_readers import derive_from_readers
+
+    assert inputs.targets  # nothing is written while they are read
+    row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, number)
+    probs = row.target is None and not row.ignored
+    require_no_ignore_index(options.ignore_index, probs=probs)
+    return row
 
 
 def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> InputPaths:

@@ -9,7 +9,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from xentcli.cli.options import LogitsReading, LossReading, TargetsReading, WeightFiles
+from xentcli.cli.options import (
+    ArrayReading,
+    LogitsReading,
+    LossReading,
+    TargetsReading,
+    WeightFiles,
+)
 from xentcli.cli.raw_layout import raw_layout
 from xentcli.cli.session import current
 from xentcli.cli.table_options import LogitsTable, class_names, logits_options, targets_options
@@ -53,7 +59,8 @@ class InputPaths:
 class Reading:
     """How each array is read: those that are named by their role, the rest as plain text.
 
-    `class_names` are those that the user gave.
+    `class_names` are those that the user gave. Targets that are not given are in the file of the
+    logits, or, where `elsewhere`, may be missing.
     """
 
     style: TextStyle
@@ -62,6 +69,7 @@ class Reading:
     grad: ReadOptions | None = None
     base: ReadOptions | None = None
     class_names: tuple[str, ...] = ()
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,14 +126,15 @@ def text_style(inputs: LogitsTable, decimals: int | None = None) -> TextStyle:
     return TextStyle(inputs.delimiter, "auto", decimals, inputs.decimal)
 
 
-def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
+def logits_reading(inputs: ArrayReading, dtype: str = "auto") -> Reading:
     """How the logits are read; `dtype` is theirs if the file does not name one."""
     from xentcli.files.options import ReadOptions
 
     raw = raw_layout(
         "--", inputs.raw, inputs.shape, inputs.offset, inputs.input_format or inputs.key
     )
-    how = ReadOptions(inputs.input_format, inputs.key, dtype=dtype, raw=raw)
+    kind = inputs.logits_kind if isinstance(inputs, LogitsReading) else "logits"
+    how = ReadOptions(inputs.input_format, inputs.key, dtype=dtype, raw=raw, kind=kind)
     names = class_names(inputs.names)
     return Reading(text_style(inputs), logits_options(inputs, how), class_names=names)
 
@@ -163,7 +172,7 @@ def open_inputs(
         given.setdefault("targets", paths.logits)  # they are in the same file
     current().names = {role: _name(path) for role, path in given.items()}
     with ExitStack() as stack:
-        logits, targets = stack.enter_context(_open_rows(paths, reading))
+        logits, targets = stack.enter_context(open_rows(paths, reading))
         if targets:
             set_row_count(logits, targets, class_axis)
             targets = line_as_targets(targets, logits.shape)
@@ -178,13 +187,15 @@ def open_inputs(
 
 
 @contextmanager
-def _open_rows(paths: InputPaths, reading: Reading) -> Iterator[tuple[Reader, Reader | None]]:
+def open_rows(paths: InputPaths, reading: Reading) -> Iterator[tuple[Reader, Reader | None]]:
     """Logits and targets, which may be in one file; without targets where none are asked for."""
     from xentcli.files.opening import column_names, open_both
 
-    if reading.targets and paths.targets is None and isinstance(paths.logits, str):
+    needed = not reading.elsewhere
+    in_one = paths.targets is None and (needed or not reading.logits.raw)
+    if in_one and reading.targets and isinstance(paths.logits, str):
         how = replace(reading.targets, class_names=reading.class_names)
-        with open_both(paths.logits, reading.logits, how) as both:
+        with open_both(paths.logits, reading.logits, how, required=needed) as both:
             yield both
         return
     with ExitStack() as stack:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xentcli.cli.console import Progress, note
 from xentcli.cli.inputs import Inputs
 from xentcli.cli.options import DtypeName, RunningOptions
+from xentcli.cli.session import require_no_ignore_index
 from xentcli.cli.sinks import ArrayOutput, LossConsumers
 from xentcli.cli.summary import emit_notes, nbytes
 from xentcli.options import LogitsOptions, LossOptions
@@ -45,6 +46,7 @@ class Job:
         if array:
             array.expect(inputs.logits.shape, streams.result_dtype, inputs.logits.format)
         problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
+        require_no_ignore_index(options.ignore_index, probs=problem.probs)
         self._note_one_class(problem.layout)
         streams.probs = inputs.targets if problem.probs else None
         if options.reduction == "none":

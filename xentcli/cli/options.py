@@ -17,6 +17,7 @@ from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.options import Backend
 
+LogitsKind: TypeAlias = Literal["logits", "log-probs", "probs"]
 DtypeName: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]
 READ_FORMAT = click.Choice(registry.names(registry.readable()))
 WRITE_FORMAT = click.Choice(registry.names(registry.writable()))
@@ -85,14 +86,27 @@ def offset_option(raw: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogitsReading(LogitsTable):
-    """How the logits are read."""
+class ArrayReading(LogitsTable):
+    """How an array is read."""
 
     input_format: str | None = format_option("logits")
     key: str | None = key_option("logits")
     raw: str | None = raw_option("the logits")
     shape: str | None = shape_option("--raw")
     offset: int = offset_option("--raw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitsReading(ArrayReading):
+    """How the logits are read."""
+
+    logits_kind: LogitsKind = option(
+        "logits",
+        "What LOGITS holds: logits, log-probabilities, or probabilities, whose logarithms are "
+        "taken (-inf for 0).",
+        group="Input",
+        type=click.Choice(get_args(LogitsKind)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +188,12 @@ class WritingOptions(NoClobberOption):
         group="Output",
         metavar="N",
         type=click.IntRange(0, 20),
+    )
+    in_place: bool = option(
+        False,
+        "Allow an output that is an input too, which is replaced at the end.",
+        group="Output",
+        is_flag=True,
     )
     fsync: bool = option(
         False,

@@ -18,7 +18,6 @@ from xentcli.cli.publish import DocumentOptions, Publication, announce
 from xentcli.cli.scored import (
     BaseFile,
     ScoredInputs,
-    complete,
     open_scored,
     problem_and_source,
     running_of,
@@ -130,10 +129,11 @@ def report(
     from xentcli.report.document import to_document
 
     work = out.Work()
-    options, sources = _options(what, sources), complete(sources)
+    options = _options(what, sources)
     base = BaseFile(sources.base, sources.base_format, sources.base_key)
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication = Publication(outputs, document)
+        outputs.protect_inputs(filter(None, (what.bytes, what.words)))
         with open_scored(sources, outputs, scoring, base) as inputs:
             out.emit_notes(tuple(inputs.notes()), strict=running.strict)
             result = _computed(inputs, (scoring, what, options), running, outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -24,6 +24,7 @@ from xentcli.cli.options import (
     RunningOptions,
     TargetsReading,
 )
+from xentcli.cli.session import require_no_ignore_index
 from xentcli.errors import OptionError
 from xentcli.report.options import ScoreOptions
 
@@ -73,7 +74,6 @@ class BaseFile:
 
 
 NO_BASE = BaseFile()
-Sources = TypeVar("Sources", bound=ScoredInputs)
 
 
 @contextmanager
@@ -96,24 +96,6 @@ def open_scored(
         yield inputs if inputs.targets else replace(inputs, targets=_own_targets(inputs))
 
 
-def complete(sources: Sources) -> Sources:
-    """The same with TARGETS, where an archive holds them too, and they are not given."""
-    from xentcli.files import registry
-    from xentcli.files.keys import TARGETS
-    from xentcli.files.source import open_source
-
-    formats = registry.with_suffix(sources.logits)
-    if sources.targets is not None or not formats or not formats[0].member_names:
-        return sources
-    with open_source(sources.logits) as source:
-        names = formats[0].member_names(source)
-    found = next((name for name in TARGETS if name in names), None)
-    if found is None:
-        return sources
-    key = sources.key or ("logits" if "logits" in names else None)
-    return replace(sources, targets=sources.logits, target_key=found, key=key)
-
-
 def _own_targets(inputs: Inputs) -> Reader:
     """The tokens that a .kld file holds, of the logits or of the base."""
     from xentcli.files.kld import KldReader
@@ -128,17 +110,9 @@ def _own_targets(inputs: Inputs) -> Reader:
 
 def reading_of(sources: ScoredInputs) -> Reading:
     """How logits and targets are read."""
-    from xentcli.files.opening import without_targets
-
     reading = logits_reading(sources, sources.dtype)
-    targets = targets_reading(sources)
-    if sources.targets is None:
-        if (
-            not targets.columns.keep
-        ):  # `complete` found none, or the logits have tokens of their own
-            return reading
-        reading = replace(reading, logits=without_targets(reading.logits, targets))
-    return replace(reading, targets=targets)
+    reading = replace(reading, targets=targets_reading(sources))
+    return replace(reading, elsewhere=True)  # targets may be in a .kld file, or in the base's
 
 
 def problem_and_source(inputs: Inputs, scoring: ScoreOptions) -> tuple[Problem, RowSource]:
@@ -149,6 +123,7 @@ def problem_and_source(inputs: Inputs, scoring: ScoreOptions) -> tuple[Problem, 
 
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, scoring.loss(), inputs.extras)
+    require_no_ignore_index(scoring.ignore_index, probs=problem.probs)
     if inputs.base:
         require_base(inputs.base.shape, problem.layout)
     probs = inputs.targets if problem.probs else None

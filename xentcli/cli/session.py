@@ -97,6 +97,15 @@ def from_environment(ctx: click.Context) -> dict[str, str]:
     return found
 
 
+def require_no_ignore_index(value: int, *, probs: bool) -> None:
+    """An error for --ignore-index beside probabilities, of its default value too."""
+    given = click.get_current_context().get_parameter_source("ignore_index")
+    if probs and given is click.core.ParameterSource.COMMANDLINE:
+        from xentcli.engine.targets import no_ignore_index
+
+        raise no_ignore_index(value)
+
+
 def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """A callback for Click: keep an option of the session as soon as it is parsed."""
     assert parameter.name

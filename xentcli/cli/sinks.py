@@ -28,7 +28,8 @@ def open_outputs(writing: WritingOptions) -> Iterator[Outputs]:
     """A command's outputs, which are put in place together or not at all."""
     from xentcli.files.outputs import Outputs
 
-    with Outputs(no_clobber=writing.no_clobber, fsync=writing.fsync) as outputs:
+    how = {"no_clobber": writing.no_clobber, "fsync": writing.fsync}
+    with Outputs(**how, in_place=writing.in_place) as outputs:
         yield outputs
     for name in outputs.moved():
         note(f"{name}: its folder was renamed meanwhile; the file is in that folder")

@@ -18,8 +18,10 @@ def set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> No
 
     if not (is_table(logits) or is_table(targets)):
         return  # other files need none of the modules for text
+    from xentcli.files.interpreted import underlying
     from xentcli.files.text.table import TableReader
 
+    logits, targets = underlying(logits), underlying(targets)
     for one, other in ((logits, targets), (targets, logits)):
         if isinstance(one, TableReader) and one.rows is None:
             if isinstance(other, TableReader) and other.rows is None:

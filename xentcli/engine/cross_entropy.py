@@ -66,7 +66,7 @@ class LossCalculation:
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options)
         self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
-        self.totals, self.run, self.rows = LossTotals(), run, 0
+        self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
         self._weight: Array | None = None  # not allocated before there is a row with classes
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:

@@ -52,11 +52,11 @@ class LossTotals:
     (inf, 'the loss of 1 of 4 rows is not finite; first: row 3 is inf')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, softcap: float | None = None) -> None:
         self.sum = RunningSum()
         self.nonfinite = NonfiniteRows("loss")
         self.probabilities = ProbabilityCheck()
-        self.logits = LogitsCheck()
+        self.logits = LogitsCheck(softcap)
 
     def add_losses(self, losses: Array) -> None:
         """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,)."""

@@ -88,11 +88,14 @@ def target_kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
             "targets",
             f"probabilities of shape {shape} do not fit logits of shape {layout.shape}",
         )
-    if kind == "probs" and options.ignore_index >= 0:
-        raise OptionError(
-            "ignore_index", f"{options.ignore_index} applies to class indices, not to probabilities"
-        )
+    if kind == "probs" and options.ignore_index != LossOptions.ignore_index:
+        raise no_ignore_index(options.ignore_index)
     return kind
+
+
+def no_ignore_index(value: int) -> OptionError:
+    """The error for an ignore_index beside targets that are probabilities."""
+    return OptionError("ignore_index", f"{value} applies to class indices, not to probabilities")
 
 
 def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
@@ -200,6 +203,15 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     if given in (last, first):  # which another class axis would need
         shapes = f"{shape} on class axis {layout.class_axis}"
     hint = f"class indices have shape {shapes}, probabilities {layout.shape}"
-    if len(given) > len(layout.shape) and given[:1] == layout.shape[:1]:
-        hint = f"logits and targets seem to be swapped: {hint}"
+    if _are_swapped(layout.shape, given):
+        hint = f"logits and targets seem to be swapped: the logits, of shape {given}, come first"
     raise ShapeError("targets", f"shape {given} does not fit logits of shape {layout.shape}", hint)
+
+
+def _are_swapped(logits: Shape, targets: Shape) -> bool:
+    """Whether the targets' shape is that of logits for which those of the logits are targets."""
+    if len(targets) < 2:
+        return False
+    rows = targets[:-1], targets[:1] + targets[2:]
+    columns = ((targets[0], 1), (1, targets[0])) if len(targets) == 2 else ()
+    return logits in (*rows, *columns)

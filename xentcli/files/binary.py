@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xentcli.files.format import ZIP, Facts, Format, starts_with
+from xentcli.files.format import ZIP, Format, Inspected, starts_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ def _create_npy(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOpti
     return NpyWriter(stream, shape, dtype)
 
 
-def _inspect_npy(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_npy(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.npy.reader import inspect_npy
 
     return [inspect_npy(source, stats)]
@@ -49,7 +49,7 @@ def _create_npz(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOpti
     return NpzWriter(stream, shape, dtype, options.key)
 
 
-def _inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_npz(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.npz import inspect_npz
 
     return inspect_npz(source, options, stats)
@@ -80,7 +80,7 @@ def _create_safetensors(
     return SafetensorsWriter(stream, shape, dtype, options.key)
 
 
-def _inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.safetensors import inspect_safetensors
 
     return inspect_safetensors(source, options, stats)
@@ -110,7 +110,7 @@ def _open_pytorch(source: Source, options: ReadOptions) -> Reader:
     return open_pytorch(source, options)
 
 
-def _inspect_pytorch(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_pytorch(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.pytorch import inspect_pytorch
 
     return inspect_pytorch(source, options, stats)

@@ -7,9 +7,11 @@ formats all ask the registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from xentcli.errors import XentError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +31,8 @@ Facts = dict[str, Any]  # about one array, in the order in which `inspect` print
 Matcher = Callable[[bytes], bool]
 ReaderOpener = Callable[["Source", "ReadOptions"], "Reader"]
 WriterFactory = Callable[["Writable", tuple[int, ...], "np.dtype[Any]", "WriteOptions"], "Writer"]
-Inspector = Callable[["Source", "ReadOptions", bool], list[Facts]]
+Inspected = Iterable["Facts | XentError"]
+Inspector = Callable[["Source", "ReadOptions", bool], Inspected]
 MemberLister = Callable[["Source"], list[str]]
 
 
@@ -45,7 +48,7 @@ class Format:
     matches       whether a file that starts with these `FIRST_BYTES` is of this format
     open_reader   (source, options) -> a Reader of one array
     create_writer (stream, shape, dtype, options) -> a Writer of one array
-    inspect       (source, options, stats) -> facts per array; by default those of the Reader
+    inspect       (source, options, stats) -> facts, or an error, per array; by default the Reader's
     member_names  (source) -> the names of its arrays, where one file holds several
     has_columns   the reader takes the columns that the options choose, and knows their names
     is_table      always two axes, lines and columns, as text is; an array of one axis is a column
@@ -94,6 +97,15 @@ class Format:
     def max_axes(self) -> int | None:
         """How many axes an array may have; None for any number."""
         return 2 if self.is_table else None
+
+
+def of_each(names: Iterable[str], facts: Callable[[str], Facts]) -> Iterator[Facts | XentError]:
+    """Facts about each array of a file; an error about one does not hide the others."""
+    for name in names:
+        try:
+            yield facts(name)
+        except XentError as error:
+            yield error
 
 
 def starts_with(*signatures: bytes) -> Matcher:

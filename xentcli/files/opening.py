@@ -20,6 +20,7 @@ from xentcli.files.compression import (
     without_suffix,
 )
 from xentcli.files.format import FIRST_BYTES, Format
+from xentcli.files.interpreted import interpreted
 from xentcli.files.keys import LOGITS, TARGETS, known_key
 from xentcli.files.options import DEFAULT, ReadOptions, WriteOptions
 from xentcli.files.reader import InMemoryReader, Reader
@@ -54,43 +55,60 @@ def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
         if options.raw:
             from xentcli.files.raw import open_raw
 
-            yield open_raw(source, options.raw)
+            raw = open_raw(source, options.raw)
+            yield interpreted(raw, replace(options, dtype=options.raw.dtype))
             return
         yield reader_of(source, registry.input_format(source, bare, options.format), options)
 
 
 @contextmanager
 def open_both(
-    path: str, logits: ReadOptions, targets: ReadOptions
-) -> Iterator[tuple[Reader, Reader]]:
-    """Logits and targets in one file, found by their names unless the options have a key."""
+    path: str, logits: ReadOptions, targets: ReadOptions, *, required: bool = True
+) -> Iterator[tuple[Reader, Reader | None]]:
+    """Logits and targets in one file, found by their names unless the options have a key.
+
+    Without targets where the file holds none under their names, and they are not `required`.
+    """
     with open_input(path) as (source, bare), ExitStack() as stack:
         format = registry.input_format(source, bare, logits.format)
         if format.has_columns and targets.columns.keep:
             logits = without_targets(logits, targets)
             targets = replace(targets, style=replace(logits.style, of_targets=True))
-        elif format.member_names:
-            with _again(source, path) as first:
-                names = format.member_names(first)
+        else:
+            names = _member_names(format, source, path)
+            if not required and targets.key is None and not set(names) & set(TARGETS):
+                yield reader_of(source, format, logits), None
+                return
+            if not format.member_names:
+                raise _no_targets(format, source.name)
             logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
             targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
-        else:
-            raise _no_targets(format, source.name)
-        if source.can_be_opened_again:
-            reader = reader_of(source, format, logits)
-            targets = _named(targets, reader)
-            other = reader_of(stack.enter_context(_again(source, path)), format, targets)
-            yield reader, _without_remarks(other, reader)
-            return
-        if format.has_columns:
-            with _again(source, path) as first:
-                targets = _named(targets, reader_of(first, format, logits))
-        with _again(source, path) as first:
-            found = reader_of(first, format, targets)
-            held = InMemoryReader(found.whole(), found.name, format.name, column_names(found))
-            held.remarks = found.remarks
+        yield _two_readers(format, (source, path), logits, targets, stack)
+
+
+def _two_readers(
+    format: Format,
+    where: tuple[Source, str],
+    logits: ReadOptions,
+    targets: ReadOptions,
+    stack: ExitStack,
+) -> tuple[Reader, Reader]:
+    """The readers of logits and targets; targets of a pipe are read first, and held in memory."""
+    source, path = where
+    if source.can_be_opened_again:
         reader = reader_of(source, format, logits)
-        yield reader, _without_remarks(held, reader)
+        targets = _named(targets, reader)
+        other = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        return reader, _without_remarks(other, reader)
+    if format.has_columns:
+        with _again(source, path) as first:
+            targets = _named(targets, reader_of(first, format, logits))
+    with _again(source, path) as first:
+        found = reader_of(first, format, targets)
+        held = InMemoryReader(found.whole(), found.name, format.name, column_names(found))
+        held.remarks = found.remarks
+    reader = reader_of(source, format, logits)
+    return reader, _without_remarks(held, reader)
 
 
 def without_targets(logits: ReadOptions, targets: ReadOptions) -> ReadOptions:
@@ -104,6 +122,14 @@ def column_names(reader: Reader) -> tuple[str, ...]:
     """The names of the columns of a table, if it has any."""
     names: tuple[str, ...] = getattr(reader, "column_names", ())
     return names
+
+
+def _member_names(format: Format, source: Source, path: str) -> list[str]:
+    """The names of the arrays in a file, none where its format has no names."""
+    if not format.member_names:
+        return []
+    with _again(source, path) as first:
+        return format.member_names(first)
 
 
 def _named(targets: ReadOptions, logits: Reader) -> ReadOptions:
@@ -155,7 +181,7 @@ def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
     assert format.open_reader
     reader = format.open_reader(source, options)
     reader.format = format.name
-    return reader
+    return interpreted(reader, options)
 
 
 def load(path: str, options: ReadOptions = DEFAULT) -> Array:

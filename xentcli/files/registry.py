@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xentcli.errors import OptionError, Setting, visible
 from xentcli.files.binary import BINARY
+from xentcli.files.by_library import BY_LIBRARY
 from xentcli.files.compression import require_library, without_suffix
 from xentcli.files.foreign import FOREIGN, refusal
 from xentcli.files.format import FIRST_BYTES, ZIP, ZIP_BYTES, Format
@@ -68,6 +69,7 @@ def _text(name: str, delimiter: str) -> Format:
 
 FORMATS: tuple[Format, ...] = (
     *BINARY,
+    *BY_LIBRARY,
     _text("csv", ","),
     _text("tsv", "\t"),
     Format("json", suffixes=("json",), create_writer=_create_json, keeps_dtype=False),
@@ -100,7 +102,7 @@ def names(formats: Iterable[Format]) -> list[str]:
     """The names of some formats.
 
     >>> names(readable())
-    ['npy', 'npz', 'safetensors', 'pt', 'kld', 'csv', 'tsv']
+    ['npy', 'npz', 'safetensors', 'pt', 'kld', 'parquet', 'arrow', 'hdf5', 'csv', 'tsv']
     >>> names(writable())
     ['npy', 'npz', 'safetensors', 'csv', 'tsv', 'json']
     """
@@ -110,8 +112,8 @@ def names(formats: Iterable[Format]) -> list[str]:
 def suffixes(formats: Iterable[Format]) -> list[str]:
     """The suffixes of some formats, each once.
 
-    >>> suffixes(readable())
-    ['.npy', '.npz', '.safetensors', '.pt', '.pth', '.kld', '.csv', '.txt', '.tsv']
+    >>> suffixes(writable())
+    ['.npy', '.npz', '.safetensors', '.csv', '.txt', '.tsv', '.json']
     """
     return list(dict.fromkeys(f".{suffix}" for format in formats for suffix in format.suffixes))
 

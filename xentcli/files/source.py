@@ -51,6 +51,11 @@ class Source:
         return Seekable(self._stream, self.name) if self._state else None
 
     @property
+    def stream(self) -> IO[bytes]:
+        """The stream itself, for what reads by itself."""
+        return self._stream
+
+    @property
     def can_be_opened_again(self) -> bool:
         """Whether its path is that of a plain file."""
         return self._path is not None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from xentcli.errors import FileError, OptionError, UnavailableError, reason, visible
-from xentcli.files.descriptor import file_errors
+from xentcli.files.descriptor import Descriptor, file_errors
 from xentcli.files.paths import is_address, local_path
 from xentcli.files.source import Source
 
@@ -100,7 +100,7 @@ class LocalStore:
         with file_errors(self.name, "writing"):
             if not os.path.isdir(folder):  # noqa: PTH112 (likewise)
                 os.makedirs(folder, exist_ok=True)  # noqa: PTH103 (likewise)
-            with open(path, "wb", buffering=0) as file:  # noqa: PTH123 (likewise)
+            with Descriptor(path, "wb") as file:
                 view = memoryview(data).cast("B")
                 while view:
                     view = view[file.write(view) :]
@@ -163,10 +163,9 @@ class RemoteStore:
 
 
 def _whole(file: IO[bytes], name: str) -> bytes:
-    data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
+    if os.fstat(file.fileno()).st_size > MAX_FILE:
         raise FileError(name, f"is larger than {MAX_FILE} bytes")
-    return data
+    return file.read()
 
 
 def _url_to_fs(where: str) -> Any:

@@ -22,12 +22,15 @@ from xentcli.files.contiguous import Extent
 from xentcli.files.zarr.fill import fill_value
 
 Document: TypeAlias = "dict[str, Any]"
+Shape: TypeAlias = "tuple[int, ...]"
 
 MAX_AXES = 64  # NumPy's own limit
 INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 NAMED = {n: np.dtype(n) for n in ("bool", "float16", "float32", "float64", *INTEGERS)}
 OPAQUE = np.dtype("V2")  # two bytes without a meaning, which may be those of bfloat16
-NOT_COMPRESSION = ("bytes", "sharding_indexed", "transpose", "crc32c")
+SHARDING = "sharding_indexed"
+NOT_COMPRESSION = ("bytes", SHARDING, "transpose", "crc32c")
+ANY_CODE = "pickle"  # the codec that runs whatever a chunk says
 SUPPORTED = "supported: float16, bfloat16, float32, float64, integers"
 
 
@@ -42,9 +45,9 @@ class ZarrArray:
 
     key: str
     version: int
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    stored: tuple[int, ...]
+    shape: Shape
+    chunks: Shape
+    stored: Shape
     dtype: np.dtype[Any] | None
     dtype_name: str
     fill: Array
@@ -55,17 +58,17 @@ class ZarrArray:
     document: Document
 
     @property
-    def grid(self) -> tuple[int, ...]:
+    def grid(self) -> Shape:
         """How many files there are along each axis."""
         return tuple(-(-n // size) for n, size in zip(self.shape, self.stored, strict=True))
 
-    def file_key(self, place: tuple[int, ...]) -> str:
+    def file_key(self, place: Shape) -> str:
         """The key of the file at a place of the grid."""
         parts = [*([self.prefix] if self.prefix else []), *map(str, place)] or ["0"]
         name = self.separator.join(parts)
         return f"{self.key}/{name}" if self.key else name
 
-    def place_of(self, name: str) -> tuple[int, ...] | None:
+    def place_of(self, name: str) -> Shape | None:
         """The place of a file in the grid, by its key below the array; None for other files."""
         parts = re.split(r"[/.]", name)
         if self.prefix and parts[:1] == [self.prefix]:
@@ -76,6 +79,10 @@ class ZarrArray:
         place = tuple(map(int, parts))
         inside = all(n < size for n, size in zip(place, self.grid, strict=True))
         return place if inside else None
+
+    def is_same(self, other: ZarrArray) -> bool:
+        """Whether the metadata are the same; as text, in which NaN is equal to NaN."""
+        return json.dumps(self.document) == json.dumps(other.document)
 
     def require_dtype(self, where: str) -> np.dtype[Any]:
         """The dtype; an error where xent has none such."""
@@ -113,38 +120,52 @@ def parse_array(document: Document, version: int, key: str, where: str) -> ZarrA
     return array
 
 
-def _version_3(document: Document, key: str, shape: tuple[int, ...], where: str) -> ZarrArray:
-    grid, keys = (
-        _named(document, "chunk_grid", where),
-        _named(document, "chunk_key_encoding", where),
-    )
-    if grid["name"] != "regular" or document.get("storage_transformers"):
-        what = f"chunk grid {shown(grid['name'])}; only regular ones without storage transformers"
-        raise FormatError(where, f"{what} are supported")
+def _version_3(document: Document, key: str, shape: Shape, where: str) -> ZarrArray:
+    stored = chunks = _regular_grid(document, where)
     codecs = document.get("codecs")
     if not isinstance(codecs, list) or not codecs:
         raise FormatError(where, "the metadata name no codecs")
-    stored = chunks = _sizes(grid["configuration"].get("chunk_shape"), "chunk_shape", 1, where)
     first = _codec(codecs[0], where)
-    if first["name"] == "sharding_indexed":
+    if first["name"] == SHARDING:
         chunks = _sizes(first["configuration"].get("chunk_shape"), "chunk_shape", 1, where)
     name, dtype = _dtype_3(document.get("data_type"), where)
-    plain = len(codecs) == 1 and first["name"] == "bytes"
+    plain = len(codecs) == 1 and first["name"] == NOT_COMPRESSION[0]
     if plain and dtype is not None and first["configuration"].get("endian") == "big":
         dtype = dtype.newbyteorder(">") if dtype.kind != "V" else dtype
-    is_default = keys["name"] == "default"
     used = dict.fromkeys(_names_of(codecs))
+    prefix, separator = _key_encoding(document, where)
     return ZarrArray(
         key, 3, shape, chunks, stored, dtype, name, fill_value(document, dtype, where),
-        prefix="c" if is_default else "",
-        separator=keys["configuration"].get("separator", "/" if is_default else "."),
-        plain=plain,
+        prefix=prefix, separator=separator, plain=plain,
         compression="+".join(name for name in used if name not in NOT_COMPRESSION),
         document=_for_zarr(document, "data_type", "uint16", dtype, where),
     )  # fmt: skip
 
 
-def _version_2(document: Document, key: str, shape: tuple[int, ...], where: str) -> ZarrArray:
+def _regular_grid(document: Document, where: str) -> Shape:
+    """The shape of what one file holds."""
+    grid = _named(document, "chunk_grid", where)
+    if grid["name"] != "regular" or document.get("storage_transformers"):
+        what = f"chunk grid {shown(grid['name'])}; only regular ones without storage transformers"
+        raise FormatError(where, f"{what} are supported")
+    return _sizes(grid["configuration"].get("chunk_shape"), "chunk_shape", 1, where)
+
+
+def _key_encoding(document: Document, where: str) -> tuple[str, str]:
+    """What the keys of chunks begin with, and what is between their numbers."""
+    keys = _named(document, "chunk_key_encoding", where)
+    prefix, usual = {"default": ("c", "/"), "v2": ("", ".")}.get(keys["name"], ("", ""))
+    separator = keys["configuration"].get("separator", usual)
+    return prefix, _separator(separator, where)
+
+
+def _separator(value: Any, where: str) -> str:
+    if value not in ("/", "."):
+        raise FormatError(where, f"chunk keys with the separator {shown(value)}; allowed: / and .")
+    return str(value)
+
+
+def _version_2(document: Document, key: str, shape: Shape, where: str) -> ZarrArray:
     chunks = _sizes(document.get("chunks"), "chunks", 1, where)
     name, dtype = _dtype_2(document.get("dtype"), where)
     codecs = [document.get("compressor"), *(document.get("filters") or [])]
@@ -152,7 +173,7 @@ def _version_2(document: Document, key: str, shape: tuple[int, ...], where: str)
     return ZarrArray(
         key, 2, shape, chunks, chunks, dtype, name, fill_value(document, dtype, where),
         prefix="",
-        separator=document.get("dimension_separator", "."),
+        separator=_separator(document.get("dimension_separator", "."), where),
         plain=not used and document.get("order", "C") == "C",
         compression=visible("+".join(used)),
         document=_for_zarr(document, "dtype", "<u2", dtype, where),
@@ -193,7 +214,7 @@ def _dtype_2(value: Any, where: str) -> tuple[str, np.dtype[Any] | None]:
     return visible(name[:SHOWN]), dtype if known else None
 
 
-def _sizes(value: Any, what: str, low: int, where: str) -> tuple[int, ...]:
+def _sizes(value: Any, what: str, low: int, where: str) -> Shape:
     """A list of sizes that fit 64 bits; true is no size."""
     fits = isinstance(value, list) and all(type(n) is int and low <= n < 2**63 for n in value)
     if not fits or len(value) > MAX_AXES:
@@ -230,7 +251,7 @@ def _names_of(value: Any) -> Iterator[str]:
 def _refuse_pickle(value: Any, where: str) -> None:
     """An error for a codec that runs any code when a chunk is read."""
     codecs = [value.get(name) for name in ("codecs", "filters", "compressor")]
-    if any("pickle" in name.lower() for name in _names_of(codecs)):
+    if any(ANY_CODE in name.lower() for name in _names_of(codecs)):
         what = "its chunks are pickles, which can run any code when they are opened"
         raise FormatError(where, what, "write the array again with a dtype of numbers")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -40,9 +41,9 @@ class PlainChunks:
                 slice(p.start - n * size, p.stop - n * size)
                 for p, n, size in zip(part, place, self._chunks, strict=True)
             )
-            there = tuple(
+            there: list[Any] = [
                 slice(p.start - b.start, p.stop - b.start) for p, b in zip(part, box, strict=True)
-            )
+            ]
             self._read_part(place, inside, target[(*there, ...)])  # a view, of no axes too
 
     def _read_part(self, place: Shape, inside: Box, target: Array) -> None:

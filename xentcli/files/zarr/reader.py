@@ -101,7 +101,7 @@ class ZarrReader:
         """Check that the array has not changed."""
         self._chunks.verify()
         now = nodes.find(self._store, ReadOptions(key=self.array.key or None))
-        if now != self.array:
+        if not now.is_same(self.array):
             raise FileError(self.name, "changed while it was read")
 
     def chunks(self) -> Iterator[Array]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from xentcli.errors import FormatError, UnavailableError, XentError, reason
 from xentcli.files.descriptor import file_errors
-from xentcli.files.source import Seekable, Source
+from xentcli.files.seekable import Seekable
+from xentcli.files.source import Source
 
 
 class RandomAccess(Seekable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ class ProbabilityCheck:
         self.rows = 0
         self.wrong = 0
         self.worst = (0.0, 0, "")  # its error, its number, and what is wrong with it
+        self.numbered = False  # whether rows have their numbers in a larger whole
 
     def add(self, q: Array) -> None:
         """Check the next rows, (n, C) or a box (outer, C, inner). float32 is precise enough.
@@ -68,11 +70,17 @@ class ProbabilityCheck:
             )
             self.worst = (float(error[row]), self.rows + row, what)
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let rows have their numbers in a larger whole, whose parts need not be in order."""
+        error, row, what = self.worst
+        self.worst, self.numbered = (error, place(row) if self.wrong else 0, what), True
+
     def merge(self, other: ProbabilityCheck) -> None:
-        """Take what was found in the rows that follow."""
+        """Take what was found in the rows that follow, or in any that are renumbered."""
         error, row, what = other.worst
-        if error > self.worst[0]:
-            self.worst = (error, self.rows + row, what)
+        row += 0 if other.numbered else self.rows
+        if (error, -row) > (self.worst[0], -self.worst[1]):
+            self.worst = (error, row, what)
         self.rows += other.rows
         self.wrong += other.wrong
 
@@ -165,6 +173,7 @@ class NonfiniteRows:
     def __init__(self, what: str) -> None:
         self.what, self.rows, self.count = what, 0, 0
         self.first = (0, 0.0)
+        self.numbered = False  # whether rows have their numbers in a larger whole
 
     def add(self, values: Array) -> None:
         """The next rows' values."""
@@ -177,10 +186,16 @@ class NonfiniteRows:
             self.first = start + row, float(values[row])
         self.count += int(np.count_nonzero(bad))
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let rows have their numbers in a larger whole, whose parts need not be in order."""
+        row, value = self.first
+        self.first, self.numbered = (place(row) if self.count else 0, value), True
+
     def merge(self, other: NonfiniteRows) -> None:
-        """Take what was found in the rows that follow."""
-        if not self.count and other.count:
-            self.first = self.rows + other.first[0], other.first[1]
+        """Take what was found in the rows that follow, or in any that are renumbered."""
+        theirs = other.first[0] + (0 if other.numbered else self.rows), other.first[1]
+        if other.count and (not self.count or theirs[0] < self.first[0]):
+            self.first = theirs
         self.rows += other.rows
         self.count += other.count
 

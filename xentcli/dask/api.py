@@ -9,8 +9,9 @@ import dask.array as da
 import numpy as np
 
 from xentcli import backends
+from xentcli.dask import parts, rows
 from xentcli.dask.inputs import inputs
-from xentcli.dask.rows import How, LossGraph, loss_graph
+from xentcli.dask.rows import How, LossGraph
 from xentcli.engine.problem import Extras
 from xentcli.options import BOOLEAN, Backend, EmptyMean, LossOptions, Reduction, TargetKind, allowed
 
@@ -71,5 +72,7 @@ def graph_of_loss(
     """The graph of a loss; the arrays and options are checked now."""
     checked = inputs(logits, targets, options, extras)
     name, threads = backends.require_known(how.backend, how.threads)
+    if checked.logits.numblocks[checked.layout.class_axis] > 1:
+        return parts.loss_graph(checked, How("numpy", threads, how.grad))
     name = backends.choose(name, checked.logits.size)
-    return loss_graph(checked, How(name, threads, how.grad))
+    return rows.loss_graph(checked, How(name, threads, how.grad))

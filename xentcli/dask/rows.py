@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
+from math import prod
 from typing import Any, NamedTuple
 
 import dask
@@ -74,36 +76,33 @@ def loss_graph(inputs: LossInputs, how: How) -> LossGraph:
         dtype=object,
         meta=np.empty((0,) * x.ndim, object),
     )
-    return graph_of(inputs, how, plan, pieces)
-
-
-def graph_of(inputs: LossInputs, how: How, plan: Any, pieces: da.Array) -> LossGraph:
-    """The graph from the `ChunkResult`s of all chunks."""
-    rows, x = inputs.axes.rows, inputs.logits
-    chunks = [dask.delayed(_totals, pure=True)(piece) for piece in parts_of(pieces)]
-    totals = tree(chunks, _merged_totals)
     grad = None
     if how.grad:
         meta = np.empty((0,) * x.ndim, default_output(as_logits(np.empty(0, x.dtype)).dtype))
-        classes = {inputs.layout.class_axis: inputs.layout.classes}
-        axes = inputs.axes.all
-        grad = da.blockwise(
-            _grad, axes, pieces, axes, adjust_chunks=classes, dtype=meta.dtype, meta=meta
-        )
-    meta = np.empty((0,) * len(rows))
-    per_row = [
-        da.blockwise(field, rows, pieces, inputs.axes.all, dtype=np.float64, meta=meta)
-        for field in (_losses, _lse)
-    ]
+        classes, dtype = {axis: inputs.layout.classes}, meta.dtype
+        pairs = axes.all, pieces, axes.all
+        grad = da.blockwise(_grad, *pairs, adjust_chunks=classes, dtype=dtype, meta=meta)
+    return graph_of(inputs, how, plan, (pieces, axes.all), grad)
+
+
+def graph_of(
+    inputs: LossInputs,
+    how: How,
+    plan: Any,
+    pieces: tuple[da.Array, tuple[int, ...]],
+    grad: da.Array | None,
+) -> LossGraph:
+    """The graph from the results of all chunks of rows, which have `losses`, `lse` and `totals`."""
+    rows, results = inputs.axes.rows, parts_of(pieces[0])
+    chunks = [dask.delayed(_totals, pure=True)(piece) for piece in results]
+    meta, dtype = np.empty((0,) * len(rows)), np.float64
+    losses, lse = (
+        da.blockwise(field, rows, *pieces, dtype=dtype, meta=meta) for field in (_losses, _lse)
+    )
+    totals = tree(chunks, _merged_totals)
     result = dask.delayed(_result, pure=True)(plan, totals, how.backend)
-    counts = [int(np.prod(shape)) for shape in _chunk_shapes(per_row[0])]
-    return LossGraph(result, *per_row, grad, chunks, counts)
-
-
-def _chunk_shapes(array: da.Array) -> list[tuple[int, ...]]:
-    from itertools import product
-
-    return list(product(*array.chunks))
+    counts = [prod(shape) for shape in product(*losses.chunks)]
+    return LossGraph(result, losses, lse, grad, chunks, counts)
 
 
 @ignoring_float_errors
@@ -130,15 +129,20 @@ def _grad(piece: ChunkResult) -> Any:
     return piece.grad
 
 
-def _losses(pieces: list[ChunkResult]) -> Array:
-    return pieces[0].losses
+def _only(piece: Any) -> Any:
+    """The result of a chunk, also from the list of the one chunk that has all classes."""
+    return piece[0] if isinstance(piece, list) else piece
 
 
-def _lse(pieces: list[ChunkResult]) -> Array:
-    return pieces[0].lse
+def _losses(piece: Any) -> Any:
+    return _only(piece).losses
 
 
-def _totals(piece: ChunkResult) -> LossTotals:
+def _lse(piece: Any) -> Any:
+    return _only(piece).lse
+
+
+def _totals(piece: Any) -> Any:
     return piece.totals
 
 

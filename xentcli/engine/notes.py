@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,7 @@ class ProbabilityCheck:
         for 2²⁴ entries of 64 classes, the minimum of all takes 2.
         """
         q = q[..., None] if q.ndim == 2 else q
-        # Probabilities printed with four digits, or stored in a 16-bit dtype, pass.
-        tolerance = 1e-2 if q.dtype in HALVES else 1e-3
+        tolerance = tolerance_of(q.dtype)
         values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
         if not _all_right(values, tolerance):
             self._find(values.transpose(0, 2, 1).reshape(-1, q.shape[1]), tolerance)
@@ -57,10 +56,16 @@ class ProbabilityCheck:
 
     def _find(self, rows: Array, tolerance: float) -> None:
         """Find the wrong rows (n, C), by sums whose bits do not depend on how the rows are cut."""
-        sums, smallest = _sums(np.ascontiguousarray(rows)), rows.min(axis=1)
+        self.add_rows(_sums(np.ascontiguousarray(rows)), rows.min(axis=1), tolerance)
+
+    def add_rows(self, sums: Array, smallest: Array, tolerance: float) -> None:
+        """Check rows by their sums and smallest entries."""
         error = np.maximum(np.abs(sums - 1), np.where(smallest < 0, 1 - smallest, 0.0))
         error[np.isnan(error)] = np.inf
-        self.wrong += int(np.count_nonzero(error > tolerance))
+        wrong = error > tolerance
+        if not wrong.any():
+            return
+        self.wrong += int(np.count_nonzero(wrong))
         row = int(np.argmax(error))
         if error[row] > max(self.worst[0], tolerance):
             what = (
@@ -95,6 +100,11 @@ class ProbabilityCheck:
             f"distribution; the worst: row {row} {what}"
         )
         return [Note("targets", text, strict=True)]
+
+
+def tolerance_of(dtype: np.dtype[Any]) -> float:
+    """How far from 1 sums may be: probabilities of four digits, or of 16 bits, pass."""
+    return 1e-2 if dtype in HALVES else 1e-3
 
 
 def _all_right(box: Array, tolerance: float) -> bool:
@@ -139,7 +149,7 @@ class LogitsCheck:
         self.rows += logits.shape[0] * logits.shape[2]
         if not self.all_alike or not logits.size:
             return
-        tolerance = 1e-2 if logits.dtype in HALVES else 1e-3
+        tolerance = tolerance_of(logits.dtype)
         with np.errstate(all="ignore"):
             for box in (logits[:1, :, :1], logits):
                 values = widen(box, NAMES["f32"]) if box.dtype in HALVES else box

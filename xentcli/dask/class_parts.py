@@ -199,13 +199,19 @@ class RowFacts(NamedTuple):
         log_total = log1p(others.times(2.0**-LIFT))
         top = answerable(tops.top[:, None], scalars)
         top_z = TwoWords(*(word[:, 0] for word in below_top(top, top, scalars)[1]))
-        lse, mass = add(top_z, log_total).high, add(other_mass, one_word(tops.mass))
+        lse = plain_nan(add(top_z, log_total).high)
+        mass = add(other_mass, one_word(tops.mass))
         loss = plus(costs, multiply(mass, log_total)).high
         if scalars.z_loss:
             loss = loss + scalars.z_loss * lse**2
-        losses = np.where(np.isnan(top[:, 0]), np.nan, loss + 0.0)
+        losses = plain_nan(np.where(np.isnan(top[:, 0]), np.nan, loss + 0.0))
         total = add(one_word(1.0), others.times(2.0**-LIFT))
         return cls(tops, total, others, log_total, mass, other_mass, lse, losses)
+
+
+def plain_nan(values: Array) -> Array:
+    """The same numbers; the sign of a NaN would tell how the row was cut."""
+    return np.where(np.isnan(values), np.nan, values)
 
 
 def rows_of(values: Any, rows: Any) -> Any:
@@ -220,9 +226,9 @@ def probabilities(part: Part, facts: RowFacts, *, log: bool) -> Array:
     gap, _, _ = part.steps(facts.tops)
     if log:
         log_total = rows_of(facts.log_total, (slice(None), None))
-        return np.asarray(0.0 - plus(gap, log_total).high)
+        return plain_nan(0.0 - plus(gap, log_total).high)
     inverse = divide(one_word(1.0), rows_of(facts.total, (slice(None), None)))
-    return lowered(multiply(exp_minus(gap, LIFT), inverse))
+    return plain_nan(lowered(multiply(exp_minus(gap, LIFT), inverse)))
 
 
 def gradient(part: Part, facts: RowFacts) -> tuple[TwoWords, Array]:

@@ -19,7 +19,7 @@ from xentcli.arrays.dtypes import Array, as_logits, default_output
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.backends.reference import put_rows, scaled
 from xentcli.dask.class_chunk import ChunkRows, ClassChunk
-from xentcli.dask.class_parts import PartSums, RowFacts, Tops, gradient, rows_of
+from xentcli.dask.class_parts import PartSums, RowFacts, Tops, gradient, plain_nan, rows_of
 from xentcli.dask.inputs import LossInputs, place_of
 from xentcli.dask.plan import ChunkSpec, delayed_plan, row_arrays
 from xentcli.dask.rows import How, LossGraph, graph_of
@@ -182,6 +182,6 @@ def _gradient(
         g = np.zeros((len(present), chunk.layout.classes))
         scale = np.broadcast_to(rows.plan.scale(block.rows), len(present))
         found = gradient(part, rows_of(result.facts, which))
-        g[present] = scaled(found, part.scalars.temperature, scale[present])
+        g[present] = plain_nan(scaled(found, part.scalars.temperature, scale[present]))
         put_rows(block.of(boxed), g)
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,11 +31,11 @@ class ChunkRows:
     """The rows of a chunk: their targets and weights, and the plan of the reduction."""
 
     def __init__(
-        self, spec: ChunkSpec, targets: Array, per_row: Sequence[Array], plan: ReductionPlan
+        self, spec: ChunkSpec, targets: Array | None, per_row: Sequence[Any], plan: ReductionPlan
     ) -> None:
         """`per_row` are the arrays of `row_arrays`."""
-        _, self.numbers = spec.split(per_row)
-        layout = spec.chunk_layout([len(array) for array in self.numbers])
+        _, self.place = spec.split(per_row)
+        layout = spec.chunk_layout(self.place.shape)
         indices = None if plan.problem.probs else targets
         self.problem = spec.problem(layout, indices, per_row, plan.problem)
         self.plan = plan.of(self.problem)
@@ -49,17 +49,18 @@ class ClassChunk:
     """Logits of some classes; `rows` is None where only the softmax is wanted."""
 
     def __init__(
-        self, x: Array, classes: Array, rows: ChunkRows | None, spec: ChunkSpec, probs: Array | None
+        self, x: Array, classes: slice, rows: ChunkRows | None, spec: ChunkSpec, probs: Array | None
     ) -> None:
-        """`classes` are the numbers of the chunk's classes, `probs` its part of probabilities."""
+        """`classes` is the range of the chunk's classes, `probs` its part of probabilities."""
         self.layout = Layout(x.shape, spec.layout.class_axis)
-        self.x, self.rows, self.all_classes = self.layout.boxed(as_logits(x)), rows, spec.layout.classes
+        self.x, self.rows = self.layout.boxed(as_logits(x)), rows
+        self.all_classes = spec.layout.classes
         self.probs = None if probs is None else self.layout.boxed(as_logits(probs, "targets"))
-        self.start = int(classes[0]) if len(classes) else 0
+        self.start = classes.start
         self.weight, self.scalars = None, Scalars.of(spec.options)
         self.present = np.full(self.layout.rows, True)
         if rows:
-            self.weight = rows.plan.kernel_weight[self.start : self.start + len(classes)]
+            self.weight = rows.plan.kernel_weight[classes]
             self.scalars, self.present = rows.scalars, rows.present
 
     def blocks(self) -> Iterator[PartBlock]:
@@ -79,7 +80,7 @@ class ClassChunk:
 
     def _masses(self, block: Block, which: Array) -> Array:
         """a_c = w_c·((1 − ε)·q_c + ε/C), where C is the number of all classes."""
-        count = np.count_nonzero(which), self.layout.classes
+        count = int(np.count_nonzero(which)), self.layout.classes
         if self.rows is None or self.weight is None:
             return np.zeros(count)
         weight, smoothing = self.weight, self.scalars.label_smoothing

@@ -29,7 +29,6 @@ from xentcli.backends.softmax_steps import (
     below_top,
     lowered,
     plus,
-    without,
 )
 from xentcli.backends.two_words import (
     TwoWords,
@@ -97,7 +96,8 @@ class Tops(NamedTuple):
         n, classes = part.x.shape
         if not classes:
             return cls.none(n)
-        best, most, rows = np.argmax(part.x, axis=1), np.argmax(np.abs(part.a), axis=1), np.arange(n)
+        rows = np.arange(n)
+        best, most = np.argmax(part.x, axis=1), np.argmax(np.abs(part.a), axis=1)
         return cls(part.x[rows, best], part.start + best, part.a[rows, most], part.start + most)
 
     def merged(self, later: Tops) -> Tops:

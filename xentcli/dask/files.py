@@ -50,7 +50,7 @@ class FileArray:
         return len(self.shape)
 
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
-        found = np.empty([len(range(*s.indices(n))) for s, n in zip(index, self.shape)], self.dtype)
+        found = np.empty([len(part) for part in self._ranges(index)], self.dtype)
         with file_errors(visible(self.path), "reading"), Path(self.path).open("rb", 0) as file:
             for place, part in self._runs(index, found):
                 file.seek(place)
@@ -64,21 +64,24 @@ class FileArray:
         with file_errors(visible(self.path), "writing"), Path(self.path).open("r+b", 0) as file:
             for place, part in self._runs(index, values):
                 file.seek(place)
-                left = memoryview(part).cast("B")
+                left = part.data.cast("B")
                 while left:
                     left = left[file.write(left) :]
 
     def _fill(self, file: IO[bytes], part: Array) -> None:
-        left = memoryview(part).cast("B")
+        left = part.data.cast("B")
         while left:
             count = file.readinto(left)  # type: ignore[attr-defined] # a raw file has it
             if not count:
                 raise FileError(visible(self.path), "ends before the array does")
             left = left[count:]
 
+    def _ranges(self, index: tuple[slice, ...]) -> list[range]:
+        return [range(*s.indices(n)) for s, n in zip(index, self.shape, strict=True)]
+
     def _runs(self, index: tuple[slice, ...], box: Array) -> Iterator[tuple[int, Array]]:
         """Where in the file each contiguous run of a part begins, and that run of the array."""
-        ranges = [range(*s.indices(n)) for s, n in zip(index, self.shape, strict=True)]
+        ranges = self._ranges(index)
         if not box.size:
             return
         split = len(ranges)  # the axes from here on are whole
@@ -88,7 +91,8 @@ class FileArray:
         steps = [prod(self.shape[axis + 1 :]) for axis in range(len(ranges))]
         last = ranges[outer].start * steps[outer] if ranges else 0
         for place in np.ndindex(*(len(r) for r in ranges[:outer])):
-            first = sum((r.start + i) * step for r, i, step in zip(ranges, place, steps))
+            parts = zip(ranges, place, steps, strict=False)
+            first = sum((part.start + i) * step for part, i, step in parts)
             yield self.offset + (first + last) * self.dtype.itemsize, _flat_bytes(box[place])
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import dask
 import dask.array as da
 import numpy as np
 
-from xentcli.arrays.dtypes import Array, as_array, as_logits, reals
+from xentcli.arrays.dtypes import as_array, as_logits, reals
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.engine.problem import Extras, require_length, require_per_row, vector
 from xentcli.engine.targets import require_row_shaped, require_targets, target_kind_of
 from xentcli.errors import DtypeError, ShapeError
-from xentcli.options import LossOptions
+from xentcli.options import LossOptions, TargetKind
 
 Chunks = tuple[tuple[int, ...], ...]
 
@@ -73,7 +74,7 @@ def inputs(logits: Any, targets: Any, options: LossOptions, extras: Extras) -> L
     require_targets(targets.dtype)
     layout = find(x.shape, targets.shape, options.class_axis)
     kind = target_kind_of(targets.shape, layout, options)
-    options = replace(options, class_axis=layout.class_axis, target_kind=kind)
+    options = replace(options, class_axis=layout.class_axis, target_kind=cast(TargetKind, kind))
     per_row, upstream = {}, None
     if kind == "index":
         require_row_shaped(targets.shape, layout)
@@ -124,16 +125,19 @@ def by_row(values: Any, where: str, layout: Layout, chunks: Chunks) -> da.Array:
     if values.shape != layout.row_shape:
         values = values.reshape(layout.row_shape)
     if values.chunks != wanted:
-        what = f"{where}: chunks {values.chunks} differ from those of the logits' rows; rechunked"
-        warnings.warn(what, da.PerformanceWarning, stacklevel=_outside())
-        values = values.rechunk(wanted)
+        why = f"chunks {values.chunks} differ from those of the logits' rows"
+        values = rechunked(values, where, wanted, why)
     return values
+
+
+def rechunked(values: da.Array, where: str, chunks: Chunks, why: str) -> da.Array:
+    """The array in other chunks, which a warning says."""
+    warnings.warn(f"{where}: {why}; rechunked", da.PerformanceWarning, stacklevel=_outside())
+    return values.rechunk(chunks)
 
 
 def _outside() -> int:
     """The level of the caller outside this package, for warnings."""
-    import sys
-
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("xentcli.dask"):
         level, frame = level + 1, frame.f_back
@@ -184,18 +188,18 @@ def _delayed(values: Any, where: str, allowed: tuple[int, Shape]) -> Any:
     return dask.delayed(vector, pure=True)(values, where, allowed)
 
 
-def offsets(layout: Layout, chunks: Chunks) -> list[da.Array]:
-    """For each axis of the rows its indices, in the chunks of the logits' rows."""
-    wanted = row_chunks(layout, chunks)
-    return [
-        da.arange(size, chunks=(sizes,)) for size, sizes in zip(layout.row_shape, wanted, strict=True)
-    ]
+class Place(NamedTuple):
+    """Where the rows of a chunk are in the whole: a range of each of their axes."""
 
+    ranges: tuple[slice, ...]
 
-def place_of(local: int, numbers: list[Array], layout: Layout) -> int:
-    """The number of a row in the whole; `numbers` are a chunk's part of `offsets`."""
-    if not numbers:
-        return 0
-    inside = np.unravel_index(local, [len(array) for array in numbers])
-    index = [int(array[i]) for array, i in zip(numbers, inside, strict=True)]
-    return int(np.ravel_multi_index(index, layout.row_shape))
+    @property
+    def shape(self) -> Shape:
+        """The number of rows along each axis."""
+        return tuple(part.stop - part.start for part in self.ranges)
+
+    def number(self, row: int, whole: Shape) -> int:
+        """The number that a row of the chunk has in the whole."""
+        inside = zip(np.unravel_index(row, self.shape), self.ranges, strict=True)
+        index = [int(i) + part.start for i, part in inside]
+        return int(np.ravel_multi_index(index, whole)) if index else 0

@@ -7,25 +7,38 @@ parts from the first phase to the last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
+from dask.layers import ArraySliceDep
 
 from xentcli.arrays.binned_sums import BinnedSums
 from xentcli.arrays.dtypes import Array, as_logits, default_output
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.backends.reference import put_rows, scaled
+from xentcli.backends.scalars import Scalars
 from xentcli.dask.class_chunk import ChunkRows, ClassChunk
-from xentcli.dask.class_parts import PartSums, RowFacts, Tops, gradient, plain_nan, rows_of
-from xentcli.dask.inputs import LossInputs, place_of
+from xentcli.dask.class_parts import (
+    PartSums,
+    RowFacts,
+    Tops,
+    gradient,
+    plain_nan,
+    probabilities,
+    rows_of,
+)
+from xentcli.dask.inputs import Axes, LossInputs, Place
 from xentcli.dask.plan import ChunkSpec, delayed_plan, row_arrays
-from xentcli.dask.rows import How, LossGraph, graph_of
-from xentcli.engine.notes import tolerance_of
+from xentcli.dask.rows import How, LossGraph, graph_of, result_meta
+from xentcli.engine.notes import NonfiniteRows, tolerance_of
 from xentcli.engine.reduction import ReductionPlan
 from xentcli.engine.result import LossTotals
+
+Pairs = tuple[Any, ...]  # of an array and its axes, as `blockwise` takes them
 
 
 class ChunkSums(NamedTuple):
@@ -48,61 +61,96 @@ class RowResult(NamedTuple):
     totals: LossTotals
 
 
+@dataclass(frozen=True)
+class Phases:
+    """Calls of a function for each chunk, or for each chunk of rows."""
+
+    spec: ChunkSpec
+    plan: Any
+    logits: da.Array
+    inputs: Pairs  # for each chunk: logits, range of the classes, targets, `row_arrays`
+
+    @property
+    def axes(self) -> Axes:
+        """The axes of the logits."""
+        return Axes(self.spec.layout)
+
+    @classmethod
+    def of(cls, spec: ChunkSpec, plan: Any, x: da.Array, targets: Pairs, per_row: Pairs) -> Phases:
+        """The phases of some logits."""
+        axis = spec.layout.class_axis
+        classes = ArraySliceDep((x.chunks[axis],)), (axis,)
+        axes = Axes(spec.layout)
+        return cls(spec, plan, x, (x, axes.all, *classes, *targets, *per_row))
+
+    def chunks(self, function: Callable[..., Any], *more: Any, result: Any = None) -> da.Array:
+        """Of each chunk: an object, or a result of the chunk's shape with the meta `result`."""
+        axis, x = self.spec.layout.class_axis, self.logits
+        adjusted = {axis: 1} if result is None else {}
+        meta = np.empty((0,) * x.ndim, object) if result is None else result
+        return da.blockwise(
+            partial(function, self.spec),
+            self.axes.all,
+            *(*more, *self.inputs),
+            plan=self.plan,
+            adjust_chunks=adjusted,
+            align_arrays=False,
+            dtype=meta.dtype,
+            meta=meta,
+        )
+
+    def rows(self, function: Callable[..., Any], *pairs: Any, **more: Any) -> da.Array:
+        """An object of each chunk of rows; an array of all axes comes as the list of its parts."""
+        rows = self.axes.rows
+        meta = np.empty((0,) * len(rows), object)
+        options = {"dtype": object, "meta": meta, "align_arrays": False}
+        return da.blockwise(function, rows, *pairs, **options, **more)
+
+    def sums(self) -> Pairs:
+        """The sums of all parts, and the `Tops` of the rows."""
+        rows, every = self.axes.rows, self.axes.all
+        tops = self.rows(_merged_tops, self.chunks(_tops), every)
+        return self.chunks(_sums, tops, rows), every, tops, rows
+
+
 def loss_graph(inputs: LossInputs, how: How) -> LossGraph:
     """The graph of a loss whose chunks hold some of the classes."""
     spec, plan, axes = ChunkSpec.of(inputs), delayed_plan(inputs), inputs.axes
-    axis, rows, x = inputs.layout.class_axis, axes.rows, inputs.logits
-    targets = inputs.targets, (axes.all if inputs.probs else rows)
-    per_row = row_arrays(inputs)
-    classes = da.arange(inputs.layout.classes, chunks=(x.chunks[axis],)), (axis,)
-    common = x, axes.all, *classes, *targets, *per_row
-    objects = {"dtype": object, "align_arrays": False}
-
-    def part(function: Any, *more: Any) -> da.Array:
-        meta = np.empty((0,) * x.ndim, object)
-        whole = partial(function, spec)
-        kwargs = {"plan": plan, "adjust_chunks": {axis: 1}, "meta": meta, **objects}
-        return da.blockwise(whole, axes.all, *more, *common, **kwargs)
-
-    no_rows = np.empty((0,) * len(rows), object)
-    tops = part(_tops)
-    tops = da.blockwise(_merged_tops, rows, tops, axes.all, meta=no_rows, **objects)
-    sums = part(_sums, tops, rows)
+    targets = inputs.targets, (axes.all if inputs.probs else axes.rows)
+    per_row = tuple(row_arrays(inputs))
+    phases = Phases.of(spec, plan, inputs.logits, targets, per_row)
     small = () if inputs.probs else targets
-    facts = da.blockwise(
-        partial(_row_result, spec, inputs.targets.dtype),
-        rows,
-        *(sums, axes.all, tops, rows, *small, *per_row),
-        plan=plan,
-        meta=no_rows,
-        **objects,
-    )
+    finish = partial(_row_result, spec, inputs.targets.dtype)
+    facts = phases.rows(finish, *phases.sums(), *small, *per_row, plan=plan), axes.rows
     grad = None
     if how.grad:
-        dtype = default_output(as_logits(np.empty(0, x.dtype)).dtype)
-        meta = np.empty((0,) * x.ndim, dtype)
-        arrays = facts, rows, *common
-        grad = da.blockwise(
-            partial(_gradient, spec), axes.all, *arrays, plan=plan, meta=meta, dtype=dtype, align_arrays=False
-        )
-    return graph_of(inputs, how, plan, (facts, rows), grad)
+        grad = phases.chunks(_gradient, *facts, result=result_meta(inputs.logits))
+    return graph_of(inputs, how, plan, facts, grad)
 
 
-def _chunk(
-    spec: ChunkSpec, plan: ReductionPlan, arrays: Sequence[Array]
-) -> tuple[ClassChunk, ChunkRows]:
-    """A chunk from its logits, numbers of classes, targets, and the arrays of one per row."""
-    x, classes, targets, *per_row = arrays
+def softmax_graph(spec: ChunkSpec, x: da.Array, per_row: Pairs, *, log: bool) -> Pairs:
+    """Results of the shape of the logits, and a `SoftmaxTotals` for each chunk of rows."""
+    phases = Phases.of(spec, None, x, (), per_row)
+    facts = phases.rows(partial(_facts, spec), *phases.sums(), *per_row), phases.axes.rows
+    array = phases.chunks(partial(_softmax, log=log), *facts, result=result_meta(x))
+    return array, facts[0]
+
+
+def _chunk(spec: ChunkSpec, plan: ReductionPlan | None, arrays: Sequence[Array]) -> ClassChunk:
+    """A chunk from its logits, range of classes, targets, and `row_arrays`."""
+    x, (classes,), *others = arrays
+    if plan is None:
+        return ClassChunk(x, classes, None, spec, None)
+    targets, *per_row = others
     rows = ChunkRows(spec, targets, per_row, plan)
-    probs = targets if plan.problem.probs else None
-    return ClassChunk(x, classes, rows, spec, probs), rows
+    return ClassChunk(x, classes, rows, spec, targets if plan.problem.probs else None)
 
 
 @ignoring_float_errors
-def _tops(spec: ChunkSpec, *arrays: Array, plan: ReductionPlan) -> Tops:
+def _tops(spec: ChunkSpec, *arrays: Array, plan: ReductionPlan | None) -> Tops:
     """The first phase of a chunk."""
-    chunk, rows = _chunk(spec, plan, arrays)
-    found = Tops.none(np.count_nonzero(rows.present))
+    chunk = _chunk(spec, plan, arrays)
+    found = Tops.none(int(np.count_nonzero(chunk.present)))
     for block in chunk.blocks():
         for array, values in zip(found, Tops.of(block.part), strict=True):
             array[block.rows] = values
@@ -117,9 +165,9 @@ def _merged_tops(parts: list[Tops]) -> Tops:
 
 
 @ignoring_float_errors
-def _sums(spec: ChunkSpec, tops: Tops, *arrays: Array, plan: ReductionPlan) -> ChunkSums:
+def _sums(spec: ChunkSpec, tops: Tops, *arrays: Array, plan: ReductionPlan | None) -> ChunkSums:
     """The second phase of a chunk."""
-    chunk, _ = _chunk(spec, plan, arrays)
+    chunk = _chunk(spec, plan, arrays)
     n = len(tops.top)
     found, smallest = PartSums.none(n), np.full(n, np.inf)
     probs = None if chunk.probs is None else BinnedSums(n)
@@ -165,23 +213,52 @@ def _row_result(
     if sums.probs:
         totals.probabilities.add_rows(sums.probs.high_low()[0], sums.smallest, tolerance_of(dtype))
         totals.probabilities.rows = n
-    totals.renumber(lambda row: place_of(row, rows.numbers, spec.layout))
+    totals.renumber(lambda row: rows.place.number(row, spec.layout.row_shape))
     losses, shape = rows.plan.unscaled(losses), rows.problem.layout.row_shape
     return RowResult(facts, losses.reshape(shape), lse.reshape(shape), totals)
 
 
 @ignoring_float_errors
-def _gradient(
-    spec: ChunkSpec, result: RowResult, *arrays: Array, plan: ReductionPlan
-) -> Array:
+def _gradient(spec: ChunkSpec, result: RowResult, *arrays: Array, plan: ReductionPlan) -> Array:
     """The gradient of a chunk."""
-    chunk, rows = _chunk(spec, plan, arrays)
+    chunk = _chunk(spec, plan, arrays)
+    assert chunk.rows
     out = np.empty(chunk.layout.shape, default_output(as_logits(arrays[0]).dtype))
     boxed = chunk.layout.boxed(out)
     for block, present, which, part in chunk.blocks():
         g = np.zeros((len(present), chunk.layout.classes))
-        scale = np.broadcast_to(rows.plan.scale(block.rows), len(present))
+        scale = np.broadcast_to(chunk.rows.plan.scale(block.rows), len(present))
         found = gradient(part, rows_of(result.facts, which))
         g[present] = plain_nan(scaled(found, part.scalars.temperature, scale[present]))
         put_rows(block.of(boxed), g)
+    return out
+
+
+class SoftmaxFacts(NamedTuple):
+    """What is known of a chunk of rows; `nonfinite` are the rows without an answer."""
+
+    facts: RowFacts
+    nonfinite: NonfiniteRows
+
+
+@ignoring_float_errors
+def _facts(
+    spec: ChunkSpec, parts: list[ChunkSums], tops: Tops, place: tuple[slice, ...]
+) -> SoftmaxFacts:
+    """The sums of a chunk of rows, for the softmax."""
+    facts = RowFacts.of(tops, _merged_sums(parts).sums, Scalars.of(spec.options))
+    nonfinite = NonfiniteRows("result")
+    nonfinite.add(np.where(np.isnan(facts.lse), np.nan, 0.0))
+    nonfinite.renumber(lambda row: Place(place).number(row, spec.layout.row_shape))
+    return SoftmaxFacts(facts, nonfinite)
+
+
+@ignoring_float_errors
+def _softmax(spec: ChunkSpec, result: SoftmaxFacts, *arrays: Array, plan: None, log: bool) -> Array:
+    """The probabilities of a chunk, or their logarithms."""
+    chunk = _chunk(spec, plan, arrays)
+    out = np.empty(chunk.layout.shape, default_output(as_logits(arrays[0]).dtype))
+    boxed = chunk.layout.boxed(out)
+    for block, _, which, part in chunk.blocks():
+        put_rows(block.of(boxed), probabilities(part, rows_of(result.facts, which), log=log))
     return out

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
 import numpy as np
+from dask.layers import ArraySliceDep
 
 from xentcli.arrays.dtypes import Array, reals
 from xentcli.arrays.layout import Layout
-from xentcli.dask.inputs import LossInputs, offsets, place_of
+from xentcli.dask.inputs import Axes, Chunks, LossInputs, Place, row_chunks
 from xentcli.engine.problem import Problem, power_of, vector
 from xentcli.engine.reduction import ReductionPlan, RowTotals, plan
 from xentcli.engine.targets import TargetCheck, Whole, as_indices
@@ -36,10 +37,10 @@ class ChunkSpec:
         """The specification of some inputs."""
         return cls(inputs.layout, inputs.options, tuple(inputs.per_row))
 
-    def split(self, arrays: Sequence[Array]) -> tuple[dict[str, Array], list[Array]]:
-        """The arrays of one per row by their names, and the chunk's part of `offsets`."""
-        count = len(self.per_row)
-        return dict(zip(self.per_row, arrays[:count], strict=True)), list(arrays[count:])
+    def split(self, arrays: Sequence[Any]) -> tuple[dict[str, Array], Place]:
+        """From `row_arrays` those of one per row by their names, and the chunk's place."""
+        *given, ranges = arrays
+        return dict(zip(self.per_row, given, strict=True)), Place(ranges)
 
     def chunk_layout(self, row_shape: Sequence[int]) -> Layout:
         """The layout of a chunk with all classes."""
@@ -50,9 +51,9 @@ class ChunkSpec:
         self, layout: Layout, indices: Array | None, arrays: Sequence[Array], whole: Problem
     ) -> Problem:
         """The problem of a chunk; `whole` has what is the same for all rows."""
-        given, numbers = self.split(arrays)
+        given, place = self.split(arrays)
         for name, values in given.items():
-            _require_finite(name, values, numbers, self.layout)
+            _require_finite(name, values, place, self.layout)
         per_row = layout.rows, layout.row_shape
         flat = {name: vector(values, name, per_row) for name, values in given.items()}
         ignore_index = self.options.ignore_index
@@ -65,12 +66,12 @@ class ChunkSpec:
         )
 
 
-def _require_finite(name: str, values: Array, numbers: list[Array], layout: Layout) -> None:
+def _require_finite(name: str, values: Array, place: Place, layout: Layout) -> None:
     finite = np.isfinite(values)
     if not finite.all():
         first = int(np.argmin(finite))
-        place = place_of(first, numbers, layout)
-        what = f"entry {place} is {values.reshape(-1)[first].item()}; expected finite numbers"
+        number, value = place.number(first, layout.row_shape), values.reshape(-1)[first].item()
+        what = f"entry {number} is {value}; expected finite numbers"
         raise DataError(name, what)
 
 
@@ -82,23 +83,30 @@ class ChunkFacts(NamedTuple):
 
 
 def row_arrays(inputs: LossInputs) -> list[Any]:
-    """Pairs of an array and its axes: of one per row, then `offsets`."""
+    """Pairs of an array and its axes: of one per row, and the chunk's range of each axis."""
     rows = inputs.axes.rows
     pairs: list[Any] = []
     for array in inputs.per_row.values():
         pairs += [array, rows]
-    for axis, array in zip(rows, offsets(inputs.layout, inputs.logits.chunks), strict=True):
-        pairs += [array, (axis,)]
-    return pairs
+    return [*pairs, *place_pair(inputs.layout, inputs.logits.chunks)]
 
 
-def tree(parts: Sequence[Any], merge: Callable[[list[Any]], Any]) -> Any:
-    """All parts merged in order, `FAN_IN` at a time; delayed."""
+def place_pair(layout: Layout, chunks: Chunks) -> tuple[Any, tuple[int, ...]]:
+    """The ranges of a `Place`, and the axes that they are of."""
+    return ArraySliceDep(row_chunks(layout, chunks)), Axes(layout).rows
+
+
+def tree(
+    parts: Sequence[Any],
+    merge: Callable[[list[Any]], Any],
+    last: Callable[..., Any] | None = None,
+    *more: Any,
+) -> Any:
+    """All parts merged in order, `FAN_IN` at a time, in the end by `last`, with more arguments."""
     merged, level = dask.delayed(merge, pure=True), list(parts)
-    while True:
-        level = [merged(level[i : i + FAN_IN]) for i in range(0, max(1, len(level)), FAN_IN)]
-        if len(level) == 1:
-            return level[0]
+    while len(level) > FAN_IN:
+        level = [merged(level[i : i + FAN_IN]) for i in range(0, len(level), FAN_IN)]
+    return dask.delayed(last or merge, pure=True)(level, *more)
 
 
 def parts_of(array: da.Array) -> list[Any]:
@@ -157,13 +165,13 @@ def _whole_problem(spec: ChunkSpec, weight: Any, upstream: Any) -> Problem:
 def _facts(spec: ChunkSpec, *arrays: Array, whole: Problem, power: int) -> ChunkFacts:
     """Check targets and weights of a chunk, and add up what the denominators are made of."""
     indices, rest = (None, arrays) if whole.probs else (arrays[0], arrays[1:])
-    _, numbers = spec.split(rest)
-    layout = spec.chunk_layout([len(array) for array in numbers])
+    _, place = spec.split(rest)
+    layout = spec.chunk_layout(place.shape)
     check = TargetCheck(layout, spec.options.ignore_index)
     if indices is not None:
         for values in Whole(indices).chunks():
             check.indices(values)
-        check.renumber(lambda row: place_of(row, numbers, spec.layout))
+        check.renumber(lambda row: place.number(row, spec.layout.row_shape))
     if not check.valid:
         return ChunkFacts(check, RowTotals())
     problem = spec.problem(layout, indices, rest, whole)

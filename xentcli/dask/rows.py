@@ -14,7 +14,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array, as_logits, default_output
 from xentcli.arrays.float_errors import ignoring_float_errors
-from xentcli.dask.inputs import LossInputs, place_of
+from xentcli.dask.inputs import LossInputs
 from xentcli.dask.plan import ChunkSpec, delayed_plan, parts_of, row_arrays, tree
 from xentcli.dask.worker import run_for
 from xentcli.engine.cross_entropy import LossCalculation
@@ -22,13 +22,12 @@ from xentcli.engine.output_buffer import Destination
 from xentcli.engine.reduction import ReductionPlan
 from xentcli.engine.result import CrossEntropy, LossTotals, RowArrays
 from xentcli.engine.rows import RowPiece
-from xentcli.options import Backend
 
 
 class How(NamedTuple):
     """How tasks compute: the backend, one for all chunks, and threads for each task."""
 
-    backend: Backend
+    backend: str
     threads: int | None
     grad: bool
 
@@ -78,11 +77,16 @@ def loss_graph(inputs: LossInputs, how: How) -> LossGraph:
     )
     grad = None
     if how.grad:
-        meta = np.empty((0,) * x.ndim, default_output(as_logits(np.empty(0, x.dtype)).dtype))
+        meta = result_meta(x)
         classes, dtype = {axis: inputs.layout.classes}, meta.dtype
         pairs = axes.all, pieces, axes.all
         grad = da.blockwise(_grad, *pairs, adjust_chunks=classes, dtype=dtype, meta=meta)
     return graph_of(inputs, how, plan, (pieces, axes.all), grad)
+
+
+def result_meta(x: da.Array) -> Array:
+    """An empty array with the dtype of the gradient or the probabilities."""
+    return np.empty((0,) * x.ndim, default_output(as_logits(np.empty(0, x.dtype)).dtype))
 
 
 def graph_of(
@@ -110,8 +114,8 @@ def _loss_of_chunk(
     spec: ChunkSpec, how: How, x: Array, targets: Array, *arrays: Array, plan: ReductionPlan
 ) -> ChunkResult:
     """Losses and gradient of a chunk of rows with all classes."""
-    x, (_, numbers) = as_logits(x), spec.split(arrays)
-    layout = spec.chunk_layout([len(array) for array in numbers])
+    x, (_, place) = as_logits(x), spec.split(arrays)
+    layout = spec.chunk_layout(place.shape)
     probs = as_logits(targets, "targets") if plan.problem.probs else None
     indices = None if plan.problem.probs else targets
     problem = spec.problem(layout, indices, arrays, plan.problem)
@@ -121,8 +125,8 @@ def _loss_of_chunk(
     losses, lse = (array.reshape(layout.row_shape) for array in each)
     totals = LossTotals()  # which takes the sum of the losses without the losses themselves
     totals.merge(calculation.totals)
-    totals.renumber(lambda row: place_of(row, numbers, spec.layout))
-    return ChunkResult(grad and grad.finish(), losses, lse, totals)
+    totals.renumber(lambda row: place.number(row, spec.layout.row_shape))
+    return ChunkResult(grad.finish() if grad else None, losses, lse, totals)
 
 
 def _grad(piece: ChunkResult) -> Any:

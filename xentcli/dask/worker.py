@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import cast
 
 from xentcli.engine.cross_entropy import Run
 from xentcli.options import Backend
 
 
-def run_for(backend: Backend, threads: int | None) -> Run:
+def run_for(backend: str, threads: int | None) -> Run:
     """How to compute in this task: its share of the worker's threads, unless a number is given."""
-    return Run(backend, threads or share(), say)
+    return Run(cast(Backend, backend), threads or share(), say)
 
 
 def share() -> int | None:
@@ -27,7 +28,7 @@ def share() -> int | None:
         state = get_worker().state
     except (ImportError, ValueError, AttributeError):
         return None if threading.current_thread() is threading.main_thread() else 1
-    return max(1, state.nthreads // max(1, len(state.executing)))
+    return max(1, int(state.nthreads) // max(1, len(state.executing)))
 
 
 def say(text: str) -> None:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.backends.reference import by_row, put_rows, scaled
-from xentcli.backends.scalars import Scalars
-from xentcli.backends.softmax_steps import HALF_LIFT, LIFT, SoftmaxSteps, softmax
-from xentcli.backends.teacher import Divergence, Tail, TeacherScalars, TopK
 from xentcli.backends.reference_terms import (
     Terms,
     evaluate,
@@ -27,10 +24,10 @@ from xentcli.backends.reference_terms import (
     value,
     where,
 )
-from xentcli.backends.two_words import TwoWords, add, choose, divide, log, multiply, one_word, total
-
-NONE = one_word(0.0)
-NEVER = one_word(-np.inf)
+from xentcli.backends.scalars import Scalars
+from xentcli.backends.softmax_steps import HALF_LIFT, LIFT, SoftmaxSteps, softmax
+from xentcli.backends.teacher import Divergence, Tail, TeacherScalars, TopK
+from xentcli.backends.two_words import TwoWords, add, divide, log, multiply, one_word, total
 
 
 class RowsOf(NamedTuple):
@@ -44,7 +41,7 @@ class RowsOf(NamedTuple):
     @property
     def classes(self) -> int:
         """C."""
-        return self.x.shape[1]
+        return int(self.x.shape[1])
 
 
 class Found(NamedTuple):
@@ -94,7 +91,7 @@ def stored_and_rest(rows: RowsOf, top: TopK) -> Found:
     others = ~stored(top, rows.classes)
     mass = total(where(others, p))
     if rows.scalars.tail == Tail.BUCKET:
-        terms = terms.beside(_bucket(mass, top.rest, others.any(axis=-1)))
+        terms = terms.beside(_bucket(mass, top.rest, np.any(others, axis=-1)))
         weight = joined(weight, np.ones_like(mass.high))
     each, h = evaluate(terms, rows.scalars, weight)
     k = top.classes.shape[1]
@@ -114,11 +111,11 @@ def _terms(log_p: TwoWords, p: TwoWords, top: TopK) -> Terms:
     return Terms(exclude(empty, log_p), log_q, where(~empty, p), q)
 
 
-def _bucket(mass: TwoWords, rest: Array, there: Array) -> Terms:
+def _bucket(mass: TwoWords, rest: Array, there: Any) -> Terms:
     """The others as a term, in the rows that have any."""
     r, none = one_word(rest[:, None]), ~there[:, None]
-    logs = (exclude(none, words) for words in (log_of_lifted(mass), log(r)))
-    return Terms(*logs, mass, where(~none, r.times(2.0**LIFT)))
+    log_p, log_q = (exclude(none, words) for words in (log_of_lifted(mass), log(r)))
+    return Terms(log_p, log_q, mass, where(~none, r.times(2.0**LIFT)))
 
 
 def _weights(rows: RowsOf, top: TopK) -> Array:

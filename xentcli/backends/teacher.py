@@ -39,9 +39,10 @@ and h_i = ∂L/∂ ln p_i are
 which on stored classes is (Σq)·p − q for the first two. With SUBSET classes that are not stored
 get +0.0. Where p_i is 0, p_c/p_i counts as 0 in a bucket and as 1 in a class of its own.
 
-Zeros: p or q is 0 where its logarithm is −∞, and 0·ln 0 is 0. q_i > 0 where p_i = 0 makes the first two infinite, and their gradient is
-finite. p_i > 0 where q_i = 0 makes REVERSE_KL +infinity, and its gradient NaN in the whole row.
-Value and gradient are NaN where a logit is NaN or +∞ or all are −∞, or q is NaN or infinite.
+Zeros: p or q is 0 where its logarithm is −∞, and 0·ln 0 is 0. q_i > 0 where p_i = 0 makes the
+first two infinite, and their gradient is finite. p_i > 0 where q_i = 0 makes REVERSE_KL infinite,
+and its gradient NaN in the whole row. Value and gradient are NaN where a logit is NaN or +∞ or all
+are −∞, or q is NaN or infinite.
 
 No digits are lost where p and q are close: Σ q·(ln q − ln p) is Σ q·(y + expm1(−y)), y = ln q − ln
 p, where Σ q and Σ p over the terms are equal; `surplus` says by how much they are not.

@@ -17,6 +17,7 @@ from xentcli.backends.reference_terms import (
     Terms,
     evaluate,
     exclude,
+    exp_lifted,
     joined,
     log_of_lifted,
     log_p_and_p,
@@ -29,6 +30,8 @@ from xentcli.backends.softmax_steps import HALF_LIFT, LIFT, SoftmaxSteps, softma
 from xentcli.backends.teacher import Divergence, Tail, TeacherScalars, TopK
 from xentcli.backends.two_words import TwoWords, add, divide, log, multiply, one_word, total
 
+KL_SIGNS: dict[int, float] = {Divergence.FORWARD_KL: 1.0, Divergence.REVERSE_KL: -1.0}
+
 
 class RowsOf(NamedTuple):
     """Some rows of a student, and how they are compared with a teacher's."""
@@ -37,6 +40,7 @@ class RowsOf(NamedTuple):
     s: SoftmaxSteps
     scalars: TeacherScalars
     weight: Array
+    weight_is_given: bool
 
     @property
     def classes(self) -> int:
@@ -51,11 +55,15 @@ class Found(NamedTuple):
     gradient: TwoWords
 
 
-def every_class(rows: RowsOf, log_q: TwoWords, q: TwoWords) -> Found:
+def every_class(rows: RowsOf, log_q: TwoWords, q: TwoWords, surplus: Array | None = None) -> Found:
     """Each class is a term."""
     log_p, p = log_p_and_p(rows.s)
-    each, h = evaluate(Terms(log_p, log_q, p, q), rows.scalars, rows.weight)
-    return Found(value(each), add(h, -multiply(p, total(h).times(2.0**-LIFT))))
+    terms = Terms(log_p, log_q, p, q)
+    each, h = evaluate(terms, rows.scalars, rows.weight)
+    return Found(
+        value(each, excess_of(terms, rows, surplus)),
+        add(h, -multiply(p, total(h).times(2.0**-LIFT))),
+    )
 
 
 def with_shared_rest(rows: RowsOf, top: TopK) -> Found:
@@ -64,8 +72,9 @@ def with_shared_rest(rows: RowsOf, top: TopK) -> Found:
     others = np.maximum(np.count_nonzero(~is_stored, axis=-1), 1.0)[:, None]
     share = divide(one_word(_rest(rows, top)), one_word(others))
     log_share = log(share)
-    q = scattered(where(~is_stored, share.times(2.0**LIFT)), top, one_word(top.q * 2.0**LIFT))
-    return every_class(rows, scattered(exclude(is_stored, log_share), top, one_word(top.log_q)), q)
+    q = scattered(where(~is_stored, share.times(2.0**LIFT)), top, exp_lifted(top.log_q))
+    log_q = scattered(exclude(is_stored, log_share), top, one_word(top.log_q))
+    return every_class(rows, log_q, q, top.surplus)
 
 
 def _rest(rows: RowsOf, top: TopK) -> Array:
@@ -78,9 +87,13 @@ def stored_alone(rows: RowsOf, top: TopK) -> Found:
     x = np.take_along_axis(rows.x, np.maximum(top.classes, 0), axis=-1)
     how = Scalars(0.0, rows.scalars.temperature, rows.scalars.softcap)
     log_p, p = log_p_and_p(softmax(np.where(top.classes < 0, -np.inf, x), how))
-    each, h = evaluate(_terms(log_p, p, top), rows.scalars, _weights(rows, top))
+    terms = _terms(log_p, p, top)
+    each, h = evaluate(terms, rows.scalars, _weights(rows, top))
     g = add(h, -multiply(p, total(h).times(2.0**-LIFT)))
-    return Found(value(each), scattered(one_word(np.zeros_like(rows.x)), top, g))
+    return Found(
+        value(each, excess_of(terms, rows, top.surplus)),
+        scattered(one_word(np.zeros_like(rows.x)), top, g),
+    )
 
 
 def stored_and_rest(rows: RowsOf, top: TopK) -> Found:
@@ -101,14 +114,27 @@ def stored_and_rest(rows: RowsOf, top: TopK) -> Found:
         share = where(mass.high > 0, divide(p, mass))
         pulls = where(others, multiply(share, of_bucket))
     g = add(scattered(pulls, top, own), -multiply(p, total(h).times(2.0**-LIFT)))
-    return Found(value(each), g)
+    return Found(value(each, excess_of(terms, rows, top.surplus)), g)
+
+
+def excess_of(terms: Terms, rows: RowsOf, surplus: Array | None) -> TwoWords:
+    """What the rounding of q adds to a divergence, which is 0 to first order without it.
+
+    ln q is a float64. With errors e of it Σ q·(ln q − ln p) is off by Σ q·e, and so is Σ q from
+    what it is declared to be, 1 + surplus. For Σ p·(ln p − ln q) it is −Σ p·e, about as much.
+    """
+    if surplus is None or rows.weight_is_given or rows.scalars.divergence not in KL_SIGNS:
+        return one_word(np.zeros((len(rows.x), 1)))
+    mass = total(terms.q).times(2.0**-LIFT)
+    excess = add(add(mass, one_word(-1.0)), one_word(-surplus[:, None]))
+    return excess.times(KL_SIGNS[rows.scalars.divergence])
 
 
 def _terms(log_p: TwoWords, p: TwoWords, top: TopK) -> Terms:
     """The stored classes as terms, from ln p and p in their slots."""
     empty = top.classes < 0
-    log_q, q = one_word(top.log_q), one_word(top.q * 2.0**LIFT)
-    return Terms(exclude(empty, log_p), log_q, where(~empty, p), q)
+    log_q = one_word(top.log_q)
+    return Terms(exclude(empty, log_p), log_q, where(~empty, p), exp_lifted(top.log_q))
 
 
 def _bucket(mass: TwoWords, rest: Array, there: Any) -> Terms:
@@ -208,7 +234,9 @@ class NumpyTeacher:
         g = None if grad is None else np.zeros_like(x)
         with np.errstate(all="ignore"):
             s = softmax(x[present], Scalars(0.0, scalars.temperature, scalars.softcap))
-            found = compare(RowsOf(x[present], s, scalars, weight), present)
+            found = compare(
+                RowsOf(x[present], s, scalars, weight, self.weight is not None), present
+            )
             broken = np.isnan(s.top[:, 0]) | np.isnan(found.value)
             results[0, present], results[1, present] = np.where(broken, np.nan, found.value), s.lse
             if g is not None:

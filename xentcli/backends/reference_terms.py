@@ -108,11 +108,11 @@ def _times(a: TwoWords, b: TwoWords) -> TwoWords:
     return choose(np.abs(b.high) < LARGE, multiply(a, b), one_word(a.high * b.high))
 
 
-def value(each: TwoWords) -> Array:
-    """The sum of the terms' values."""
+def value(each: TwoWords, excess: TwoWords) -> Array:
+    """The sum of the terms' values, less an excess."""
     finite = np.isfinite(each.high)
     infinite = np.where(finite, 0.0, each.high).sum(axis=-1)
-    result: Array = total(where(finite, each)).high[:, 0] + infinite + 0.0
+    result: Array = add(total(where(finite, each)), -excess).high[:, 0] + infinite + 0.0
     return result
 
 

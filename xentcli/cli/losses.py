@@ -34,10 +34,11 @@ from xentcli.cli.sinks import (
     LossPreview,
     open_outputs,
 )
+from xentcli.cli.teacher import TaughtInputs, with_teacher
 from xentcli.errors import OptionError
 from xentcli.files.compression import compressed
 from xentcli.files.registry import TEXT
-from xentcli.options import LogitsOptions, LossOptions
+from xentcli.options import LogitsOptions, LossOptions, TeacherOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ class SoftmaxOptions:
 )
 def grad(
     options: LossOptions,
-    sources: LossInputs,
+    sources: TaughtInputs,
+    soft: TeacherOptions,
     writing: GradWriting,
     running: RunningOptions,
     form: JsonOption,
@@ -84,7 +86,7 @@ def grad(
     work = out.Work()
     style = text_style(sources, writing.decimals)
     paths = loss_paths(sources.logits, sources.targets, sources)
-    reading = loss_reading(sources, writing.dtype)
+    paths, reading = with_teacher(sources, soft, paths, loss_reading(sources, writing.dtype))
     with open_outputs(writing) as outputs:
         array = ArrayOutput(outputs, writing, style, "grad", running.strict)
         sink = None if writing.loss_out is None else outputs.open(writing.loss_out)
@@ -92,17 +94,20 @@ def grad(
         buffer = LossBuffer() if form.as_json else None
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            result = Job(running, writing.dtype).cross_entropy(options, inputs, array, consumers)
+            result = Job(running, writing.dtype).cross_entropy(
+                options, inputs, array, consumers, soft
+            )
         array.finish()
         if losses:
             losses.finish(result)
-        work.done(inputs.logits, array)
+        work.done(inputs.logits, *inputs.teacher, array)
     if buffer:
         about = out.loss_json(result, buffer.value(result), options, writing.decimals, work.seconds)
         _print_json({**about, array.name: array.about()})
         return
     gradient = array.words("gradient") + array.destination
-    out.summary([out.loss_words(result, options.reduction), gradient], result.backend, work)
+    words = [out.loss_words(result, options.reduction), *out.captured_words(result), gradient]
+    out.summary(words, result.backend, work)
 
 
 @command(
@@ -115,7 +120,8 @@ def grad(
 )
 def loss(
     options: LossOptions,
-    sources: LossInputs,
+    sources: TaughtInputs,
+    soft: TeacherOptions,
     writing: WritingOptions,
     running: RunningOptions,
     form: JsonOption,
@@ -128,7 +134,7 @@ def loss(
     work = out.Work()
     style = text_style(sources, writing.decimals)
     paths = loss_paths(sources.logits, sources.targets, sources)
-    reading = loss_reading(sources, writing.dtype)
+    paths, reading = with_teacher(sources, soft, paths, loss_reading(sources, writing.dtype))
     with open_outputs(writing) as outputs:
         buffer = LossBuffer() if form.as_json else None
         preview = _previewed(options, writing, form)
@@ -138,8 +144,10 @@ def loss(
             losses = LossOutput(sink, style, writing.format, chosen=True)
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            result = Job(running, writing.dtype).cross_entropy(options, inputs, None, consumers)
-            work.done(inputs.logits)
+            result = Job(running, writing.dtype).cross_entropy(
+                options, inputs, None, consumers, soft
+            )
+            work.done(inputs.logits, *inputs.teacher)
             _note_unused(sources, writing, inputs)
         if losses:
             losses.finish(result)
@@ -148,7 +156,8 @@ def loss(
             about = out.loss_json(result, value, options, writing.decimals, work.seconds)
             sink.write(compressed(_json(about), sink.path))
     if losses:
-        out.summary([out.loss_words(result, options.reduction)], result.backend, work)
+        words = [out.loss_words(result, options.reduction), *out.captured_words(result)]
+        out.summary(words, result.backend, work)
 
 
 @command(

@@ -61,6 +61,16 @@ def loss_words(result: CrossEntropy, reduction: str) -> str:
     return f"loss {result.loss:.9g} ({reduction} over {counted}{ignored})"
 
 
+def captured_words(result: CrossEntropy) -> list[str]:
+    """How much of the teacher's probability is stored, where not all of it is."""
+    if not result.captured:
+        return []
+    mean, least, row = result.captured
+    return [
+        f"the teacher's classes hold {mean:.6g} of its probability, least {least:.6g} (row {row})"
+    ]
+
+
 def summary(parts: list[str], backend: str, work: Work) -> None:
     """Write the summary line to stderr; with the rate of work that took long."""
     seconds = work.seconds
@@ -83,6 +93,7 @@ def loss_json(
         "reduction": options.reduction,
         "rows": result.rows,
         "ignored": result.ignored,
+        **({"captured": result.captured._asdict()} if result.captured else {}),
         "backend": result.backend,
         "seconds": round(seconds, 6),
         "notes": [note_text(item) for item in result.notes],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from xentcli.engine.result import CrossEntropy
 from xentcli.engine.rows import RowPiece, RowSource, walk
 from xentcli.engine.softmax import Probabilities, SoftmaxCalculation
 from xentcli.options import LogitsOptions, LossOptions
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.calculation import TeacherCalculation
+    from xentcli.engine.teacher.task import TeacherTask
 
 
 class ChunkConsumer(Protocol):
@@ -86,10 +90,14 @@ def _flow(
 
 
 def cross_entropy(
-    problem: Problem, streams: Streams, options: LossOptions, run: Run
+    problem: Problem,
+    streams: Streams,
+    options: LossOptions,
+    run: Run,
+    task: TeacherTask | None = None,
 ) -> CrossEntropy:
-    """The loss, and its gradient if `streams.out` is given."""
-    calculation, dtype = LossCalculation(problem, options, run), streams.result_dtype
+    """The loss, and its gradient if `streams.out` is given; against a teacher if there is one."""
+    calculation, dtype = _calculation(problem, options, run, task), streams.result_dtype
 
     def compute(piece: RowPiece) -> PieceResult:
         grad = _destination(piece, dtype) if streams.out else None
@@ -104,6 +112,16 @@ def cross_entropy(
 
     _flow(streams, problem, calculation.backend.slabs, compute, write)
     return calculation.result()
+
+
+def _calculation(
+    problem: Problem, options: LossOptions, run: Run, task: TeacherTask | None
+) -> LossCalculation | TeacherCalculation:
+    if task is None:
+        return LossCalculation(problem, options, run)
+    from xentcli.engine.teacher.calculation import TeacherCalculation
+
+    return TeacherCalculation(problem, task, options, run)
 
 
 def softmax(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xentcli.engine.result import CrossEntropy
     from xentcli.engine.softmax import Probabilities
     from xentcli.engine.teacher.task import TeacherTask
+    from xentcli.engine.top import TopArrays
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,27 @@ class Job:
             result = stream.softmax(layout, streams, options, self._run(progress), log=log)
         emit_notes(result.notes, strict=self.running.strict)
         return result
+
+    def top(
+        self, options: LogitsOptions, inputs: Inputs, k: int, log: bool, rest: bool
+    ) -> tuple[TopArrays, Probabilities]:
+        """The k largest probabilities, or their logarithms, and the sum of the others."""
+        from xentcli.arrays.layout import find
+        from xentcli.engine import stream
+        from xentcli.engine.top import TopCalculation
+
+        logits = inputs.logits
+        streams = stream.Streams(logits, dtype=self._result_dtype())
+        layout = find(logits.shape, None, options.class_axis)
+        emit_notes(inputs.notes(), strict=self.running.strict)
+        self._note_one_class(layout)
+        with Progress(not self.running.no_progress, nbytes(logits)) as progress:
+            run = self._run(progress)
+            calculation = TopCalculation(layout, options, run, k, log=log, rest=rest)
+            stream.top(calculation, streams)
+        arrays, result = calculation.result()
+        emit_notes(result.notes, strict=self.running.strict)
+        return arrays, result
 
     def _note_one_class(self, layout: Layout) -> None:
         """A note on a shape that makes every result trivial: one column, or another class axis."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
 from xentcli.cli import summary as out
 from xentcli.cli.command import command
 from xentcli.cli.console import note, stdout_is_terminal, write_stdout
@@ -35,6 +37,7 @@ from xentcli.cli.sinks import (
     open_outputs,
 )
 from xentcli.cli.teacher import TaughtInputs, with_teacher
+from xentcli.cli.top import TopOutput, require_top
 from xentcli.errors import OptionError
 from xentcli.files.compression import compressed
 from xentcli.files.registry import TEXT
@@ -59,6 +62,20 @@ class SoftmaxOptions:
     """What `xent softmax` computes."""
 
     log: bool = option(False, "Compute log-probabilities.", group="Softmax", is_flag=True)
+    top: int | None = option(
+        None,
+        "Write the K largest of each row as values, and their classes as indices, into one .npz or "
+        ".safetensors file.",
+        group="Softmax",
+        type=click.IntRange(1),
+        metavar="K",
+    )
+    rest: bool = option(
+        False,
+        "With --top also write the sum over all other classes, as rest.",
+        group="Softmax",
+        is_flag=True,
+    )
 
 
 @command(
@@ -166,6 +183,7 @@ def loss(
         "xent softmax logits.npy -o probabilities.npy",
         "xent softmax logits.csv --temperature 2 --decimals 4",
         "xent softmax logits.npy --log | xent inspect - --stats",
+        "xent softmax teacher.npy --log --top 64 --rest -o top.npz",
     ],
 )
 def softmax(
@@ -181,7 +199,11 @@ def softmax(
     LOGITS holds rows of C numbers, and may be - for standard input.
     """
     _check_stdout(writing, form)
+    require_top(what.top, rest=what.rest)
     work = out.Work()
+    if what.top is not None:
+        _softmax_top(what, options, sources, writing, running, form)
+        return
     style, name = text_style(sources, writing.decimals), "log-softmax" if what.log else "softmax"
     reading = logits_reading(sources, writing.dtype)
     with open_outputs(writing) as outputs:
@@ -197,6 +219,32 @@ def softmax(
         _print_json({**about, "seconds": seconds, array.name: array.about()})
         return
     out.summary([array.words() + array.destination], result.backend, work)
+
+
+def _softmax_top(
+    what: SoftmaxOptions,
+    options: LogitsOptions,
+    sources: LogitsInputs,
+    writing: WritingOptions,
+    running: RunningOptions,
+    form: JsonOption,
+) -> None:
+    """The largest probabilities of each row instead of all."""
+    work = out.Work()
+    reading = logits_reading(sources, writing.dtype)
+    with open_outputs(writing) as outputs:
+        output = TopOutput(outputs, writing, strict=running.strict)
+        paths, axis = InputPaths(sources.logits), options.class_axis
+        with open_inputs(paths, reading, outputs, axis) as inputs:
+            how = what.top or 1, what.log, what.rest
+            arrays, result = Job(running, writing.dtype).top(options, inputs, *how)
+        output.write(arrays)
+        work.done(inputs.logits)
+    if form.as_json:
+        about = {"nonfinite": result.nonfinite, "backend": result.backend}
+        _print_json({**about, "seconds": round(work.seconds, 6), "top": output.about()})
+        return
+    out.summary([output.words], result.backend, work)
 
 
 def _previewed(options: LossOptions, writing: WritingOptions, form: JsonOption) -> bool:

@@ -29,6 +29,7 @@ from xentcli.options import LogitsOptions, LossOptions
 if TYPE_CHECKING:
     from xentcli.engine.teacher.calculation import TeacherCalculation
     from xentcli.engine.teacher.task import TeacherTask
+    from xentcli.engine.top import TopCalculation
 
 
 class ChunkConsumer(Protocol):
@@ -140,3 +141,15 @@ def softmax(
     slabs, problem = calculation.backend.slabs, without_targets(layout)
     _flow(streams, problem, slabs, compute, lambda result: out.write(result.array))
     return calculation.result()
+
+
+def top(calculation: TopCalculation, streams: Streams) -> None:
+    """The largest probabilities, which the calculation keeps."""
+
+    def compute(piece: RowPiece) -> PieceResult:
+        calculation.add(piece, streams.result_dtype)
+        return PieceResult(None, None)
+
+    softmax = calculation.softmax
+    problem = without_targets(softmax.layout)
+    _flow(streams, problem, softmax.backend.slabs, compute, lambda result: None)

@@ -143,13 +143,12 @@ class TeacherOptions:
     )
     divergence: Divergence | None = setting(
         None,
-        "Loss against the teacher's probabilities q: cross-entropy (ce), KL(q‖p), KL(p‖q) or the "
-        "generalised Jensen-Shannon divergence.",
+        "Loss against the teacher's probabilities q: ce, KL(q, p), KL(p, q), or jsd of both.",
         group="Teacher",
         choices=get_args(Divergence),
     )
     beta: float | None = setting(
-        None, "Weight of q in jsd, between 0 and 1.", group="Teacher", low=0.0, high=1.0
+        None, "Weight of the teacher in jsd, between 0 and 1.", group="Teacher", low=0.0, high=1.0
     )
     tail: Tail | None = setting(
         None,
@@ -160,7 +159,7 @@ class TeacherOptions:
     )
     alpha: float = setting(
         1.0,
-        "Weight of the loss against the teacher; the rest is the cross-entropy with TARGETS at "
+        "Weight of the loss against the teacher; the rest is that of the loss with TARGETS, at "
         "temperature 1.",
         group="Teacher",
         low=0.0,
@@ -168,7 +167,7 @@ class TeacherOptions:
     )
     scale_t2: bool = setting(
         False,
-        "Multiply the loss against the teacher by temperature².",
+        "Multiply the loss against the teacher by the squared temperature.",
         group="Teacher",
         boolean=True,
     )

@@ -25,7 +25,6 @@ from xentcli.backends.reference_terms import (
     value,
     where,
 )
-from xentcli.backends.scalars import Scalars
 from xentcli.backends.softmax_steps import HALF_LIFT, LIFT, SoftmaxSteps, softmax
 from xentcli.backends.teacher import Divergence, Tail, TeacherScalars, TopK
 from xentcli.backends.two_words import TwoWords, add, divide, log, multiply, one_word, total
@@ -85,7 +84,7 @@ def _rest(rows: RowsOf, top: TopK) -> Array:
 def stored_alone(rows: RowsOf, top: TopK) -> Found:
     """The stored classes are the terms, and the softmax is theirs."""
     x = np.take_along_axis(rows.x, np.maximum(top.classes, 0), axis=-1)
-    how = Scalars(0.0, rows.scalars.temperature, rows.scalars.softcap)
+    how = rows.scalars.of_student
     log_p, p = log_p_and_p(softmax(np.where(top.classes < 0, -np.inf, x), how))
     terms = _terms(log_p, p, top)
     each, h = evaluate(terms, rows.scalars, _weights(rows, top))
@@ -233,7 +232,7 @@ class NumpyTeacher:
         results[0], results[1] = 0.0, np.nan
         g = None if grad is None else np.zeros_like(x)
         with np.errstate(all="ignore"):
-            s = softmax(x[present], Scalars(0.0, scalars.temperature, scalars.softcap))
+            s = softmax(x[present], scalars.of_student)
             found = compare(
                 RowsOf(x[present], s, scalars, weight, self.weight is not None), present
             )

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.backends.scalars import Scalars
 from xentcli.backends.softmax_steps import LIFT, SoftmaxSteps, softmax
 from xentcli.backends.teacher import Divergence, Kind, TeacherScalars
 from xentcli.backends.two_words import (
@@ -124,7 +123,7 @@ def log_p_and_p(s: SoftmaxSteps) -> tuple[TwoWords, TwoWords]:
 def log_q_and_q(values: Array, how: TeacherScalars) -> tuple[TwoWords, TwoWords]:
     """ln q and q of each class."""
     if how.kind == Kind.LOGITS:
-        return log_p_and_p(softmax(values, Scalars(temperature=how.teacher_temperature)))
+        return log_p_and_p(softmax(values, how.of_teacher))
     if how.kind == Kind.PROBS:
         return log(one_word(values)), one_word(values * 2.0**LIFT)
     return one_word(values), exp_lifted(values)

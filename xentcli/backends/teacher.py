@@ -54,6 +54,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from xentcli.arrays.dtypes import Array
+from xentcli.backends.scalars import Scalars
 
 
 class Divergence(IntEnum):
@@ -97,6 +98,16 @@ class TeacherScalars(NamedTuple):
     temperature: float = 1.0
     teacher_temperature: float = 1.0
     softcap: float = float("inf")
+
+    @property
+    def of_student(self) -> Scalars:
+        """What makes s of the logits."""
+        return Scalars()._replace(temperature=self.temperature, softcap=self.softcap)
+
+    @property
+    def of_teacher(self) -> Scalars:
+        """The same for the teacher's logits."""
+        return Scalars()._replace(temperature=self.teacher_temperature)
 
 
 class TopK(NamedTuple):

@@ -163,16 +163,22 @@ def open_inputs(
             targets = line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_second(paths.grad, reading.grad, logits))
         base = stack.enter_context(_open_second(paths.base, reading.base, logits))
-        teacher = [
-            stack.enter_context(_open_second(str(given[role]), how, logits))
-            for role, how in reading.teacher.items()
-        ]
+        taught = tuple(_open_teacher(given, reading, logits, stack))
         whole = _whole(given, reading.style)
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
         loss, group = whole.get("loss"), whole.get("group")
-        taught = tuple(filter(None, teacher))
         yield Inputs(logits, targets, extras, grad, loss, base, group, taught)
+
+
+def _open_teacher(
+    given: dict[str, str | Reader], reading: Reading, logits: Reader, stack: ExitStack
+) -> Iterator[Reader]:
+    """The arrays of a teacher, which have the rows of the logits."""
+    for role, how in reading.teacher.items():
+        reader = stack.enter_context(_opened(given[role], how))
+        set_row_count(logits, reader, None)
+        yield reader
 
 
 @contextmanager

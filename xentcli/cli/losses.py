@@ -15,8 +15,6 @@ from xentcli.cli.inputs import (
     InputPaths,
     Inputs,
     logits_reading,
-    loss_paths,
-    loss_reading,
     open_inputs,
     text_style,
 )
@@ -102,8 +100,7 @@ def grad(
     _check_stdout(writing, form, loss_out=writing.loss_out)
     work = out.Work()
     style = text_style(sources, writing.decimals)
-    paths = loss_paths(sources.logits, sources.targets, sources)
-    paths, reading = with_teacher(sources, soft, paths, loss_reading(sources, writing.dtype))
+    paths, reading = with_teacher(sources, soft, writing.dtype)
     with open_outputs(writing) as outputs:
         array = ArrayOutput(outputs, writing, style, "grad", running.strict)
         sink = None if writing.loss_out is None else outputs.open(writing.loss_out)
@@ -123,8 +120,7 @@ def grad(
         _print_json({**about, array.name: array.about()})
         return
     gradient = array.words("gradient") + array.destination
-    words = [out.loss_words(result, options.reduction), *out.captured_words(result), gradient]
-    out.summary(words, result.backend, work)
+    out.summary([*out.loss_words(result, options.reduction), gradient], result.backend, work)
 
 
 @command(
@@ -150,8 +146,7 @@ def loss(
     """
     work = out.Work()
     style = text_style(sources, writing.decimals)
-    paths = loss_paths(sources.logits, sources.targets, sources)
-    paths, reading = with_teacher(sources, soft, paths, loss_reading(sources, writing.dtype))
+    paths, reading = with_teacher(sources, soft, writing.dtype)
     with open_outputs(writing) as outputs:
         buffer = LossBuffer() if form.as_json else None
         preview = _previewed(options, writing, form)
@@ -173,8 +168,7 @@ def loss(
             about = out.loss_json(result, value, options, writing.decimals, work.seconds)
             sink.write(compressed(_json(about), sink.path))
     if losses:
-        words = [out.loss_words(result, options.reduction), *out.captured_words(result)]
-        out.summary(words, result.backend, work)
+        out.summary(out.loss_words(result, options.reduction), result.backend, work)
 
 
 @command(

@@ -51,23 +51,19 @@ def note_text(item: Note) -> str:
     return f"{current().called(item.where)}: {worded(item.words, as_flag)}"
 
 
-def loss_words(result: CrossEntropy, reduction: str) -> str:
-    """The loss, and the rows it is taken over."""
-    if reduction == "none":
-        words = plural(result.rows, "loss")
-        return words + (f", {result.ignored} ignored" if result.ignored else "")
-    counted = plural(result.rows - result.ignored, "row")
+def loss_words(result: CrossEntropy, reduction: str) -> list[str]:
+    """The loss, the rows it is taken over, and how much of a teacher's probability is stored."""
     ignored = f", {result.ignored} ignored" if result.ignored else ""
-    return f"loss {result.loss:.9g} ({reduction} over {counted}{ignored})"
-
-
-def captured_words(result: CrossEntropy) -> list[str]:
-    """How much of the teacher's probability is stored, where not all of it is."""
+    words = plural(result.rows, "loss") + ignored
+    if reduction != "none":
+        counted = plural(result.rows - result.ignored, "row")
+        words = f"loss {result.loss:.9g} ({reduction} over {counted}{ignored})"
     if not result.captured:
-        return []
+        return [words]
     mean, least, row = result.captured
     return [
-        f"the teacher's classes hold {mean:.6g} of its probability, least {least:.6g} (row {row})"
+        words,
+        f"teacher stores {mean:.6g} of its probability, at least {least:.6g} (row {row})",
     ]
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from xentcli.cli.declare import option
+from xentcli.cli.inputs import InputPaths, Reading, loss_paths, loss_reading
 from xentcli.cli.options import LossInputs, key_option
 from xentcli.errors import OptionError, Setting
 from xentcli.options import TeacherOptions
 
 if TYPE_CHECKING:
-    from xentcli.cli.inputs import InputPaths, Reading
     from xentcli.files.options import ReadOptions
 
 ROLES = ("teacher", "teacher_indices", "teacher_rest")
@@ -57,9 +57,11 @@ class TaughtInputs(LossInputs):
 
 
 def with_teacher(
-    sources: TaughtInputs, soft: TeacherOptions, paths: InputPaths, reading: Reading
+    sources: TaughtInputs, soft: TeacherOptions, dtype: str
 ) -> tuple[InputPaths, Reading]:
-    """The paths and how they are read, with those of a teacher if there is one."""
+    """The paths of a loss and how they are read, with those of a teacher if there is one."""
+    paths = loss_paths(sources.logits, sources.targets, sources)
+    reading = loss_reading(sources, dtype)
     if sources.teacher is None:
         _require_unused(sources, soft)
         return paths, reading

@@ -238,14 +238,30 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     require_host(targets=targets, **vars(extras), out=out)
     how = Run(backend, threads)
     if teacher is not None:
-        from xentcli.engine.teacher import arrays
-
-        require_host(**vars(teacher))
-        t = None if targets is None else as_targets(targets)
-        given = (as_logits(logits), t), (teacher.arrays, teacher.options)
-        return arrays.compute(*given, options, extras.as_arrays(), how, grad=grad, out=out)
+        given = (logits, targets), teacher, options, extras, how
+        return _with_teacher(*given, grad=grad, out=out)
     x, t = as_logits(logits), as_targets(targets)
     return _of_arrays((x, t), options, extras.as_arrays(), how, grad=grad, out=out)
+
+
+def _with_teacher(  # noqa: PLR0913 (arrays and options of two models)
+    arrays: tuple[Any, Any],
+    teacher: Teacher,
+    options: LossOptions,
+    extras: Extras,
+    run: Run,
+    *,
+    grad: bool,
+    out: Any,
+) -> CrossEntropy:
+    """The loss against a teacher of logits and targets in memory."""
+    from xentcli.engine.teacher.arrays import compute as compute_with
+
+    beside = {"teacher_indices": teacher.indices, "teacher_rest": teacher.rest}
+    require_host(teacher=teacher.values, **beside)
+    x, t = as_logits(arrays[0]), None if arrays[1] is None else as_targets(arrays[1])
+    soft = teacher.arrays, teacher.options
+    return compute_with((x, t), soft, options, extras.as_arrays(), run, grad=grad, out=out)
 
 
 @ignoring_float_errors

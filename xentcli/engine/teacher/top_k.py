@@ -10,6 +10,7 @@ from xentcli.arrays.dtypes import NAMES, Array, as_logits, widen
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.sums import exact_sum
 from xentcli.backends.teacher import Tail, TopK
+from xentcli.backends.two_words import TwoWords, add, choose, exp_minus, one_word, total
 from xentcli.engine.teacher.task import TeacherTask
 from xentcli.errors import DataError, TargetError, plural
 
@@ -119,14 +120,15 @@ class Mass(NamedTuple):
 def mass_of(task: TeacherTask, slots: Slots, rest: Array | None) -> Mass:
     """The probabilities of slots; `rest` is the mass of the others, where it is stored."""
     log_q, q = _probabilities(task, slots)
-    captured, tail = exact_sum(q), task.scalars.tail
+    sum_q, tail = total(q), task.scalars.tail
+    captured, q = sum_q.high[:, 0], q.high
     if tail in (Tail.SUBSET, Tail.TEACHER):
         log_q = log_q - np.log(captured)[:, None]
         q = np.exp(log_q)
         top = TopK(slots.classes, q, log_q, np.zeros(len(q)), np.zeros(len(q)))
         return Mass(top, captured)
     whole = task.kind in ("logits", "counts")  # what is stored is a distribution
-    lack = -exact_sum(np.concatenate([q, np.full((len(q), 1), -1.0)], axis=-1))
+    lack = add(one_word(1.0), -sum_q).high[:, 0]
     r = np.zeros(len(q))
     if tail != Tail.DROP and not whole:
         r = np.maximum(lack, 0.0) if rest is None else rest
@@ -136,18 +138,19 @@ def mass_of(task: TeacherTask, slots: Slots, rest: Array | None) -> Mass:
     return Mass(TopK(slots.classes, q, log_q, r, surplus), captured)
 
 
-def _probabilities(task: TeacherTask, slots: Slots) -> tuple[Array, Array]:
-    """ln q and q of the slots."""
+def _probabilities(task: TeacherTask, slots: Slots) -> tuple[Array, TwoWords]:
+    """ln q and q of the slots; q in two words, because 1 − Σ q may be far below 1."""
     if task.kind == "logits":
         z = np.where(slots.empty, -np.inf, slots.values / task.scalars.teacher_temperature)
         z = z - z.max(axis=-1, keepdims=True, initial=-np.inf)
         e = np.exp(z)
-        total = exact_sum(e)[:, None]
-        return z - np.log(total), e / total
+        e_sum = exact_sum(e)[:, None]
+        return z - np.log(e_sum), one_word(e / e_sum)
     if task.kind == "log-probs":
         log_q = np.where(slots.empty, -np.inf, slots.values)
-        return log_q, np.exp(log_q)
+        exact = exp_minus(one_word(np.maximum(-log_q, 0.0)))
+        return log_q, choose(log_q > 0, one_word(np.exp(log_q)), exact)
     q = slots.values
     if task.kind == "counts":
         q = q / exact_sum(q)[:, None]
-    return np.log(q), q
+    return np.log(q), one_word(q)

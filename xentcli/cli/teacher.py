@@ -84,19 +84,15 @@ def _read(files: TaughtInputs, role: str, reading: Reading) -> ReadOptions:
 
 def _with_members(sources: TaughtInputs) -> TaughtInputs:
     """The same with the files and keys that are members of the teacher's archive."""
-    from xentcli.files import registry
-    from xentcli.files.source import open_source
+    from xentcli.files.opening import names_in
 
     assert sources.teacher
-    formats = registry.with_suffix(sources.teacher)
-    if not formats or not formats[0].member_names:
-        return sources
-    with open_source(sources.teacher) as source:
-        names = formats[0].member_names(source)
+    names = names_in(sources.teacher)
     changes: dict[str, Any] = {}
+    is_ours = sources.teacher_key in (None, MEMBERS["teacher"])
     for role, name in MEMBERS.items():
         path, key = getattr(sources, role), sources.teacher_keys[role]
-        if role != "teacher" and path is None and (key or name in names):
+        if role != "teacher" and path is None and (key or (is_ours and name in names)):
             changes[role] = sources.teacher
         elif path != sources.teacher:
             continue

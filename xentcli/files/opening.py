@@ -83,6 +83,15 @@ def open_both(
         yield reader_of(source, format, logits), found
 
 
+def names_in(path: str) -> list[str]:
+    """The names of the arrays in a file whose suffix says that it may hold several; else none."""
+    formats = registry.with_suffix(path)
+    if not formats or not formats[0].member_names:
+        return []
+    with open_input(path) as (source, _):
+        return formats[0].member_names(source)
+
+
 @contextmanager
 def _again(source: Source, path: str) -> Iterator[Source]:
     """An input from its beginning, where `source` stays."""

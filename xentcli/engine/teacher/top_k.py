@@ -119,9 +119,9 @@ class Mass(NamedTuple):
 @ignoring_float_errors
 def mass_of(task: TeacherTask, slots: Slots, rest: Array | None) -> Mass:
     """The probabilities of slots; `rest` is the mass of the others, where it is stored."""
-    log_q, q = _probabilities(task, slots)
-    sum_q, tail = total(q), task.scalars.tail
-    captured, q = sum_q.high[:, 0], q.high
+    log_q, exact_q = _probabilities(task, slots)
+    q, sum_q, tail = exact_q.high, total(exact_q), task.scalars.tail
+    captured = sum_q.high[:, 0]
     if tail in (Tail.SUBSET, Tail.TEACHER):
         log_q = log_q - np.log(captured)[:, None]
         q = np.exp(log_q)

@@ -129,7 +129,8 @@ class TeacherCalculation:
         if self.task.has_rest:
             rest = float_rows(piece.beside[2], "teacher_rest")[:, 0]
             rest = np.exp(rest) if self.task.kind == "log-probs" else rest
-        mass = mass_of(self.task, slots, rest)
+        double = piece.logits.dtype == NAMES["f64"]
+        mass = mass_of(self.task, slots, rest, double=double)
         self.mass.add(mass.captured, present)
         return mass.top
 

@@ -10,11 +10,12 @@ from xentcli.arrays.dtypes import NAMES, Array, as_logits, widen
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.sums import exact_sum
 from xentcli.backends.teacher import Tail, TopK
-from xentcli.backends.two_words import TwoWords, add, choose, exp_minus, one_word, total
+from xentcli.backends.two_words import add, choose, exp_minus, one_word, total
 from xentcli.engine.teacher.task import TeacherTask
 from xentcli.errors import DataError, TargetError, plural
 
 LEAST = -1000.0  # log-probabilities from here down mark empty slots
+SMALL = 2.0**-20  # 1 − Σ q from which on its digits in float64 are enough for float32
 LARGEST = 2**62  # indices beyond are far outside, and fit into int64
 
 
@@ -63,7 +64,7 @@ def slots_of(task: TeacherTask, values: Array, indices: Array, present: Array, s
         empty |= values == 0
     classes = task.layout.classes
     _require_classes(indices, ~empty, classes, start)
-    order = np.argsort(np.where(empty, classes, indices), axis=-1, kind="stable")
+    order = np.argsort(np.where(empty, classes, indices), axis=-1)
     empty, indices, values = (
         np.take_along_axis(array, order, axis=-1) for array in (empty, indices, values)
     )
@@ -117,18 +118,23 @@ class Mass(NamedTuple):
 
 
 @ignoring_float_errors
-def mass_of(task: TeacherTask, slots: Slots, rest: Array | None) -> Mass:
-    """The probabilities of slots; `rest` is the mass of the others, where it is stored."""
-    log_q, exact_q = _probabilities(task, slots)
-    q, sum_q, tail = exact_q.high, total(exact_q), task.scalars.tail
-    captured = sum_q.high[:, 0]
+def mass_of(task: TeacherTask, slots: Slots, rest: Array | None, *, double: bool) -> Mass:
+    """The probabilities of slots; `rest` is the mass of the others, where it is stored.
+
+    `double` is whether the results have to be right to the digits of float64.
+    """
+    (log_q, q), tail = _probabilities(task, slots), task.scalars.tail
+    captured = exact_sum(q)
     if tail in (Tail.SUBSET, Tail.TEACHER):
         log_q = log_q - np.log(captured)[:, None]
         q = np.exp(log_q)
         top = TopK(slots.classes, q, log_q, np.zeros(len(q)), np.zeros(len(q)))
         return Mass(top, captured)
     whole = task.kind in ("logits", "counts")  # what is stored is a distribution
-    lack = add(one_word(1.0), -sum_q).high[:, 0]
+    lack = 1.0 - captured
+    small = np.flatnonzero(np.abs(lack) < (1.0 if double else SMALL))
+    if len(small):
+        lack[small] = _exact_lack(task, slots.values[small], log_q[small])
     r = np.zeros(len(q))
     if tail != Tail.DROP and not whole:
         r = np.maximum(lack, 0.0) if rest is None else rest
@@ -138,19 +144,27 @@ def mass_of(task: TeacherTask, slots: Slots, rest: Array | None) -> Mass:
     return Mass(TopK(slots.classes, q, log_q, r, surplus), captured)
 
 
-def _probabilities(task: TeacherTask, slots: Slots) -> tuple[Array, TwoWords]:
-    """ln q and q of the slots; q in two words, because 1 − Σ q may be far below 1."""
+def _exact_lack(task: TeacherTask, values: Array, log_q: Array) -> Array:
+    """1 − Σ q, which may be far below the rounding error of q = exp(ln q)."""
+    q = one_word(values)
+    if task.kind == "log-probs":
+        exact = exp_minus(one_word(np.maximum(-log_q, 0.0)))
+        q = choose(log_q > 0, one_word(np.exp(log_q)), exact)
+    return np.asarray(add(one_word(1.0), -total(q)).high[:, 0])
+
+
+def _probabilities(task: TeacherTask, slots: Slots) -> tuple[Array, Array]:
+    """ln q and q of the slots."""
     if task.kind == "logits":
         z = np.where(slots.empty, -np.inf, slots.values / task.scalars.teacher_temperature)
         z = z - z.max(axis=-1, keepdims=True, initial=-np.inf)
         e = np.exp(z)
         e_sum = exact_sum(e)[:, None]
-        return z - np.log(e_sum), one_word(e / e_sum)
+        return z - np.log(e_sum), e / e_sum
     if task.kind == "log-probs":
         log_q = np.where(slots.empty, -np.inf, slots.values)
-        exact = exp_minus(one_word(np.maximum(-log_q, 0.0)))
-        return log_q, choose(log_q > 0, one_word(np.exp(log_q)), exact)
+        return log_q, np.exp(log_q)
     q = slots.values
     if task.kind == "counts":
         q = q / exact_sum(q)[:, None]
-    return np.log(q), one_word(q)
+    return np.log(q), q

@@ -34,7 +34,7 @@ from xentcli.cli.sinks import (
     LossPreview,
     open_outputs,
 )
-from xentcli.cli.teacher import TaughtInputs, with_teacher
+from xentcli.cli.teacher import TaughtInputs, taught_inputs
 from xentcli.cli.top import TopOutput, require_top
 from xentcli.errors import OptionError
 from xentcli.files.compression import compressed
@@ -100,7 +100,7 @@ def grad(
     _check_stdout(writing, form, loss_out=writing.loss_out)
     work = out.Work()
     style = text_style(sources, writing.decimals)
-    paths, reading = with_teacher(sources, soft, writing.dtype)
+    paths, reading = taught_inputs(sources, soft, writing.dtype)
     with open_outputs(writing) as outputs:
         array = ArrayOutput(outputs, writing, style, "grad", running.strict)
         sink = None if writing.loss_out is None else outputs.open(writing.loss_out)
@@ -146,7 +146,7 @@ def loss(
     """
     work = out.Work()
     style = text_style(sources, writing.decimals)
-    paths, reading = with_teacher(sources, soft, writing.dtype)
+    paths, reading = taught_inputs(sources, soft, writing.dtype)
     with open_outputs(writing) as outputs:
         buffer = LossBuffer() if form.as_json else None
         preview = _previewed(options, writing, form)

@@ -19,8 +19,8 @@ MEMBERS = {"teacher": "values", "teacher_indices": "indices", "teacher_rest": "r
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaughtInputs(LossInputs):
-    """The inputs of a loss, with those of a teacher."""
+class TeacherFiles:
+    """The files of a teacher, and the names of its arrays in them."""
 
     teacher: str | None = option(
         None,
@@ -56,12 +56,23 @@ class TaughtInputs(LossInputs):
         return dict(zip(ROLES, keys, strict=True))
 
 
-def with_teacher(
+@dataclass(frozen=True, kw_only=True)
+class TaughtInputs(LossInputs, TeacherFiles):
+    """The inputs of a loss, with those of a teacher."""
+
+
+def taught_inputs(
     sources: TaughtInputs, soft: TeacherOptions, dtype: str
 ) -> tuple[InputPaths, Reading]:
     """The paths of a loss and how they are read, with those of a teacher if there is one."""
     paths = loss_paths(sources.logits, sources.targets, sources)
-    reading = loss_reading(sources, dtype)
+    return with_teacher(sources, soft, paths, loss_reading(sources, dtype))
+
+
+def with_teacher(
+    sources: TeacherFiles, soft: TeacherOptions, paths: InputPaths, reading: Reading
+) -> tuple[InputPaths, Reading]:
+    """Paths and how they are read, with those of a teacher if there is one."""
     if sources.teacher is None:
         _require_unused(sources, soft)
         return paths, reading
@@ -70,19 +81,19 @@ def with_teacher(
     if "teacher_rest" in given and "teacher_indices" not in given:
         raise OptionError("teacher_rest", "applies to a teacher with --teacher-indices")
     read = {role: _read(files, role, reading) for role in given}
-    if sources.targets is None and soft.alpha == 1:
+    if paths.targets is None and soft.alpha == 1:
         reading = replace(reading, targets=None)
     return replace(paths, **given), replace(reading, teacher=read)
 
 
-def _read(files: TaughtInputs, role: str, reading: Reading) -> ReadOptions:
+def _read(files: TeacherFiles, role: str, reading: Reading) -> ReadOptions:
     from xentcli.files.options import ReadOptions
 
     key = files.teacher_keys[role]
     return ReadOptions(None, key, reading.style, f"{role}_key", reading.logits.dtype)
 
 
-def _with_members(sources: TaughtInputs) -> TaughtInputs:
+def _with_members(sources: TeacherFiles) -> TeacherFiles:
     """The same with the files and keys that are members of the teacher's archive."""
     from xentcli.files.opening import names_in
 
@@ -101,7 +112,7 @@ def _with_members(sources: TaughtInputs) -> TaughtInputs:
     return replace(sources, **changes)
 
 
-def _require_unused(sources: TaughtInputs, soft: TeacherOptions) -> None:
+def _require_unused(sources: TeacherFiles, soft: TeacherOptions) -> None:
     """An error for options that have no effect without a teacher."""
     taught = {role: getattr(sources, role) for role in ROLES}
     taught |= {f"{role}_key": key for role, key in sources.teacher_keys.items()}

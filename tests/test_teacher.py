@@ -592,6 +592,7 @@ def test_arrays_that_do_not_fit(rng):
         (Teacher(values, np.full((2, 3), -1), **TOP), "2 rows without any stored class"),
         (Teacher(values[:, :0], indices[:, :0], **TOP), "stores no class"),
         (Teacher(values, indices, [0.1], **TOP), "teacher_rest: shape"),
+        (Teacher(None, **DENSE), "teacher: expected an array of numbers"),
         (Teacher(values > 0, indices, **TOP), "dtype bool is not supported"),
     ]
     for teacher, message in wrong:

@@ -256,7 +256,9 @@ def _with_teacher(  # noqa: PLR0913 (arrays and options of two models)
 ) -> CrossEntropy:
     """The loss against a teacher of logits and targets in memory."""
     from xentcli.engine.teacher.arrays import compute as compute_with
+    from xentcli.engine.teacher.arrays import require_teacher
 
+    require_teacher(teacher)
     beside = {"teacher_indices": teacher.indices, "teacher_rest": teacher.rest}
     require_host(teacher=teacher.values, **beside)
     x, t = as_logits(arrays[0]), None if arrays[1] is None else as_targets(arrays[1])

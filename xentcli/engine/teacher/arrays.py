@@ -15,7 +15,7 @@ from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import Whole
 from xentcli.engine.teacher.calculation import TeacherCalculation
 from xentcli.engine.teacher.task import task_of
-from xentcli.errors import OptionError, Setting
+from xentcli.errors import OptionError, Setting, shown
 from xentcli.options import (
     Divergence,
     LossOptions,
@@ -93,10 +93,18 @@ class Teacher:
     @property
     def arrays(self) -> list[Array]:
         """Values, and indices and rest where there are any."""
-        given = {"teacher": self.values, "teacher_indices": self.indices, "teacher_rest": self.rest}
+        given = {"teacher_indices": self.indices, "teacher_rest": self.rest}
         if self.rest is not None and self.indices is None:
             raise OptionError("teacher_rest", "applies to a teacher with indices")
-        return [as_array(v, name) for name, v in given.items() if v is not None]
+        others = [as_array(v, name) for name, v in given.items() if v is not None]
+        return [as_array(self.values, "teacher"), *others]
+
+
+def require_teacher(teacher: object) -> None:
+    """An error for anything else."""
+    if not issubclass(type(teacher), Teacher):
+        what = f"expected a Teacher, not {shown(type(teacher).__name__)}"
+        raise OptionError("teacher", what, "teacher=xentcli.Teacher(values, …)")
 
 
 @ignoring_float_errors

@@ -323,8 +323,9 @@ def test_probabilities_as_hard_targets(rng, job):
 @pytest.mark.parametrize("divergence", ["ce", "forward-kl"])
 def test_class_weights_multiply_the_terms(rng, job, tail, divergence):
     x, _, (values, indices) = job
+    x, values, indices = x[:2], values[:2], indices[:2]
     if tail is None:
-        values, indices = log_softmax(rng.standard_normal((7, C))), None
+        values, indices = log_softmax(rng.standard_normal((2, C))), None
     w = rng.random(C) + 0.25
     teacher = Teacher(values, indices, kind="log-probs", tail=tail, divergence=divergence)
     r = cross_entropy(x, teacher=teacher, weight=w, reduction="none")

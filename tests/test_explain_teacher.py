@@ -67,7 +67,7 @@ def test_the_numbers_are_those_of_the_loss_and_add_up(divergence, tail, job, cap
             continue
         assert d["value"] == pytest.approx(sum(d["terms"]) + d["bucket"], rel=1e-12)
         assert d["loss"] == pytest.approx(d["value"] + 0.75 * d["hard_loss"], rel=1e-12)
-        parts = np.array(d["row_gradient"]) * 0.25 * 4 / 4 + d["hard_gradient"]
+        parts = np.array(d["row_gradient"]) * 0.25 * 4 / 2 + d["hard_gradient"]
         np.testing.assert_allclose(parts, d["gradient"], atol=1e-16)
     assert share == pytest.approx(whole.loss, rel=1e-12)
 

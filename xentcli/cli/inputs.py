@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from xentcli.cli.once import read_once
 from xentcli.cli.options import (
     ArrayReading,
     LogitsReading,
@@ -288,27 +287,3 @@ def _name(path: str | Reader) -> str:
     if not isinstance(path, str):
         return path.name
     return "<stdin>" if path == "-" else visible(path)
-
-
-def read_once(paths: Sequence[str]) -> None:
-    """Standard input and other pipes can be read only once."""
-    if paths.count("-") > 1:
-        raise OptionError("command line", "'-' is standard input, which can be read only once")
-    pipes: set[tuple[int, int]] = set()
-    for path in paths:
-        identity = _pipe(path)
-        if identity in pipes:
-            what = f"'{visible(path)}' is a pipe, which can be read only once"
-            raise OptionError("command line", what)
-        if identity:
-            pipes.add(identity)
-
-
-def _pipe(path: str) -> tuple[int, int] | None:
-    """The identity of a pipe, or None for everything else."""
-    try:
-        state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (Path would change the name)
-    except (OSError, ValueError):  # opening it will report that
-        return None
-    is_pipe = stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode)
-    return (state.st_dev, state.st_ino) if is_pipe else None

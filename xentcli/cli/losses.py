@@ -108,9 +108,8 @@ def grad(
         buffer = LossBuffer() if form.as_json else None
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            result = Job(running, writing.dtype).cross_entropy(
-                options, inputs, array, consumers, soft
-            )
+            job = Job(running, writing.dtype)
+            result = job.cross_entropy(options, inputs, array, consumers, soft)
         array.finish()
         if losses:
             losses.finish(result)
@@ -157,9 +156,8 @@ def loss(
             losses = LossOutput(sink, style, writing.format, chosen=True)
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            result = Job(running, writing.dtype).cross_entropy(
-                options, inputs, None, consumers, soft
-            )
+            job = Job(running, writing.dtype)
+            result = job.cross_entropy(options, inputs, None, consumers, soft)
             work.done(inputs.logits, *inputs.teacher)
             _note_unused(sources, writing, inputs)
         if losses:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +13,6 @@ from xentcli.files.text.style import TextStyle
 
 BYTES = 1 << 16  # that are looked at
 _LINES = 50
-_NUMBER = re.compile(
-    r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I | re.A
-)
 _SHOWN = {"\t": "tab", ",": "comma"}
 
 
@@ -35,7 +31,13 @@ def is_number(cell: str) -> bool:
     >>> [is_number(cell) for cell in ("1e5", "-1,5", "nan", "1_0", "")]
     [True, True, True, False, False]
     """
-    return _NUMBER.fullmatch(cell) is not None
+    if "_" in cell or not cell.isascii():
+        return False
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def _is_name(cell: str) -> bool:
@@ -54,15 +56,17 @@ def counts(cells: Sequence[str]) -> bool:
 
 
 def rows_of(start: bytes, delimiter: str, count: int = _LINES) -> list[list[str]]:
-    r"""The cells of the first lines; of a line that is cut off those that are complete.
+    r"""The cells of the first lines that are complete; of the only line, those that are.
 
-    >>> rows_of(b'"a, b",c\n1,2\n3,4', ",")
-    [['a, b', 'c'], ['1', '2'], ['3']]
+    >>> rows_of(b'"a, b",c\n1,2\n3,4', ","), rows_of(b"1,2,3", ",")
+    ([['a, b', 'c'], ['1', '2']], [['1', '2']])
     """
     found = start.decode("utf-8-sig", "replace").split("\n", count)
     rows = [cells_of(line, delimiter) for line in found[:count]]
-    if len(found) <= count and rows[-1]:
-        rows[-1].pop()
+    if 1 < len(found) <= count:
+        rows.pop()
+    elif len(found) == 1 and rows[0]:
+        rows[0].pop()
     return [row for row in rows if row]
 
 

@@ -10,29 +10,12 @@ from xentcli.files.class_names import ClassNames
 from xentcli.files.text.cells import NUMBER
 from xentcli.files.text.dialect import Dialect, unquoted
 from xentcli.files.text.look import cells_of
-from xentcli.files.text.parsing import LONGEST, Cells
+from xentcli.files.text.parsing import LONGEST, Cells, Place
 from xentcli.files.text.style import TextStyle
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _SIGNS = ((";", "';'"), ("\t", "tab"), (" ", "' '"), ("|", "'|'"), (",", "','"))
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a piece of text begins: the line, and the cells and bytes of it that came before."""
-
-    line: int
-    column: int = 0
-    byte: int = 0
-
-    def after(self, piece: bytes, cells: Cells) -> Place:
-        """The place where a piece with these cells ends."""
-        lines = len(cells.last)
-        if not lines:
-            return Place(self.line, self.column + cells.count, self.byte + len(piece))
-        byte = len(piece) - piece.rfind(b"\n") - 1
-        return Place(self.line + lines, cells.count - 1 - int(cells.last[-1]), byte)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,23 @@ class Cells:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a piece of text begins: the line, and the cells and bytes of it that came before."""
+
+    line: int
+    column: int = 0
+    byte: int = 0
+
+    def after(self, piece: bytes, cells: Cells) -> Place:
+        """The place where a piece with these cells ends."""
+        lines = len(cells.last)
+        if not lines:
+            return Place(self.line, self.column + cells.count, self.byte + len(piece))
+        byte = len(piece) - piece.rfind(b"\n") - 1
+        return Place(self.line + lines, cells.count - 1 - int(cells.last[-1]), byte)
+
+
+@dataclass(frozen=True)
 class _Marks:
     """Where the parts of every cell are."""
 

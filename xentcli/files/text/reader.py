@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +25,10 @@ from xentcli.files.text.columns import TextColumns, find_columns, is_header_of_r
 from xentcli.files.text.dialect import Dialect, Marked
 from xentcli.files.text.lines import Chunk, Lines
 from xentcli.files.text.look import cells_of, rows_of
-from xentcli.files.text.mistakes import Mistakes, Place
-from xentcli.files.text.parsing import LONGEST, Cells, cell_count, parse
+from xentcli.files.text.parsing import LONGEST, Cells, Place, cell_count, parse
+
+if TYPE_CHECKING:
+    from xentcli.files.text.mistakes import Mistakes
 
 _LOOK = 4096  # bytes that are checked before more are read
 _LONGEST_TEXT = 1 << 22  # bytes of a cell that is not read
@@ -59,7 +62,6 @@ class TextReader:
             self._wanted, self._order = self.columns.wanted, self.columns.order
         self._fields = 0  # of a line
         self.width = 0  # of what is read
-        self._mistakes = self._mistakes_of(self.columns.header if self.columns else ())
         self._ready = self._parse(self._first, chunks)
 
     @property
@@ -112,12 +114,14 @@ class TextReader:
         fits = len(names) == width or (not is_comment and is_header_of_r(names, cells, width))
         if names and self._options.style.header == "auto" and not fits:
             line = start.split(b"\n", 1)[0].decode("utf-8", "replace")
-            raise self._mistakes_of(names).of_header(len(names), width, line)
+            raise self._mistakes(names).of_header(len(names), width, line)
         names = (names[0].lstrip("# "), *names[1:]) if is_comment else names
         return find_columns(names, cells, width, self._options, self._where)
 
-    def _mistakes_of(self, names: tuple[str, ...]) -> Mistakes:
+    def _mistakes(self, names: tuple[str, ...]) -> Mistakes:
         """The errors of this table, whose columns have these names."""
+        from xentcli.files.text.mistakes import Mistakes  # a good table needs none
+
         return Mistakes(self._where, self._options.style, self._dialect, self._classes, names)
 
     def _parse(self, number: int, chunks: deque[Chunk]) -> Array:
@@ -130,7 +134,8 @@ class TextReader:
             bad = self._parse_rest(piece, marked, cells)
             self._check_widths(place, cells if bad is None else cells.before(bad))
             if bad is not None:
-                raise self._mistakes.of(place, piece, cells, bad)
+                names = self.columns.header if self.columns else ()
+                raise self._mistakes(names).of(place, piece, cells, bad)
             if len(piece) == size:  # lines that are not long
                 return self._shaped(cells.values)
             if not count:

@@ -13,7 +13,7 @@ from helpers import assert_same_bits
 from xentcli.errors import OptionError, XentError, worded
 from xentcli.files.columns import ColumnOptions, chosen
 from xentcli.files.options import ReadOptions
-from xentcli.files.source import Source
+from xentcli.files.source import Source, open_source
 from xentcli.files.text import lines
 from xentcli.files.text.style import TextStyle
 from xentcli.files.text.table import open_text
@@ -245,6 +245,8 @@ TABLES = {
     "row names of pandas": (b",a,b\nx,1.5,2\ny z,3,-4\n", ("a", "b"), 1),
     "dates of pandas": (b",a,b\n2024-01-01,1.5,2\n2024-01-02,3,-4\n", ("a", "b"), 1),
     "row names with delimiters": (b'"",a,b\n"x,y",1.5,2\n"say ""z""",3,-4\n', ("a", "b"), 1),
+    "row names of several lines": (b',a,b\n"x\n\ny",1.5,2\r\n"z,\r\n",3,-4\n', ("a", "b"), 1),
+    "names of several lines": (b'a,"b\nc"\n1.5,2\n3,-4\n', ("a", "b\nc"), 0),
     "columns of pandas without names": (b",0,1\n0,1.5,2\n1,3,-4\n", ("0", "1"), 1),
     "R": (b'"a" "b"\n"x y" 1.5 2\n"2" 3 -4\n', ("a", "b"), 2),
     "R with commas": (b'"a","b"\n"1",1.5,2\n"2",3,-4\n', ("a", "b"), 1),
@@ -290,7 +292,12 @@ def test_a_first_line_with_a_number_is_no_header(data, shape):
     ("data", "words"),
     [
         (b"a,b\n1,2,3,4\n", "line 1 has 2 names, and the next line 4 fields"),
-        (b"a,\n1,2\n", "line 1, column 1: 'a' is not a number"),
+        (b"a,b,\n1,2,\n3,4,\n", "line 2, column 3: an empty field (drop='3' leaves column 3 out)"),
+        (
+            b"a,,b\n1,2,3\n",
+            "line 1, column 1: 'a' is not a number (drop='1' leaves column 1 out, h",
+        ),
+        (b"a,b\r1,2\r3,4\r", "line 1: a carriage return without a line feed"),
         (b"1:2\n3:4\n", "line 1, column 1: '1:2' is not a number"),
         (b"My numbers\n1,2\n3.5,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"# x\n1,2\n3,4\n", "line 1 has 1 name, and the next line 2 fields"),
@@ -298,12 +305,13 @@ def test_a_first_line_with_a_number_is_no_header(data, shape):
         (b"a,b\n", "only a header line"),
         (b"\x1b[31ma,b\n1,2\n", "is not a number"),
         (b"Gr\xf6\xdfe,b\n1,2\n", "line 1: byte 3 is not UTF-8"),
-        (b'1,"2\n3,4\n', "has a quote that is not closed in its line"),
+        (b'1,"2\n3,4\n', "has a quote that is not closed"),
         (b'1,"2"3\n', "is not a number"),
         (b'1,"2""3"\n', "is not a number"),
-        (b'1,2"\n', "has a quote that is not closed in its line"),
+        (b'1,2"\n', "has a quote that is not closed"),
         (b'1,""\n', "an empty field"),
-        (b'"1\n2",3\n', "has a quote that is not closed in its line"),
+        (b'1,2\n"3\n3",4\n', "line 2, column 1: '3\\n3' is not a number"),
+        (b'"a\nb",c\n1,2\n3\n', "line 4: 1 field, expected 2 as in line 3"),
     ],
 )
 def test_what_is_no_table_is_an_error(data, words):
@@ -391,6 +399,18 @@ def test_memory_is_bounded_with_columns_of_text(again):
 
     sizes = [peak(lambda n=n: drain(n)) for n in (200_000, 400_000)]
     assert sizes[1] < 1.1 * sizes[0] < 64 << 20
+
+
+def test_lines_are_counted_where_text_has_several(tmp_path):
+    rows = 150_000
+    lines_of_text = (f'"a ""b""\n{"," * (row % 3)}\n",{"1," * 7}{row}\n' for row in range(rows))
+    path = tmp_path / "a.csv"
+    path.write_text("".join(lines_of_text))
+    with open_source(str(path)) as source:
+        reader = open_text(source, ReadOptions(columns=ColumnOptions(drop=("1",))), ",")
+        assert reader.shape == (rows, 8)
+        last = [chunk.reshape(-1, 8)[:, 7] for chunk in reader.chunks()]
+        assert np.array_equal(np.concatenate(last), np.arange(rows))
 
 
 @pytest.mark.parametrize("header", [False, True])

@@ -72,11 +72,11 @@ class Place:
 
     def after(self, piece: bytes, cells: Cells) -> Place:
         """The place where a piece with these cells ends."""
-        lines = len(cells.last)
-        if not lines:
-            return Place(self.line, self.column + cells.count, self.byte + len(piece))
-        byte = len(piece) - piece.rfind(b"\n") - 1
-        return Place(self.line + lines, cells.count - 1 - int(cells.last[-1]), byte)
+        feeds = piece.count(b"\n")  # some may be in quotes
+        byte = len(piece) - piece.rfind(b"\n") - 1 if feeds else self.byte + len(piece)
+        if len(cells.last):
+            return Place(self.line + feeds, cells.count - 1 - int(cells.last[-1]), byte)
+        return Place(self.line + feeds, self.column + cells.count, byte)
 
 
 @dataclass(frozen=True)

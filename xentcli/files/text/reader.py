@@ -7,6 +7,7 @@ are parsed one by one.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -132,7 +133,7 @@ class TextReader:
         for piece, marked in _pieces(chunks, self._dialect, longest):
             cells = parse(marked, self._wanted, place.column)
             bad = self._parse_rest(piece, marked, cells)
-            self._check_widths(place, cells if bad is None else cells.before(bad))
+            self._check_widths(place, cells if bad is None else cells.before(bad), piece, marked)
             if bad is not None:
                 names = self.columns.header if self.columns else ()
                 raise self._mistakes(names).of(place, piece, cells, bad)
@@ -156,7 +157,7 @@ class TextReader:
         table = values.reshape(-1, self.width)
         return table if self._order is None else table[:, self._order]
 
-    def _check_widths(self, place: Place, cells: Cells) -> None:
+    def _check_widths(self, place: Place, cells: Cells, piece: bytes, marked: Marked) -> None:
         """An error for the first line that has more or fewer cells than the first of all."""
         widths = np.diff(cells.last, prepend=-1 - place.column)
         if widths.size and not self._fields:
@@ -166,7 +167,12 @@ class TextReader:
         if wrong.size:
             found = plural(int(widths[wrong[0]]), "field")
             what = f"{found}, expected {self._fields} as in line {self._first}"
-            raise FormatError(self._where, f"line {place.line + int(wrong[0])}: {what}")
+            ends = [
+                end.start() for end in re.finditer(b"\n", marked.text)
+            ]  # in quotes none is left
+            start = ends[wrong[0] - 1] + 1 if wrong[0] else 0
+            number = place.line + piece.count(b"\n", 0, start)
+            raise FormatError(self._where, f"line {number}: {what}")
 
 
 def look_at(source: Source) -> None:
@@ -178,6 +184,9 @@ def look_at(source: Source) -> None:
         raise FormatError(source.name, "most bytes are NUL: this is not text")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise FormatError(source.name, "the text is UTF-16", "save it as UTF-8")
+    if b"\n" not in start and start.count(b"\r") > 1:
+        what = "line 1: a carriage return without a line feed"
+        raise FormatError(source.name, what, "save it with line feeds at the ends of lines")
     if start[:3] == b"\xef\xbb\xbf":
         source.read(3)
 
@@ -202,3 +211,5 @@ def _pieces(chunks: deque[Chunk], dialect: Dialect, longest: int) -> Iterator[tu
         if len(rest) > longest:
             ended = dialect.marked(b"_" * (LONGEST + 1) + dialect.delimiter)
             yield rest[: LONGEST + 1] + dialect.delimiter, ended
+    if rest:  # a quote is open
+        yield rest, replace(dialect.marked(b""), text=b"_" * (len(rest) - 1) + b"\n")

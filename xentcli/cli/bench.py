@@ -126,8 +126,7 @@ class MeasuringOptions:
     examples=[
         "xent bench",
         "xent bench --shape 4096,32768 --dtype bf16 --against torch",
-        "xent bench --process --against numpy --runs 7",
-        "xent bench --baseline old.json --fail-above 1.2",
+        "xent bench --process --shape 50000,10 --runs 7",
     ],
 )
 def bench(

@@ -1,0 +1,48 @@
+"""The work of one thread for a teacher's soft targets: a range of rows of a box."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xentcli.backends.cpu.arithmetic import jit
+from xentcli.backends.cpu.dispatch import (
+    contiguous_rows,
+    flush_gradient,
+    gradient_rows,
+    long_row_offsets,
+    rows_per_chunk,
+)
+from xentcli.backends.cpu.load_store import address, advance
+from xentcli.backends.cpu.row_ops import per_row_from
+from xentcli.backends.cpu.teacher_dense_fast import teacher_fast_range
+
+
+def _for_boxes(kernel: Any) -> Any:
+    """Turn a kernel for contiguous rows into one for the rows `span` of a box."""
+
+    @jit
+    def box_range(span, logits, teacher, targets, scalars, per_row, grad, space):
+        begin, end, streaming = span
+        _, classes, inner = logits.shape
+        copied = rows_per_chunk(classes) if inner > 1 else 0
+        step = copied if inner > 1 else end - begin
+        _, _, x_at, t_at, g_at = long_row_offsets(classes, step, copied)
+        overwrites = False
+        if grad is not None:
+            overwrites = address(grad.data) == address(logits.data)
+        first = begin
+        while first < end:
+            count = min(step, end - first)
+            x = contiguous_rows(logits, first, count, space, x_at)
+            t = contiguous_rows(teacher, first, count, space, t_at)
+            g = gradient_rows(grad, first, space, g_at)
+            y, r = advance(targets, first), per_row_from(per_row, first)
+            mode = streaming != 0 and inner == 1, overwrites
+            kernel(count, x, t, y, (classes, scalars), r, g, space, mode)
+            flush_gradient(g, grad, first, count)
+            first += count
+
+    return box_range
+
+
+dense_fast_boxes = _for_boxes(teacher_fast_range)

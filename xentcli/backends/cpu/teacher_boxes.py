@@ -14,7 +14,7 @@ from xentcli.backends.cpu.dispatch import (
 )
 from xentcli.backends.cpu.load_store import address, advance
 from xentcli.backends.cpu.row_ops import per_row_from
-from xentcli.backends.cpu.teacher_dense_fast import teacher_fast_range
+from xentcli.backends.cpu.teacher_dense_fast import dense_fast_range
 
 
 def _for_boxes(kernel: Any) -> Any:
@@ -45,4 +45,4 @@ def _for_boxes(kernel: Any) -> Any:
     return box_range
 
 
-dense_fast_boxes = _for_boxes(teacher_fast_range)
+dense_fast_boxes = _for_boxes(dense_fast_range)

@@ -8,7 +8,8 @@
     3. the value, and the gradient F·e − P·w      waits for the memory that is written
 
 Passes 1 and 2 are one loop, each of 16 classes; pass 3 reads what pass 2 left in the cache. So both
-rows are read from memory once.
+rows are read from memory once. With pass 3 in the same loop, as in `long_rows_fast`, it ran out of
+registers and took a third longer.
 
 The value of forward KL is Σ q·(y + expm1(−y)), of which no term is negative. r is off by some
 h ≈ 10⁻⁸, the error of the sums, to which that sum is blind but for h + expm1(−h), about h²/2: where
@@ -47,6 +48,7 @@ from xentcli.backends.cpu.row_ops import (
     load_padded,
     max_across,
     row_max,
+    row_or_none,
     row_pointer,
     store_padded,
     sum_across,
@@ -64,6 +66,7 @@ from xentcli.backends.cpu.simd import (
     power_of_two,
     select,
     select_max,
+    select_min,
 )
 from xentcli.backends.cpu.teacher_formulas import NEAR_F32, excess, excess_series_f32, signed_log1p
 from xentcli.backends.elementary import PER_LN2
@@ -75,6 +78,7 @@ ONE_F32 = 2.0**F32_SCALE_BITS  # what exp(0) is kept as
 TINY = 2.0**-126
 # Of the other exponentials of the student, for each class: below it float32 has too few of them.
 LEAST = 2.0**-110
+MOST = 2.0**70  # of a gap: its product with an exponential is a float32
 CE = int(Divergence.CE)
 
 
@@ -101,6 +105,7 @@ class PassState(NamedTuple):
     teacher: Any
     maximum: Any  # of the next row
     teacher_maximum: Any
+    least: Any  # a − b, or a; −inf where the value is infinite
 
 
 @inline_jit
@@ -156,7 +161,8 @@ def both_steps(state, xs, softmaxes, cross, buffers, c):
     a, a_low = scaled_gap(x, softmaxes[0])
     b, b_low = scaled_gap(t, softmaxes[1])
     exps, weights, gaps = buffers
-    store(gaps, c, kept_gap(a, a_low, b, b_low, cross))
+    gap = kept_gap(a, a_low, b, b_low, cross)
+    store(gaps, c, gap)
     student, e = step(state.student, a, a_low)
     teacher, w = step(state.teacher, b, b_low)
     store(exps, c - LATENCY, e)
@@ -166,6 +172,7 @@ def both_steps(state, xs, softmaxes, cross, buffers, c):
         teacher,
         select_max(next_x, state.maximum),
         select_max(next_t, state.teacher_maximum),
+        select_min(gap, state.least),
     )
 
 
@@ -173,9 +180,9 @@ def both_steps(state, xs, softmaxes, cross, buffers, c):
 def exp_pass(rows, classes, softmaxes, cross, buffers):
     """Pass 1 of the next rows and pass 2 of these."""
     next_x, next_t, x, t = rows
-    least = constant(softmaxes[0].peak, -math.inf)
-    stages = start_stages(least)
-    state = PassState(stages, stages, least, least)
+    zero = constant(softmaxes[0].peak, 0.0)
+    least, stages = constant(zero, -math.inf), start_stages(zero)
+    state = PassState(stages, stages, least, least, zero)
     body = classes - classes % LANES
     for c in range(0, body, LANES):
         prefetch(next_x, c + PREFETCH_BYTES // itemsize(next_x))
@@ -205,6 +212,8 @@ class RowValues(NamedTuple):
     pull_low: Any
     both: Any  # the gradient where both e and w are the largest: nothing cancels there
     in_range: Any
+    teacher_total: Any  # Σw
+    log_total: Any  # ln Σe
 
 
 @inline_jit
@@ -212,6 +221,12 @@ def two_singles(value):
     """A float64 as a sum of two float32."""
     high = np.float64(np.float32(value))
     return high, value - high
+
+
+@inline_jit
+def min_across(a):
+    """The least of 16 numbers as float64."""
+    return 0.0 - max_across(constant(a, 0.0) - a)
 
 
 @inline_jit
@@ -233,7 +248,8 @@ def row_values(others, others_t, scale):
     """r and the factors of a row, from its sums and its scale over the temperature."""
     total, total_t = 1.0 + others, 1.0 + others_t
     factor, pull = scale / total * (1.0 / ONE_F32), scale / total_t * (-1.0 / ONE_F32)
-    r_high, r_low = two_singles(log1p(others, 0.0)[0] - log1p(others_t, 0.0)[0])
+    log_total = log1p(others, 0.0)[0]
+    r_high, r_low = two_singles(log_total - log1p(others_t, 0.0)[0])
     both = scale / total * ((others_t - others) / total_t)
     in_range = fits(factor) and fits(pull)
     factors, pulls = two_singles(factor), two_singles(pull)
@@ -247,6 +263,8 @@ def row_values(others, others_t, scale):
         pulls[1],
         both,
         in_range,
+        total_t,
+        log_total,
     )
 
 
@@ -305,6 +323,7 @@ def write_and_sum(classes, buffers, values, cross, grad, streaming):
             store(grad, c + start, g)
     for c in range(body, classes, LANES):
         sums = add_terms(sums, buffers, c, values, cross)
+    # Not as a full vector that overlaps what was streamed, which would have to be waited for.
     end = start + body
     g = gradient_entries(grad, buffers, end, values)
     store_masked(grad, end, lanes_below(classes - end), g)
@@ -322,13 +341,13 @@ def sum_terms(classes, buffers, values, cross):
 
 
 @inline_jit
-def value_of(sums, others, others_t, cross):
+def value_of(sums, values, cross):
     """The value of a row, from the sums of its terms."""
-    unit = 1.0 / ONE_F32 / (1.0 + others_t)
+    unit = 1.0 / ONE_F32 / values.teacher_total
     zero = constant(sums[0], 0.0)
     total = sum_across(sums[0], zero)[0] * unit
     if cross:
-        return total + log1p(others, 0.0)[0]
+        return total + values.log_total
     small = sum_across(as_float64(sums[1]), zero)[0] * unit
     if total < 2.0**-20:
         h = 0.0 - signed_log1p(total - small)
@@ -350,12 +369,28 @@ def copy_row(x, grad, classes):
         store_padded(grad, classes, c, cast_for(grad, load_padded(x, classes, c, 0.0)))
 
 
+@inline_jit
+def write_row(x, grad, classes, buffers, values, ready, how):
+    """The gradient of a row, and its value, which is NaN unless it is `ready`."""
+    cross, streaming, overwrites = how
+    value = math.nan
+    if grad is None:
+        if ready:
+            value = value_of(sum_terms(classes, buffers, values, cross), values, cross)
+    else:
+        if ready:
+            sums = write_and_sum(classes, buffers, values, cross, grad, streaming)
+            value = value_of(sums, values, cross)
+        elif overwrites:
+            copy_row(x, grad, classes)
+    return value
+
+
 @jit
-def teacher_fast_range(count, logits, teacher, targets, shared, per_row, grad, space, mode):
+def dense_fast_range(count, logits, teacher, targets, shared, per_row, grad, space, mode):
     """Some rows; `space` is of float32. Rows with numbers that float32 cannot represent on the way
     get the value NaN and no gradient: they are computed again, by another kernel."""
     classes, scalars = shared
-    streaming, overwrites = mode
     write_ignored_rows(count, classes, targets, per_row, grad)
     second, indices, _, _, _ = long_row_offsets(classes, count, 0)
     rows = pointer_at(space, indices, targets)
@@ -365,7 +400,7 @@ def teacher_fast_range(count, logits, teacher, targets, shared, per_row, grad, s
         advance(pointer_at(space, second, space), LATENCY),
         pointer_at(space, 2 * second, space),
     )
-    cross = scalars.divergence == CE
+    how = scalars.divergence == CE, mode[0], mode[1]
     peak, teacher_peak = 0.0, 0.0
     if n > 0:
         peak = row_max(row_pointer(logits, rows[0]), classes)
@@ -378,23 +413,14 @@ def teacher_fast_range(count, logits, teacher, targets, shared, per_row, grad, s
             softmax_of(space, teacher_peak, scalars.teacher_temperature),
         )
         both = row_pointer(logits, j), row_pointer(teacher, j), x, t
-        state = exp_pass(both, classes, softmaxes, cross, buffers)
+        state = exp_pass(both, classes, softmaxes, how[0], buffers)
         others, others_t = others_of(state.student.sums), others_of(state.teacher.sums)
-        per_row.lses[i] = peak / scalars.temperature + log1p(others, 0.0)[0]
         scale = per_row.scale[i * per_row.scale_step] / scalars.temperature
         values = row_values(others, others_t, scale)
-        value = math.nan
-        if values.in_range and others >= classes * LEAST and peak - teacher_peak < math.inf:
-            if grad is None or overwrites:
-                sums = sum_terms(classes, buffers, values, cross)
-                value = value_of(sums, others, others_t, cross)
-            if grad is not None:  # noqa: SIM102 (Numba prunes a whole block, not half a condition)
-                if not overwrites or value < math.inf:
-                    g = row_pointer(grad, i)
-                    sums = write_and_sum(classes, buffers, values, cross, g, streaming)
-                    value = value_of(sums, others, others_t, cross)
-        per_row.losses[i] = value if value < math.inf else math.nan
-        if grad is not None:  # noqa: SIM102 (Numba prunes a whole block, not half a condition)
-            if overwrites and not value < math.inf:
-                copy_row(x, row_pointer(grad, i), classes)
+        per_row.lses[i] = peak / scalars.temperature + values.log_total
+        ready = values.in_range and others >= classes * LEAST
+        ready = ready and min_across(state.least) > -MOST
+        ready = ready and abs(peak) + abs(teacher_peak) < math.inf
+        g = row_or_none(grad, i)
+        per_row.losses[i] = write_row(x, g, classes, buffers, values, ready, how)
         peak, teacher_peak = max_across(state.maximum), max_across(state.teacher_maximum)

@@ -24,6 +24,7 @@ FUNCTIONS: dict[str, Any] = {
     "softmax": dispatch.softmax_boxes,
     "statistics": dispatch.statistics_boxes,
     "divergence": dispatch.divergence_boxes,
+    "teacher": teacher_boxes.dense_boxes,
     "teacher_fast": teacher_boxes.dense_fast_boxes,
     "copy": memory.copy_lines,
     "read": memory.read_lines,

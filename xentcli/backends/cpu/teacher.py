@@ -1,32 +1,116 @@
-"""The CPU backend for a teacher's soft targets: see `backends.teacher`."""
+"""The CPU backend for a teacher's soft targets: see `backends.teacher`.
+
+The kernels of a row are in `teacher_dense_fast`, `teacher_dense` and `teacher_top`.
+"""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from xentcli.arrays.dtypes import Array
-from xentcli.backends.cpu.backend import CpuBackend, Work, _uses_streaming_stores
+from xentcli.backends.cpu.backend import (
+    FAST_MAX_CLASSES,
+    LEAST_PART,
+    CpuBackend,
+    Work,
+    uses_streaming_stores,
+)
 from xentcli.backends.cpu.kernel import Kernel, address, box
-from xentcli.backends.cpu.workspace import LINE, long_row_offsets, rows_per_chunk
-from xentcli.backends.teacher import TeacherScalars
+from xentcli.backends.cpu.workspace import space_for_long_rows
+from xentcli.backends.teacher import Divergence, Kind, TeacherScalars
 
+AGAIN = 1 << 22  # logits that are copied at a time, of rows that are computed again
 
-def space_for(classes: int, rows: int, inner: int) -> int:
-    copied = rows_per_chunk(classes) if inner > 1 else 0
-    gradients = long_row_offsets(classes, copied or rows, copied)[4]
-    return gradients + classes * copied * 8 + LINE
+# Of a temperature that the float32 kernel divides by.
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 2.0**-30, 2.0**30
 
 
 class CpuTeacher(CpuBackend):
-    """The kernels for a teacher."""
+    """The kernels for a teacher's soft targets, beside the others."""
 
-    def teacher_dense(self, logits, teacher, targets, scalars, scale, results, grad):
-        outer, classes, inner = logits.shape
+    def teacher_dense(
+        self,
+        logits: Array,
+        teacher: Array,
+        targets: Array,
+        scalars: TeacherScalars,
+        scale: Array,
+        results: Array,
+        grad: Array | None,
+    ) -> None:
+        """Values, log-sum-exps and gradients against a teacher of all classes."""
+        fast = Kernel.of("teacher_fast", logits, teacher, grad)
+        if not _is_fast(fast, logits.shape[1], scalars):
+            self._dense("teacher", logits, teacher, targets, scalars, scale, results, grad)
+            return
+        self._dense("teacher_fast", logits, teacher, targets, scalars, scale, results, grad)
+        again = np.flatnonzero(np.isnan(results[0]) & (targets >= 0))
+        step = max(1, AGAIN // logits.shape[1])
+        for begin in range(0, len(again), step):
+            rows = again[begin : begin + step]
+            self._again(rows, logits, teacher, scalars, scale, results, grad)
+
+    def _again(
+        self,
+        rows: Array,
+        logits: Array,
+        teacher: Array,
+        scalars: TeacherScalars,
+        scale: Array,
+        results: Array,
+        grad: Array | None,
+    ) -> None:
+        """Some rows, that float32 cannot represent on the way, in float64."""
+        o, i = np.divmod(rows, logits.shape[2])
+        x, t = (np.ascontiguousarray(a[o, :, i])[:, :, None] for a in (logits, teacher))
+        g = None if grad is None else np.empty(x.shape, grad.dtype)
+        found = np.empty((2, len(rows)))
+        own_scale = scale[rows] if len(scale) > 1 else scale
+        present = np.zeros(len(rows), np.int64)
+        self._dense("teacher", x, t, present, scalars, own_scale, found, g)
+        results[:, rows] = found
+        if grad is not None and g is not None:
+            grad[o, :, i] = g[:, :, 0]
+
+    def _dense(
+        self,
+        name: str,
+        logits: Array,
+        teacher: Array,
+        targets: Array,
+        scalars: TeacherScalars,
+        scale: Array,
+        results: Array,
+        grad: Array | None,
+    ) -> None:
+        plain = _plain(scalars)
         per_row = address(scale), int(len(scale) > 1), address(results[0]), address(results[1])
-        numbers = *box(logits), *box(teacher), address(targets), *plain(scalars), *per_row, *box(grad)
-        arrays = logits, teacher, targets, scalars, scale, results, grad
-        parts = min(outer * inner, self.threads, max(1, logits.size // (1 << 15)))
-        work = Work(outer * inner, lambda rows: space_for(classes, rows, inner), parts, _uses_streaming_stores(logits, grad))
-        self.run(Kernel.of("teacher_fast", logits, teacher, grad), work, numbers, arrays)
+        inputs = *box(logits), *box(teacher), address(targets)
+        numbers = *inputs, *plain, *per_row, *box(grad)
+        arrays = logits, teacher, targets, plain, scale, results, grad
+        work = self._teacher_work(logits, grad)
+        self.run(Kernel.of(name, logits, teacher, grad), work, numbers, arrays)
+
+    def _teacher_work(self, logits: Array, grad: Array | None) -> Work:
+        outer, classes, inner = logits.shape
+        parts = min(outer * inner, self.threads, max(1, logits.size // LEAST_PART))
+        streaming = uses_streaming_stores(logits, grad)
+        return Work(
+            outer * inner, lambda rows: space_for_long_rows(classes, rows, inner), parts, streaming
+        )
 
 
-def plain(s: TeacherScalars):
-    return (int(s[0]), int(s[1]), int(s[2]), *(float(v) for v in s[3:]))
+def _is_fast(kernel: Kernel, classes: int, scalars: TeacherScalars) -> bool:
+    """Whether the float32 kernel can compute this."""
+    narrow = "float64" not in kernel.dtypes and classes <= FAST_MAX_CLASSES
+    pulled = scalars.divergence in (Divergence.CE, Divergence.FORWARD_KL)
+    temperatures = scalars.temperature, scalars.teacher_temperature
+    usual = all(LEAST_TEMPERATURE < t < MOST_TEMPERATURE for t in temperatures)
+    return narrow and pulled and scalars.kind == Kind.LOGITS and usual
+
+
+def _plain(scalars: TeacherScalars) -> TeacherScalars:
+    """The options as Python's own integers and floats, from which the kernels' types come."""
+    return TeacherScalars(*map(int, scalars[:3]), *map(float, scalars[3:]))

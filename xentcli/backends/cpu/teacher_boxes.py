@@ -14,6 +14,7 @@ from xentcli.backends.cpu.dispatch import (
 )
 from xentcli.backends.cpu.load_store import address, advance
 from xentcli.backends.cpu.row_ops import per_row_from
+from xentcli.backends.cpu.teacher_dense import dense_range
 from xentcli.backends.cpu.teacher_dense_fast import dense_fast_range
 
 
@@ -45,4 +46,5 @@ def _for_boxes(kernel: Any) -> Any:
     return box_range
 
 
+dense_boxes = _for_boxes(dense_range)
 dense_fast_boxes = _for_boxes(dense_fast_range)

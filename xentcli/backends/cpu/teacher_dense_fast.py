@@ -68,9 +68,14 @@ from xentcli.backends.cpu.simd import (
     select_max,
     select_min,
 )
-from xentcli.backends.cpu.teacher_formulas import NEAR_F32, excess, excess_series_f32, signed_log1p
+from xentcli.backends.cpu.teacher_formulas import (
+    CE,
+    NEAR_F32,
+    excess,
+    excess_series_f32,
+    signed_log1p,
+)
 from xentcli.backends.elementary import PER_LN2
-from xentcli.backends.teacher import Divergence
 
 LATENCY = 2 * LANES  # classes between the logits of a step and the exponentials it finishes
 PREFETCH_BYTES = 2048
@@ -79,7 +84,6 @@ TINY = 2.0**-126
 # Of the other exponentials of the student, for each class: below it float32 has too few of them.
 LEAST = 2.0**-110
 MOST = 2.0**70  # of a gap: its product with an exponential is a float32
-CE = int(Divergence.CE)
 
 
 class Softmax(NamedTuple):

@@ -52,6 +52,11 @@ def space_for(classes: int, rows: int, inner: int) -> int:
     """The bytes that a kernel needs for this many rows."""
     if classes <= SHORT:
         return short_row_offsets(classes)[2] + max(classes, LANES) * LANES * 8
+    return space_for_long_rows(classes, rows, inner)
+
+
+def space_for_long_rows(classes: int, rows: int, inner: int) -> int:
+    """The bytes for this many rows, one at a time."""
     copied = rows_per_chunk(classes) if inner > 1 else 0
     gradients = long_row_offsets(classes, copied or rows, copied)[4]
     return gradients + classes * copied * 8

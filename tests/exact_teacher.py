@@ -66,12 +66,13 @@ def row(name, x, stored, tail="all", beta=0.5, temperature=1.0):
         of_term, slope = value_and_slope(name, beta, mp.fsum(p[c] for c in classes) / mass, q)
         value, size = value + of_term, size + abs(of_term)
         slopes.update(dict.fromkeys(classes, slope))
-    shares = {c: p[c] / mass for c in inside}
-    mean = mp.fsum(slopes[c] * shares[c] for c in inside)
-    by = 1 / mp.mpf(temperature)
-    grad = [shares[c] * (slopes[c] - mean) * by if c in inside else mp.mpf(0) for c in range(len(p))]
+    if tail == "drop":  # all others move with the sum of the softmax
+        slopes = {c: slopes.get(c, mp.mpf(0)) for c in range(len(p))}
+    shares = [p[c] / mass if c in slopes else mp.mpf(0) for c in range(len(p))]
+    pulls = [shares[c] * slopes.get(c, 0) for c in range(len(p))]
+    mean, by = mp.fsum(pulls), 1 / mp.mpf(temperature)
+    grad = [(pull - share * mean) * by for pull, share in zip(pulls, shares, strict=True)]
     sizes = [
-        (abs(shares[c] * slopes[c]) + abs(shares[c] * mean)) * by if c in inside else mp.mpf(0)
-        for c in range(len(p))
+        (abs(pull) + abs(share * mean)) * by for pull, share in zip(pulls, shares, strict=True)
     ]
     return value, size, lse, grad, sizes

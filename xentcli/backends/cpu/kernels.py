@@ -15,6 +15,7 @@ from xentcli.backends.cpu import dispatch, memory, teacher_boxes
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.cpu.loader import CannotLoadError
 from xentcli.backends.cpu.row_ops import BoxView, PerRow
+from xentcli.backends.cpu.teacher_stored import TopView
 from xentcli.backends.teacher import TeacherScalars
 
 FUNCTIONS: dict[str, Any] = {
@@ -26,6 +27,8 @@ FUNCTIONS: dict[str, Any] = {
     "divergence": dispatch.divergence_boxes,
     "teacher": teacher_boxes.dense_boxes,
     "teacher_fast": teacher_boxes.dense_fast_boxes,
+    "top": teacher_boxes.top_boxes,
+    "top_fast": teacher_boxes.top_fast_boxes,
     "copy": memory.copy_lines,
     "read": memory.read_lines,
     "rewrite": memory.scale_lines,
@@ -72,7 +75,7 @@ def signature(kernel: Kernel) -> tuple[Any, ...]:
         return SPAN, boxes[0], types.CPointer(types.int64), scalars, numbers, types.int64, space
     if kernel.function == "divergence":
         return SPAN, boxes[1], boxes[0], scalars, numbers, space
-    if kernel.function.startswith("teacher"):
+    if kernel.function.startswith(("teacher", "top")):
         return teacher_signature(kernel, boxes, space)
     targets = types.none if kernel.probs else types.CPointer(types.int64)
     per_row = _named(PerRow, numbers, types.int64, numbers, numbers)
@@ -87,7 +90,10 @@ def teacher_signature(kernel: Kernel, boxes: list[Any], space: Any) -> tuple[Any
     ]
     scalars = _named(TeacherScalars, *fields)
     per_row = _named(PerRow, numbers, types.int64, numbers, numbers)
-    return SPAN, boxes[0], boxes[1], integers, scalars, per_row, boxes[2], space
+    teacher = boxes[1]
+    if kernel.function.startswith("top"):
+        teacher = _named(TopView, integers, *[numbers] * 4, types.int64)
+    return SPAN, boxes[0], teacher, integers, scalars, per_row, boxes[2], space
 
 
 def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:

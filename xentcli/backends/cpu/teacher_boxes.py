@@ -16,6 +16,8 @@ from xentcli.backends.cpu.load_store import address, advance
 from xentcli.backends.cpu.row_ops import per_row_from
 from xentcli.backends.cpu.teacher_dense import dense_range
 from xentcli.backends.cpu.teacher_dense_fast import dense_fast_range
+from xentcli.backends.cpu.teacher_stored import top_from
+from xentcli.backends.cpu.teacher_top import top_fast_range, top_range
 
 
 def _for_boxes(kernel: Any) -> Any:
@@ -46,5 +48,31 @@ def _for_boxes(kernel: Any) -> Any:
     return box_range
 
 
+def _top_for_boxes(kernel: Any) -> Any:
+    """The same of a kernel for stored classes."""
+
+    @jit
+    def box_range(span, logits, top, targets, scalars, per_row, grad, space):
+        begin, end, streaming = span
+        _, classes, inner = logits.shape
+        copied = rows_per_chunk(classes) if inner > 1 else 0
+        step = copied if inner > 1 else end - begin
+        _, _, x_at, _, g_at = long_row_offsets(classes, step, copied)
+        shared = classes, scalars, g_at + classes * copied * 8
+        first = begin
+        while first < end:
+            count = min(step, end - first)
+            x = contiguous_rows(logits, first, count, space, x_at)
+            g = gradient_rows(grad, first, space, g_at)
+            t, y, r = top_from(top, first), advance(targets, first), per_row_from(per_row, first)
+            kernel(count, x, t, y, shared, r, g, space, streaming != 0 and inner == 1)
+            flush_gradient(g, grad, first, count)
+            first += count
+
+    return box_range
+
+
+top_boxes = _top_for_boxes(top_range)
+top_fast_boxes = _top_for_boxes(top_fast_range)
 dense_boxes = _for_boxes(dense_range)
 dense_fast_boxes = _for_boxes(dense_fast_range)

@@ -87,7 +87,7 @@ def excess(x):
 
 @inline_jit
 def log(x):
-    """ln x of x ≥ 0; −∞ of 0, NaN of less."""
+    """ln x, −∞ of 0, NaN of less."""
     zero, one = constant(x, 0.0), constant(x, 1.0)
     small = less(x, constant(x, 2.0**-900))
     normal = select(small, x * 2.0**100, x)
@@ -97,7 +97,8 @@ def log(x):
     high, _ = log1p(select(below, (1.0 - f) / f, f - 1.0), zero)
     k = k - select(small, constant(x, 100.0), zero)
     value = k * LN2_HIGH + (k * LN2_LOW + select(below, 0.0 - high, high))
-    value = select(equal(x, zero), constant(x, -math.inf), value)
+    infinite = constant(x, math.inf)
+    value = select(equal(x, zero), 0.0 - infinite, select(equal(x, infinite), x, value))
     return select(less(x, zero), constant(x, math.nan), value)
 
 

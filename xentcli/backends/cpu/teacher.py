@@ -5,8 +5,6 @@ The kernels of a row are in `teacher_dense_fast`, `teacher_dense` and `teacher_t
 
 from __future__ import annotations
 
-import math
-
 from dataclasses import replace
 
 import numpy as np

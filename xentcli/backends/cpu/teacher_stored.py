@@ -11,8 +11,16 @@ import math
 from typing import Any, NamedTuple
 
 from xentcli.backends.cpu import workspace
-from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit, log1p
-from xentcli.backends.cpu.exponential import ONE, UNSCALE, exp_of_gap
+from xentcli.backends.cpu.arithmetic import add, add_exponential, any_lane, inline_jit, jit, log1p
+from xentcli.backends.cpu.exponential import (
+    F32_SCALE_BITS,
+    ONE,
+    UNSCALE,
+    exp_of_gap,
+    exp_stage1_f32,
+    exp_stage2_f32,
+    exp_stage3_f32,
+)
 from xentcli.backends.cpu.formulas import finite_or_zero, gap_over, log_of_sum
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for
 from xentcli.backends.cpu.load_store import (
@@ -28,9 +36,11 @@ from xentcli.backends.cpu.load_store import (
 from xentcli.backends.cpu.row_ops import max_across, sum_across, sums_across
 from xentcli.backends.cpu.simd import (
     LANES,
+    absolute,
     constant,
     equal,
     lanes_below,
+    less,
     less_equal_or_nan,
     maximum,
     select,
@@ -51,7 +61,7 @@ from xentcli.backends.cpu.teacher_formulas import (
     term,
 )
 
-
+F32_ONE = 2.0**F32_SCALE_BITS  # what exp(0) is kept as in float32
 stored_step = inline_jit(workspace.stored_step)
 
 
@@ -168,6 +178,23 @@ def store_exponentials(x, peak, stored, student, exact):
     return sums_across(sums)
 
 
+@jit
+def pipeline_sums(x, peak, stored):
+    """The sums without a largest and of the largest, as `exp_pipeline` adds them up in float32,
+    multiplied by 2⁴⁸: the very same numbers, so that they can be taken from the row's sums."""
+    zero = constant_for(stored.gaps, 0.0)
+    ones, high, low = zero, zero, zero
+    for j in range(0, stored.slots, LANES):
+        index, there = slots_at(stored, j)
+        value = gather(x, index)
+        parts = exp_stage2_f32(exp_stage1_f32(value, constant(value, peak)))
+        e, lost = exp_stage3_f32(parts)
+        e, lost = select(there, as_float64(e), zero), select(there, as_float64(lost), zero)
+        ones, high, _ = add_exponential((ones, high, zero), e, constant(zero, F32_ONE))
+        low = low + lost
+    return sum_across(ones, zero)[0], sum_across(high, low)
+
+
 @inline_jit
 def remove_stored(exps, stored):
     """Put zeros in their places of the row's buffer."""
@@ -282,6 +309,28 @@ def write_nan(stored):
     """The same of a row without an answer."""
     for j in range(0, stored.slots, LANES):
         store(stored.entries, j, constant_for(stored.entries, math.nan))
+
+
+@jit
+def replace_exponentials(exps, stored, factor):
+    """Put numbers in the row's buffer that times the factor are the entries of the gradient, so
+    that pass 3 writes them with the others; whether the buffer's dtype has all these numbers.
+
+    Written afterwards, each made the processor read back a line that had just been streamed past
+    the caches: 64 entries of a row took as long as 8,000 of its other classes.
+    """
+    done = True
+    for j in range(0, stored.slots, LANES):
+        index, there = slots_at(stored, j)
+        g = load(stored.entries, j)
+        zero, one, e = constant(g, 0.0), constant(g, 1.0), absolute(g) / abs(factor)
+        bad = select(less(e, constant(e, 2.0**100)), zero, one)
+        tiny = less(e, constant(e, 2.0**-100))
+        bad = select(tiny, select(equal(g, zero), zero, one), bad)
+        if any_lane(less(zero, select(there, bad, zero))):
+            done = False
+        scatter(exps, index, there, cast_for(exps, g / factor))
+    return done
 
 
 @inline_jit

@@ -53,7 +53,9 @@ from xentcli.backends.cpu.simd import LANES, constant, equal, lanes_below, selec
 from xentcli.backends.cpu.teacher_formulas import CE, SUBSET, costs_of, student_scalars
 from xentcli.backends.cpu.teacher_stored import (
     finish_stored,
+    pipeline_sums,
     remove_stored,
+    replace_exponentials,
     scatter_entries,
     share_of,
     store_exponentials,
@@ -65,8 +67,9 @@ from xentcli.backends.cpu.teacher_stored import (
 
 NO_TARGET = -LANES  # for a pass that writes the target's entry with the others
 # The stored classes' share of a row from which the sum of the others is not taken as a difference:
-# float32 has 28 bits of a sum.
+# that of float64 numbers may be off by their last bits, in float32 the very same are taken away.
 MOST_TAKEN = 0.75
+MOST_TAKEN_F32 = 1.0 - 2.0**-12
 # A value below which the others are added up again, in float64: their error would be a part of it.
 CLOSE = 2.0**-8
 
@@ -126,12 +129,16 @@ def sums_of_others(x, exps, stored, sums, its_sums, row, again):
     if again:
         return sums_again(x, stored, classes, peak)
     total, part = ones + (high + low), its_sums[0] + its_sums[1]
-    if part > total * MOST_TAKEN:
+    if part > total * (MOST_TAKEN if is_float64(exps) else MOST_TAKEN_F32):
         remove_stored(exps, stored)
         ones, high, low = sums_of_buffer(exps, classes, scale)
         return ones * more, high * more, low * more
-    high, low = add(high, low - its_sums[2], 0.0 - its_sums[1])
-    return ones - its_sums[0], high, low
+    taken = its_sums
+    if not is_float64(exps):
+        ones_taken, others_taken = pipeline_sums(x, peak, stored)
+        taken = ones_taken * more, others_taken[0] * more, others_taken[1] * more
+    high, low = add(high, low - taken[2], 0.0 - taken[1])
+    return ones - taken[0], high, low
 
 
 @inline_jit
@@ -201,16 +208,15 @@ def top_fast_range(count, logits, top, targets, shared, per_row, grad, space, st
     n = find_rows_not_ignored(count, targets, rows)
     even = advance(space, LATENCY)
     odd = advance(pointer_at(space, second, space), LATENCY)
-    exact, peak, grad_scale = is_float64(space), 0.0, GradientScale(0.0, 0.0, 0.0, True)
+    exact, peak = is_float64(space), 0.0
+    grad_scale, written = GradientScale(0.0, 0.0, 0.0, True), True
     for k in range(n + 2 if n else 0):
         i = rows[min(max(k - 1, 0), n - 1)]
         next_x, x = row_pointer(logits, rows[min(k, n - 1)]), row_pointer(logits, i)
         exps, before = (odd, even) if k % 2 else (even, odd)
         peaks = constant_for(exps, peak)
         state = start_pipeline(x, peaks)
-        if grad is None:
-            sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps)
-        elif k < 2:
+        if grad is None or k < 2:
             sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps)
         else:
             h = rows[k - 2]
@@ -225,7 +231,8 @@ def top_fast_range(count, logits, top, targets, shared, per_row, grad, space, st
                 (g, NO_TARGET, streaming),
             )
             write_again(g, before, classes, grad_scale)
-            scatter_entries(stored_row(top, h, space, top_at), g)
+            if not written:
+                scatter_entries(stored_row(top, h, space, top_at), g)
         if 1 <= k <= n:
             stored = stored_row(top, i, space, top_at)
             parts = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
@@ -236,6 +243,8 @@ def top_fast_range(count, logits, top, targets, shared, per_row, grad, space, st
             per_row.losses[i], per_row.lses[i] = value, lse
             if grad is not None:
                 grad_scale = pass_factor(x, exps, row_sums, row, scale, scalars)
+                factor = grad_scale.high + grad_scale.low
+                written = grad_scale.in_range and replace_exponentials(exps, stored, factor)
         peak = max_across(sums.maximum)
 
 

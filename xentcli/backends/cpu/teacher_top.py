@@ -141,7 +141,7 @@ def sums_of_others(x, exps, stored, sums, its_sums, row, again):
     return ones - taken[0], high, low
 
 
-@inline_jit
+@jit
 def finish_top(x, exps, stored, sums, row, scalars, scale):
     """Value and log-sum-exp of a row, and its sums for the gradient, which end with the factor of
     the classes that are not stored."""

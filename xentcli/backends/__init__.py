@@ -29,6 +29,7 @@ from xentcli.errors import OptionError, Setting, UnavailableError
 
 if TYPE_CHECKING:
     from xentcli.backends.cpu.backend import CpuBackend
+    from xentcli.backends.teacher import TeacherBackend
 
 __all__ = [
     "NAMES",
@@ -36,6 +37,7 @@ __all__ = [
     "Scalars",
     "StatisticsBackend",
     "for_statistics",
+    "for_teacher",
     "get",
     "require_known",
 ]
@@ -138,6 +140,28 @@ def for_statistics(
 
         return NumpyStatistics()
     return _cpu(threads, notify)
+
+
+def for_teacher(
+    name: str,
+    entries: int,
+    weight: Array | None = None,
+    threads: int | None = None,
+    notify: Callable[[str], None] | None = None,
+    *,
+    plain: bool = True,
+) -> TeacherBackend:
+    """The backend of that name for losses against a teacher; for `auto` the one that is fastest.
+
+    Class weights, and a softcap (`plain` is false), are computed by the reference alone.
+    """
+    from xentcli.backends.reference_teacher import NumpyTeacher
+
+    name, threads = require_known(name, threads)
+    if name == "cuda" and (weight is not None or not plain):
+        what = "class weights and a softcap beside a teacher are computed by numpy, not by cuda"
+        raise OptionError("backend", what, ("use ", Setting("backend", "numpy")))
+    return NumpyTeacher(weight)
 
 
 def require_known(name: str, threads: int | None) -> tuple[str, int | None]:

@@ -39,9 +39,10 @@ and h_i = ∂L/∂ ln p_i are
 which on stored classes is (Σq)·p − q for the first two. With SUBSET classes that are not stored
 get +0.0. Where p_i is 0, p_c/p_i counts as 0 in a bucket and as 1 in a class of its own.
 
-Zeros: 0·ln 0 is 0. q_i > 0 where p_i = 0 makes the first two infinite, and their gradient is
-finite. p_i > 0 where q_i = 0 makes REVERSE_KL +infinity, and its gradient NaN in the whole row.
-Value and gradient are NaN where a logit is NaN or +∞ or all are −∞, or q is NaN.
+Zeros: p or q is 0 where its logarithm is −∞, and 0·ln 0 is 0. q_i > 0 where p_i = 0 makes the
+first two infinite, and their gradient is finite. p_i > 0 where q_i = 0 makes REVERSE_KL infinite,
+and its gradient NaN in the whole row. Value and gradient are NaN where a logit is NaN or +∞ or all
+are −∞, or q is NaN or infinite.
 
 No digits are lost where p and q are close: Σ q·(ln q − ln p) is Σ q·(y + expm1(−y)), y = ln q − ln
 p, where Σ q and Σ p over the terms are equal; `surplus` says by how much they are not.
@@ -53,6 +54,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from xentcli.arrays.dtypes import Array
+from xentcli.backends.scalars import Scalars
 
 
 class Divergence(IntEnum):
@@ -97,6 +99,16 @@ class TeacherScalars(NamedTuple):
     teacher_temperature: float = 1.0
     softcap: float = float("inf")
 
+    @property
+    def of_student(self) -> Scalars:
+        """What makes s of the logits."""
+        return Scalars()._replace(temperature=self.temperature, softcap=self.softcap)
+
+    @property
+    def of_teacher(self) -> Scalars:
+        """The same for the teacher's logits."""
+        return Scalars()._replace(temperature=self.teacher_temperature)
+
 
 class TopK(NamedTuple):
     """The K stored classes of n rows, as a kernel gets them: C-contiguous, in native byte order.
@@ -109,7 +121,9 @@ class TopK(NamedTuple):
     q: Array  # float64 (n, K); 0 in empty slots
     log_q: Array  # float64 (n, K): ln q; −∞ in empty slots
     rest: Array  # float64 (n,): r, the teacher's mass of the others; 0 where the tail ignores it
-    surplus: Array  # float64 (n,): Σ q + r − 1, the terms' mass of the teacher less that of a softmax
+    surplus: (
+        Array  # float64 (n,): Σ q + r − 1, the terms' mass of the teacher less that of a softmax
+    )
 
 
 class TeacherBackend(Protocol):

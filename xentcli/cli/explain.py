@@ -14,12 +14,15 @@ from xentcli.cli.inputs import InputPaths, loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import DtypeName, LossReading
 from xentcli.cli.publish import DocumentOptions, publish
 from xentcli.cli.summary import emit_notes
+from xentcli.cli.teacher import TeacherFiles, with_teacher
 from xentcli.cli.upstream import NUMBER
 from xentcli.errors import OptionError, visible
-from xentcli.options import LossOptions
+from xentcli.options import LossOptions, TeacherOptions
 
 if TYPE_CHECKING:
     from xentcli.cli.inputs import Inputs
+    from xentcli.display.document import Document
+    from xentcli.explain.class_selection import DisplayOptions
     from xentcli.files.reader import InMemoryReader
 
 
@@ -38,7 +41,7 @@ def _numbers(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainInputs(LossReading):
+class ExplainInputs(LossReading, TeacherFiles):
     """The inputs of a loss; logits and targets may be given on the command line instead."""
 
     logits: str | None = argument("[LOGITS]", required=False)
@@ -103,6 +106,7 @@ def explain(
     which: RowOptions,
     document: DocumentOptions,
     options: LossOptions,
+    soft: TeacherOptions,
     sources: ExplainInputs,
 ) -> None:
     """Derive the gradient of one row, step by step.
@@ -111,24 +115,38 @@ def explain(
     targets and weights, to compute the denominator of the mean.
     """
     from xentcli.explain.class_selection import DisplayOptions
-    from xentcli.explain.document import to_document
-    from xentcli.explain.from_readers import derive_from_readers
     from xentcli.files.outputs import Outputs
 
     paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
+    paths, reading = with_teacher(sources, soft, paths, reading)
     with open_inputs(paths, reading, Outputs(), options.class_axis) as inputs:
         emit_notes(inputs.notes(), strict=False)
-        assert inputs.targets  # nothing is written while they are read
-        row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, which.row)
-        names = which.names or _in_header(inputs, row.classes)
-    made = to_document(row, DisplayOptions(names, which.top, document.decimals))
+        names = which.names or _in_header(inputs)  # nothing is written while they are read
+        shown = DisplayOptions(names, which.top, document.decimals)
+        made = _document(inputs, options, soft, which.row, shown)
     publish(replace(made, steps=()) if which.brief else made, document)
 
 
-def _in_header(inputs: Inputs, classes: int) -> tuple[str, ...]:
+def _document(
+    inputs: Inputs, options: LossOptions, soft: TeacherOptions, row: int, shown: DisplayOptions
+) -> Document:
+    """The document of a row, against its target or a teacher."""
+    from xentcli.explain import document, from_readers, taught_document
+
+    extras = inputs.extras
+    if inputs.teacher:
+        readers = inputs.logits, inputs.targets, inputs.teacher
+        taught = from_readers.derive_taught_from_readers(readers, options, soft, extras, row)
+        return taught_document.to_document(taught, shown)
+    assert inputs.targets
+    derived = from_readers.derive_from_readers(inputs.logits, inputs.targets, options, extras, row)
+    return document.to_document(derived, shown)
+
+
+def _in_header(inputs: Inputs) -> tuple[str, ...]:
     """The class names in the header of a text file, if it has one for each."""
     names: tuple[str, ...] = getattr(inputs.logits, "column_names", ())
-    return names if len(names) == classes else ()
+    return names if len(names) == inputs.logits.shape[-1] else ()
 
 
 def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> InputPaths:

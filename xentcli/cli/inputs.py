@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from xentcli.cli.options import LogitsReading, LossReading, TextReading, WeightFiles
@@ -42,6 +42,9 @@ class InputPaths:
     loss: str | None = None
     base: str | None = None
     group: str | None = None
+    teacher: str | None = None
+    teacher_indices: str | None = None
+    teacher_rest: str | None = None
 
     def given(self) -> dict[str, str | Reader]:
         """The arrays that are given, by their role."""
@@ -57,6 +60,7 @@ class Reading:
     targets: ReadOptions | None = None
     grad: ReadOptions | None = None
     base: ReadOptions | None = None
+    teacher: dict[str, ReadOptions] = field(default_factory=dict)  # by role
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Inputs:
     """The arrays of one command: what is large as readers, the rest whole.
 
     `grad` and `loss` are the candidates that `xent check` judges; `base` and `group` are those of
-    `xent report`.
+    `xent report`; `teacher` are its values, and its indices and rest where there are any.
     """
 
     logits: Reader
@@ -74,6 +78,7 @@ class Inputs:
     loss: Array | None = None
     base: Reader | None = None
     group: Array | None = None
+    teacher: tuple[Reader, ...] = ()
 
     def notes(self) -> list[Note]:
         """What may have been meant otherwise than it was read."""
@@ -158,10 +163,22 @@ def open_inputs(
             targets = line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_second(paths.grad, reading.grad, logits))
         base = stack.enter_context(_open_second(paths.base, reading.base, logits))
+        taught = tuple(_open_teacher(given, reading, logits, stack))
         whole = _whole(given, reading.style)
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
-        yield Inputs(logits, targets, extras, grad, whole.get("loss"), base, whole.get("group"))
+        loss, group = whole.get("loss"), whole.get("group")
+        yield Inputs(logits, targets, extras, grad, loss, base, group, taught)
+
+
+def _open_teacher(
+    given: dict[str, str | Reader], reading: Reading, logits: Reader, stack: ExitStack
+) -> Iterator[Reader]:
+    """The arrays of a teacher, which have the rows of the logits."""
+    for role, how in reading.teacher.items():
+        reader = stack.enter_context(_opened(given[role], how))
+        set_row_count(logits, reader, None)
+        yield reader
 
 
 @contextmanager

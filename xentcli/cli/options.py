@@ -56,11 +56,11 @@ def format_option(what: str) -> Any:
     return option(None, words, group="Input", type=READ_FORMAT)
 
 
-def key_option(what: str) -> Any:
+def key_option(what: str, group: str = "Input") -> Any:
     """The option for the name of an array in an archive."""
     keyed = ", ".join(registry.suffixes(registry.with_keys()))
     words = f"Name of the {what} in a file that holds several arrays ({keyed})."
-    return option(None, words, group="Input", metavar="NAME")
+    return option(None, words, group=group, metavar="NAME")
 
 
 RAW_DTYPES = (

@@ -95,15 +95,10 @@ def open_scored(
 
 def complete(sources: Sources) -> Sources:
     """The same with TARGETS, where an archive holds them too, and they are not given."""
-    from xentcli.files import registry
     from xentcli.files.keys import TARGETS
-    from xentcli.files.source import open_source
+    from xentcli.files.opening import names_in
 
-    formats = registry.with_suffix(sources.logits)
-    if sources.targets is not None or not formats or not formats[0].member_names:
-        return sources
-    with open_source(sources.logits) as source:
-        names = formats[0].member_names(source)
+    names = names_in(sources.logits) if sources.targets is None else []
     found = next((name for name in TARGETS if name in names), None)
     if found is None:
         return sources

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from xentcli.options import (
     TargetKind,
     allowed,
 )
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.arrays import Teacher
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def compute(
 
 def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and part of the contract)
     logits: Any,
-    targets: Any,
+    targets: Any = None,
     *,
     weight: Any = None,
     sample_weight: Any = None,
@@ -160,6 +163,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     empty_mean: EmptyMean = "nan",
     target_kind: TargetKind = "auto",
     class_axis: int | None = None,
+    teacher: Teacher | None = None,
     grad: bool = True,
     out: Any = None,
     backend: Backend = "auto",
@@ -175,7 +179,9 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
 
     where target is the one-hot row of a class index, or the row of probabilities. The mean
     divides by Σ sample_weight_i·weight_{y_i} over the rows that are not ignored (by
-    Σ sample_weight_i for probabilities), or by `normalizer`.
+    Σ sample_weight_i for probabilities), or by `normalizer`. With a `teacher` it is the loss
+    that `Teacher` describes, of which targets are a part only with its alpha below 1; else they
+    say which rows are ignored, and may be left out.
 
     Shapes: logits (C,), (N, C), (N, C, d1, …) or (…, C); targets the same without the class
     axis (indices) or the same (probabilities; integers are one-hot rows). weight (C,),
@@ -227,12 +233,37 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
-        device.require(backend, threads)
+        device.require(backend, threads, teacher)
         return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)
     require_host(targets=targets, **vars(extras), out=out)
-    x, t = as_logits(logits), as_targets(targets)
     how = Run(backend, threads)
+    if teacher is not None:
+        given = (logits, targets), teacher, options, extras, how
+        return _with_teacher(*given, grad=grad, out=out)
+    x, t = as_logits(logits), as_targets(targets)
     return _of_arrays((x, t), options, extras.as_arrays(), how, grad=grad, out=out)
+
+
+def _with_teacher(  # noqa: PLR0913 (arrays and options of two models)
+    arrays: tuple[Any, Any],
+    teacher: Teacher,
+    options: LossOptions,
+    extras: Extras,
+    run: Run,
+    *,
+    grad: bool,
+    out: Any,
+) -> CrossEntropy:
+    """The loss against a teacher of logits and targets in memory."""
+    from xentcli.engine.teacher.arrays import compute as compute_with
+    from xentcli.engine.teacher.arrays import require_teacher
+
+    require_teacher(teacher)
+    beside = {"teacher_indices": teacher.indices, "teacher_rest": teacher.rest}
+    require_host(teacher=teacher.values, **beside)
+    x, t = as_logits(arrays[0]), None if arrays[1] is None else as_targets(arrays[1])
+    soft = teacher.arrays, teacher.options
+    return compute_with((x, t), soft, options, extras.as_arrays(), run, grad=grad, out=out)
 
 
 @ignoring_float_errors

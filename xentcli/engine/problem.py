@@ -158,11 +158,18 @@ def without_targets(layout: Layout) -> Problem:
     return Problem(layout, None, None, None, np.ones(()))
 
 
-def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) -> Problem:
-    """Check everything that can be known before the logits are read; raise `DataError`."""
-    require_targets(targets.dtype)
-    layout = find(logits, targets.shape, options.class_axis)
-    probs = target_kind_of(targets.shape, layout, options) == "probs"
+def build(logits: Shape, targets: Values | None, options: LossOptions, extras: Extras) -> Problem:
+    """Check everything that can be known before the logits are read; raise `DataError`.
+
+    Beside a teacher there may be no targets, and then no row is ignored.
+    """
+    if targets is None:
+        layout, indices = find(logits, None, options.class_axis), None
+    else:
+        require_targets(targets.dtype)
+        layout = find(logits, targets.shape, options.class_axis)
+        probs = target_kind_of(targets.shape, layout, options) == "probs"
+        indices = None if probs else as_indices(targets, layout, options.ignore_index)
     per_row = layout.rows, layout.row_shape
     weight = None
     if extras.weight is not None:
@@ -172,7 +179,7 @@ def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) 
         sample_weight = vector(extras.sample_weight, "sample_weight", per_row)
     return Problem(
         layout=layout,
-        targets=None if probs else as_indices(targets, layout, options.ignore_index),
+        targets=indices,
         weight=weight,
         sample_weight=sample_weight,
         upstream=upstream(extras.upstream, options, per_row),

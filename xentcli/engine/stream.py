@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,6 +25,11 @@ from xentcli.engine.result import CrossEntropy
 from xentcli.engine.rows import RowPiece, RowSource, walk
 from xentcli.engine.softmax import Probabilities, SoftmaxCalculation
 from xentcli.options import LogitsOptions, LossOptions
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.calculation import TeacherCalculation
+    from xentcli.engine.teacher.task import TeacherTask
+    from xentcli.engine.top import TopCalculation
 
 
 class ChunkConsumer(Protocol):
@@ -86,10 +91,14 @@ def _flow(
 
 
 def cross_entropy(
-    problem: Problem, streams: Streams, options: LossOptions, run: Run
+    problem: Problem,
+    streams: Streams,
+    options: LossOptions,
+    run: Run,
+    task: TeacherTask | None = None,
 ) -> CrossEntropy:
-    """The loss, and its gradient if `streams.out` is given."""
-    calculation, dtype = LossCalculation(problem, options, run), streams.result_dtype
+    """The loss, and its gradient if `streams.out` is given; against a teacher if there is one."""
+    calculation, dtype = _calculation(problem, options, run, task), streams.result_dtype
 
     def compute(piece: RowPiece) -> PieceResult:
         grad = _destination(piece, dtype) if streams.out else None
@@ -104,6 +113,16 @@ def cross_entropy(
 
     _flow(streams, problem, calculation.backend.slabs, compute, write)
     return calculation.result()
+
+
+def _calculation(
+    problem: Problem, options: LossOptions, run: Run, task: TeacherTask | None
+) -> LossCalculation | TeacherCalculation:
+    if task is None:
+        return LossCalculation(problem, options, run)
+    from xentcli.engine.teacher.calculation import TeacherCalculation
+
+    return TeacherCalculation(problem, task, options, run)
 
 
 def softmax(
@@ -122,3 +141,15 @@ def softmax(
     slabs, problem = calculation.backend.slabs, without_targets(layout)
     _flow(streams, problem, slabs, compute, lambda result: out.write(result.array))
     return calculation.result()
+
+
+def top(calculation: TopCalculation, streams: Streams) -> None:
+    """The largest probabilities, which the calculation keeps."""
+
+    def compute(piece: RowPiece) -> PieceResult:
+        calculation.add(piece, streams.result_dtype)
+        return PieceResult(None, None)
+
+    softmax = calculation.softmax
+    problem = without_targets(softmax.layout)
+    _flow(streams, problem, softmax.backend.slabs, compute, lambda result: None)

@@ -7,13 +7,14 @@ formats all ask the registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from xentcli.arrays.dtypes import Array
     from xentcli.files.options import ReadOptions, WriteOptions
     from xentcli.files.reader import Reader
     from xentcli.files.sink import Writable
@@ -29,6 +30,7 @@ Facts = dict[str, Any]  # about one array, in the order in which `inspect` print
 Matcher = Callable[[bytes], bool]
 ReaderOpener = Callable[["Source", "ReadOptions"], "Reader"]
 WriterFactory = Callable[["Writable", tuple[int, ...], "np.dtype[Any]", "WriteOptions"], "Writer"]
+MembersSaver = Callable[["Writable", "Mapping[str, Array]"], None]
 Inspector = Callable[["Source", "ReadOptions", bool], list[Facts]]
 MemberLister = Callable[["Source"], list[str]]
 
@@ -45,6 +47,7 @@ class Format:
     matches       whether a file that starts with these `FIRST_BYTES` is of this format
     open_reader   (source, options) -> a Reader of one array
     create_writer (stream, shape, dtype, options) -> a Writer of one array
+    save_members  (stream, arrays by name) -> None, where one file holds several
     inspect       (source, options, stats) -> facts per array; by default those of the Reader
     member_names  (source) -> the names of its arrays, where one file holds several
     is_table      always two axes, lines and columns, as text is; an array of one axis is a column
@@ -60,6 +63,7 @@ class Format:
     matches: Matcher | None = None
     open_reader: ReaderOpener | None = None
     create_writer: WriterFactory | None = None
+    save_members: MembersSaver | None = None
     inspect: Inspector | None = None
     member_names: MemberLister | None = None
     is_table: bool = False

@@ -140,7 +140,9 @@ def store_row(rows, classes, peak, teacher, options, buffers):
         e, lost = exp_of_gap(gap, error, exact)
         q, cost, cost_low = teacher_entries(t, teacher, exact)
         q = select(inside, q, zero)  # a probability beyond the end is no −∞
-        y = gap + error if cross else (gap - cost) + (error - cost_low)
+        y = (gap - cost) + (error - cost_low)
+        if cross:
+            y = select(equal(cost, constant(cost, math.inf)), zero, gap + error)
         store(buffers.exps, c, e)
         store(buffers.slopes, c, q)
         store(buffers.gaps, c, y)
@@ -274,8 +276,9 @@ def dense_range(count, logits, teachers, targets, shared, per_row, grad, space, 
         value, middle = sum_terms(classes, sums, (unit, log_ratio), costs, buffers)
         value += mass_correction(costs, 0, surplus, 0.0)
         per_row.lses[i] = peak / scalars.temperature + log_s[0] * log_s[2]
-        if not abs(peak) < math.inf:
+        if not abs(peak) + abs(teacher.peak) + abs(surplus) < math.inf:
             value = math.nan
+        if not abs(peak) < math.inf:
             per_row.lses[i] = math.nan
         per_row.losses[i] = value + 0.0
         if grad is not None:

@@ -3,7 +3,7 @@
 A term has the student's p, the teacher's q and y = ln q − ln p, which is −∞ where q is 0, +∞ where
 p is, and NaN where both are. With a cost φ(x) = x + expm1(−x), which is never negative,
 
-    CE            q·(y − ln q), given −ln p in place of y
+    CE            q·y, given y = −ln p, and 0 where q is 0
     FORWARD_KL    q·φ(y)                           = q·y − q + p
     REVERSE_KL    p·φ(−y)                          = −p·y − p + q
     JSD           β·q·φ(y + u) + (1 − β)·p·φ(u)    u = −ln(1 + β·expm1(y)) = ln p − ln m
@@ -104,13 +104,24 @@ def log(x):
 
 @inline_jit
 def weighted_excess(w, v, x):
-    """w·φ(x), given v = w·exp(−x)."""
+    """w·φ(x), given v = w·exp(−x).
+
+    Where x is +∞ the other distribution has no probability for what this one has, however small it
+    is: w may be 0 only by underflow.
+    """
     zero, one = constant(w, 0.0), constant(w, 1.0)
     near = less(absolute(x), one)
     small = select(near, x, zero)
     series = w * (small * small * excess_series(0.0 - small))
-    far = select(equal(w, zero), zero, w * (x - 1.0)) + v
+    far = times_or_infinite(w, x - 1.0) + v
     return select(near, series, far)
+
+
+@inline_jit
+def times_or_infinite(w, x):
+    """w·x; where w is 0, 0 unless x is +∞."""
+    zero, infinite = constant(w, 0.0), constant(x, math.inf)
+    return select(equal(x, infinite), x, select(equal(w, zero), zero, w * x))
 
 
 @inline_jit
@@ -129,7 +140,7 @@ def term(costs, p, q, y):
     """The value of a term, and x = −y or u of which the gradient is made."""
     zero = constant(p, 0.0)
     if costs.divergence == CE:
-        return select(equal(q, zero), zero, q * y), zero
+        return times_or_infinite(q, y), zero
     if costs.divergence == FORWARD_KL:
         return weighted_excess(q, p, y), zero
     if costs.divergence == REVERSE_KL:

@@ -236,9 +236,10 @@ def sum_terms(stored, share, costs):
         inside = lanes_below(stored.slots - j)
         e, gap = load(stored.exps, j), load(stored.gaps, j)
         q, log_q = load_masked(stored.q, j, inside), load_masked(stored.log_q, j, inside)
-        p, y = e * by, gap + share.log_sum
-        if costs.divergence != CE:
-            y = (gap + log_q) + share.log_sum
+        p, y = e * by, (gap + log_q) + share.log_sum
+        if costs.divergence == CE:
+            excluded = equal(log_q, constant(log_q, -math.inf))
+            y = select(excluded, zero, gap + share.log_sum)
         value, x = term(costs, p, q, y)
         store(stored.gaps, j, x)
         total, low = add(total, low, value)
@@ -259,6 +260,7 @@ def top_row(stored, share, costs, tail, has_others):
         y = log(q / rest)
         if costs.divergence == CE:
             y = log1p(share.odds, 0.0)[0] if share.odds < 2.0**400 else 0.0 - log(rest)
+            y = y if q > 0.0 else 0.0
         of_bucket, bucket = term(costs, rest, q, y)
         value, middle = value + of_bucket, middle + product_or_zero(rest, bucket)
         pull += q

@@ -163,13 +163,19 @@ def for_teacher(
 
     Class weights, and a softcap (`plain` is false), are computed by the reference alone.
     """
-    from xentcli.backends.reference_teacher import NumpyTeacher
-
     name, threads = require_known(name, threads)
-    if name == "cuda" and (weight is not None or not plain):
-        what = "class weights and a softcap beside a teacher are computed by numpy, not by cuda"
-        raise OptionError("backend", what, ("use ", Setting("backend", "numpy")))
-    return NumpyTeacher(weight)
+    if name == "cuda":
+        what = "losses against a teacher are computed by numpy and cpu, not by cuda"
+        raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
+    small = name == "auto" and entries <= AUTO_LIMIT
+    if name == "numpy" or small or weight is not None or not plain:
+        from xentcli.backends.reference_teacher import NumpyTeacher
+
+        return NumpyTeacher(weight)
+    _start_cpu()
+    from xentcli.backends.cpu.teacher import CpuTeacher
+
+    return CpuTeacher(threads, notify)
 
 
 def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
@@ -188,7 +194,10 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBacken
 
 @functools.cache
 def _start_cpu() -> None:
-    """Import the CPU backend, once: reading the whole environment takes longer than a small job."""
+    """Import the CPU backend, once: reading the whole environment takes longer than a small job.
+
+    An error unless compiled kernels can run here.
+    """
     numba_start.check_environment()
     with numba_start.starting("llvmlite"):
         from xentcli.backends.cpu import backend

@@ -12,7 +12,6 @@ from xentcli.errors import FormatError, UnavailableError, XentError, reason
 from xentcli.files.descriptor import file_errors
 from xentcli.files.source import Seekable, Source
 
-
 IMPOSSIBLE = 1 << 40  # bytes at once that only a damaged file asks for
 
 

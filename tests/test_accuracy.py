@@ -173,6 +173,7 @@ def cases_of_strata(dtype):
     return [Case.of(x.astype(DTYPES[dtype]), y, reduction="none") for x, y in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_strata_stay_within_the_bounds(backend, dtype):
     for case in cases_of_strata(dtype):

@@ -533,6 +533,7 @@ def test_an_input_is_not_written_in_place(words, name, files):
     assert_unchanged(files, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-"])
 def test_what_is_in_an_open_file_already_stays(name, files):
     script = f"{{ echo first; xent loss l.npy t.npy -q -o {name}; echo last; }} > out"
@@ -578,6 +579,7 @@ def links(*quick):
     return [*quick, *slowly(*(name for name in LINKS if name not in quick))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", links("link", "/proc/thread-self/fd/1", "the file itself"))
 def test_a_path_that_leads_to_an_open_file_is_that_file(name, files):
     """What others write there before and after it stays, with >> too."""

@@ -210,6 +210,7 @@ def test_a_broken_file_is_one_error(name, piped, files, capfdbinary):
     assert_unchanged(files, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
 @pytest.mark.parametrize(
     "name", ["a-header-of-100-MB", "a-header-beyond-the-limit", "a-petabyte", "deep"]

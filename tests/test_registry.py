@@ -551,6 +551,7 @@ def assert_streams(format, folder, monkeypatch):
         assert peak(lambda: read_pieces(path)) < TOTAL / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", [f for f in KNOWN if f.streams], ids=name)
 def test_a_format_streams_if_it_says_so(format, tmp_path, monkeypatch):
     assert_streams(format, tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""Clean-up when a signal ends the process.
+"""The end of a process, by a signal or by itself.
 
 A signal may arrive inside a compilation, where an exception would be swallowed, so the handler
 does not raise: it removes the temporary files registered here and ends the process by the signal.
@@ -6,8 +6,11 @@ does not raise: it removes the temporary files registered here and ends the proc
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -87,6 +90,19 @@ def _suspend(number: int, frame: Any) -> None:
 def _write_terminal(text: bytes) -> None:
     with suppress(OSError):
         os.write(2, text)
+
+
+def leave(code: object) -> NoReturn:
+    """End the process with this exit code, or as `sys.exit` does where it is none.
+
+    What Python does at its end, besides what is registered for it, takes 20 ms: it frees every
+    module and all memory, which the system does by itself. Everything is flushed already.
+    """
+    others = any(not thread.daemon for thread in threading.enumerate()[1:])
+    if not isinstance(code, int) or others or sys.gettrace() or sys.getprofile():
+        sys.exit(code)  # type: ignore[arg-type] # whatever it is, it comes from sys.exit
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def die(number: int) -> NoReturn:

@@ -17,6 +17,7 @@ Ignored rows get loss 0, log-sum-exp NaN and gradient +0.0.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, get_args
@@ -148,14 +149,22 @@ def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBackend:
+    _start_cpu()
+    from xentcli.backends.cpu.backend import CpuBackend
+
+    return CpuBackend(threads, notify)
+
+
+@functools.cache
+def _start_cpu() -> None:
+    """Import the CPU backend, once: reading the whole environment takes longer than a small job."""
     numba_start.check_environment()
     with numba_start.starting("llvmlite"):
         from xentcli.backends.cpu import backend
-    if not backend.is_jit_disabled():
-        return backend.CpuBackend(threads, notify)
-    what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
-    hint = Setting("backend", "numpy"), " computes without Numba"
-    raise OptionError("backend", what, hint)
+    if backend.is_jit_disabled():
+        what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
+        hint = Setting("backend", "numpy"), " computes without Numba"
+        raise OptionError("backend", what, hint)
 
 
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:

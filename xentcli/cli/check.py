@@ -132,6 +132,7 @@ def check(
         junit = outputs.open(form.junit) if form.junit else None
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
             report = _checked(inputs, how, options, bar)
+            report = replace(report, class_names=inputs.class_names)
             work.done(inputs.logits, inputs.grad)
         if junit:
             junit.write(_junit(report, sources, work.seconds))

@@ -9,12 +9,19 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from xentcli.cli.options import ArrayReading, LogitsReading, LossReading, TextReading, WeightFiles
+from xentcli.cli.options import (
+    ArrayReading,
+    LogitsReading,
+    LossReading,
+    TargetsReading,
+    WeightFiles,
+)
 from xentcli.cli.raw_layout import raw_layout
 from xentcli.cli.session import current
+from xentcli.cli.table_options import LogitsTable, class_names, logits_options, targets_options
 from xentcli.cli.text_shapes import line_as_targets, set_row_count
 from xentcli.cli.upstream import number_of
-from xentcli.errors import OptionError, visible
+from xentcli.errors import OptionError, plural, visible
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
@@ -52,7 +59,8 @@ class InputPaths:
 class Reading:
     """How each array is read: those that are named by their role, the rest as plain text.
 
-    Targets that are not given are in the file of the logits, or, where `elsewhere`, may be missing.
+    `class_names` are those that the user gave. Targets that are not given are in the file of the
+    logits, or, where `elsewhere`, may be missing.
     """
 
     style: TextStyle
@@ -60,6 +68,7 @@ class Reading:
     targets: ReadOptions | None = None
     grad: ReadOptions | None = None
     base: ReadOptions | None = None
+    class_names: tuple[str, ...] = ()
     elsewhere: bool = False
 
 
@@ -68,7 +77,7 @@ class Inputs:
     """The arrays of one command: what is large as readers, the rest whole.
 
     `grad` and `loss` are the candidates that `xent check` judges; `base` and `group` are those of
-    `xent report`.
+    `xent report`. `class_names` are those given, or of the columns of the logits; they may be none.
     """
 
     logits: Reader
@@ -78,6 +87,7 @@ class Inputs:
     loss: Array | None = None
     base: Reader | None = None
     group: Array | None = None
+    class_names: tuple[str, ...] = ()
 
     def notes(self) -> list[Note]:
         """What may have been meant otherwise than it was read."""
@@ -109,37 +119,41 @@ def loss_paths(
     )
 
 
-def text_style(inputs: TextReading, decimals: int | None = None) -> TextStyle:
-    """How a command reads and writes text."""
+def text_style(inputs: LogitsTable, decimals: int | None = None) -> TextStyle:
+    """How a command writes text, and reads what has no options of its own, such as weights."""
     from xentcli.files.text.style import TextStyle
 
-    return TextStyle(inputs.delimiter, inputs.header, decimals)
+    return TextStyle(inputs.delimiter, "auto", decimals, inputs.decimal)
 
 
 def logits_reading(inputs: ArrayReading, dtype: str = "auto") -> Reading:
     """How the logits are read; `dtype` is theirs if the file does not name one."""
     from xentcli.files.options import ReadOptions
 
-    style = text_style(inputs)
     raw = raw_layout(
         "--", inputs.raw, inputs.shape, inputs.offset, inputs.input_format or inputs.key
     )
     kind = inputs.logits_kind if isinstance(inputs, LogitsReading) else "logits"
-    how = ReadOptions(inputs.input_format, inputs.key, style, "key", dtype, raw, kind)
-    return Reading(style, how)
+    how = ReadOptions(inputs.input_format, inputs.key, dtype=dtype, raw=raw, kind=kind)
+    names = class_names(inputs.names)
+    return Reading(text_style(inputs), logits_options(inputs, how), class_names=names)
 
 
 def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
     """How the logits and the targets are read."""
+    return replace(logits_reading(inputs, dtype), targets=targets_reading(inputs))
+
+
+def targets_reading(inputs: TargetsReading) -> ReadOptions:
+    """How the targets are read."""
     from xentcli.files.options import ReadOptions
 
-    reading = logits_reading(inputs, dtype)
-    how = ReadOptions(inputs.target_format, inputs.target_key, reading.style, "target_key")
     other = inputs.target_format or inputs.target_key
     raw = raw_layout(
         "--target-", inputs.target_raw, inputs.target_shape, inputs.target_offset, other
     )
-    return replace(reading, targets=replace(how, raw=raw))
+    how = ReadOptions(inputs.target_format, inputs.target_key, key_option="target_key", raw=raw)
+    return targets_options(inputs, how)
 
 
 @contextmanager
@@ -167,26 +181,50 @@ def open_inputs(
         whole = _whole(given, reading.style)
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
-        yield Inputs(logits, targets, extras, grad, whole.get("loss"), base, whole.get("group"))
+        names = current().class_names = _class_names(logits, reading, class_axis)
+        loss, group = whole.get("loss"), whole.get("group")
+        yield Inputs(logits, targets, extras, grad, loss, base, group, names)
 
 
 @contextmanager
 def open_rows(paths: InputPaths, reading: Reading) -> Iterator[tuple[Reader, Reader | None]]:
     """Logits and targets, which may be in one file; without targets where none are asked for."""
-    from xentcli.files.opening import open_both
+    from xentcli.files.opening import column_names, open_both
 
     needed = not reading.elsewhere
     in_one = paths.targets is None and (needed or not reading.logits.raw)
     if in_one and reading.targets and isinstance(paths.logits, str):
-        with open_both(paths.logits, reading.logits, reading.targets, required=needed) as both:
+        how = replace(reading.targets, class_names=reading.class_names)
+        with open_both(paths.logits, reading.logits, how, required=needed) as both:
             yield both
         return
     with ExitStack() as stack:
         logits = stack.enter_context(_opened(paths.logits, reading.logits))
         targets = None
         if reading.targets and paths.targets is not None:
-            targets = stack.enter_context(_opened(paths.targets, reading.targets))
+            names = reading.class_names or column_names(logits)
+            how = replace(reading.targets, class_names=names)
+            targets = stack.enter_context(_opened(paths.targets, how))
         yield logits, targets
+
+
+def _class_names(logits: Reader, reading: Reading, class_axis: int | None) -> tuple[str, ...]:
+    """The names of the classes: those given, else those of the columns of a table."""
+    from xentcli.files.opening import column_names
+
+    names = reading.class_names or column_names(logits)
+    if not names:
+        return ()
+    shape = logits.shape
+    axes = (-1,) if len(shape) < 3 else (1, -1)
+    axes = axes if class_axis is None else (class_axis,)
+    sizes = [shape[axis] for axis in axes if -len(shape) <= axis < len(shape)]
+    if len(names) in sizes:
+        return names
+    if not reading.class_names:  # columns that are no classes
+        return ()
+    count = f"{plural(len(names), 'name')} given"
+    raise OptionError("names", f"{count}, but there are {' or '.join(map(str, sizes))} classes")
 
 
 def _whole(given: dict[str, str | Reader], style: TextStyle) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import click
 
 from xentcli.cli.declare import argument, option
+from xentcli.cli.table_options import LogitsTable, TargetsTable
 from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.options import Backend
@@ -39,16 +40,6 @@ class WeightFiles:
         metavar="FILE|F",
         file=True,
     )
-
-
-def _one_character(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    value = "\t" if value == r"\t" else value
-    parts = value is None or (len(value) == 1 and value.isascii() and not value.isalnum())
-    if not parts or value in ("+", "-", ".", "\r", "\n", "\0"):
-        raise click.BadParameter(
-            f"{visible(value or '')!r} cannot delimit numbers: one character such as ',' or ';'"
-        )
-    return value
 
 
 def format_option(what: str) -> Any:
@@ -95,29 +86,7 @@ def offset_option(raw: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextReading:
-    """How text files are read."""
-
-    delimiter: str | None = option(
-        None,
-        "Field delimiter of text inputs and outputs, such as ';' or '\\t'; by default a comma, or "
-        "a tab in .tsv files.",
-        "-d",
-        "--delimiter",
-        group="Input",
-        metavar="C",
-        callback=_one_character,
-    )
-    header: bool = option(
-        False,
-        "Skip the first line (a header) of every text input, targets included.",
-        "--header/--no-header",
-        group="Input",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArrayReading(TextReading):
+class ArrayReading(LogitsTable):
     """How an array is read."""
 
     input_format: str | None = format_option("logits")
@@ -141,14 +110,19 @@ class LogitsReading(ArrayReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossReading(LogitsReading, WeightFiles):
-    """How the inputs of a loss are read."""
+class TargetsReading(TargetsTable):
+    """How the targets are read."""
 
     target_format: str | None = format_option("targets")
     target_key: str | None = key_option("targets")
     target_raw: str | None = raw_option("the targets")
     target_shape: str | None = shape_option("--target-raw")
     target_offset: int = offset_option("--target-raw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossReading(TargetsReading, LogitsReading, WeightFiles):
+    """How the inputs of a loss are read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import click
 from xentcli.cli import summary as out
 from xentcli.cli.command import command
 from xentcli.cli.console import Progress
-from xentcli.cli.declare import comma_separated, option
+from xentcli.cli.declare import option
 from xentcli.cli.inputs import Inputs
 from xentcli.cli.options import RunningOptions, format_option, key_option
 from xentcli.cli.publish import DocumentOptions, Publication, announce
@@ -103,13 +103,6 @@ class ReportChoice:
         metavar="FILE",
         file=True,
     )
-    names: tuple[str, ...] = option(
-        None,
-        "Class names, one for each class.",
-        group="Report",
-        metavar="NAME,…",
-        callback=comma_separated,
-    )
 
 
 @command(
@@ -146,7 +139,7 @@ def report(
             result = _computed(inputs, (scoring, what, options), running, outputs)
             work.done(inputs.logits, inputs.base)
         out.emit_notes(result.notes, strict=running.strict)
-        pages = to_document(result, what.names, document.decimals)
+        pages = to_document(result, inputs.class_names, document.decimals)
         publication.write(pages)
     announce(pages, document)
     out.summary([f"report over {plural(result.rows, 'row')}"], result.backend, work)
@@ -160,12 +153,10 @@ def _computed(
 ) -> Report:
     """The report of open inputs."""
     from xentcli.report.compute import Groups, ReportCalculation, compute
-    from xentcli.report.document import require_names
     from xentcli.report.per_row import open_per_row
 
     scoring, what, options = how
     problem, source = problem_and_source(inputs, scoring)
-    require_names(what.names, problem.layout.classes)
     groups = Groups.of(inputs.group, problem)
     base = source.second is not None
     rows = open_per_row(what.per_row, outputs, problem, groups)

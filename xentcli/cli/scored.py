@@ -11,13 +11,18 @@ import click
 
 from xentcli.cli.console import Progress, note
 from xentcli.cli.declare import argument, option
-from xentcli.cli.inputs import InputPaths, Inputs, logits_reading, open_inputs
+from xentcli.cli.inputs import (
+    InputPaths,
+    Inputs,
+    logits_reading,
+    open_inputs,
+    targets_reading,
+)
 from xentcli.cli.options import (
     DtypeName,
     LogitsReading,
     RunningOptions,
-    format_option,
-    key_option,
+    TargetsReading,
 )
 from xentcli.cli.session import require_no_ignore_index
 from xentcli.errors import OptionError
@@ -33,13 +38,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredInputs(LogitsReading):
+class ScoredInputs(TargetsReading, LogitsReading):
     """Logits and targets, with the files that go with them, for `report` and `calibrate`."""
 
     logits: str = argument("LOGITS")
     targets: str | None = argument("[TARGETS]", required=False)
-    target_format: str | None = format_option("targets")
-    target_key: str | None = key_option("targets")
     dtype: DtypeName = option(
         "auto",
         "Dtype that text, and arrays of dtype V2, are read as.",
@@ -107,11 +110,9 @@ def _own_targets(inputs: Inputs) -> Reader:
 
 def reading_of(sources: ScoredInputs) -> Reading:
     """How logits and targets are read."""
-    from xentcli.files.options import ReadOptions
-
     reading = logits_reading(sources, sources.dtype)
-    targets = ReadOptions(sources.target_format, sources.target_key, reading.style, "target_key")
-    return replace(reading, targets=targets, elsewhere=True)  # in a .kld file, or in the base's
+    reading = replace(reading, targets=targets_reading(sources))
+    return replace(reading, elsewhere=True)  # targets may be in a .kld file, or in the base's
 
 
 def problem_and_source(inputs: Inputs, scoring: ScoreOptions) -> tuple[Problem, RowSource]:

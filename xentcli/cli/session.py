@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from shlex import quote
 from typing import Any, Literal, TypeAlias
 
 import click
@@ -36,10 +35,14 @@ class SessionOptions:
 
 @dataclass
 class Session:
-    """The options as far as they are parsed, and the names of the inputs by their role."""
+    """The options as far as they are parsed, and the names of the inputs by their role.
+
+    `class_names` are those given, or of the columns of the logits.
+    """
 
     options: SessionOptions = field(default_factory=SessionOptions)
     names: dict[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)  # what set which option, by its name
 
     def remember(self, name: str, value: Any) -> None:
@@ -71,6 +74,8 @@ def as_flag(setting: Setting) -> str:
     flag = FLAGS.get(setting.name, "--" + setting.name.replace("_", "-"))
     if setting.value is None or setting.value is True:
         return flag
+    from shlex import quote  # for messages alone
+
     return f"{flag} {TAB if setting.value == chr(9) else quote(str(setting.value))}"
 
 

@@ -166,13 +166,15 @@ class Preview:
         """Print the table."""
         import numpy as np
 
+        from xentcli.cli.session import current
         from xentcli.cli.tables import ROWS, preview
 
         of = self._of
         first = np.concatenate([np.empty(0, of.dtype), *self._first])
         rows = min(ROWS, prod(of.shape[:-1]))
         first = first.reshape(rows, of.shape[-1])
-        show(lambda width: preview(first, of.words(), of.shape, (of.decimals, width)))
+        names = current().class_names if len(of.shape) == 2 else ()
+        show(lambda width: preview(first, of.words(), of.shape, (of.decimals, width), names))
 
 
 class LossOutput:

@@ -40,7 +40,9 @@ def line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
 
     known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
     if is_table(targets) and 1 in targets.shape and targets.shape not in known:
-        return InMemoryReader(targets.whole().reshape(-1), targets.name, targets.format)
+        line = InMemoryReader(targets.whole().reshape(-1), targets.name, targets.format)
+        line.remarks = targets.remarks
+        return line
     return targets
 
 

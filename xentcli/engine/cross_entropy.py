@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -30,7 +29,10 @@ from xentcli.options import (
     Reduction,
     TargetKind,
     allowed,
+    remembered,
 )
+
+loss_options = remembered(LossOptions)
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,7 @@ class LossCalculation:
         self.plan = plan(problem, options)
         self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
         self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
-
-    @cached_property
-    def _weight(self) -> Array:
-        """The class weights for the kernels: not allocated before there is a row with classes."""
-        return self.plan.kernel_weight
+        self._weight: Array | None = None  # not allocated before there is a row with classes
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
         """Compute the next rows; `grad`, of their shape, takes the gradient."""
@@ -78,7 +76,7 @@ class LossCalculation:
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
             self.totals.add_losses(out[0])
-            out[0] = plan.unscaled(out[0])
+            plan.unscale(out[0])
             self.rows += block.stop - block.start
             if self.run.progress:
                 self.run.progress(self.rows, self.plan.problem.layout.rows)
@@ -93,7 +91,9 @@ class LossCalculation:
         grad: Destination | None,
     ) -> None:
         """Call the backend for one block of a piece."""
-        weight, scale = self._weight, plan.scale(block.rows)
+        if self._weight is None:
+            self._weight = self.plan.kernel_weight
+        scale = plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
@@ -103,8 +103,8 @@ class LossCalculation:
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)
         x = dense(block.of(piece.logits))
         self.totals.logits.add(x)
-        self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
-        results[0] = plan.weigh(results[0], block.rows)
+        self.backend.rows(x, targets, self._weight, scale, self.scalars, results, buffer)
+        plan.weigh(results[0], block.rows)
         if grad and buffer is not None:
             grad.put(block, buffer)
 
@@ -211,7 +211,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     Source: the rules are those of PyTorch's `torch.nn.functional.cross_entropy`; the loss and
     its gradient p − y are in Goodfellow, Bengio, Courville, Deep Learning (2016), section 6.2.2.
     """
-    options = LossOptions(
+    options = loss_options(
         reduction=reduction,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from xentcli.arrays.dtypes import BF16, HALVES, NAMES, Array, bits, widen
 from xentcli.errors import Setting, StrictError, Words, plural, worded
 
+LOOKED_AT = 8  # entries of the first row that tell at once that logits are no probabilities
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
 
 
@@ -141,6 +143,11 @@ class LogitsCheck:
         if not self.all_alike or not logits.size:
             return
         tolerance = 1e-2 if logits.dtype in HALVES else 1e-3
+        if logits.dtype != BF16:
+            for value in logits[0, :LOOKED_AT, 0].tolist():
+                if not 0 <= value <= 1 + tolerance:
+                    self.all_alike = False
+                    return
         with np.errstate(all="ignore"):
             for box in (logits[:1, :, :1], logits):
                 values = widen(box, NAMES["f32"]) if box.dtype in HALVES else box
@@ -193,7 +200,7 @@ class NonfiniteRows:
     def add(self, values: Array) -> None:
         """The next rows' values."""
         start, self.rows = self.rows, self.rows + values.size
-        if np.isfinite(values.sum()):  # a sum of finite numbers may overflow: checked below
+        if isfinite(np.add.reduce(values)):  # a sum of finite numbers may overflow: checked below
             return
         bad = ~np.isfinite(values)
         if not self.count and bad.any():

@@ -151,8 +151,10 @@ class _TargetCheck:
             whole = np.where(broken, 0.0, whole) if broken.any() else whole
         row, self.rows = self.rows, self.rows + len(whole)
         usual = not 0 <= self.ignore_index < self.classes and whole.size
-        if usual and whole.min() >= 0 and whole.max() < self.classes:  # two passes, not six
-            return whole
+        if usual:  # two passes, not six
+            least, most = np.minimum.reduce(whole), np.maximum.reduce(whole)
+            if least >= 0 and most < self.classes:
+                return whole
         ignored = whole == self.ignore_index
         wrong = ~ignored & ((whole < 0) | (whole >= self.classes))
         self.outside.add(whole, wrong, row)
@@ -185,7 +187,8 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     shape = layout.row_shape
     allowed: tuple[Shape, ...] = (shape,)
     if len(shape) <= 1:
-        allowed = (shape, (layout.rows, 1), (layout.rows,)) if shape else (shape, (1,))
+        n = layout.rows
+        allowed = (shape, (n,), (n, 1), (1, n)) if shape else (shape, (1,))
     if given in allowed:
         return
     if given == layout.shape:

@@ -16,8 +16,8 @@ class ClassNames:
     >>> names = ClassNames(["cat", "dog"])
     >>> names.index("dog"), names.index("dgo")
     (1, None)
-    >>> names.unknown("dgo", "t.csv", "line 3, column 1")
-    FormatError('t.csv', "line 3, column 1: 'dgo' is not a class name", "did you mean 'dog'?")
+    >>> names.unknown("dgo", "t.csv", "line 3: ")
+    FormatError('t.csv', "line 3: 'dgo' is not a class name", "did you mean 'dog'?")
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -35,14 +35,14 @@ class ClassNames:
         """The index of the class with this name; None if none has it, or several have."""
         return None if word in self._twice else self._indices.get(word)
 
-    def unknown(self, word: str, where: str, place: str) -> FormatError:
-        """The error for a word that has no index; `place` is where it was found."""
+    def unknown(self, word: str, where: str, place: str = "") -> FormatError:
+        """The error for a word that has no index; it begins with `place`, where it was found."""
         shown = visible(word[:SHOWN])
         if word in self._twice:
-            what = f"{place}: several classes are called '{shown}'"
+            what = f"{place}several classes are called '{shown}'"
             return FormatError(where, what, "give each class a name of its own")
         hint: Words | None = nearest(word, self.names)
         if hint is None:
             listed = ", ".join(map(visible, self.names[:5]))
             hint = f"the classes are {listed}{', …' if len(self.names) > 5 else ''}"
-        return FormatError(where, f"{place}: '{shown}' is not a class name", hint)
+        return FormatError(where, f"{place}'{shown}' is not a class name", hint)

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from xentcli.errors import OptionError, plural, visible
 
-_NUMBERS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_NUMBERS = re.compile(r"(\d{1,9})(?:(-)(\d{1,9})?)?", re.ASCII)
 _LISTED = 10  # names in a message
 
 
@@ -18,8 +18,8 @@ _LISTED = 10  # names in a message
 class ColumnOptions:
     """The columns to keep, by default all, and those to leave out.
 
-    Each is named, or matched by a pattern such as `logit_*`, or numbered from 1 such as `3` and
-    `2-11`. A name comes before a pattern and a number.
+    Each is named, or matched by a pattern such as `logit_*`, or numbered from 1 such as `3`,
+    `2-11` and `2-`. A name comes before a pattern and a number.
     """
 
     keep: tuple[str, ...] = ()
@@ -39,8 +39,8 @@ def chosen(options: ColumnOptions, names: Sequence[str], count: int, where: str)
     (1, 2)
     >>> chosen(ColumnOptions(keep=("b*", "2")), ["id", "a", "b", "label"], 4, "a table")
     (2, 1)
-    >>> chosen(ColumnOptions(keep=("2-3",)), [], 4, "a table")
-    (1, 2)
+    >>> chosen(ColumnOptions(keep=("2-3", "4-")), [], 5, "a table")
+    (1, 2, 3, 4)
     """
     finder = _Finder(names, count, where)
     kept = finder.all_of(options.keep) if options.keep else list(range(count))
@@ -84,7 +84,8 @@ class _Finder:
             return named
         numbers = _NUMBERS.fullmatch(word)
         if numbers:
-            return self._numbered(word, int(numbers[1]), int(numbers[2] or numbers[1]))
+            last = numbers[3] or (self._count if numbers[2] else numbers[1])
+            return self._numbered(word, int(numbers[1]), int(last))
         matching = [column for column, name in enumerate(self._names) if fnmatchcase(name, word)]
         if not matching:
             raise self._unknown(word)
@@ -101,7 +102,7 @@ class _Finder:
         if not self._names:
             hint = f"the columns have no names; they are numbered from 1 to {self._count}"
             return OptionError(self._where, what, hint)
-        listed = ", ".join(map(visible, self._names[:_LISTED]))
+        listed = ", ".join(visible(name) or "''" for name in self._names[:_LISTED])
         more = ", …" if len(self._names) > _LISTED else ""
         return OptionError(
             self._where, f"{what}; it has {listed}{more}", nearest(word, self._names)

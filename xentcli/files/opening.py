@@ -12,6 +12,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError, Setting
 from xentcli.files import registry
+from xentcli.files.columns import ALL
 from xentcli.files.compression import (
     CompressedWriter,
     by_first_bytes,
@@ -70,26 +71,86 @@ def open_both(
     """
     with open_input(path) as (source, bare), ExitStack() as stack:
         format = registry.input_format(source, bare, logits.format)
-        names: list[str] = []
-        if format.member_names:
-            with _again(source, path) as first:
-                names = format.member_names(first)
-        if not required and targets.key is None and not set(names) & set(TARGETS):
-            yield reader_of(source, format, logits), None
-            return
-        if not format.member_names:
-            keyed = " or ".join(registry.suffixes(registry.with_keys()))
-            what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
-            raise OptionError(source.name, what)
-        logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
-        targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
-        if source.can_be_opened_again:
-            found: Reader = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        if format.has_columns and targets.columns.keep:
+            logits = without_targets(logits, targets)
+            targets = replace(targets, style=replace(logits.style, of_targets=True))
         else:
-            with _again(source, path) as first:
-                reader = reader_of(first, format, targets)
-                found = InMemoryReader(reader.whole(), reader.name, format.name)
-        yield reader_of(source, format, logits), found
+            names = _member_names(format, source, path)
+            if not required and targets.key is None and not set(names) & set(TARGETS):
+                yield reader_of(source, format, logits), None
+                return
+            if not format.member_names:
+                raise _no_targets(format, source.name)
+            logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
+            targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
+        yield _two_readers(format, (source, path), logits, targets, stack)
+
+
+def _two_readers(
+    format: Format,
+    where: tuple[Source, str],
+    logits: ReadOptions,
+    targets: ReadOptions,
+    stack: ExitStack,
+) -> tuple[Reader, Reader]:
+    """The readers of logits and targets; targets of a pipe are read first, and held in memory."""
+    source, path = where
+    if source.can_be_opened_again:
+        reader = reader_of(source, format, logits)
+        targets = _named(targets, reader)
+        other = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        return reader, _without_remarks(other, reader)
+    if format.has_columns:
+        with _again(source, path) as first:
+            targets = _named(targets, reader_of(first, format, logits))
+    with _again(source, path) as first:
+        found = reader_of(first, format, targets)
+        held = InMemoryReader(found.whole(), found.name, format.name, column_names(found))
+        held.remarks = found.remarks
+    reader = reader_of(source, format, logits)
+    return reader, _without_remarks(held, reader)
+
+
+def without_targets(logits: ReadOptions, targets: ReadOptions) -> ReadOptions:
+    """How logits are read from a table whose other columns are the targets."""
+    columns = logits.columns
+    dropped = (*columns.drop, *(name for name in targets.columns.keep if name not in columns.drop))
+    return replace(logits, columns=replace(columns, drop=dropped))
+
+
+def column_names(reader: Reader) -> tuple[str, ...]:
+    """The names of the columns of a table, if it has any."""
+    names: tuple[str, ...] = getattr(reader, "column_names", ())
+    return names
+
+
+def _member_names(format: Format, source: Source, path: str) -> list[str]:
+    """The names of the arrays in a file, none where its format has no names."""
+    if not format.member_names:
+        return []
+    with _again(source, path) as first:
+        return format.member_names(first)
+
+
+def _named(targets: ReadOptions, logits: Reader) -> ReadOptions:
+    """How targets are read that may be the names of the logits' columns."""
+    return replace(targets, class_names=targets.class_names or column_names(logits))
+
+
+def _without_remarks(reader: Reader, other: Reader) -> Reader:
+    """A reader of a file without the remarks that another makes too."""
+    reader.remarks = tuple(words for words in reader.remarks if words not in other.remarks)
+    return reader
+
+
+def _no_targets(format: Format, where: str) -> OptionError:
+    """The error for logits without targets."""
+    if format.has_columns:
+        hint = "if a column of this file holds them: ", Setting("target_column"), " NAME"
+        return OptionError(where, "TARGETS is missing", hint)
+    keyed = " or ".join(registry.suffixes(registry.with_keys()))
+    what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
+    return OptionError(where, what)
 
 
 @contextmanager
@@ -110,6 +171,12 @@ def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
         keyed = " or ".join(registry.suffixes(registry.with_keys()))
         key = Setting(options.key_option or "key")
         what = f"this is {format.name}, and ", key, f" is for {keyed}"
+        raise OptionError(source.name, what)
+    if options.columns != ALL and not format.has_columns:
+        tables = ", ".join(registry.names(registry.with_columns()))
+        kept = "columns" if options.style.prefix == "" else "target_column"
+        flag = Setting(kept if options.columns.keep else f"{options.style.prefix}drop")
+        what = f"this is {format.name}, and ", flag, f" is for tables: {tables}"
         raise OptionError(source.name, what)
     assert format.open_reader
     reader = format.open_reader(source, options)

@@ -93,6 +93,11 @@ def with_keys() -> list[Format]:
     return [format for format in readable() if format.has_keys]
 
 
+def with_columns() -> list[Format]:
+    """The formats of tables whose columns can be chosen."""
+    return [format for format in readable() if format.has_columns]
+
+
 def names(formats: Iterable[Format]) -> list[str]:
     """The names of some formats.
 

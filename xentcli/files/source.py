@@ -9,7 +9,6 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from tempfile import TemporaryFile
 from typing import IO
 
 import numpy as np
@@ -160,8 +159,7 @@ class Source:
             with file_errors(self.name, "reading"):
                 self._stream.seek(start)
         else:
-            with file_errors("temporary file", "writing"):
-                self._recording = self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
+            self._recording = self._recorded = _temporary_file()
             yield
             self._stream, self._recording, self._ended = self._recorded, None, False
             with file_errors("temporary file", "writing"):
@@ -172,8 +170,7 @@ class Source:
         """Copy what is not a plain file to a temporary file, from which it is read from now on."""
         if self._state:
             return
-        with file_errors("temporary file", "writing"):
-            self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
+        self._recorded = _temporary_file()
         data: bytes | memoryview = self.read(len(self._ahead))
         buffer = memoryview(bytearray(COPY))
         while data:
@@ -220,6 +217,13 @@ class Source:
         if self._recording:
             with file_errors("temporary file", "writing"):
                 self._recording.write(data)
+
+
+def _temporary_file() -> IO[bytes]:
+    from tempfile import TemporaryFile  # files do not need it
+
+    with file_errors("temporary file", "writing"):
+        return TemporaryFile(prefix=".xent-")
 
 
 class Seekable:

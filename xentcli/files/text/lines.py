@@ -11,7 +11,7 @@ import numpy as np
 from xentcli.errors import FormatError
 from xentcli.files.source import Source
 
-NAMES = 16  # chunks of a header line that is kept
+NAMES = 64  # chunks of a header line that is kept: 4 MiB
 CHUNK = 1 << 16  # bytes read at a time: their numbers still fit into the CPU cache
 LONG = 1 << 22  # bytes of a line, from which on its memory is given back chunk by chunk
 LONGEST = 1 << 27  # bytes of a line; a whole line has to be in memory

@@ -10,7 +10,8 @@ from typing import Any
 
 from xentcli.errors import FormatError, UnavailableError, XentError, reason
 from xentcli.files.descriptor import file_errors
-from xentcli.files.source import Seekable, Source
+from xentcli.files.seekable import Seekable
+from xentcli.files.source import Source
 
 IMPOSSIBLE = 1 << 40  # bytes at once that only a damaged file asks for
 

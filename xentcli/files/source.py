@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import stat
 import sys
@@ -16,6 +14,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FileError, OptionError, visible
 from xentcli.files.descriptor import Descriptor, descriptor_of, file_errors
+from xentcli.files.seekable import Seekable
 
 CHUNK = 1 << 24
 COPY = 1 << 20  # bytes of a pipe that are copied at a time
@@ -224,37 +223,6 @@ def _temporary_file() -> IO[bytes]:
 
     with file_errors("temporary file", "writing"):
         return TemporaryFile(prefix=".xent-")
-
-
-class Seekable:
-    """A file for `zipfile`, which takes an OSError, but not a FileError, for a damaged archive."""
-
-    def __init__(self, stream: IO[bytes], name: str) -> None:
-        self._stream, self._name = stream, name
-
-    def read(self, count: int = -1) -> bytes:
-        """The next bytes."""
-        with file_errors(self._name, "reading"):
-            return self._stream.read(count)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek; an impossible offset is the archive's fault, an error that `zipfile` expects."""
-        with file_errors(self._name, "reading"):
-            try:
-                return self._stream.seek(offset, whence)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-        raise io.UnsupportedOperation("it points outside of itself")
-
-    def tell(self) -> int:
-        """The offset of the next byte."""
-        with file_errors(self._name, "reading"):
-            return self._stream.tell()
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 # Each is a path, and the descriptor of the folder that it is relative to, as in `os.unlink`.
 temporary_files: set[tuple[str, int | None]] = set()
+temporary_folders: set[str] = set()  # paths
 # What restores the terminal, such as showing the cursor, and what undoes that.
 _terminal: list[tuple[bytes, bytes]] = []
 _pending: list[int] = []
@@ -50,9 +51,24 @@ def _stop(number: int, frame: Any) -> None:
     for name, folder in list(temporary_files):
         with suppress(OSError):
             os.unlink(name, dir_fd=folder)
+    for folder_path in list(temporary_folders):
+        _remove_folder(folder_path)
     for restored, _ in _terminal:
         _write_terminal(restored)
     die(number)
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a folder and what is in it; another thread may still write into it."""
+    with suppress(OSError):
+        renamed = f"{path.removesuffix('.tmp')}-removed.tmp"
+        os.rename(path, renamed)  # noqa: PTH104 (nothing can be added by the old path any more)
+        for folder, inner, names in os.walk(renamed, topdown=False):
+            for name in names:
+                os.unlink(os.path.join(folder, name))  # noqa: PTH108, PTH118 (imports little)
+            for name in inner:
+                os.rmdir(os.path.join(folder, name))  # noqa: PTH106, PTH118 (likewise)
+        os.rmdir(renamed)  # noqa: PTH106 (likewise)
 
 
 @contextmanager

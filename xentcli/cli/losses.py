@@ -132,7 +132,8 @@ def loss(
     with open_outputs(writing) as outputs:
         buffer = LossBuffer() if form.as_json else None
         preview = _previewed(options, writing, form)
-        sink = None if preview else outputs.open("-" if writing.output is None else writing.output)
+        path = "-" if writing.output is None else writing.output
+        sink = None if preview else outputs.open(path, writing.format)
         losses: LossOutput | LossPreview | None = LossPreview(style.decimals) if preview else None
         if sink and not buffer:
             losses = LossOutput(sink, style, writing.format, chosen=True)

@@ -78,7 +78,7 @@ class ArrayOutput:
         path = "-" if writing.output is None else writing.output
         self._formats = registry.output_formats(path, writing.format, chosen=True)
         preview = writing.output is None and stdout_is_terminal()
-        self.sink = None if preview else outputs.open(path)
+        self.sink = None if preview else outputs.open(path, writing.format)
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"

@@ -92,6 +92,30 @@ def _safetensors_names(source: Source) -> list[str]:
     return member_names(source)
 
 
+def _open_zarr(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.zarr.reader import open_zarr
+
+    return open_zarr(source, options)
+
+
+def _create_zarr(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
+    from xentcli.files.zarr.writer import create_zarr
+
+    return create_zarr(stream, shape, dtype)
+
+
+def _inspect_zarr(source: Source, options: ReadOptions, stats: bool) -> Inspected:
+    from xentcli.files.zarr.reader import inspect_zarr
+
+    return inspect_zarr(source, options, stats)
+
+
+def _zarr_names(source: Source) -> list[str]:
+    from xentcli.files.zarr.reader import member_names
+
+    return member_names(source)
+
+
 def _open_kld(source: Source, options: ReadOptions) -> Reader:
     from xentcli.files.kld import open_kld
 
@@ -148,6 +172,16 @@ BINARY = (
         create_writer=_create_safetensors,
         inspect=_inspect_safetensors,
         member_names=_safetensors_names,
+    ),
+    Format(
+        "zarr",
+        suffixes=("zarr",),
+        open_reader=_open_zarr,
+        create_writer=_create_zarr,
+        inspect=_inspect_zarr,
+        member_names=_zarr_names,
+        pipes=False,
+        is_folder=True,
     ),
     Format(
         "pt",

@@ -65,6 +65,7 @@ def line(facts: Facts) -> str:
     """
     words = [f"{facts['name']}: {facts['shape']} {facts['dtype']}"]
     words.append(" ".join(filter(None, [facts["format"], facts.get("version")])))
+    words += [f"{kind} {facts[kind]}" for kind in ("chunks", "shards") if kind in facts]
     words += [facts["compression"]] if "compression" in facts else []
     if "order" in facts:
         words += [

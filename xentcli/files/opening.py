@@ -23,6 +23,7 @@ from xentcli.files.format import FIRST_BYTES, Format
 from xentcli.files.interpreted import interpreted
 from xentcli.files.keys import LOGITS, TARGETS, known_key
 from xentcli.files.options import DEFAULT, ReadOptions, WriteOptions
+from xentcli.files.paths import is_folder
 from xentcli.files.reader import InMemoryReader, Reader
 from xentcli.files.sink import Writable
 from xentcli.files.source import Source, open_source
@@ -35,6 +36,11 @@ def open_input(path: str, *, raw: bool = False) -> Iterator[tuple[Source, str]]:
 
     Raw numbers may begin with any bytes, so that only the suffix shows that they are compressed.
     """
+    if is_folder(path):
+        from xentcli.files.store import open_folder  # few inputs need it
+
+        yield open_folder(path), path
+        return
     with open_source(path) as source:
         kind = None
         if not raw or by_suffix(path):

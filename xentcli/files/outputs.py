@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from xentcli import signals
 from xentcli.errors import OptionError, Setting, visible
+from xentcli.files import registry
+from xentcli.files.folder_sink import open_folder
 from xentcli.files.sink import Sink
 
 
@@ -27,11 +29,12 @@ class Outputs:
     def __enter__(self) -> Outputs:
         return self
 
-    def open(self, path: str) -> Sink:
-        """Open another output; the same one twice is an error."""
+    def open(self, path: str, format: str | None = None) -> Sink:
+        """Open another output, a folder where its format is one; the same one twice is an error."""
         if any(sink.is_at(path) for sink in self._sinks):
             raise OptionError(visible(path), "is given as output twice")
-        sink = Sink(path, no_clobber=self._no_clobber, fsync=self._fsync)
+        create: Callable[..., Sink] = open_folder if registry.writes_folder(path, format) else Sink
+        sink = create(path, no_clobber=self._no_clobber, fsync=self._fsync)
         others = [other.name for other in self._sinks if sink.shares_stream(other)]
         self._sinks.append(sink)
         if others:

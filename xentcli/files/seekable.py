@@ -1,4 +1,4 @@
-"""A plain file for libraries that seek in it."""
+"""A file as `zipfile` and other libraries that seek need it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from xentcli.arrays.dtypes import Array
 from xentcli.errors import FileError, OptionError, visible
 from xentcli.files.descriptor import Descriptor, descriptor_of, file_errors
 from xentcli.files.seekable import Seekable
+
+if TYPE_CHECKING:
+    from xentcli.files.store import Store
 
 CHUNK = 1 << 24
 COPY = 1 << 20  # bytes of a pipe that are copied at a time
@@ -27,6 +30,7 @@ class Source:
     """
 
     compression: str | None = None
+    store: Store | None = None  # where it is a folder, and has no bytes
 
     def __init__(self, stream: IO[bytes], name: str, path: str | None = None) -> None:
         self._stream = stream

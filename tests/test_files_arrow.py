@@ -21,6 +21,7 @@ from helpers import assert_same_bits
 
 from xentcli.errors import DtypeError, FileError, FormatError, OptionError, UnavailableError
 from xentcli.files import random_access
+from xentcli.files.columns import ColumnOptions
 from xentcli.files.opening import load, open_reader
 from xentcli.files.options import ReadOptions
 
@@ -299,6 +300,65 @@ def test_names_with_dots_are_names():
     path.write_bytes(parquet(pa.table({"a.b": NUMBERS[:, 0], "a": struct})))
     with pytest.raises(FormatError, match="dots in their names"):
         read(str(path), key="a.b")
+
+
+def test_columns_are_chosen_dropped_and_named(write):
+    named = {f"c{n}": NUMBERS[:, n] for n in range(5)}
+    path = write(id=LABELS, **named, y=LABELS)
+    for options, columns in {
+        ColumnOptions(drop=("id", "y")): [0, 1, 2, 3, 4],
+        ColumnOptions(keep=("c*",)): [0, 1, 2, 3, 4],
+        ColumnOptions(keep=("c3", "c1")): [3, 1],
+        ColumnOptions(keep=("2-4",), drop=("c1",)): [0, 2],
+    }.items():
+        with open_reader(path, ReadOptions(columns=options)) as reader:
+            assert reader.column_names == tuple(f"c{n}" for n in columns)
+            assert_same_bits(reader.whole(), NUMBERS[:, columns])
+    for options, array in {
+        ColumnOptions(keep=("y",)): LABELS[:, None],
+        ColumnOptions(keep=("c2",)): NUMBERS[:, 2:3],
+    }.items():
+        assert_same_bits(read(path, columns=options), array)
+    with pytest.raises(OptionError, match="no column 'z'"):
+        read(path, columns=ColumnOptions(keep=("z",)))
+
+
+def test_a_column_of_lists_is_chosen_by_its_name(write):
+    path = write(id=LABELS, x=fixed(NUMBERS), z=fixed(-NUMBERS))
+    for name, array in (("x", NUMBERS), ("z", -NUMBERS)):
+        with open_reader(path, ReadOptions(columns=ColumnOptions(keep=(name,)))) as reader:
+            assert reader.column_names == ()
+            assert_same_bits(reader.whole(), array)
+    with pytest.raises(OptionError, match="holds 2 arrays: x, z"):
+        read(path, columns=ColumnOptions(drop=("id",)))
+    with pytest.raises(OptionError, match="a key names one array"):
+        read(path, key="x", columns=ColumnOptions(drop=("id",)))
+
+
+def test_an_index_can_be_chosen(write):
+    path = write(of_pandas("id"))
+    assert_same_bits(read(path, columns=ColumnOptions(keep=("id",))), np.array([[7], [9]]))
+    assert_same_bits(read(path, columns=ColumnOptions(drop=("b",))), LOGITS[:, [0, 2]])
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
+def test_words_are_looked_up_in_the_names_of_the_classes(kind, write):
+    words = ["cat", "dog", "bird"] * 19
+    column = pa.array(words, pa.large_string() if kind == "large_string" else pa.string())
+    column = column.dictionary_encode() if kind == "dictionary" else column
+    path = write(x=fixed(NUMBERS), y=column)
+    expected = np.array([2, 0, 1] * 19)
+    how = {"class_names": ("dog", "bird", "cat")}
+    assert_same_bits(read(path, columns=ColumnOptions(keep=("y",)), **how), expected)
+    assert_same_bits(read(path, key="y", **how), expected)
+    with pytest.raises(DtypeError, match="names of the classes"):
+        read(path, key="y")
+    words[40] = "dgo"
+    with pytest.raises(FormatError, match=r"\[y\]: row 40: 'dgo' .*did you mean 'dog'"):
+        read(write(x=fixed(NUMBERS), y=words), key="y", **how)
+    words[40] = None
+    with pytest.raises(FormatError, match="row 40 is null"):
+        read(write(x=fixed(NUMBERS), y=words), key="y", **how)
 
 
 # What is wrong

@@ -151,7 +151,7 @@ def _open(source: Source) -> File:
     names: list[str] = []
 
     def visit(name: str, found: Any) -> None:
-        if isinstance(found, h5py.Dataset):
+        if isinstance(found, h5py.Dataset) and isinstance(name, str):  # not in damaged files
             names.append(name)
 
     with library_errors(source.name, "HDF5"):

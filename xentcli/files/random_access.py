@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +12,8 @@ from xentcli.errors import FormatError, UnavailableError, XentError, reason
 from xentcli.files.descriptor import file_errors
 from xentcli.files.seekable import Seekable
 from xentcli.files.source import Source
+
+IMPOSSIBLE = 1 << 40  # bytes at once that only a damaged file asks for
 
 
 class RandomAccess(Seekable):
@@ -68,7 +71,12 @@ def library_errors(where: str, what: str) -> Iterator[None]:
     """Turn what a library raises on a damaged file into a FormatError."""
     try:
         yield
-    except (XentError, MemoryError):
+    except XentError:
         raise
+    except MemoryError as error:
+        asked = re.search(r"size (\d+)", str(error))
+        if asked is None or int(asked[1]) < IMPOSSIBLE:
+            raise
+        raise FormatError(where, f"damaged: it asks for {asked[1]} bytes of memory") from error
     except Exception as error:  # a damaged file makes them raise anything: KeyError, OSError, …
         raise FormatError(where, f"cannot read this {what} file: {reason(error)}") from error

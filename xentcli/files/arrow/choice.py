@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.errors import DtypeError, FormatError, OptionError, Words, visible
+from xentcli.errors import DtypeError, FormatError, OptionError, Setting, Words, visible
 from xentcli.files.arrow.columns import Column, Selection
 from xentcli.files.class_names import ClassNames
 from xentcli.files.columns import ALL, chosen
@@ -101,8 +101,8 @@ def _per_class(columns: list[Column], left_out: list[str], where: str) -> Chosen
     if floats and others:
         one, other = visible(others[0].name), visible(floats[0].name)
         what = f"column '{one}' is {others[0].type}, column '{other}' is {floats[0].type}"
-        hint = "the columns of all classes are floats, or all are integers"
-        raise DtypeError(where, what, hint)
+        out, targets = Setting("drop", others[0].name), Setting("target_column", others[0].name)
+        raise DtypeError(where, what, (out, " leaves it out, ", targets, " takes it as targets"))
     remarks: tuple[Words, ...] = ()
     if left_out:
         words = ", ".join(map(visible, left_out))

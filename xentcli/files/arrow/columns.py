@@ -111,7 +111,7 @@ def _indices_of(array: Any, words: ClassNames, first: int, place: str) -> Array:
     if None in found:
         unknown = found.index(None)
         row = first + int(np.argmax(numbers == unknown))
-        raise words.unknown(encoded.dictionary[unknown].as_py(), place, f"row {row}")
+        raise words.unknown(encoded.dictionary[unknown].as_py(), place, f"row {row}: ")
     return np.asarray(np.array(found, np.int64)[numbers])
 
 

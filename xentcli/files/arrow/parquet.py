@@ -8,6 +8,7 @@ from typing import Any
 from xentcli.errors import FormatError
 from xentcli.files.arrow.columns import Column
 from xentcli.files.arrow.table import Table
+from xentcli.files.contiguous import SAFE
 from xentcli.files.format import Inspected
 from xentcli.files.options import ReadOptions
 from xentcli.files.random_access import RandomAccess, library_errors, require
@@ -52,6 +53,9 @@ class ParquetFile:
         self._parquet = require("pyarrow.parquet", "arrow", self.what)
         self._arrow = require("pyarrow", "arrow", self.what)
         self._file, self._where = RandomAccess(source), source.name
+        # With a buffer a page gets the memory that its header claims, up to 2 GB, else what is
+        # there; without, the whole chunk of a column is in memory.
+        self._is_large = (source.size or 0) > SAFE
         with library_errors(source.name, self.what):
             self._metadata = self._opened(0).metadata
             self.schema = self._metadata.schema.to_arrow_schema()
@@ -60,16 +64,14 @@ class ParquetFile:
 
     def _opened(self, columns: int) -> Any:
         """The file for reading that many columns at once."""
-        size = min(BUFFER, BUFFERS // max(1, columns))
+        size = min(BUFFER, BUFFERS // max(1, columns)) if self._is_large else 0
         file = self._arrow.PythonFile(self._file, mode="r")
         return self._parquet.ParquetFile(file, buffer_size=size, pre_buffer=False)
 
     def _about(self) -> dict[str, str]:
+        """Nothing about single columns: in a damaged file pyarrow's `column` ends the process."""
         found = self._metadata
-        about = {"created_by": str(found.created_by), "row_groups": str(found.num_row_groups)}
-        if found.num_row_groups and found.num_columns:
-            about["codec"] = str(found.row_group(0).column(0).compression)
-        return about
+        return {"created_by": str(found.created_by), "row_groups": str(found.num_row_groups)}
 
     def batches(self, columns: list[Column], first: int, rows: int) -> Iterator[list[Any]]:
         """Arrow's arrays of some columns from a row on, in batches of at most that many rows."""

@@ -47,6 +47,8 @@ class Table:
     @classmethod
     def of(cls, source: Source, file: TableFile) -> Table:
         """The table of a file."""
+        if file.rows < 0:
+            raise FormatError(source.name, f"damaged: it announces {file.rows} rows")
         with library_errors(source.name, file.what):
             return cls(source, file, columns_of(file.schema))
 

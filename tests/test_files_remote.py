@@ -9,11 +9,10 @@ import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import GRADIENT, LOGITS, assert_done, assert_error, inside, run, wait_for
+from cli import GRADIENT, LOGITS, TIMEOUT, assert_done, assert_error, inside, run, wait_for
 from helpers import assert_same_bits
 
 from xentcli.errors import FileError, OptionError, visible
@@ -204,7 +203,8 @@ def s3():
     with subprocess.Popen([sys.executable, "-c", code], **quiet) as server:
         try:
             wait_for(lambda: answers(url))
-            urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")).close()
+            put = urllib.request.Request(f"{url}/bucket", method="PUT")
+            urllib.request.urlopen(put, timeout=TIMEOUT).close()
             yield env
         finally:
             server.kill()
@@ -213,7 +213,7 @@ def s3():
 def answers(url):
     """Whether a server is up."""
     try:
-        urllib.request.urlopen(url).close()
+        urllib.request.urlopen(url, timeout=TIMEOUT).close()
     except OSError:
         return False
     return True
@@ -255,15 +255,11 @@ def test_a_missing_bucket_is_an_error(s3, files):
 
 @pytest.mark.slow
 def test_denied_access_and_a_missing_server_are_errors(s3, files):
-    make("l.zarr", LOGITS, (1, 3))
     url = s3["AWS_ENDPOINT_URL"]
-    for name in ("zarr.json", "c/0/0", "c/1/0"):
-        data = Path("l.zarr", name).read_bytes()
-        put = urllib.request.Request(f"{url}/bucket/denied.zarr/{name}", data, method="PUT")
-        urllib.request.urlopen(put).close()
+    assert_done(at_s3(s3, "softmax", "l.npy", "-o", "s3://bucket/denied.zarr"))
     plain = {"Content-Type": "text/plain"}
     enforce = urllib.request.Request(f"{url}/moto-api/reset-auth", b"0", plain)
-    urllib.request.urlopen(enforce).close()
+    urllib.request.urlopen(enforce, timeout=TIMEOUT).close()
     for arguments in (
         ("softmax", "s3://bucket/denied.zarr"),
         ("softmax", "l.npy", "-o", "s3://bucket/p.zarr"),

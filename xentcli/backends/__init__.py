@@ -35,6 +35,7 @@ __all__ = [
     "Backend",
     "Scalars",
     "StatisticsBackend",
+    "choose",
     "for_statistics",
     "get",
     "require_known",
@@ -105,8 +106,7 @@ def get(
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
     name, threads = require_known(name, threads)
-    if name == "auto":
-        name = "numpy" if entries <= AUTO_LIMIT else "cpu"
+    name = choose(name, entries)
     if name == "numpy":
         from xentcli.backends.reference import NumpyBackend
 
@@ -114,6 +114,13 @@ def get(
     if name == "cpu":
         return _cpu(threads, notify)
     return _cuda(threads, notify)
+
+
+def choose(name: str, entries: int) -> str:
+    """The name of a backend; for `auto` that of the fastest one for this many logits."""
+    if name != "auto":
+        return name
+    return "numpy" if entries <= AUTO_LIMIT else "cpu"
 
 
 def for_statistics(
@@ -133,7 +140,7 @@ def for_statistics(
     if name == "cuda":
         what = "the statistics of rows are computed by numpy and cpu, not by cuda"
         raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
-    if name == "numpy" or (name == "auto" and rows * classes <= AUTO_LIMIT):
+    if choose(name, rows * classes) == "numpy":
         from xentcli.backends.reference_statistics import NumpyStatistics
 
         return NumpyStatistics()

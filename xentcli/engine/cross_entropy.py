@@ -59,10 +59,17 @@ class LossCalculation:
     The bits depend neither on how the rows are cut nor on where each part is computed.
     """
 
-    def __init__(self, problem: Problem, options: LossOptions, run: Run) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        options: LossOptions,
+        run: Run,
+        whole: ReductionPlan | None = None,
+    ) -> None:
+        """`whole` is the plan of all rows where the problem is that of some of them."""
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
-        self.plan = plan(problem, options)
+        self.plan = plan(problem, options) if whole is None else whole.of(problem)
         self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
         self.totals, self.run, self.rows = LossTotals(), run, 0
 

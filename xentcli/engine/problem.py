@@ -113,17 +113,18 @@ class Problem:
         with np.errstate(under="ignore"):  # beside a huge weight
             return np.asarray(np.ldexp(self.class_weight, -power)) if power else self.class_weight
 
-    def total_sample_weight(self) -> Fraction:
-        """Σ v_i over the rows that count, exactly."""
-        return self._total(None)
+    def total_sample_weight(self, power: int) -> Fraction:
+        """Σ v_i over the rows that count, exactly, for row weights divided by 2^power."""
+        return self._total(None, power)
 
-    def total_row_weight(self) -> Fraction:
+    def total_row_weight(self, power: int) -> Fraction:
         """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
-        return self._total(None if self.targets is None or self.weight is None else self.targets)
+        targets = None if self.targets is None or self.weight is None else self.targets
+        return self._total(targets, power)
 
-    def _total(self, targets: Array | None) -> Fraction:
+    def _total(self, targets: Array | None, power: int) -> Fraction:
         """The sum over the rows that count, some at a time: there may be more than memory."""
-        total, power = RunningSum(), self.sample_weight_power
+        total = RunningSum()
         weight = None if targets is None else self.kernel_weight(self.weight_power)
         for start in range(0, self.layout.rows, CHUNK):
             rows = slice(start, min(start + CHUNK, self.layout.rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,11 @@ class LossTotals:
         self.probabilities.merge(other.probabilities)
         self.logits.merge(other.logits)
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let the rows that notes name have their numbers in a larger whole."""
+        self.nonfinite.renumber(place)
+        self.probabilities.renumber(place)
+
     def result(self, plan: ReductionPlan, backend: str, arrays: RowArrays) -> CrossEntropy:
         """The result over all rows; `backend` is the name of the one that ran."""
         notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
@@ -82,7 +88,7 @@ class LossTotals:
             grad=arrays.grad,
             lse=arrays.lse,
             backend=backend,
-            rows=plan.problem.layout.rows,
-            ignored=plan.problem.ignored,
+            rows=plan.totals.rows,
+            ignored=plan.totals.ignored,
             notes=(*notes, *self.logits.notes()),
         )

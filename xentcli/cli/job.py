@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from xentcli.cli.cluster import connected
+from xentcli.cli.cluster import loss as cluster_loss
+from xentcli.cli.cluster import softmax as cluster_softmax
 from xentcli.cli.console import Progress, note
 from xentcli.cli.inputs import Inputs
-from xentcli.cli.options import DtypeName, RunningOptions
+from xentcli.cli.options import DtypeName, RunningAnywhere, RunningOptions
 from xentcli.cli.sinks import ArrayOutput, LossConsumers
 from xentcli.cli.summary import emit_notes, nbytes
 from xentcli.options import LogitsOptions, LossOptions
@@ -23,10 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """How to compute, and the dtype of the result."""
+    """How and where to compute, and the dtype of the result."""
 
     running: RunningOptions
     dtype: DtypeName
+
+    @property
+    def _anywhere(self) -> RunningAnywhere | None:
+        """The options of a cluster, where one is asked for."""
+        running = self.running
+        return running if isinstance(running, RunningAnywhere) and running.on_cluster else None
 
     def cross_entropy(
         self,
@@ -44,6 +53,8 @@ class Job:
         streams = stream.Streams(inputs.logits, out=array, dtype=self._result_dtype())
         if array:
             array.expect(inputs.logits.shape, streams.result_dtype, inputs.logits.format)
+        if self._anywhere:
+            return self._loss_on_cluster(self._anywhere, options, inputs, array, losses)
         problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
         self._note_one_class(problem.layout)
         streams.probs = inputs.targets if problem.probs else None
@@ -52,6 +63,26 @@ class Job:
             losses.expect(problem.layout.row_shape)
         with Progress(not self.running.no_progress, nbytes(inputs.logits)) as progress:
             result = stream.cross_entropy(problem, streams, options, self._run(progress))
+        emit_notes(result.notes, strict=self.running.strict)
+        return result
+
+    def _loss_on_cluster(
+        self,
+        running: RunningAnywhere,
+        options: LossOptions,
+        inputs: Inputs,
+        array: ArrayOutput | None,
+        losses: LossConsumers,
+    ) -> CrossEntropy:
+        from xentcli.arrays.layout import find
+
+        assert inputs.targets
+        layout = find(inputs.logits.shape, inputs.targets.shape, options.class_axis)
+        self._note_one_class(layout)
+        consumers = losses if options.reduction == "none" else None
+        losses.expect(layout.row_shape)
+        with connected(running, grad=array is not None) as cluster:
+            result = cluster_loss(cluster, options, inputs, array, consumers)
         emit_notes(result.notes, strict=self.running.strict)
         return result
 
@@ -68,6 +99,11 @@ class Job:
         emit_notes(inputs.notes(), strict=self.running.strict)
         self._note_one_class(layout)
         array.expect(layout.shape, streams.result_dtype, logits.format)
+        if self._anywhere:
+            with connected(self._anywhere) as cluster:
+                result = cluster_softmax(cluster, options, inputs, array, log=log)
+            emit_notes(result.notes, strict=self.running.strict)
+            return result
         with Progress(not self.running.no_progress, nbytes(logits)) as progress:
             result = stream.softmax(layout, streams, options, self._run(progress), log=log)
         emit_notes(result.notes, strict=self.running.strict)

@@ -23,7 +23,7 @@ from xentcli.cli.options import (
     JsonOption,
     LogitsInputs,
     LossInputs,
-    RunningOptions,
+    RunningAnywhere,
     WritingOptions,
 )
 from xentcli.cli.sinks import (
@@ -72,7 +72,7 @@ def grad(
     options: LossOptions,
     sources: LossInputs,
     writing: GradWriting,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the loss and its gradient with respect to the logits.
@@ -117,7 +117,7 @@ def loss(
     options: LossOptions,
     sources: LossInputs,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the loss: one number, or one per line with --reduction none.
@@ -165,7 +165,7 @@ def softmax(
     options: LogitsOptions,
     sources: LogitsInputs,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the probabilities of the classes, or their logarithms.

@@ -97,12 +97,12 @@ def complete(sources: Sources) -> Sources:
     """The same with TARGETS, where an archive holds them too, and they are not given."""
     from xentcli.files import registry
     from xentcli.files.keys import TARGETS
-    from xentcli.files.source import open_source
+    from xentcli.files.opening import open_input
 
     formats = registry.with_suffix(sources.logits)
     if sources.targets is not None or not formats or not formats[0].member_names:
         return sources
-    with open_source(sources.logits) as source:
+    with open_input(sources.logits) as (source, _):
         names = formats[0].member_names(source)
     found = next((name for name in TARGETS if name in names), None)
     if found is None:

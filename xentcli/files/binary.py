@@ -154,6 +154,7 @@ BINARY = (
         open_reader=_open_npy,
         create_writer=_create_npy,
         inspect=_inspect_npy,
+        is_raw=True,
     ),
     Format(
         "npz",
@@ -172,6 +173,7 @@ BINARY = (
         create_writer=_create_safetensors,
         inspect=_inspect_safetensors,
         member_names=_safetensors_names,
+        is_raw=True,
     ),
     Format(
         "zarr",

@@ -56,6 +56,11 @@ class Source:
         return Seekable(self._stream, self.name) if self._state else None
 
     @property
+    def path(self) -> str | None:
+        """The path of a plain file; None for anything else."""
+        return self._path
+
+    @property
     def can_be_opened_again(self) -> bool:
         """Whether its path is that of a plain file."""
         return self._path is not None

@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from xentcli.errors import FileError, OptionError, UnavailableError, XentError, reason, visible
@@ -99,11 +99,18 @@ class LocalStore:
         folder = os.path.dirname(path)  # noqa: PTH120 (Path would change the name)
         with file_errors(self.name, "writing"):
             if not os.path.isdir(folder):  # noqa: PTH112 (likewise)
-                os.makedirs(folder, exist_ok=True)  # noqa: PTH103 (likewise)
+                self._make_folders(key)
             with Descriptor(path, "wb") as file:
                 view = memoryview(data).cast("B")
                 while view:
                     view = view[file.write(view) :]
+
+    def _make_folders(self, key: str) -> None:
+        """Make the folders that a file needs, but never this one: it may have been removed."""
+        names = key.split("/")[:-1]
+        for count in range(1, len(names) + 1):
+            with suppress(FileExistsError):
+                os.mkdir(self.path("/".join(names[:count])))  # noqa: PTH102 (likewise)
 
 
 class RemoteStore:

@@ -23,7 +23,7 @@ from xentcli.cli.options import (
     JsonOption,
     LogitsInputs,
     LossInputs,
-    RunningOptions,
+    RunningAnywhere,
     WritingOptions,
 )
 from xentcli.cli.sinks import (
@@ -89,7 +89,7 @@ def grad(
     sources: TaughtInputs,
     soft: TeacherOptions,
     writing: GradWriting,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the loss and its gradient with respect to the logits.
@@ -135,7 +135,7 @@ def loss(
     sources: TaughtInputs,
     soft: TeacherOptions,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the loss: one number, or one per line with --reduction none.
@@ -184,7 +184,7 @@ def softmax(
     options: LogitsOptions,
     sources: LogitsInputs,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the probabilities of the classes, or their logarithms.
@@ -219,7 +219,7 @@ def _softmax_top(
     options: LogitsOptions,
     sources: LogitsInputs,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """The largest probabilities of each row instead of all."""

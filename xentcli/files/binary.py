@@ -169,6 +169,7 @@ BINARY = (
         open_reader=_open_npy,
         create_writer=_create_npy,
         inspect=_inspect_npy,
+        is_raw=True,
     ),
     Format(
         "npz",
@@ -189,6 +190,7 @@ BINARY = (
         save_members=_save_safetensors,
         inspect=_inspect_safetensors,
         member_names=_safetensors_names,
+        is_raw=True,
     ),
     Format(
         "zarr",

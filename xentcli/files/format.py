@@ -58,6 +58,7 @@ class Format:
     keeps_dtype   the dtype that is read is the one that was written
     streams       a file is read and written in pieces, in constant memory
     pipes         it can be read from a pipe too
+    is_raw        after a header all numbers follow in C order, and nothing else
     is_folder     an array is a folder of files, which may be at an address, and not one file
     description   what an error calls a file that is recognised and cannot be read
     convert       how to make a readable file of such a file
@@ -76,6 +77,7 @@ class Format:
     keeps_dtype: bool = True
     streams: bool = True
     pipes: bool = True
+    is_raw: bool = False
     is_folder: bool = False
     description: str = ""
     convert: str | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import naive
 import numpy as np
 import pytest
-from cli import assert_error, at_terminal, inside
+from cli import assert_error, at_terminal, inside, strict_json
 from helpers import assert_same_bits
 
 from xentcli.errors import OptionError, XentError, worded
@@ -206,6 +206,18 @@ def test_explain_names_the_nearest_class(capfdbinary):
     words = "--target", "'Cta' is not a class name", "did you mean 'cat'?"
     assert_error(inside(capfdbinary, *command, "--names", "dog,cat"), 1, *words)
     assert_error(inside(capfdbinary, *command), 2, "--target", "'Cta' is not a number", "--names")
+
+
+def test_messages_and_json_name_classes(folder, capfdbinary):
+    Path("nan.csv").write_text("cat,dog\n1,nan\n")
+    Path("dog.csv").write_text("dog\n")
+    text = inside(capfdbinary, "explain", "nan.csv", "dog.csv").text
+    assert "The logit of class 1 (dog) is nan" in text
+    command = "report", "table.csv", "--columns", "3-5", "--target-column", "label"
+    facts = strict_json(inside(capfdbinary, *command, "--json").out)
+    assert facts["names"] == ["cat", "dog", "bird"]
+    text = inside(capfdbinary, *command, "--confusion", "3", "--worst", "1").text
+    assert "bird → cat" in text
 
 
 def test_a_preview_has_the_names_of_the_columns(folder):

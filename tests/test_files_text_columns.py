@@ -1,5 +1,6 @@
 """Which columns of a table are read, as logits and as targets, and what they are called."""
 
+import gzip
 import io
 import tracemalloc
 from pathlib import Path
@@ -141,6 +142,31 @@ def test_words_that_name_no_class_are_one_error(command, words, folder, capfdbin
     result = inside(capfdbinary, "loss", *command.split())
     assert_error(result, result.code, *words)
     assert result.code in (1, 2)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        b"cat\ndog\nbird\n", b"cat\r\ndog\r\nbird\r\n\r\n", b"\xef\xbb\xbfcat\ndog\nbird",
+        b'"cat"\n "dog"\nbird', b"cat,dog,bird\n", b'cat, "dog", bird', gzip.compress(b"cat\ndog\nbird"),
+    ],
+)  # fmt: skip
+def test_names_are_in_a_file_in_several_ways(names, folder, capfdbinary):
+    Path("names").write_bytes(names)
+    assert loss(capfdbinary, "plain.csv words.csv --names names") == pytest.approx(LOSS)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (b"cat\n\nbird\n", ["name 2 is empty"]), (b"", ["name 1 is empty"]),
+        (b"cat\n\xff\n", ["byte 5 is not UTF-8"]), (b"cat\ndog\n", ["2 names", "3 classes"]),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_list_of_names_is_one_error(names, words, folder, capfdbinary):
+    Path("names").write_bytes(names)
+    result = inside(capfdbinary, "softmax", "plain.csv", "--names", "names")
+    assert_error(result, result.code, *words)
 
 
 def test_a_header_is_found_in_each_file_by_itself(folder, capfdbinary):
@@ -411,6 +437,17 @@ def test_memory_is_bounded_with_columns_of_text(again):
 
     sizes = [peak(lambda n=n: drain(n)) for n in (200_000, 400_000)]
     assert sizes[1] < 1.1 * sizes[0] < 64 << 20
+
+
+def test_a_quote_that_is_never_closed_takes_bounded_memory(monkeypatch):
+    monkeypatch.setattr(lines, "LONGEST", 8 << 20)
+    source = Source(Endless(b'1,2\n3,"4\n', b"5,6\n", 10**9), "a table")
+
+    def read():
+        with pytest.raises(XentError, match=r"line 2 is longer than .*a quote in it is not closed"):
+            open_text(source, ReadOptions(), ",")
+
+    assert peak(read) < 32 << 20
 
 
 def test_lines_are_counted_where_text_has_several(tmp_path):

@@ -79,18 +79,26 @@ def open_both(
         if source.can_be_opened_again:
             reader = reader_of(source, format, logits)
             targets = _named(targets, reader)
-            other = reader_of(stack.enter_context(_again(source, path)), format, targets)
-            yield reader, _without_remarks(other, reader)
-            return
-        if format.has_columns:
-            with _again(source, path) as first:
-                targets = _named(targets, reader_of(first, format, logits))
-        with _again(source, path) as first:
-            found = reader_of(first, format, targets)
-            held = InMemoryReader(found.whole(), found.name, format.name, column_names(found))
-            held.remarks = found.remarks
-        reader = reader_of(source, format, logits)
-        yield reader, _without_remarks(held, reader)
+            found = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        else:
+            found = _held_targets(source, format, logits, targets)
+            reader = reader_of(source, format, logits)
+        found.remarks = tuple(words for words in found.remarks if words not in reader.remarks)
+        yield reader, found
+
+
+def _held_targets(
+    source: Source, format: Format, logits: ReadOptions, targets: ReadOptions
+) -> Reader:
+    """The targets of a source that is no plain file, in memory; it is copied to a file."""
+    if format.has_columns:
+        with _again(source, "") as first:
+            targets = _named(targets, reader_of(first, format, logits))
+    with _again(source, "") as first:
+        reader = reader_of(first, format, targets)
+        held = InMemoryReader(reader.whole(), reader.name, format.name, column_names(reader))
+        held.remarks = reader.remarks
+    return held
 
 
 def without_targets(logits: ReadOptions, targets: ReadOptions) -> ReadOptions:
@@ -109,12 +117,6 @@ def column_names(reader: Reader) -> tuple[str, ...]:
 def _named(targets: ReadOptions, logits: Reader) -> ReadOptions:
     """How targets are read that may be the names of the logits' columns."""
     return replace(targets, class_names=targets.class_names or column_names(logits))
-
-
-def _without_remarks(reader: Reader, other: Reader) -> Reader:
-    """A reader of a file without the remarks that another makes too."""
-    reader.remarks = tuple(words for words in reader.remarks if words not in other.remarks)
-    return reader
 
 
 def _no_targets(format: Format, where: str) -> OptionError:

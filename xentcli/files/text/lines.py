@@ -94,7 +94,8 @@ class Lines:
                 break
             if size > LONGEST:
                 what = f"line {self._complete + 1} is longer than {LONGEST} bytes"
-                raise FormatError(self._source.name, what)
+                hint = "a quote in it is not closed" if is_open else None
+                raise FormatError(self._source.name, what, hint)
             text = self._source.read(CHUNK)
         if chunks and chunks[-1][-1:] != b"\n":
             chunks[-1] = chunks[-1][:] + b"\n"

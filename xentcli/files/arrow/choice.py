@@ -97,7 +97,7 @@ def _per_class(columns: list[Column], left_out: list[str], where: str) -> Chosen
     for column in columns:
         _require_numbers(column, where)
     floats = [column for column in columns if column.dtype and column.dtype.kind == "f"]
-    others = [column for column in columns if column not in floats]
+    others = [column for column in columns if column.dtype and column.dtype.kind != "f"]
     if floats and others:
         one, other = visible(others[0].name), visible(floats[0].name)
         what = f"column '{one}' is {others[0].type}, column '{other}' is {floats[0].type}"

@@ -26,7 +26,8 @@ LAYERS = [
     ("backends", "files"),
     ("engine",),
     ("display",),
-    ("explain", "check", "report", "dask"),
+    ("explain", "check", "report"),
+    ("dask",),
     ("examples", "bench"),
     ("cli",),
     ("__main__",),
@@ -39,6 +40,7 @@ ONLY_IN = {
     "rich": ("xentcli.display.*", "xentcli.cli.*"),
     "click": ("xentcli.cli.*",),
     "dask": ("xentcli.dask.*",),
+    "distributed": ("xentcli.dask.*",),
 }
 
 # What must not import what, beyond the layers, and why.
@@ -52,6 +54,8 @@ STRANGERS = [
     ("xentcli.backends.c[pu]*", "xentcli.backends.reference_statistics.*", "no shared formula"),
     ("xentcli.backends.reference_divergence.*", "xentcli.backends.c[pu]*", "no shared formula"),
     ("xentcli.backends.c[pu]*", "xentcli.backends.reference_divergence.*", "no shared formula"),
+    ("xentcli.backends.reference_te*", "xentcli.backends.c[pu]*", "no shared formula"),
+    ("xentcli.backends.c[pu]*", "xentcli.backends.reference_te*", "no shared formula"),
     ("xentcli.display.*", "xentcli.engine.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.arrays.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.backends.*", "what draws computes nothing"),
@@ -137,12 +141,14 @@ FORBIDDEN = [
     ("xentcli.explain.steps", "rich.table"),
     ("xentcli.bench", "click"),
     ("xentcli.cli.grad", "dask.array"),
+    ("xentcli.report.api", "xentcli.dask.rows"),
 ]
 ALLOWED = [
     ("xentcli.display.plain", "xentcli.display.document"),
     ("xentcli.engine.cross_entropy", "xentcli.backends"),
     ("xentcli.backends.cpu.a_new_kernel", "numba"),
     ("xentcli.dask.rows", "dask.array"),
+    ("xentcli.dask.report", "xentcli.report.totals"),
 ]
 
 

@@ -148,7 +148,7 @@ class SafeText(str):
 
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s'\"<>]*)")
-_LOGIN = re.compile(r"^(?:[^/?#]*|[^/@?#]*:[^\s]*)@")  # a password may hold any character
+_LOGIN = re.compile(r"^(?:[^/@?#]*:[^\s]*|[^/?#]*)@")  # a password may hold any character
 
 
 def visible(text: str) -> SafeText:

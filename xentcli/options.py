@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache, wraps
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-from xentcli.errors import OptionError, shown
+from xentcli.errors import OptionError, Setting, shown
 
 T = TypeVar("T")
 
@@ -19,6 +19,10 @@ Reduction: TypeAlias = Literal["mean", "sum", "none"]
 EmptyMean: TypeAlias = Literal["nan", "zero", "error"]
 TargetKind: TypeAlias = Literal["auto", "index", "probs"]
 Backend: TypeAlias = Literal["auto", "numpy", "cpu", "cuda"]
+Divergence: TypeAlias = Literal["ce", "forward-kl", "reverse-kl", "jsd"]
+Tail: TypeAlias = Literal["bucket", "uniform", "subset", "teacher", "drop"]
+TeacherKind: TypeAlias = Literal["logits", "log-probs", "probs", "counts"]
+TeacherClasses: TypeAlias = Literal["same", "pad"]
 
 # The rules of options that are not fields of the classes below.
 BACKEND = {"choices": get_args(Backend)}
@@ -124,6 +128,72 @@ class LogitsOptions:
 
     def __post_init__(self) -> None:
         require_allowed(self)
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """The options of soft targets from a teacher; its arrays are in `Teacher`.
+
+    What would change the result and cannot be told from the arrays has no default: the loss itself,
+    what the numbers are, and what the classes are that a row does not store.
+    """
+
+    teacher_kind: TeacherKind | None = setting(
+        None,
+        "What the teacher's numbers are; integers are counts.",
+        group="Teacher",
+        choices=get_args(TeacherKind),
+    )
+    divergence: Divergence | None = setting(
+        None,
+        "Loss against the teacher's probabilities q: ce, KL(q, p), KL(p, q), or jsd of both.",
+        group="Teacher",
+        choices=get_args(Divergence),
+    )
+    beta: float | None = setting(
+        None, "Weight of the teacher in jsd, between 0 and 1.", group="Teacher", low=0.0, high=1.0
+    )
+    tail: Tail | None = setting(
+        None,
+        "Meaning of the classes that a top-K teacher does not store: one class, an even share, "
+        "left out with renormalising both or the teacher only, or nothing.",
+        group="Teacher",
+        choices=get_args(Tail),
+    )
+    alpha: float = setting(
+        1.0,
+        "Weight of the loss against the teacher; the rest is that of the loss with TARGETS, at "
+        "temperature 1.",
+        group="Teacher",
+        low=0.0,
+        high=1.0,
+    )
+    scale_t2: bool = setting(
+        False,
+        "Multiply the loss against the teacher by the squared temperature.",
+        group="Teacher",
+        boolean=True,
+    )
+    teacher_temperature: float | None = setting(
+        None,
+        "Divide the teacher's logits by this value; by default that of the student.",
+        group="Teacher",
+        above=0.0,
+    )
+    teacher_classes: TeacherClasses = setting(
+        "same",
+        "Whether the teacher has the classes of the logits; pad gives those that one of them "
+        "lacks the probability 0.",
+        group="Teacher",
+        choices=get_args(TeacherClasses),
+    )
+
+    def __post_init__(self) -> None:
+        require_allowed(self)
+        if self.divergence == "jsd" and self.beta in (0, 1):
+            limit = "reverse-kl" if self.beta else "forward-kl"
+            what = f"{self.beta:g} is not allowed: jsd is 0 there whatever the logits are"
+            raise OptionError("beta", what, ("use ", Setting("divergence", limit)))
 
 
 def require_allowed(options: Any) -> None:

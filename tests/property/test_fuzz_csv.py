@@ -129,7 +129,7 @@ def by_hand(data, delimiter, header, skipped):
     start = data[:4096]
     if start[:2] in (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b") or 2 * start.count(0) > len(start):
         return None
-    rows = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")[header:]
+    rows = list(lines_of(data.removeprefix(b"\xef\xbb\xbf")))[header:]
     while rows and not rows[-1].strip(b" \r"):
         rows.pop()
     if not all(row.strip(b" \r") for row in rows):
@@ -139,6 +139,20 @@ def by_hand(data, delimiter, header, skipped):
         return None
     numbers = [[number(cell) for cell in row[skipped:]] for row in cells]
     return None if any(None in row for row in numbers) else np.array(numbers)
+
+
+def lines_of(data):
+    """The lines: a line feed after an odd number of quotes ends none."""
+    line = b""
+    for part in data.split(b"\n"):
+        line += part
+        if line.count(b'"') % 2 == 0:
+            yield line
+            line = b""
+        else:
+            line += b"\n"
+    if line:
+        yield line
 
 
 def split(line, delimiter):

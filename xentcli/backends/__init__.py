@@ -30,13 +30,16 @@ from xentcli.errors import OptionError, Setting, UnavailableError
 
 if TYPE_CHECKING:
     from xentcli.backends.cpu.backend import CpuBackend
+    from xentcli.backends.teacher import TeacherBackend
 
 __all__ = [
     "NAMES",
     "Backend",
     "Scalars",
     "StatisticsBackend",
+    "choose",
     "for_statistics",
+    "for_teacher",
     "get",
     "require_known",
 ]
@@ -106,8 +109,7 @@ def get(
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
     name, threads = require_known(name, threads)
-    if name == "auto":
-        name = "numpy" if entries <= AUTO_LIMIT else "cpu"
+    name = choose(name, entries)
     if name == "numpy":
         from xentcli.backends.reference import NumpyBackend
 
@@ -115,6 +117,13 @@ def get(
     if name == "cpu":
         return _cpu(threads, notify)
     return _cuda(threads, notify)
+
+
+def choose(name: str, entries: int) -> str:
+    """The name of a backend; for `auto` that of the fastest one for this many logits."""
+    if name != "auto":
+        return name
+    return "numpy" if entries <= AUTO_LIMIT else "cpu"
 
 
 def for_statistics(
@@ -134,11 +143,39 @@ def for_statistics(
     if name == "cuda":
         what = "the statistics of rows are computed by numpy and cpu, not by cuda"
         raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
-    if name == "numpy" or (name == "auto" and rows * classes <= AUTO_LIMIT):
+    if choose(name, rows * classes) == "numpy":
         from xentcli.backends.reference_statistics import NumpyStatistics
 
         return NumpyStatistics()
     return _cpu(threads, notify)
+
+
+def for_teacher(
+    name: str,
+    entries: int,
+    weight: Array | None = None,
+    threads: int | None = None,
+    notify: Callable[[str], None] | None = None,
+    *,
+    plain: bool = True,
+) -> TeacherBackend:
+    """The backend of that name for losses against a teacher; for `auto` the one that is fastest.
+
+    Class weights, and a softcap (`plain` is false), are computed by the reference alone.
+    """
+    name, threads = require_known(name, threads)
+    if name == "cuda":
+        what = "losses against a teacher are computed by numpy and cpu, not by cuda"
+        raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
+    small = name == "auto" and entries <= AUTO_LIMIT
+    if name == "numpy" or small or weight is not None or not plain:
+        from xentcli.backends.reference_teacher import NumpyTeacher
+
+        return NumpyTeacher(weight)
+    _start_cpu()
+    from xentcli.backends.cpu.teacher import CpuTeacher
+
+    return CpuTeacher(threads, notify)
 
 
 def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
@@ -157,7 +194,10 @@ def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBacken
 
 @functools.cache
 def _start_cpu() -> None:
-    """Import the CPU backend, once: reading the whole environment takes longer than a small job."""
+    """Import the CPU backend, once: reading the whole environment takes longer than a small job.
+
+    An error unless compiled kernels can run here.
+    """
     numba_start.check_environment()
     with numba_start.starting("llvmlite"):
         from xentcli.backends.cpu import backend

@@ -165,24 +165,31 @@ class NumpyBackend:
             if g is not None:
                 rows = gradient(s, a, scalars.z_loss)
                 g[present] = scaled(rows, scalars.temperature, row_scale[present])
-        _put(grad, g)
+        put_rows(grad, g)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
         with np.errstate(all="ignore"):
             s = softmax(by_row(logits), scalars)
-            _put(out, 0.0 - s.neg_log_p.high if log else lowered(s.p))
+            put_rows(out, 0.0 - s.neg_log_p.high if log else lowered(s.p))
 
 
 def by_row(box: Array) -> Array:
     """(outer, C, inner) as float64 (outer·inner, C)."""
-    return widen(box.transpose(0, 2, 1).reshape(-1, box.shape[1]), NAMES["f64"])
+    outer, classes, inner = box.shape
+    return widen(box.transpose(0, 2, 1).reshape(outer * inner, classes), NAMES["f64"])
 
 
-def _put(box: Array | None, rows: Array | None) -> None:
+def put_rows(box: Array | None, rows: Array | None) -> None:
+    """Round float64 rows once into a box of any float dtype; −0.0 becomes 0.0."""
     if box is not None and rows is not None:
         outer, classes, inner = box.shape
         rounded = narrow(rows, box.dtype)
         box[...] = rounded.reshape(outer, inner, classes).transpose(0, 2, 1)
-        values = box.view("<u2") if box.dtype == BF16 else box
-        np.copyto(values, 0, where=(values == 0x8000) if box.dtype == BF16 else (values == 0))
+        clear_negative_zero(box)
+
+
+def clear_negative_zero(array: Array) -> None:
+    """Make −0.0 in an array of any float dtype 0.0."""
+    values = array.view("<u2") if array.dtype == BF16 else array
+    np.copyto(values, 0, where=(values == 0x8000) if array.dtype == BF16 else (values == 0))

@@ -165,7 +165,7 @@ class _Logits:
             self._how = replace(self._how, targets=None)
         self._first: bool = True
         self._reader = inputs.logits
-        once = not _is_plain_file(self._path)
+        once = not _can_be_read_again(self._path)
         self._copy: RecordingReader | None = RecordingReader(inputs.logits) if once else None
 
     @contextmanager
@@ -188,6 +188,10 @@ class _Logits:
             self._copy.close()
 
 
-def _is_plain_file(path: str) -> bool:
-    """Whether a path can be read again."""
-    return path != "-" and stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 (as it is opened)
+def _can_be_read_again(path: str) -> bool:
+    """Whether a path is that of a plain file, a folder or an address."""
+    from xentcli.files.paths import is_folder
+
+    if path == "-" or is_folder(path):
+        return path != "-"
+    return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 (as it is opened)

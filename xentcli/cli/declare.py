@@ -110,6 +110,8 @@ def _library_settings(rule: Mapping[str, Any]) -> dict[str, Any]:
     """Click's settings for a field of the library, which checks the value itself."""
     if "choices" in rule:
         return {"type": click.Choice(rule["choices"])}
+    if rule.get("boolean"):
+        return {"is_flag": True}
     if rule.get("integer"):
         return {"type": click.INT, "metavar": "INT"}
     words = f"{rule['help']} {_limits(rule)}"

@@ -16,13 +16,16 @@ from xentcli.cli.publish import DocumentOptions, Publication, announce
 from xentcli.cli.session import require_no_ignore_index
 from xentcli.cli.summary import emit_notes
 from xentcli.cli.table_options import class_names
+from xentcli.cli.teacher import TeacherFiles, with_teacher
 from xentcli.cli.upstream import NUMBER
 from xentcli.errors import OptionError, visible
-from xentcli.options import LossOptions
+from xentcli.options import LossOptions, TeacherOptions
 
 if TYPE_CHECKING:
     from xentcli.cli.inputs import Inputs
+    from xentcli.display.document import Document
     from xentcli.explain import Derivation
+    from xentcli.explain.class_selection import DisplayOptions
     from xentcli.files.reader import InMemoryReader
 
 
@@ -45,7 +48,7 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainInputs(LossReading):
+class ExplainInputs(LossReading, TeacherFiles):
     """The inputs of a loss; logits and targets may be given on the command line instead."""
 
     logits: str | None = argument("[LOGITS]", required=False)
@@ -102,6 +105,7 @@ def explain(
     which: RowOptions,
     document: DocumentOptions,
     options: LossOptions,
+    soft: TeacherOptions,
     sources: ExplainInputs,
 ) -> None:
     """Derive the gradient of one row, step by step.
@@ -110,20 +114,32 @@ def explain(
     targets and weights, to compute the denominator of the mean.
     """
     from xentcli.explain.class_selection import DisplayOptions
-    from xentcli.explain.document import to_document
     from xentcli.files.outputs import Outputs
 
     paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
+    paths, reading = with_teacher(sources, soft, paths, reading)
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication = Publication(outputs, document)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
             emit_notes(inputs.notes(), strict=False)
-            row = _derived(inputs, options, which.row)
-        shown = DisplayOptions(inputs.class_names, which.top, document.decimals)
-        made = to_document(row, shown)
+            shown = DisplayOptions(inputs.class_names, which.top, document.decimals)
+            made = _document(inputs, options, soft, which.row, shown)
         made = replace(made, steps=()) if which.brief else made
         publication.write(made)
     announce(made, document)
+
+
+def _document(
+    inputs: Inputs, options: LossOptions, soft: TeacherOptions, row: int, shown: DisplayOptions
+) -> Document:
+    """The document of a row, against its target or a teacher."""
+    from xentcli.explain import document, from_readers, taught_document
+
+    if inputs.teacher:
+        readers = inputs.logits, inputs.targets, inputs.teacher
+        taught = from_readers.derive_taught_from_readers(readers, options, soft, inputs.extras, row)
+        return taught_document.to_document(taught, shown)
+    return document.to_document(_derived(inputs, options, row), shown)
 
 
 def _derived(inputs: Inputs, options: LossOptions, number: int) -> Derivation:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from xentcli.cli.once import read_once
 from xentcli.cli.options import (
     ArrayReading,
     LogitsReading,
@@ -49,6 +48,9 @@ class InputPaths:
     loss: str | None = None
     base: str | None = None
     group: str | None = None
+    teacher: str | None = None
+    teacher_indices: str | None = None
+    teacher_rest: str | None = None
 
     def given(self) -> dict[str, str | Reader]:
         """The arrays that are given, by their role."""
@@ -70,6 +72,7 @@ class Reading:
     base: ReadOptions | None = None
     class_names: tuple[str, ...] = ()
     elsewhere: bool = False
+    teacher: dict[str, ReadOptions] = field(default_factory=dict)  # by role
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Inputs:
 
     `grad` and `loss` are the candidates that `xent check` judges; `base` and `group` are those of
     `xent report`. `class_names` are those given, or of the columns of the logits; they may be none.
+    `teacher` are its values, and its indices and rest where there are any.
     """
 
     logits: Reader
@@ -88,6 +92,7 @@ class Inputs:
     base: Reader | None = None
     group: Array | None = None
     class_names: tuple[str, ...] = ()
+    teacher: tuple[Reader, ...] = ()
 
     def notes(self) -> list[Note]:
         """What may have been meant otherwise than it was read."""
@@ -178,12 +183,23 @@ def open_inputs(
             targets = line_as_targets(targets, logits.shape)
         grad = stack.enter_context(_open_second(paths.grad, reading.grad, logits))
         base = stack.enter_context(_open_second(paths.base, reading.base, logits))
+        taught = tuple(_open_teacher(given, reading, logits, stack))
         whole = _whole(given, reading.style)
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
         names = current().class_names = _class_names(logits, reading, class_axis)
         loss, group = whole.get("loss"), whole.get("group")
-        yield Inputs(logits, targets, extras, grad, loss, base, group, names)
+        yield Inputs(logits, targets, extras, grad, loss, base, group, names, taught)
+
+
+def _open_teacher(
+    given: dict[str, str | Reader], reading: Reading, logits: Reader, stack: ExitStack
+) -> Iterator[Reader]:
+    """The arrays of a teacher, which have the rows of the logits."""
+    for role, how in reading.teacher.items():
+        reader = stack.enter_context(_opened(given[role], how))
+        set_row_count(logits, reader, None)
+        yield reader
 
 
 @contextmanager
@@ -271,27 +287,3 @@ def _name(path: str | Reader) -> str:
     if not isinstance(path, str):
         return path.name
     return "<stdin>" if path == "-" else visible(path)
-
-
-def read_once(paths: Sequence[str]) -> None:
-    """Standard input and other pipes can be read only once."""
-    if paths.count("-") > 1:
-        raise OptionError("command line", "'-' is standard input, which can be read only once")
-    pipes: set[tuple[int, int]] = set()
-    for path in paths:
-        identity = _pipe(path)
-        if identity in pipes:
-            what = f"'{visible(path)}' is a pipe, which can be read only once"
-            raise OptionError("command line", what)
-        if identity:
-            pipes.add(identity)
-
-
-def _pipe(path: str) -> tuple[int, int] | None:
-    """The identity of a pipe, or None for everything else."""
-    try:
-        state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (Path would change the name)
-    except (OSError, ValueError):  # opening it will report that
-        return None
-    is_pipe = stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode)
-    return (state.st_dev, state.st_ino) if is_pipe else None

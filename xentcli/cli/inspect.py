@@ -10,7 +10,8 @@ from xentcli.cli.command import command
 from xentcli.cli.console import show, stdout_is_terminal, write_stdout
 from xentcli.cli.declare import argument, option
 from xentcli.cli.failures import report
-from xentcli.cli.inputs import logits_reading, read_once
+from xentcli.cli.inputs import logits_reading
+from xentcli.cli.once import read_once
 from xentcli.cli.options import ArrayReading, JsonOption, format_option, key_option
 from xentcli.cli.session import current
 from xentcli.errors import XentError

@@ -48,11 +48,11 @@ def format_option(what: str) -> Any:
     return option(None, words, group="Input", type=READ_FORMAT)
 
 
-def key_option(what: str) -> Any:
+def key_option(what: str, group: str = "Input") -> Any:
     """The option for the name of an array in an archive."""
     keyed = ", ".join(registry.suffixes(registry.with_keys()))
     words = f"Name of the {what} in a file that holds several arrays ({keyed})."
-    return option(None, words, group="Input", metavar="NAME")
+    return option(None, words, group=group, metavar="NAME")
 
 
 RAW_DTYPES = (
@@ -242,3 +242,27 @@ class RunningOptions(ProgressOption):
         group="Machine",
         is_flag=True,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningAnywhere(RunningOptions):
+    """The same for commands that dask can run: in this process by default."""
+
+    cluster: str | None = option(
+        None,
+        "Compute on a dask cluster, such as tcp://host:8786; its workers must see the files.",
+        group="Machine",
+        metavar="ADDRESS",
+    )
+    workers: int | None = option(
+        None,
+        "Compute in N worker processes on this machine, by dask.",
+        group="Machine",
+        metavar="N",
+        type=click.IntRange(1, 1024),
+    )
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether any cluster is asked for."""
+        return self.cluster is not None or self.workers is not None

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from xentcli.cli import summary as out
+from xentcli.cli.cluster import connected
+from xentcli.cli.cluster import report as cluster_report
 from xentcli.cli.command import command
 from xentcli.cli.console import Progress
 from xentcli.cli.declare import option
 from xentcli.cli.inputs import Inputs
-from xentcli.cli.options import RunningOptions, format_option, key_option
+from xentcli.cli.options import RunningAnywhere, RunningOptions, format_option, key_option
 from xentcli.cli.publish import DocumentOptions, Publication, announce
 from xentcli.cli.scored import (
     BaseFile,
@@ -22,7 +24,7 @@ from xentcli.cli.scored import (
     problem_and_source,
     running_of,
 )
-from xentcli.errors import plural
+from xentcli.errors import OptionError, plural
 from xentcli.report.options import Binning, ReportOptions, ScoreOptions
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ def report(
     scoring: ScoreOptions,
     sources: ReportInputs,
     document: DocumentOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
 ) -> None:
     """Report perplexity, accuracy, calibration and more, each mean with its standard error.
 
@@ -136,7 +138,11 @@ def report(
         outputs.protect_inputs(filter(None, (what.bytes, what.words)))
         with open_scored(sources, outputs, scoring, base) as inputs:
             out.emit_notes(tuple(inputs.notes()), strict=running.strict)
-            result = _computed(inputs, (scoring, what, options), running, outputs)
+            how = scoring, what, options
+            if running.on_cluster:
+                result = _on_cluster(inputs, how, running)
+            else:
+                result = _computed(inputs, how, running, outputs)
             work.done(inputs.logits, inputs.base)
         out.emit_notes(result.notes, strict=running.strict)
         pages = to_document(result, inputs.class_names, document.decimals)
@@ -167,6 +173,19 @@ def _computed(
     if rows:
         rows.finish()
     return result
+
+
+def _on_cluster(
+    inputs: Inputs,
+    how: tuple[ScoreOptions, ReportChoice, ReportOptions],
+    running: RunningAnywhere,
+) -> Report:
+    """The report of open inputs that workers read."""
+    scoring, what, options = how
+    if what.per_row is not None:
+        raise OptionError("per_row", "a cluster cannot write one line per row", "leave it out")
+    with connected(running) as cluster:
+        return cluster_report(cluster, scoring, options, inputs)
 
 
 def _options(what: ReportChoice, sources: ScoredInputs) -> ReportOptions:

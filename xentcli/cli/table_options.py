@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,6 +29,8 @@ def _names(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     """A callback for names, patterns and numbers separated by commas; quotes as in CSV."""
     if text is None:
         return ()
+    import csv  # few commands get a list
+
     try:
         (parts,) = csv.reader([text], skipinitialspace=True, strict=True)
     except (csv.Error, ValueError):

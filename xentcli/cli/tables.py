@@ -14,7 +14,7 @@ from xentcli.arrays.dtypes import BF16, Array, widen
 from xentcli.errors import plural, visible
 
 if TYPE_CHECKING:
-    from xentcli.bench import BenchResult
+    from xentcli.bench.columns import Result
 
 ROWS = 10  # of a preview
 AROUND = 3  # characters that rich puts around each cell
@@ -89,15 +89,16 @@ def facts_table(facts: dict[str, Any]) -> RenderableType:
     return table
 
 
-def bench_table(result: BenchResult, width: int) -> RenderableType:
+def bench_table(result: Result, width: int) -> RenderableType:
     """The benchmark table, as many columns as fit, and the libraries that were skipped."""
-    from xentcli.bench.export import COLUMNS, cell, limits_words
+    from xentcli.bench.columns import COLUMNS, cell
 
-    names = list(COLUMNS)
+    names = list(result.columns)
+    few = ["who", "median_ms", "of_the_limit", "peak_mb", "times_ours"]
     if width < 76:
-        names = ["who", "median_ms", "of_the_limit", "times_ours", "grad_ulp"]
+        names = [name for name in names if name in [*few, "grad_ulp"]]
     if width < 48:
-        names = ["who", "median_ms", "of_the_limit", "times_ours"]
+        names = [name for name in names if name in few]
     table = new_table()
     for name in names:
         justify: Any = "left" if name == "who" else "right"
@@ -110,9 +111,9 @@ def bench_table(result: BenchResult, width: int) -> RenderableType:
         style = "bold" if row["who"] == "xent" else None
         table.add_row(*(cell(name, row[name]) for name in names), style=style)
     words: list[RenderableType] = [
-        Text(result.case.title(), style="bold"),
+        Text(result.title, style="bold"),
         table,
-        Text(limits_words(result)),
+        Text(result.words()),
     ]
     return Group(*words, *([Text("; ".join(absent), style="dim")] if absent else []))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from xentcli.options import (
     allowed,
     remembered,
 )
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.arrays import Teacher
 
 loss_options = remembered(LossOptions)
 
@@ -61,10 +64,17 @@ class LossCalculation:
     The bits depend neither on how the rows are cut nor on where each part is computed.
     """
 
-    def __init__(self, problem: Problem, options: LossOptions, run: Run) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        options: LossOptions,
+        run: Run,
+        whole: ReductionPlan | None = None,
+    ) -> None:
+        """`whole` is the plan of all rows where the problem is that of some of them."""
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
-        self.plan = plan(problem, options)
+        self.plan = plan(problem, options) if whole is None else whole.of(problem)
         self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
         self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
         self._weight: Array | None = None  # not allocated before there is a row with classes
@@ -145,7 +155,7 @@ def compute(
 
 def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and part of the contract)
     logits: Any,
-    targets: Any,
+    targets: Any = None,
     *,
     weight: Any = None,
     sample_weight: Any = None,
@@ -160,6 +170,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     empty_mean: EmptyMean = "nan",
     target_kind: TargetKind = "auto",
     class_axis: int | None = None,
+    teacher: Teacher | None = None,
     grad: bool = True,
     out: Any = None,
     backend: Backend = "auto",
@@ -175,7 +186,9 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
 
     where target is the one-hot row of a class index, or the row of probabilities. The mean
     divides by Σ sample_weight_i·weight_{y_i} over the rows that are not ignored (by
-    Σ sample_weight_i for probabilities), or by `normalizer`.
+    Σ sample_weight_i for probabilities), or by `normalizer`. With a `teacher` it is the loss
+    that `Teacher` describes, of which targets are a part only with its alpha below 1; else they
+    say which rows are ignored, and may be left out.
 
     Shapes: logits (C,), (N, C), (N, C, d1, …) or (…, C); targets the same without the class
     axis (indices) or the same (probabilities; integers are one-hot rows). weight (C,),
@@ -227,12 +240,37 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
-        device.require(backend, threads)
+        device.require(backend, threads, teacher)
         return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)
     require_host(targets=targets, **vars(extras), out=out)
-    x, t = as_logits(logits), as_targets(targets)
     how = Run(backend, threads)
+    if teacher is not None:
+        given = (logits, targets), teacher, options, extras, how
+        return _with_teacher(*given, grad=grad, out=out)
+    x, t = as_logits(logits), as_targets(targets)
     return _of_arrays((x, t), options, extras.as_arrays(), how, grad=grad, out=out)
+
+
+def _with_teacher(  # noqa: PLR0913 (arrays and options of two models)
+    arrays: tuple[Any, Any],
+    teacher: Teacher,
+    options: LossOptions,
+    extras: Extras,
+    run: Run,
+    *,
+    grad: bool,
+    out: Any,
+) -> CrossEntropy:
+    """The loss against a teacher of logits and targets in memory."""
+    from xentcli.engine.teacher.arrays import compute as compute_with
+    from xentcli.engine.teacher.arrays import require_teacher
+
+    require_teacher(teacher)
+    beside = {"teacher_indices": teacher.indices, "teacher_rest": teacher.rest}
+    require_host(teacher=teacher.values, **beside)
+    x, t = as_logits(arrays[0]), None if arrays[1] is None else as_targets(arrays[1])
+    soft = teacher.arrays, teacher.options
+    return compute_with((x, t), soft, options, extras.as_arrays(), run, grad=grad, out=out)
 
 
 @ignoring_float_errors

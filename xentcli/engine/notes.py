@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class ProbabilityCheck:
         self.rows = 0
         self.wrong = 0
         self.worst = (0.0, 0, "")  # its error, its number, and what is wrong with it
+        self.numbered = False  # whether rows have their numbers in a larger whole
 
     def add(self, q: Array) -> None:
         """Check the next rows, (n, C) or a box (outer, C, inner). float32 is precise enough.
@@ -48,8 +50,7 @@ class ProbabilityCheck:
         for 2²⁴ entries of 64 classes, the minimum of all takes 2.
         """
         q = q[..., None] if q.ndim == 2 else q
-        # Probabilities printed with four digits, or stored in a 16-bit dtype, pass.
-        tolerance = 1e-2 if q.dtype in HALVES else 1e-3
+        tolerance = tolerance_of(q.dtype)
         values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
         if not _all_right(values, tolerance):
             self._find(values.transpose(0, 2, 1).reshape(-1, q.shape[1]), tolerance)
@@ -57,10 +58,16 @@ class ProbabilityCheck:
 
     def _find(self, rows: Array, tolerance: float) -> None:
         """Find the wrong rows (n, C), by sums whose bits do not depend on how the rows are cut."""
-        sums, smallest = _sums(np.ascontiguousarray(rows)), rows.min(axis=1)
+        self.add_rows(_sums(np.ascontiguousarray(rows)), rows.min(axis=1), tolerance)
+
+    def add_rows(self, sums: Array, smallest: Array, tolerance: float) -> None:
+        """Check rows by their sums and smallest entries."""
         error = np.maximum(np.abs(sums - 1), np.where(smallest < 0, 1 - smallest, 0.0))
         error[np.isnan(error)] = np.inf
-        self.wrong += int(np.count_nonzero(error > tolerance))
+        wrong = error > tolerance
+        if not wrong.any():
+            return
+        self.wrong += int(np.count_nonzero(wrong))
         row = int(np.argmax(error))
         if error[row] > max(self.worst[0], tolerance):
             what = (
@@ -70,11 +77,17 @@ class ProbabilityCheck:
             )
             self.worst = (float(error[row]), self.rows + row, what)
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let rows have their numbers in a larger whole, whose parts need not be in order."""
+        error, row, what = self.worst
+        self.worst, self.numbered = (error, place(row) if self.wrong else 0, what), True
+
     def merge(self, other: ProbabilityCheck) -> None:
-        """Take what was found in the rows that follow."""
+        """Take what was found in the rows that follow, or in any that are renumbered."""
         error, row, what = other.worst
-        if error > self.worst[0]:
-            self.worst = (error, self.rows + row, what)
+        row += 0 if other.numbered else self.rows
+        if (error, -row) > (self.worst[0], -self.worst[1]):
+            self.worst = (error, row, what)
         self.rows += other.rows
         self.wrong += other.wrong
 
@@ -89,6 +102,11 @@ class ProbabilityCheck:
             f"distribution; the worst: row {row} {what}"
         )
         return [Note("targets", text, strict=True)]
+
+
+def tolerance_of(dtype: np.dtype[Any]) -> float:
+    """How far from 1 sums may be: probabilities of four digits, or of 16 bits, pass."""
+    return 1e-2 if dtype in HALVES else 1e-3
 
 
 def _all_right(box: Array, tolerance: float) -> bool:
@@ -142,7 +160,7 @@ class LogitsCheck:
             self.masked += _count_masked(logits)
         if not self.all_alike or not logits.size:
             return
-        tolerance = 1e-2 if logits.dtype in HALVES else 1e-3
+        tolerance = tolerance_of(logits.dtype)
         if logits.dtype != BF16:
             for value in logits[0, :LOOKED_AT, 0].tolist():
                 if not 0 <= value <= 1 + tolerance:
@@ -196,6 +214,7 @@ class NonfiniteRows:
     def __init__(self, what: str) -> None:
         self.what, self.rows, self.count = what, 0, 0
         self.first = (0, 0.0)
+        self.numbered = False  # whether rows have their numbers in a larger whole
 
     def add(self, values: Array) -> None:
         """The next rows' values."""
@@ -208,10 +227,16 @@ class NonfiniteRows:
             self.first = start + row, float(values[row])
         self.count += int(np.count_nonzero(bad))
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let rows have their numbers in a larger whole, whose parts need not be in order."""
+        row, value = self.first
+        self.first, self.numbered = (place(row) if self.count else 0, value), True
+
     def merge(self, other: NonfiniteRows) -> None:
-        """Take what was found in the rows that follow."""
-        if not self.count and other.count:
-            self.first = self.rows + other.first[0], other.first[1]
+        """Take what was found in the rows that follow, or in any that are renumbered."""
+        theirs = other.first[0] + (0 if other.numbered else self.rows), other.first[1]
+        if other.count and (not self.count or theirs[0] < self.first[0]):
+            self.first = theirs
         self.rows += other.rows
         self.count += other.count
 

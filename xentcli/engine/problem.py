@@ -116,17 +116,18 @@ class Problem:
         with np.errstate(under="ignore"):  # beside a huge weight
             return np.asarray(np.ldexp(self.class_weight, -power))
 
-    def total_sample_weight(self) -> Fraction:
-        """Σ v_i over the rows that count, exactly."""
-        return self._total(None)
+    def total_sample_weight(self, power: int) -> Fraction:
+        """Σ v_i over the rows that count, exactly, for row weights divided by 2^power."""
+        return self._total(None, power)
 
-    def total_row_weight(self) -> Fraction:
+    def total_row_weight(self, power: int) -> Fraction:
         """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
-        return self._total(None if self.targets is None or self.weight is None else self.targets)
+        targets = None if self.targets is None or self.weight is None else self.targets
+        return self._total(targets, power)
 
-    def _total(self, targets: Array | None) -> Fraction:
+    def _total(self, targets: Array | None, power: int) -> Fraction:
         """The sum over the rows that count, some at a time: there may be more than memory."""
-        total, power = RunningSum(), self.sample_weight_power
+        total = RunningSum()
         weight = None if targets is None else self.kernel_weight(self.weight_power)
         for start in range(0, self.layout.rows, CHUNK):
             rows = slice(start, min(start + CHUNK, self.layout.rows))
@@ -163,11 +164,18 @@ def without_targets(layout: Layout) -> Problem:
     return Problem(layout, None, None, None, np.ones(()))
 
 
-def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) -> Problem:
-    """Check everything that can be known before the logits are read; raise `DataError`."""
-    require_targets(targets.dtype)
-    layout = find(logits, targets.shape, options.class_axis)
-    probs = target_kind_of(targets.shape, layout, options) == "probs"
+def build(logits: Shape, targets: Values | None, options: LossOptions, extras: Extras) -> Problem:
+    """Check everything that can be known before the logits are read; raise `DataError`.
+
+    Beside a teacher there may be no targets, and then no row is ignored.
+    """
+    if targets is None:
+        layout, indices = find(logits, None, options.class_axis), None
+    else:
+        require_targets(targets.dtype)
+        layout = find(logits, targets.shape, options.class_axis)
+        probs = target_kind_of(targets.shape, layout, options) == "probs"
+        indices = None if probs else as_indices(targets, layout, options.ignore_index)
     per_row = layout.rows, layout.row_shape
     weight = None
     if extras.weight is not None:
@@ -177,7 +185,7 @@ def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) 
         sample_weight = vector(extras.sample_weight, "sample_weight", per_row)
     return Problem(
         layout=layout,
-        targets=None if probs else as_indices(targets, layout, options.ignore_index),
+        targets=indices,
         weight=weight,
         sample_weight=sample_weight,
         upstream=upstream(extras.upstream, options, per_row),

@@ -36,6 +36,42 @@ USUAL_SIZE = 300  # powers of two of numbers that may be multiplied as they are
 
 
 @dataclass(frozen=True)
+class RowTotals:
+    """What a plan needs to know of all rows; it may be added up over parts of them.
+
+    `sample_weight` is Σ v_i and `row_weight` Σ v_i·w_{y_i} over the rows that count, exactly, or 0
+    where the reduction does not need them.
+    """
+
+    rows: int = 0
+    ignored: int = 0
+    sample_weight: Fraction = Fraction(0)
+    row_weight: Fraction = Fraction(0)
+
+    @classmethod
+    def of(
+        cls, problem: Problem, options: LossOptions, sample_weight_power: int | None = None
+    ) -> RowTotals:
+        """The totals of a problem; the power is that of a larger one that it is part of."""
+        rows, ignored = problem.layout.rows, problem.ignored
+        if options.reduction != "mean" or options.normalizer is not None:
+            return cls(rows, ignored)
+        power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
+        plain = Fraction(rows - ignored)  # the sum of as many ones
+        if problem.sample_weight is not None:
+            plain = problem.total_sample_weight(power)
+        weighted = plain
+        if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
+            weighted = problem.total_row_weight(power)
+        return cls(rows, ignored, plain, weighted)
+
+    def merged(self, other: RowTotals) -> RowTotals:
+        """Those of both."""
+        mine, theirs = vars(self).values(), vars(other).values()
+        return RowTotals(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+
+@dataclass(frozen=True)
 class ReductionPlan:
     """The denominator (1 for sum and none), and the z-loss coefficient that goes with it.
 
@@ -45,6 +81,7 @@ class ReductionPlan:
     """
 
     problem: Problem
+    totals: RowTotals
     denominator: Fraction
     z_loss: float
     weight_power: int
@@ -178,29 +215,35 @@ def _two_words(value: Fraction) -> tuple[float, float, int]:
     return float(scaled), float(scaled - Fraction(float(scaled))), power
 
 
-def plan(problem: Problem, options: LossOptions) -> ReductionPlan:
-    """Find the denominators; they depend on targets and weights, never on the logits."""
+def plan(
+    problem: Problem,
+    options: LossOptions,
+    totals: RowTotals | None = None,
+    sample_weight_power: int | None = None,
+) -> ReductionPlan:
+    """Find the denominators; they depend on targets and weights, never on the logits.
+
+    `totals` and the power are those of all rows where the problem is that of some of them.
+    """
+    totals = RowTotals.of(problem, options) if totals is None else totals
     # Beside a z-loss small weights stay as they are: it would be multiplied by what they are.
     power = max(problem.weight_power, 0) if options.z_loss else problem.weight_power
-    powers = power, problem.sample_weight_power
+    row_power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
+    powers = power, row_power
     z_loss = math.ldexp(options.z_loss, -powers[0])
     if options.reduction != "mean":
         per_row = options.reduction == "none"
-        return ReductionPlan(problem, Fraction(1), z_loss, *powers, per_row=per_row)
+        return ReductionPlan(problem, totals, Fraction(1), z_loss, *powers, per_row=per_row)
     if options.normalizer is not None:
-        return ReductionPlan(problem, Fraction(options.normalizer), z_loss, *powers)
-    if problem.ignored == problem.layout.rows:
-        return ReductionPlan(problem, Fraction(1), z_loss, *powers, _empty_mean(options))
-    plain = Fraction(problem.layout.rows - problem.ignored)  # the sum of as many ones
-    if problem.sample_weight is not None:
-        plain = problem.total_sample_weight()
-    weighted = plain
-    if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
-        weighted = problem.total_row_weight()
+        return ReductionPlan(problem, totals, Fraction(options.normalizer), z_loss, *powers)
+    if totals.ignored == totals.rows:
+        empty = _empty_mean(options)
+        return ReductionPlan(problem, totals, Fraction(1), z_loss, *powers, empty)
+    plain, weighted = totals.sample_weight, totals.row_weight
     if plain and z_loss:
         ratio = over_power(weighted / plain, powers[0])
         z_loss = rounded(Fraction(options.z_loss) * ratio)
-    return ReductionPlan(problem, weighted, z_loss if plain else 0.0, *powers)
+    return ReductionPlan(problem, totals, weighted, z_loss if plain else 0.0, *powers)
 
 
 def _empty_mean(options: LossOptions) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
 from xentcli.engine.notes import LogitsCheck, NonfiniteRows, Note, ProbabilityCheck
 from xentcli.engine.reduction import ReductionPlan
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.mass import Captured
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class CrossEntropy:
     shape of the logits, or is None. `lse` is the log-sum-exp of each row, float64, NaN where the
     row is ignored. `backend` is the one that ran; `notes` are about what may surprise. Where the
     results were handed on piece by piece, as by the command line, the arrays are None. Where the
-    logits are on a device, the arrays are there too.
+    logits are on a device, the arrays are there too. `captured` is how much of a top-K teacher's
+    probability the stored classes have.
     """
 
     loss: Any
@@ -29,6 +34,7 @@ class CrossEntropy:
     rows: int
     ignored: int
     notes: tuple[Note, ...] = ()
+    captured: Captured | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,11 @@ class LossTotals:
         self.probabilities.merge(other.probabilities)
         self.logits.merge(other.logits)
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let the rows that notes name have their numbers in a larger whole."""
+        self.nonfinite.renumber(place)
+        self.probabilities.renumber(place)
+
     def result(self, plan: ReductionPlan, backend: str, arrays: RowArrays) -> CrossEntropy:
         """The result over all rows; `backend` is the name of the one that ran."""
         notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
@@ -82,7 +93,7 @@ class LossTotals:
             grad=arrays.grad,
             lse=arrays.lse,
             backend=backend,
-            rows=plan.problem.layout.rows,
-            ignored=plan.problem.ignored,
+            rows=plan.totals.rows,
+            ignored=plan.totals.ignored,
             notes=(*notes, *self.logits.notes()),
         )

@@ -6,7 +6,7 @@ Probabilities keep their dtype and their shape, that of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,7 +105,7 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     uses is what was checked, whoever writes into the targets meanwhile.
     """
     require_row_shaped(targets.shape, layout)
-    check = _TargetCheck(layout, ignore_index)
+    check = TargetCheck(layout, ignore_index)
     indices = np.empty(0, np.min_scalar_type(-layout.classes))
     for chunk in targets.chunks():
         found = check.indices(chunk)
@@ -128,12 +128,17 @@ class _InvalidTargets:
             self.row, self.value = row + first, values[first].item()
         self.count += int(np.count_nonzero(wrong))
 
+    def merge(self, other: _InvalidTargets) -> None:
+        if other.count and (not self.count or other.row < self.row):
+            self.row, self.value = other.row, other.value
+        self.count += other.count
+
     def words(self, rows: int) -> str:
         verb = "is" if self.count == 1 else "are"
         return f"{self.count} of {plural(rows, 'target')} {verb}"
 
 
-class _TargetCheck:
+class TargetCheck:
     """Turns values into class indices, and remembers what is not one."""
 
     def __init__(self, layout: Layout, ignore_index: int) -> None:
@@ -161,6 +166,22 @@ class _TargetCheck:
         indices = np.where(ignored | wrong, 0, whole).astype(np.int64)  # unsigned types have no -1
         indices[ignored] = IGNORED
         return indices
+
+    @property
+    def valid(self) -> bool:
+        """Whether all values so far are right."""
+        return not self.broken.count and not self.outside.count
+
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let the first invalid rows have their numbers in a larger whole."""
+        for found in (self.broken, self.outside):
+            found.row = place(found.row) if found.count else 0
+
+    def merge(self, other: TargetCheck) -> None:
+        """Take what was found in other rows, which have their numbers in the whole."""
+        self.broken.merge(other.broken)
+        self.outside.merge(other.outside)
+        self.rows += other.rows
 
     def raise_if_invalid(self) -> None:
         """An error for what was invalid."""

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 from xentcli.files.format import ZIP, Format, Inspected, starts_with
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
+    from xentcli.arrays.dtypes import Array
     from xentcli.files.options import ReadOptions, WriteOptions
     from xentcli.files.reader import Reader
     from xentcli.files.sink import Writable
@@ -49,6 +52,12 @@ def _create_npz(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOpti
     return NpzWriter(stream, shape, dtype, options.key)
 
 
+def _save_npz(stream: Writable, members: Mapping[str, Array]) -> None:
+    from xentcli.files.npz import save_npz
+
+    save_npz(stream, members)
+
+
 def _inspect_npz(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.npz import inspect_npz
 
@@ -78,6 +87,12 @@ def _create_safetensors(
     from xentcli.files.safetensors import SafetensorsWriter
 
     return SafetensorsWriter(stream, shape, dtype, options.key)
+
+
+def _save_safetensors(stream: Writable, members: Mapping[str, Array]) -> None:
+    from xentcli.files.safetensors import save_safetensors
+
+    save_safetensors(stream, members)
 
 
 def _inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> Inspected:
@@ -154,6 +169,7 @@ BINARY = (
         open_reader=_open_npy,
         create_writer=_create_npy,
         inspect=_inspect_npy,
+        is_raw=True,
     ),
     Format(
         "npz",
@@ -161,6 +177,7 @@ BINARY = (
         matches=lambda start: start.startswith(ZIP) and not _is_pytorch(start),
         open_reader=_open_npz,
         create_writer=_create_npz,
+        save_members=_save_npz,
         inspect=_inspect_npz,
         member_names=_npz_names,
     ),
@@ -170,8 +187,10 @@ BINARY = (
         matches=_is_safetensors,
         open_reader=_open_safetensors,
         create_writer=_create_safetensors,
+        save_members=_save_safetensors,
         inspect=_inspect_safetensors,
         member_names=_safetensors_names,
+        is_raw=True,
     ),
     Format(
         "zarr",

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 
 from xentcli.errors import OptionError, plural, visible
 
-_NUMBERS = re.compile(r"(\d{1,9})(?:(-)(\d{1,9})?)?", re.ASCII)
+_NUMBERS = r"([0-9]{1,9})(?:(-)([0-9]{1,9})?)?"
 _LISTED = 10  # names in a message
 
 
@@ -82,10 +80,12 @@ class _Finder:
             raise OptionError(self._where, what, "choose by number")
         if named:
             return named
-        numbers = _NUMBERS.fullmatch(word)
+        numbers = re.fullmatch(_NUMBERS, word)
         if numbers:
             last = numbers[3] or (self._count if numbers[2] else numbers[1])
             return self._numbered(word, int(numbers[1]), int(last))
+        from fnmatch import fnmatchcase  # few jobs need it
+
         matching = [column for column, name in enumerate(self._names) if fnmatchcase(name, word)]
         if not matching:
             raise self._unknown(word)
@@ -115,6 +115,8 @@ def nearest(word: str, names: Sequence[str]) -> str | None:
     >>> nearest("Ct", ["dog", "cat"]), nearest("bird", ["dog", "cat"])
     ("did you mean 'cat'?", None)
     """
+    from difflib import get_close_matches  # only errors need it
+
     folded = {name.casefold(): name for name in reversed(names)}
     close = get_close_matches(word[:100].casefold(), folded, n=1)
     return f"did you mean '{visible(folded[close[0]])}'?" if close else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from typing import IO, Any, cast
 
 import numpy as np
@@ -75,6 +76,16 @@ class _Archive(zipfile.ZipFile):
 
     def __del__(self) -> None:
         """Do nothing."""
+
+
+def save_npz(stream: Writable, members: Mapping[str, Array]) -> None:
+    """An archive of several arrays."""
+    archive = _Archive(cast(Any, stream), "w")
+    for name, array in members.items():
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            writer = NpyWriter(cast(Any, member), array.shape, array.dtype)
+            writer.write(np.ascontiguousarray(array).reshape(-1))
+    archive.close()
 
 
 class NpzWriter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from xentcli.errors import OptionError, Setting
 from xentcli.files import registry
 from xentcli.files.columns import ALL
 from xentcli.files.compression import (
+    CompressedStream,
     CompressedWriter,
     by_first_bytes,
     by_suffix,
@@ -158,6 +159,15 @@ def _no_targets(format: Format, where: str) -> OptionError:
     return OptionError(where, what)
 
 
+def names_in(path: str) -> list[str]:
+    """The names of the arrays in a file whose suffix says that it may hold several; else none."""
+    formats = registry.with_suffix(path)
+    if not formats or not formats[0].member_names:
+        return []
+    with open_input(path) as (source, _):
+        return formats[0].member_names(source)
+
+
 @contextmanager
 def _again(source: Source, path: str) -> Iterator[Source]:
     """An input from its beginning, where `source` stays."""
@@ -221,6 +231,18 @@ def create_writer(
         return format.create_writer(to, shape, dtype, options)
 
     return CompressedWriter(stream, kind, create) if kind else create(stream)
+
+
+def save_members(stream: Writable, members: Mapping[str, Array], format: Format, path: str) -> None:
+    """Write several arrays into a file of a format that can hold them."""
+    kind = by_suffix(path)
+    assert format.save_members
+    if not kind:
+        format.save_members(stream, members)
+        return
+    compressing = CompressedStream(stream, kind)
+    format.save_members(compressing, members)
+    compressing.finish()
 
 
 def save(stream: Writable, array: Array, options: WriteOptions) -> None:

@@ -30,3 +30,16 @@ def local_path(path: str) -> str:
 def is_folder(path: str) -> bool:
     """Whether a path is an address, or that of a folder."""
     return is_address(path) or os.path.isdir(local_path(path))  # noqa: PTH112 (Path would change the name)
+
+
+def secrets_of(address: str) -> list[str]:
+    """What must not be printed of an address: user, password, the parts of its query.
+
+    >>> secrets_of("https://me:word@host/x?sig=abc&v=1")
+    ['sig=abc&v=1', 'me:word', 'sig=abc', 'word', 'abc', 'v=1']
+    """
+    rest, _, query = address.partition("://")[2].partition("?")
+    login = rest.rpartition("@")[0]
+    words = [login, login.partition(":")[2], query, *query.split("&")]
+    words += [part.partition("=")[2] for part in query.split("&")]
+    return sorted({word for word in words if len(word) > 2}, key=lambda word: (-len(word), word))

@@ -119,6 +119,15 @@ class Sink:
         with self._errors():
             self._stream.flush()
 
+    def reserve(self, nbytes: int) -> tuple[str, int]:
+        """Make room for so many bytes, which others write: the path of the file, and where."""
+        assert self._replacement
+        self.flush()
+        with self._errors():
+            offset = self._stream.tell()
+            self._stream.truncate(offset + nbytes)
+        return self._replacement.path, offset
+
     def finish(self) -> None:
         """Write everything out; the target is still the old file."""
         self.flush()

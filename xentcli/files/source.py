@@ -59,6 +59,11 @@ class Source:
         return self._stream
 
     @property
+    def path(self) -> str | None:
+        """The path of a plain file; None for anything else."""
+        return self._path
+
+    @property
     def can_be_opened_again(self) -> bool:
         """Whether its path is that of a plain file."""
         return self._path is not None

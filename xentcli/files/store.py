@@ -9,12 +9,12 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from xentcli.errors import FileError, OptionError, UnavailableError, reason, visible
+from xentcli.errors import FileError, OptionError, UnavailableError, XentError, reason, visible
 from xentcli.files.descriptor import Descriptor, file_errors
-from xentcli.files.paths import is_address, local_path
+from xentcli.files.paths import is_address, local_path, secrets_of
 from xentcli.files.source import Source
 
 if TYPE_CHECKING:
@@ -99,11 +99,18 @@ class LocalStore:
         folder = os.path.dirname(path)  # noqa: PTH120 (Path would change the name)
         with file_errors(self.name, "writing"):
             if not os.path.isdir(folder):  # noqa: PTH112 (likewise)
-                os.makedirs(folder, exist_ok=True)  # noqa: PTH103 (likewise)
+                self._make_folders(key)
             with Descriptor(path, "wb") as file:
                 view = memoryview(data).cast("B")
                 while view:
                     view = view[file.write(view) :]
+
+    def _make_folders(self, key: str) -> None:
+        """Make the folders that a file needs, but never this one: it may have been removed."""
+        names = key.split("/")[:-1]
+        for count in range(1, len(names) + 1):
+            with suppress(FileExistsError):
+                os.mkdir(self.path("/".join(names[:count])))  # noqa: PTH102 (likewise)
 
 
 class RemoteStore:
@@ -111,7 +118,7 @@ class RemoteStore:
 
     def __init__(self, place: str) -> None:
         self.place, self.name = place, visible(place)
-        with remote_errors(self.name, "opening"):
+        with remote_errors(self.place, "opening"):
             self._files, self._root = _url_to_fs(self.name)(place)
 
     def _path(self, key: str) -> str:
@@ -119,7 +126,7 @@ class RemoteStore:
 
     def read(self, key: str) -> bytes | None:
         """A whole file; None if it is not there."""
-        with remote_errors(self.name, "reading"):
+        with remote_errors(self.place, "reading"):
             try:
                 found: bytes = self._files.cat_file(self._path(key))
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -128,12 +135,12 @@ class RemoteStore:
 
     def exists(self, key: str) -> bool:
         """Whether a file is there."""
-        with remote_errors(self.name, "reading"):
+        with remote_errors(self.place, "reading"):
             return bool(self._files.isfile(self._path(key)))
 
     def folders(self, key: str) -> list[str]:
         """The names of the folders in a folder; none where folders cannot be listed."""
-        with remote_errors(self.name, "listing"):
+        with remote_errors(self.place, "listing"):
             try:
                 entries = self._files.ls(self._path(key), detail=True)
             except (FileNotFoundError, NotImplementedError):
@@ -143,8 +150,10 @@ class RemoteStore:
 
     def files(self, key: str) -> list[str] | None:
         """The keys of all files below a folder; None where they cannot be listed."""
+        if "http" in self._files.protocol:
+            return None  # its listings are links of web pages
         top = self._files._strip_protocol(self._path(key)).rstrip("/") + "/"
-        with remote_errors(self.name, "listing"):
+        with remote_errors(self.place, "listing"):
             try:
                 found = self._files.find(top)
             except (FileNotFoundError, NotImplementedError):
@@ -153,12 +162,12 @@ class RemoteStore:
 
     def write(self, key: str, data: Buffer) -> None:
         """Write a whole file, or replace it."""
-        with remote_errors(self.name, "writing"):
+        with remote_errors(self.place, "writing"):
             self._files.pipe_file(self._path(key), bytes(data))
 
     def remove(self) -> None:
         """Remove everything in the folder."""
-        with remote_errors(self.name, "removing"):
+        with remote_errors(self.place, "removing"):
             self._files.rm(self._root, recursive=True)
 
 
@@ -185,24 +194,32 @@ def needs_zarr(where: str, what: str) -> UnavailableError:
 
 
 @contextmanager
-def remote_errors(where: str, doing: str) -> Iterator[None]:
-    """Turn what file systems of fsspec raise into errors of xent, in one line."""
+def remote_errors(place: str, doing: str) -> Iterator[None]:
+    """Turn what file systems of fsspec raise into errors of xent, in one line without secrets."""
+    where = visible(place)
     try:
         yield
-    except (UnavailableError, FileError, OptionError, MemoryError, BrokenPipeError):
+    except (XentError, MemoryError, BrokenPipeError):
         raise
     except FileNotFoundError as error:
-        raise OptionError(where, f"no such bucket or folder: {reason(error)}") from error
+        raise OptionError(where, f"no such bucket or folder: {said(error, place)}") from error
     except PermissionError as error:
-        raise FileError(where, f"access denied: {reason(error)}") from error
+        raise FileError(where, f"access denied: {said(error, place)}") from error
     except ImportError as error:
-        raise UnavailableError(where, f"a package is missing: {reason(error)}") from error
-    except ValueError as error:
-        if "rotocol" in str(error):  # fsspec: "Protocol not known: x"
-            raise OptionError(where, f"no such kind of address: {reason(error)}") from error
-        raise FileError(where, f"{doing} failed: {reason(error)}") from error
+        raise UnavailableError(where, f"a package is missing: {said(error, place)}") from error
     except Exception as error:  # of botocore, aiohttp, azure, …
-        raise FileError(where, f"{doing} failed: {reason(error)}") from error
+        words = said(error, place)
+        if isinstance(error, ValueError) and words.startswith("Protocol not known"):
+            raise OptionError(where, f"no such kind of address: {words}") from error
+        raise FileError(where, f"{doing} failed: {words}") from error
+
+
+def said(error: BaseException, place: str) -> str:
+    """What an exception says, without what the address keeps secret."""
+    words = str(reason(error))
+    for secret in secrets_of(place):
+        words = words.replace(secret, "***")
+    return words
 
 
 class FolderSource(Source):

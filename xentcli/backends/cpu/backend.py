@@ -64,7 +64,7 @@ class Work:
         return [(a, b, int(self.streaming)) for a, b in pairwise(ends)]
 
 
-def _uses_streaming_stores(logits: Array, grad: Array | None) -> bool:
+def uses_streaming_stores(logits: Array, grad: Array | None) -> bool:
     """Whether a gradient is too large for the caches, and does not overwrite the logits."""
     if grad is None or grad.nbytes < STREAM_FROM:
         return False
@@ -131,7 +131,7 @@ class CpuBackend:
         inputs = *box(logits), indices, *box(probs), address(weight)
         numbers = *inputs, *scalars, *per_row, *box(grad)
         arrays = logits, targets, weight, scale, scalars, results, grad
-        work = self._work(logits, _uses_streaming_stores(logits, grad))
+        work = self._work(logits, uses_streaming_stores(logits, grad))
         self.run(Kernel.of(name, logits, probs, grad), work, numbers, arrays)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:

@@ -30,8 +30,7 @@ class Marked:
 class Dialect:
     """A delimiter and a decimal mark; quotes are always understood.
 
-    A quoted cell does not go beyond its line. A quote that is not closed hides all delimiters up
-    to the end of the line.
+    A quote that is not closed hides all delimiters and line feeds that follow.
     """
 
     delimiter: bytes = b","
@@ -60,15 +59,13 @@ def _unquoted(text: bytes, delimiter: int) -> bytes:
     """Text without delimiters in quotes, and without the quotes around a whole cell."""
     signs = np.frombuffer(text, np.uint8).copy()
     is_quote, is_line, is_delimiter = signs == _QUOTE, signs == _LINE, signs == delimiter
-    count = np.cumsum(is_quote)
-    before_line = np.maximum.accumulate(np.where(is_line, count, 0))  # quotes in lines above
-    inside = ((count - before_line) & 1 == 1) & ~is_line
-    ends = is_line | (is_delimiter & ~inside)
+    inside = np.cumsum(is_quote) % 2 == 1
+    ends = (is_line | is_delimiter) & ~inside
     quotes = _around_cells(np.flatnonzero(is_quote), inside, ends, signs)
     if delimiter == _BLANK:
         signs[signs == _END[0]] = _OTHER
-        signs[ends & ~is_line] = _END[0]
-    signs[inside & (is_delimiter | (signs == _RETURN))] = _OTHER
+        signs[ends & is_delimiter] = _END[0]
+    signs[inside & (is_delimiter | is_line | (signs == _RETURN))] = _OTHER
     signs[quotes] = _BLANK
     return signs.tobytes()
 

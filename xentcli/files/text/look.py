@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +13,6 @@ from xentcli.files.text.style import TextStyle
 
 BYTES = 1 << 16  # that are looked at
 _LINES = 50
-_NUMBER = re.compile(
-    r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I | re.A
-)
 _SHOWN = {"\t": "tab", ",": "comma"}
 
 
@@ -35,12 +31,18 @@ def is_number(cell: str) -> bool:
     >>> [is_number(cell) for cell in ("1e5", "-1,5", "nan", "1_0", "")]
     [True, True, True, False, False]
     """
-    return _NUMBER.fullmatch(cell) is not None
+    if "_" in cell or not cell.isascii():
+        return False
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def _is_name(cell: str) -> bool:
     """Whether a cell can be a name: printable UTF-8 with a letter, and neither nan nor inf."""
-    is_text = cell.isprintable() and "\ufffd" not in cell
+    is_text = cell.replace("\n", " ").isprintable() and "\ufffd" not in cell
     return is_text and not is_number(cell) and any(map(str.isalpha, cell))
 
 
@@ -54,16 +56,32 @@ def counts(cells: Sequence[str]) -> bool:
 
 
 def rows_of(start: bytes, delimiter: str, count: int = _LINES) -> list[list[str]]:
-    r"""The cells of the first lines; of a line that is cut off those that are complete.
+    r"""The cells of the first lines that are complete; of the only line, those that are.
 
-    >>> rows_of(b'"a, b",c\n1,2\n3,4', ",")
-    [['a, b', 'c'], ['1', '2'], ['3']]
+    >>> rows_of(b'"a, b",c\n1,2\n3,4', ","), rows_of(b"1,2,3", ",")
+    ([['a, b', 'c'], ['1', '2']], [['1', '2']])
     """
-    found = start.decode("utf-8-sig", "replace").split("\n", count)
+    found = _lines(start.decode("utf-8-sig", "replace"), count)
     rows = [cells_of(line, delimiter) for line in found[:count]]
-    if len(found) <= count and rows[-1]:
-        rows[-1].pop()
+    if 1 < len(found) <= count:
+        rows.pop()
+    elif len(found) == 1 and rows[0]:
+        rows[0].pop()
     return [row for row in rows if row]
+
+
+def _lines(text: str, count: int) -> list[str]:
+    """The first lines, and what follows as one more; a line feed in quotes ends none."""
+    start, lines = 0, list[str]()
+    while len(lines) < count:
+        end = text.find("\n", start)
+        while end >= 0 and text.count('"', start, end) % 2:
+            end = text.find("\n", end + 1)
+        if end < 0:
+            break
+        lines.append(text[start:end])
+        start = end + 1
+    return [*lines, text[start:]]
 
 
 def cells_of(line: str, delimiter: str) -> list[str]:
@@ -116,7 +134,8 @@ def _parts(rows: list[list[str]]) -> bool:
 def _is_header(rows: list[list[str]], classes: ClassNames) -> bool:
     """Whether the first line holds names: all cells are there, with letters, and no number.
 
-    The first may be empty: it stands above the names or numbers of the rows.
+    The first may be empty: it stands above the names or numbers of the rows. So may the last, where
+    a delimiter ends each line.
     """
     if not rows:
         return False
@@ -124,6 +143,7 @@ def _is_header(rows: list[list[str]], classes: ClassNames) -> bool:
     cells = head if head[0] else head[1:]
     if len(cells) < len(head) and counts(cells):  # pandas numbers columns that have no names
         return True
+    cells = cells if cells[-1:] != [""] else cells[:-1]
     if not cells or not all(map(_is_name, cells)):
         return False
     is_data = all(cell in classes for cell in head)  # targets that are words

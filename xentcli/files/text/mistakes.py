@@ -10,29 +10,12 @@ from xentcli.files.class_names import ClassNames
 from xentcli.files.text.cells import NUMBER
 from xentcli.files.text.dialect import Dialect, unquoted
 from xentcli.files.text.look import cells_of
-from xentcli.files.text.parsing import LONGEST, Cells
+from xentcli.files.text.parsing import LONGEST, Cells, Place
 from xentcli.files.text.style import TextStyle
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _SIGNS = ((";", "';'"), ("\t", "tab"), (" ", "' '"), ("|", "'|'"), (",", "','"))
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a piece of text begins: the line, and the cells and bytes of it that came before."""
-
-    line: int
-    column: int = 0
-    byte: int = 0
-
-    def after(self, piece: bytes, cells: Cells) -> Place:
-        """The place where a piece with these cells ends."""
-        lines = len(cells.last)
-        if not lines:
-            return Place(self.line, self.column + cells.count, self.byte + len(piece))
-        byte = len(piece) - piece.rfind(b"\n") - 1
-        return Place(self.line + lines, cells.count - 1 - int(cells.last[-1]), byte)
 
 
 @dataclass(frozen=True)
@@ -52,7 +35,7 @@ class Mistakes:
         line = f"line {place.line}"
         at = f"{line}, column {place.column + 1}"
         if len(raw) > LONGEST and raw[:1] == b'"':
-            return FormatError(self.where, f"{at}: a quote that is not closed in its line")
+            return FormatError(self.where, f"{at}: a quote that is not closed")
         if len(raw) > LONGEST:
             return FormatError(self.where, f"{at}: more than {LONGEST} characters are no number")
         ends_line = piece[cells.ends[bad] :].lstrip(b" ")[:1] == b"\n"
@@ -74,18 +57,20 @@ class Mistakes:
         """The error for a cell of at most LONGEST characters."""
         cell, number = raw.decode().strip(" "), self.dialect.marked(raw).text.decode().strip(" ")
         if not number:
-            return FormatError(self.where, f"{at}: an empty field")
+            last = around[1] and around[0].column  # a delimiter may end every line
+            hint = self._drops(around[0].column) if last else None
+            return FormatError(self.where, f"{at}: an empty field", hint)
         if NUMBER.fullmatch(number):
             what = f"{at}: {visible(cell[:40])} is out of the range of float64"
             return FormatError(self.where, what)
         if raw.count(b'"') % 2:
-            what = f"{at}: '{visible(cell[:40])}' has a quote that is not closed in its line"
+            what = f"{at}: '{visible(cell[:40])}' has a quote that is not closed"
             return FormatError(self.where, what)
-        hint = self._of_signs(cell, *around)
-        if hint is None and self.classes.names:
+        sign_hint = self._of_signs(cell, *around)
+        if sign_hint is None and self.classes.names:
             return self.classes.unknown(unquoted(raw), self.where, f"{at}: ")
-        hint = hint or self._of_word(cell.strip('"'), around[0])
-        return FormatError(self.where, f"{at}: '{visible(cell[:40])}' is not a number", hint)
+        word_hint = sign_hint or self._of_word(cell.strip('"'), around[0])
+        return FormatError(self.where, f"{at}: '{visible(cell[:40])}' is not a number", word_hint)
 
     def _of_signs(self, cell: str, place: Place, ends_line: bool) -> Words | None:
         """What to do about another delimiter or decimal mark than was expected."""
@@ -115,15 +100,20 @@ class Mistakes:
             hint = self._decimal_comma() or hint
         return FormatError(self.where, what, hint)
 
+    def _drops(self, column: int) -> tuple[str | Setting, ...]:
+        """How to leave a column out."""
+        name = self.names[column] if column < len(self.names) else ""
+        what = f" leaves column {column + 1} out"
+        return self.style.option("drop", name or str(column + 1)), what
+
     def _of_word(self, word: str, place: Place) -> Words | None:
-        """What to do about a word."""
+        """What to do about a word, in a column of words or in a header."""
         if not word[:1].isalpha() and word[:1] not in "_#":
             return None
-        if place.line == 1 and self.style.header == "no":
-            return self.style.option("header", "yes"), " skips a header line"
         if self.style.of_targets:
             hint = "if it names a class, give the names: ", Setting("names"), " FILE or a,b,c"
             return None if self.classes.names else hint
-        number = place.column + 1
-        name = self.names[place.column] if place.column < len(self.names) else ""
-        return self.style.option("drop", name or str(number)), f" leaves column {number} out"
+        drops = self._drops(place.column)
+        if place.line > 1 or self.style.header == "yes":
+            return drops
+        return (*drops, ", ", self.style.option("header", "yes"), " skips line 1")

@@ -63,6 +63,23 @@ class Cells:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a piece of text begins: the line, and the cells and bytes of it that came before."""
+
+    line: int
+    column: int = 0
+    byte: int = 0
+
+    def after(self, piece: bytes, cells: Cells) -> Place:
+        """The place where a piece with these cells ends."""
+        feeds = piece.count(b"\n")  # some may be in quotes
+        byte = len(piece) - piece.rfind(b"\n") - 1 if feeds else self.byte + len(piece)
+        if len(cells.last):
+            return Place(self.line + feeds, cells.count - 1 - int(cells.last[-1]), byte)
+        return Place(self.line + feeds, self.column + cells.count, byte)
+
+
+@dataclass(frozen=True)
 class _Marks:
     """Where the parts of every cell are."""
 

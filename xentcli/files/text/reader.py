@@ -7,10 +7,12 @@ are parsed one by one.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +26,10 @@ from xentcli.files.text.columns import TextColumns, find_columns, is_header_of_r
 from xentcli.files.text.dialect import Dialect, Marked
 from xentcli.files.text.lines import Chunk, Lines
 from xentcli.files.text.look import cells_of, rows_of
-from xentcli.files.text.mistakes import Mistakes, Place
-from xentcli.files.text.parsing import LONGEST, Cells, cell_count, parse
+from xentcli.files.text.parsing import LONGEST, Cells, Place, cell_count, parse
+
+if TYPE_CHECKING:
+    from xentcli.files.text.mistakes import Mistakes
 
 _LOOK = 4096  # bytes that are checked before more are read
 _LONGEST_TEXT = 1 << 22  # bytes of a cell that is not read
@@ -59,7 +63,6 @@ class TextReader:
             self._wanted, self._order = self.columns.wanted, self.columns.order
         self._fields = 0  # of a line
         self.width = 0  # of what is read
-        self._mistakes = self._mistakes_of(self.columns.header if self.columns else ())
         self._ready = self._parse(self._first, chunks)
 
     @property
@@ -112,12 +115,14 @@ class TextReader:
         fits = len(names) == width or (not is_comment and is_header_of_r(names, cells, width))
         if names and self._options.style.header == "auto" and not fits:
             line = start.split(b"\n", 1)[0].decode("utf-8", "replace")
-            raise self._mistakes_of(names).of_header(len(names), width, line)
+            raise self._mistakes(names).of_header(len(names), width, line)
         names = (names[0].lstrip("# "), *names[1:]) if is_comment else names
         return find_columns(names, cells, width, self._options, self._where)
 
-    def _mistakes_of(self, names: tuple[str, ...]) -> Mistakes:
+    def _mistakes(self, names: tuple[str, ...]) -> Mistakes:
         """The errors of this table, whose columns have these names."""
+        from xentcli.files.text.mistakes import Mistakes  # a good table needs none
+
         return Mistakes(self._where, self._options.style, self._dialect, self._classes, names)
 
     def _parse(self, number: int, chunks: deque[Chunk]) -> Array:
@@ -128,9 +133,10 @@ class TextReader:
         for piece, marked in _pieces(chunks, self._dialect, longest):
             cells = parse(marked, self._wanted, place.column)
             bad = self._parse_rest(piece, marked, cells)
-            self._check_widths(place, cells if bad is None else cells.before(bad))
+            self._check_widths(place, cells if bad is None else cells.before(bad), piece, marked)
             if bad is not None:
-                raise self._mistakes.of(place, piece, cells, bad)
+                names = self.columns.header if self.columns else ()
+                raise self._mistakes(names).of(place, piece, cells, bad)
             if len(piece) == size:  # lines that are not long
                 return self._shaped(cells.values)
             if not count:
@@ -151,7 +157,7 @@ class TextReader:
         table = values.reshape(-1, self.width)
         return table if self._order is None else table[:, self._order]
 
-    def _check_widths(self, place: Place, cells: Cells) -> None:
+    def _check_widths(self, place: Place, cells: Cells, piece: bytes, marked: Marked) -> None:
         """An error for the first line that has more or fewer cells than the first of all."""
         widths = np.diff(cells.last, prepend=-1 - place.column)
         if widths.size and not self._fields:
@@ -161,7 +167,12 @@ class TextReader:
         if wrong.size:
             found = plural(int(widths[wrong[0]]), "field")
             what = f"{found}, expected {self._fields} as in line {self._first}"
-            raise FormatError(self._where, f"line {place.line + int(wrong[0])}: {what}")
+            ends = [
+                end.start() for end in re.finditer(b"\n", marked.text)
+            ]  # in quotes none is left
+            start = ends[wrong[0] - 1] + 1 if wrong[0] else 0
+            number = place.line + piece.count(b"\n", 0, start)
+            raise FormatError(self._where, f"line {number}: {what}")
 
 
 def look_at(source: Source) -> None:
@@ -173,6 +184,9 @@ def look_at(source: Source) -> None:
         raise FormatError(source.name, "most bytes are NUL: this is not text")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise FormatError(source.name, "the text is UTF-16", "save it as UTF-8")
+    if b"\n" not in start and start.count(b"\r") > 1:
+        what = "line 1: a carriage return without a line feed"
+        raise FormatError(source.name, what, "save it with line feeds at the ends of lines")
     if start[:3] == b"\xef\xbb\xbf":
         source.read(3)
 
@@ -197,3 +211,5 @@ def _pieces(chunks: deque[Chunk], dialect: Dialect, longest: int) -> Iterator[tu
         if len(rest) > longest:
             ended = dialect.marked(b"_" * (LONGEST + 1) + dialect.delimiter)
             yield rest[: LONGEST + 1] + dialect.delimiter, ended
+    if rest:  # a quote is open
+        yield rest, replace(dialect.marked(b""), text=b"_" * (len(rest) - 1) + b"\n")

@@ -13,7 +13,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FileError, FormatError, XentError, lacks_memory, reason
-from xentcli.files.store import LocalStore, Store, needs_zarr, remote_errors
+from xentcli.files.store import LocalStore, Store, needs_zarr, remote_errors, said
 from xentcli.files.zarr.layout import Bands, Box, pieces, size_of
 from xentcli.files.zarr.metadata import ZarrArray
 
@@ -24,7 +24,7 @@ class DecodedChunks:
     def __init__(self, store: Store, array: ZarrArray, name: str) -> None:
         self._array, self._name = array, name
         self._dtype = array.require_dtype(name)
-        self._local = isinstance(store, LocalStore)
+        self._local, self._place = isinstance(store, LocalStore), store.place
         self._zarr = _open(store, array, name)
         self.bands = Bands.of(array.shape, array.chunks, self._dtype.itemsize)
         self._numbers = size_of(tuple(slice(0, n) for n in array.shape))
@@ -83,9 +83,9 @@ class DecodedChunks:
         chunk = "" if place is None else f": chunk {self._array.file_key(place)}"
         where = f"{self._name}{chunk}"
         if isinstance(error, PermissionError):
-            return FileError(where, f"access denied: {reason(error)}")
-        if isinstance(error, OSError):
-            return FileError(where, f"reading failed: {error.strerror or reason(error)}")
+            return FileError(where, f"access denied: {said(error, self._place)}")
+        if isinstance(error, OSError) or not self._local:
+            return FileError(where, f"reading failed: {said(error, self._place)}")
         return FormatError(where, f"cannot be decoded: {reason(error)}")
 
     def verify(self) -> None:
@@ -130,7 +130,7 @@ def _open(store: Store, array: ZarrArray, name: str) -> Any:
         if isinstance(store, LocalStore):
             place: Any = ZarrLocalStore(store.place, read_only=True)
         else:
-            with remote_errors(name, "opening"):
+            with remote_errors(store.place, "opening"):
                 place = FsspecStore.from_url(store.place, read_only=True)
         try:
             return zarr.Array.from_dict(StorePath(place, array.key), array.document)

@@ -79,7 +79,7 @@ def _members(store: Store, root: Node | None) -> dict[str, Node]:
         if not is_address(store.place):
             raise FileError(store.name, "is a folder, and not of zarr: it holds no zarr.json, "
                             ".zarray or .zgroup")  # fmt: skip
-        raise OptionError(store.name, "there is no zarr array at this address")
+        raise OptionError(store.name, "there is no zarr array at this address, or no such bucket")
     listed = dict(_consolidated(store, root))
     return listed or {node.key: node for node in _walk(store, "")}
 

@@ -19,10 +19,14 @@ from xentcli.files.zarr.metadata import ZarrArray
 class PlainChunks:
     """The numbers of an array in a folder of this machine, whose chunks are plain."""
 
-    def __init__(self, store: LocalStore, array: ZarrArray, name: str) -> None:
+    def __init__(
+        self, store: LocalStore, array: ZarrArray, name: str, *, merged: bool = True
+    ) -> None:
         self._store, self._array, self._name = store, array, name
         self._dtype = array.require_dtype(name)
-        self._shape, self._chunks = _merged(array.shape, array.chunks)
+        self._shape, self._chunks = array.shape, array.chunks
+        if merged:
+            self._shape, self._chunks = _merged(array.shape, array.chunks)
         self._size = prod(self._chunks) * self._dtype.itemsize
         self._states: dict[str, tuple[int, int] | None] = {}  # size and time of change, by path
 
@@ -31,11 +35,12 @@ class PlainChunks:
         done = 0
         for box in boxes(self._shape, start, start + out.size) if out.size else ():
             count = size_of(box)
-            target = out[done : done + count]
-            self._read_box(box, target.reshape([part.stop - part.start for part in box]))
+            self.read_box(box, out[done : done + count])
             done += count
 
-    def _read_box(self, box: Box, target: Array) -> None:
+    def read_box(self, box: Box, out: Array) -> None:
+        """Read a box into as many numbers."""
+        target = out.reshape([part.stop - part.start for part in box])
         for place, part in pieces(box, self._chunks):
             inside = tuple(
                 slice(p.start - n * size, p.stop - n * size)

@@ -20,6 +20,7 @@ from xentcli.files.zarr import nodes
 from xentcli.files.zarr.decoded import DecodedChunks
 from xentcli.files.zarr.metadata import OPAQUE, ZarrArray, nbytes
 from xentcli.files.zarr.plain import PlainChunks
+from xentcli.files.zarr.slices import ZarrSlices
 
 LISTED = 100_000  # files that are looked for before the numbers are read
 
@@ -92,6 +93,10 @@ class ZarrReader:
         out = np.empty(count, self.dtype) if buffer is None else buffer[:count]
         self._chunks.read(start, out.view(self._stored_dtype))
         return out
+
+    def slices(self) -> ZarrSlices:
+        """The array for other processes, which read parts of it."""
+        return ZarrSlices(self._store.place, self.name, self.array, self.dtype)
 
     def skip(self, count: int) -> None:
         """Skip the next numbers."""

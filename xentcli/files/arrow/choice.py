@@ -11,7 +11,7 @@ import numpy as np
 from xentcli.errors import DtypeError, FormatError, OptionError, Setting, Words, visible
 from xentcli.files.arrow.columns import Column, Selection
 from xentcli.files.class_names import ClassNames
-from xentcli.files.columns import ALL, chosen
+from xentcli.files.columns import chosen
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 
@@ -65,7 +65,7 @@ def choose(columns: list[Column], index: set[str], options: ReadOptions, where: 
 
 def _of_key(columns: list[Column], options: ReadOptions, where: str) -> Chosen:
     """The column of a name."""
-    if options.columns != ALL:
+    if options.columns.keep:
         what = "a key names one array of the file, of which no columns can be chosen"
         raise OptionError(where, what)
     names = [column.name for column in columns]

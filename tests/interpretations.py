@@ -71,8 +71,8 @@ add("suffix .npy on text", {"l.npy": CSV}, "softmax l.npy", "error", ("not an .n
 add("suffix .csv on a zip", {"l.csv": npz(a=L)}, "softmax l.csv", "error", ("line 1",))
 add("suffix .npz on .npy bytes", {"l.npz": NPY}, "softmax l.npz", "error", ("not an .npz file",))
 add("no suffix, .npy bytes", {"l": NPY}, "softmax l", "rule", ("else the first bytes",), logits=L)
-add("no suffix, text", {"l": CSV}, "softmax l", "rule", ("`.npy`, `.npz`, else text",), logits=L)
-add("suffix .txt", {"l.txt": CSV}, "softmax l.txt", "rule", ("else text",), logits=L)
+add("no suffix, text", {"l": CSV}, "softmax l", "rule", ("else it is text",), logits=L)
+add("suffix .txt", {"l.txt": CSV}, "softmax l.txt", "rule", ("else it is text",), logits=L)
 add(
     "suffix .txt with tabs",
     {"l.txt": CSV.replace(b",", b"\t")},

@@ -332,7 +332,8 @@ def test_a_column_of_lists_is_chosen_by_its_name(write):
     with pytest.raises(OptionError, match="holds 2 arrays: x, z"):
         read(path, columns=ColumnOptions(drop=("id",)))
     with pytest.raises(OptionError, match="a key names one array"):
-        read(path, key="x", columns=ColumnOptions(drop=("id",)))
+        read(path, key="x", columns=ColumnOptions(keep=("x",)))
+    assert_same_bits(read(path, key="x", columns=ColumnOptions(drop=("id",))), NUMBERS)
 
 
 def test_an_index_can_be_chosen(write):
@@ -470,6 +471,31 @@ def test_without_pyarrow_the_error_says_how_to_install_it(write, monkeypatch, ca
 
 
 # The commands
+
+
+def test_the_targets_are_a_column_of_the_same_table(write, capfdbinary):
+    per_class = {name: LOGITS[:, n] for n, name in enumerate("abc")}
+    words = ["grad", "FILE", "-f", "npy", "--target-column", "y"]
+    for columns, more in (
+        ({"y": TARGETS, **per_class}, []),
+        ({"id": [1, 2], "y": TARGETS, **per_class}, ["--drop", "id"]),
+        ({"id": [1, 2], "y": [*"ab"], **per_class}, ["--columns", "a,b,c"]),
+        ({"id": ["x", "z"], "y": TARGETS, "x": fixed(LOGITS)}, ["--key", "x"]),
+        ({"y": [*"qr"], "x": fixed(LOGITS)}, ["--key", "x", "--names", "q,r,s"]),
+    ):
+        path = write(**columns)
+        result = inside(capfdbinary, *(path if word == "FILE" else word for word in words), *more)
+        assert_done(result)
+        np.testing.assert_allclose(from_npy(result.out), GRADIENT, rtol=1e-15)
+    error = inside(capfdbinary, "grad", write(y=TARGETS, **per_class), "-f", "npy")
+    assert_error(error, 2, "holds 4 arrays: y, a, b, c; none is called logits")
+
+
+def test_a_table_with_targets_is_no_table_of_logits(write, capfdbinary):
+    np.save("t.npy", TARGETS)
+    path = write(a=LOGITS[:, 0], b=LOGITS[:, 1], label=TARGETS)
+    result = inside(capfdbinary, "grad", path, "t.npy")
+    assert_error(result, 1, "column 'label' is int64", "--drop label", "--target-column label")
 
 
 def test_one_file_holds_logits_and_targets(write, capfdbinary):

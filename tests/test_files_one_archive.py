@@ -33,7 +33,16 @@ def safetensors(**arrays):
     return struct.pack("<Q", len(text)) + text + body
 
 
-MAKERS = {"npz": npz, "safetensors": safetensors}
+def hdf5(**arrays):
+    """A file of datasets."""
+    stream = io.BytesIO()
+    with pytest.importorskip("h5py").File(stream, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return stream.getvalue()
+
+
+MAKERS = {"npz": npz, "safetensors": safetensors, "h5": hdf5}
 OTHER = np.arange(4.0)
 
 

@@ -21,7 +21,6 @@ from xentcli.files.compression import (
     without_suffix,
 )
 from xentcli.files.format import FIRST_BYTES, Format
-from xentcli.files.interpreted import interpreted
 from xentcli.files.keys import LOGITS, TARGETS, known_key
 from xentcli.files.options import DEFAULT, ReadOptions, WriteOptions
 from xentcli.files.paths import is_folder
@@ -63,7 +62,7 @@ def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
             from xentcli.files.raw import open_raw
 
             raw = open_raw(source, options.raw)
-            yield interpreted(raw, replace(options, dtype=options.raw.dtype))
+            yield _interpreted(raw, replace(options, dtype=options.raw.dtype))
             return
         yield reader_of(source, registry.input_format(source, bare, options.format), options)
 
@@ -188,6 +187,15 @@ def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
     assert format.open_reader
     reader = format.open_reader(source, options)
     reader.format = format.name
+    return _interpreted(reader, options)
+
+
+def _interpreted(reader: Reader, options: ReadOptions) -> Reader:
+    """The reader itself, or what its numbers stand for by the options."""
+    if not (options.bfloat16 or options.probabilities):
+        return reader
+    from xentcli.files.interpreted import interpreted  # few inputs need it
+
     return interpreted(reader, options)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from xentcli.errors import DtypeError, FormatError, OptionError, Setting, Words, visible
 from xentcli.files.arrow.columns import Column, Selection
 from xentcli.files.class_names import ClassNames
-from xentcli.files.columns import ALL, chosen
+from xentcli.files.columns import chosen
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 
@@ -65,7 +65,7 @@ def choose(columns: list[Column], index: set[str], options: ReadOptions, where: 
 
 def _of_key(columns: list[Column], options: ReadOptions, where: str) -> Chosen:
     """The column of a name."""
-    if options.columns != ALL:
+    if options.columns.keep:
         what = "a key names one array of the file, of which no columns can be chosen"
         raise OptionError(where, what)
     names = [column.name for column in columns]
@@ -97,7 +97,7 @@ def _per_class(columns: list[Column], left_out: list[str], where: str) -> Chosen
     for column in columns:
         _require_numbers(column, where)
     floats = [column for column in columns if column.dtype and column.dtype.kind == "f"]
-    others = [column for column in columns if column not in floats]
+    others = [column for column in columns if column.dtype and column.dtype.kind != "f"]
     if floats and others:
         one, other = visible(others[0].name), visible(floats[0].name)
         what = f"column '{one}' is {others[0].type}, column '{other}' is {floats[0].type}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -141,18 +142,24 @@ class Selection:
     shape: tuple[int, ...]  # of a row
     dtype: np.dtype[Any]
 
-    def flat(self, arrays: list[Any], first: int, where: str) -> Array:
-        """The numbers of some rows in C order, from Arrow's arrays of the columns."""
-        found = (
-            numbers_of(array, column, first, where)
-            for array, column in zip(arrays, self.columns, strict=True)
-        )
+    def flat(self, batch: Any, first: int, where: str) -> Array:
+        """The numbers of some rows in C order, from Arrow's record batch of the columns."""
         if len(self.columns) == 1:
-            return next(found)
-        table = np.empty((len(arrays[0]), len(self.columns)), self.dtype)
-        for number, values in enumerate(found):
-            table[:, number] = values
+            return numbers_of(batch.column(0), self.columns[0], first, where)
+        if self._is_plain and not any(array.null_count for array in batch.columns):
+            tensor: Array = batch.to_tensor(row_major=True).to_numpy()
+            return tensor.reshape(-1)
+        table = np.empty((batch.num_rows, len(self.columns)), self.dtype)
+        for number, column in enumerate(self.columns):
+            table[:, number] = numbers_of(batch.column(number), column, first, where)
         return table.reshape(-1)
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether Arrow can transpose the columns: all are of one type."""
+        return len({column.type for column in self.columns}) == 1 and all(
+            column.type in DTYPES for column in self.columns
+        )
 
     @property
     def row_bytes(self) -> int:

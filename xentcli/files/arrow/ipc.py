@@ -7,7 +7,7 @@ from typing import Any
 
 from xentcli.errors import FormatError
 from xentcli.files.arrow.columns import Column
-from xentcli.files.arrow.table import Table
+from xentcli.files.arrow.table import Table, in_order
 from xentcli.files.format import Inspected
 from xentcli.files.options import ReadOptions
 from xentcli.files.random_access import RandomAccess, library_errors, require
@@ -74,14 +74,13 @@ class ArrowFile:
         else:
             yield from map(opened.get_batch, range(opened.num_record_batches))
 
-    def batches(self, columns: list[Column], first: int, rows: int) -> Iterator[list[Any]]:
-        """Arrow's arrays of some columns from a row on, in batches of at most that many rows."""
-        numbers = [column.number for column in columns]
-        places = {number: place for place, number in enumerate(sorted(set(numbers)))}
-        for batch in self._all(self._opened(sorted(places))):
+    def batches(self, columns: list[Column], first: int, rows: int) -> Iterator[Any]:
+        """Arrow's record batches of some columns from a row on, of at most that many rows."""
+        names, numbers = [column.name for column in columns], [column.number for column in columns]
+        for batch in self._all(self._opened(sorted(numbers))):
             dropped = min(first, batch.num_rows)
             first -= dropped
             batch.validate(full=True)  # offsets of damaged files point anywhere
+            ordered = in_order(batch, names)
             for start in range(dropped, batch.num_rows, rows):
-                some = batch.slice(start, rows)
-                yield [some.column(places[number]) for number in numbers]
+                yield ordered.slice(start, rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 from xentcli.errors import FormatError
 from xentcli.files.arrow.columns import Column
-from xentcli.files.arrow.table import Table
+from xentcli.files.arrow.table import Table, in_order
 from xentcli.files.contiguous import SAFE
 from xentcli.files.format import Inspected
 from xentcli.files.options import ReadOptions
@@ -73,8 +73,8 @@ class ParquetFile:
         found = self._metadata
         return {"created_by": str(found.created_by), "row_groups": str(found.num_row_groups)}
 
-    def batches(self, columns: list[Column], first: int, rows: int) -> Iterator[list[Any]]:
-        """Arrow's arrays of some columns from a row on, in batches of at most that many rows."""
+    def batches(self, columns: list[Column], first: int, rows: int) -> Iterator[Any]:
+        """Arrow's record batches of some columns from a row on, of at most that many rows."""
         groups, skipped = self._groups_from(first)
         names = [column.name for column in columns]
         found = self._opened(len(columns)).iter_batches(
@@ -86,8 +86,8 @@ class ParquetFile:
                 raise FormatError(self._where, what)
             dropped = min(skipped, batch.num_rows)
             skipped -= dropped
-            if batch.num_rows > dropped:
-                yield [batch.column(name)[dropped:] for name in names]
+            if dropped < batch.num_rows:
+                yield in_order(batch, names).slice(dropped)
 
     def _groups_from(self, first: int) -> tuple[list[int], int]:
         """The row groups from that with a row on, and how many rows of it come before."""

@@ -20,7 +20,8 @@ from xentcli.files.random_access import library_errors
 from xentcli.files.reader import Reader
 from xentcli.files.source import Source
 
-BATCH_BYTES = 1 << 24  # that are decoded at a time at most
+BATCH_BYTES = 1 << 25  # that are decoded at a time at most
+BATCH = 1 << 22  # numbers of one column per class that are decoded at a time
 HIDDEN = (b"ARROW:schema", b"pandas")  # metadata about the schema, of kilobytes
 
 
@@ -32,8 +33,9 @@ class TableFile(Protocol):
     rows: int
     facts: dict[str, str]  # about the file
 
-    def batches(self, columns: list[Column], first: int, rows: int) -> Iterator[list[Any]]:
-        """Arrow's arrays of some columns from a row on, in batches of at most that many rows."""
+    def batches(self, columns: list[Column], first: int, rows: int) -> Iterator[Any]:
+        """Arrow's record batches of some columns, in this order, from a row on, of at most that
+        many rows."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Table:
         """A column of lists whose length the first row tells."""
         with library_errors(self.source.name, self.file.what):
             first = next(self.file.batches([column], 0, 1), None) if self.file.rows else None
-            lengths = lengths_of(first[0], len(column.shape)) if first else (0,) * len(column.shape)
+            axes = len(column.shape)
+            lengths = lengths_of(first.column(0), axes) if first else (0,) * axes
         return replace(column, shape=lengths)
 
     def reader(self, options: ReadOptions) -> Reader:
@@ -79,17 +82,18 @@ class Table:
             raise FormatError(self.source.name, f"shape {shape} is larger than NumPy can have")
         reader = BatchReader(self.source, shape, selection.dtype, partial(self._batches, selection))
         reader.remarks, reader.column_names = chosen.remarks, chosen.names
+        if chosen.per_class:  # each batch takes a step per column
+            reader.best_count = BATCH
         return reader
 
     def _batches(self, selection: Selection, first: int, wanted: int) -> Iterator[Array]:
         """The rows of an array from one on, flat."""
         most = max(1, BATCH_BYTES // max(1, selection.row_bytes))
         with library_errors(self.source.name, self.file.what):
-            for arrays in self.file.batches(
-                list(selection.columns), first, max(1, min(wanted, most))
-            ):
-                yield selection.flat(arrays, first, self.source.name)
-                first += len(arrays[0])
+            columns, rows = list(selection.columns), max(1, min(wanted, most))
+            for batch in self.file.batches(columns, first, rows):
+                yield selection.flat(batch, first, self.source.name)
+                first += batch.num_rows
 
     def inspect(self, options: ReadOptions, stats: bool) -> Inspected:
         """Facts about every array, or about the one that the options choose."""
@@ -133,3 +137,8 @@ def _metadata(schema: Any) -> dict[str, str]:
         for key, value in found
         if key not in HIDDEN
     }
+
+
+def in_order(batch: Any, names: list[str]) -> Any:
+    """A record batch with its columns in this order."""
+    return batch if batch.schema.names == names else batch.select(names)

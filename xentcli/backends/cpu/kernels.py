@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
+from numba import njit, types
 
 from xentcli.backends import Scalars
 from xentcli.backends.cpu import dispatch, memory, teacher_boxes
+from xentcli.backends.cpu.arithmetic import EXPORT_OPTIONS
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.cpu.loader import CannotLoadError
 from xentcli.backends.cpu.row_ops import BoxView, PerRow
@@ -101,7 +102,7 @@ def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:
 
     The C function is `int f(void **result, void **error, arguments …)`.
     """
-    function, types_ = FUNCTIONS[kernel.function], signature(kernel)
+    function, types_ = njit(**EXPORT_OPTIONS)(FUNCTIONS[kernel.function].py_func), signature(kernel)
     function.compile(types_)
     try:
         compiled = function.overloads[types_]

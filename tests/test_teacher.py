@@ -557,12 +557,12 @@ def test_what_cannot_be_probabilities_is_noted(rng):
 def test_captured_mass_is_merged_in_order():
     dtype = np.dtype("f4")
     whole, first, second = (MassTotals(dtype, whole=False) for _ in range(3))
-    mass, present = np.array([0.5, 0.25, 1.5, 0.125, 2.0]), np.array([1, 1, 1, 0, 1]) > 0
+    mass, present = np.array([0.5, 0.75, 1.5, 0.125, 2.0, 0.25]), np.array([1, 1, 1, 0, 1, 1]) > 0
     whole.add(mass, present)
     first.add(mass[:2], present[:2])
     second.add(mass[2:], present[2:])
     first.merge(second)
-    assert first.captured() == whole.captured() == (4.25 / 4, 0.25, 1)
+    assert first.captured() == whole.captured() == (1.0, 0.25, 5)
     assert first.notes() == whole.notes()
     assert "row 4 sums to 2" in first.notes()[0].text
 

@@ -71,6 +71,7 @@ def polynomial(coefficients: tuple[float, ...]) -> Any:
 
 
 log1p_series = polynomial(elementary.LOG1P)
+log1p_series_f32 = polynomial(elementary.LOG1P_SINGLE)
 
 
 @intrinsic

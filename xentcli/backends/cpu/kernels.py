@@ -16,6 +16,7 @@ from xentcli.backends.cpu.arithmetic import EXPORT_OPTIONS
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.cpu.loader import CannotLoadError
 from xentcli.backends.cpu.row_ops import BoxView, PerRow
+from xentcli.backends.cpu.short_rows_passes import fast_short_boxes
 from xentcli.backends.cpu.teacher_stored import TopView
 from xentcli.backends.teacher import TeacherScalars
 
@@ -23,6 +24,7 @@ FUNCTIONS: dict[str, Any] = {
     "fast": dispatch.fast_boxes,
     "general": dispatch.general_boxes,
     "short": dispatch.short_boxes,
+    "short_fast": fast_short_boxes,
     "softmax": dispatch.softmax_boxes,
     "statistics": dispatch.statistics_boxes,
     "divergence": dispatch.divergence_boxes,

@@ -116,7 +116,7 @@ def test_readme_and_docstring_say_what_is_promised():
 
 def test_every_option_of_the_loss_has_a_kind():
     named = {name for names in accuracy.KINDS.values() for name in names}
-    others = {"class indices", "probability targets", *EXTRAS}
+    others = {"class indices", "probability targets", "a teacher", *EXTRAS}
     chooses = {"target_kind", "class_axis"}  # what the arrays mean
     assert named == {item.name for item in fields(LossOptions)} - chooses | others
 
@@ -173,6 +173,7 @@ def cases_of_strata(dtype):
     return [Case.of(x.astype(DTYPES[dtype]), y, reduction="none") for x, y in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_strata_stay_within_the_bounds(backend, dtype):
     for case in cases_of_strata(dtype):

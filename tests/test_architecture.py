@@ -51,6 +51,8 @@ STRANGERS = [
     ("xentcli.backends.c[pu]*", "xentcli.backends.reference_statistics.*", "no shared formula"),
     ("xentcli.backends.reference_divergence.*", "xentcli.backends.c[pu]*", "no shared formula"),
     ("xentcli.backends.c[pu]*", "xentcli.backends.reference_divergence.*", "no shared formula"),
+    ("xentcli.backends.reference_te*", "xentcli.backends.c[pu]*", "no shared formula"),
+    ("xentcli.backends.c[pu]*", "xentcli.backends.reference_te*", "no shared formula"),
     ("xentcli.display.*", "xentcli.engine.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.arrays.*", "what draws computes nothing"),
     ("xentcli.display.*", "xentcli.backends.*", "what draws computes nothing"),

@@ -120,6 +120,7 @@ def test_b48_read_only_files_at_odd_offsets_are_read(order, files, capfdbinary):
     np.testing.assert_allclose(from_npy(result.out), GRADIENT, rtol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom"])
 @pytest.mark.parametrize("format", ["npy", "npz", "csv", None])
 def test_b50_a_device_without_an_end_is_one_error_in_little_memory(device, format, files):

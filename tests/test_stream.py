@@ -394,6 +394,7 @@ def test_tables_stream_on_either_side(logits, targets, table, capfdbinary):
     assert_same_bits(shown(result), cross_entropy(x, q if "q" in targets else t).grad)
 
 
+@pytest.mark.slow
 def test_two_tables_in_pipes_of_which_nobody_knows_the_length(job):
     """A process of its own holds a million numbers, so the tables are longer."""
     x = np.tile(np.load("x.npy").astype(float), (3000, 1))

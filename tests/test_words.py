@@ -120,7 +120,7 @@ def test_the_readme_names_every_exit_code():
 def test_every_option_of_the_readme_exists():
     known = {name for c in COMMANDS.values() for p in c.params for name in p.opts}
     known |= {"--help", "--some-name", "--without-pip", "--python"}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README)) <= known
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,6 +1,6 @@
 """Softmax cross-entropy loss and its gradient with respect to the logits.
 
-The three functions, their result and the errors are loaded when they are first used, so that
+The functions, `Teacher`, their result and the errors are loaded when they are first used, so that
 `import xentcli` costs next to nothing and never imports numba.
 """
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xentcli.engine.cross_entropy import cross_entropy
     from xentcli.engine.result import CrossEntropy
     from xentcli.engine.softmax import log_softmax, softmax
+    from xentcli.engine.teacher.arrays import Teacher
     from xentcli.errors import (
         DataError,
         FileError,
@@ -27,6 +28,7 @@ __all__ = [
     "DataError",
     "FileError",
     "OptionError",
+    "Teacher",
     "UnavailableError",
     "XentError",
     "__version__",
@@ -40,6 +42,7 @@ _HOME = {
     "cross_entropy": "engine.cross_entropy",
     "log_softmax": "engine.softmax",
     "softmax": "engine.softmax",
+    "Teacher": "engine.teacher.arrays",
     **{name: "errors" for name in __all__ if name.endswith("Error")},
 }
 

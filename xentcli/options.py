@@ -6,16 +6,23 @@ The command line and the Python functions are both made from these classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias, get_args
+from functools import lru_cache, wraps
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-from xentcli.errors import OptionError, shown
+from xentcli.errors import OptionError, Setting, shown
+
+T = TypeVar("T")
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 EmptyMean: TypeAlias = Literal["nan", "zero", "error"]
 TargetKind: TypeAlias = Literal["auto", "index", "probs"]
 Backend: TypeAlias = Literal["auto", "numpy", "cpu", "cuda"]
+Divergence: TypeAlias = Literal["ce", "forward-kl", "reverse-kl", "jsd"]
+Tail: TypeAlias = Literal["bucket", "uniform", "subset", "teacher", "drop"]
+TeacherKind: TypeAlias = Literal["logits", "log-probs", "probs", "counts"]
+TeacherClasses: TypeAlias = Literal["same", "pad"]
 
 # The rules of options that are not fields of the classes below.
 BACKEND = {"choices": get_args(Backend)}
@@ -123,12 +130,100 @@ class LogitsOptions:
         require_allowed(self)
 
 
+@dataclass(frozen=True)
+class TeacherOptions:
+    """The options of soft targets from a teacher; its arrays are in `Teacher`.
+
+    What would change the result and cannot be told from the arrays has no default: the loss itself,
+    what the numbers are, and what the classes are that a row does not store.
+    """
+
+    teacher_kind: TeacherKind | None = setting(
+        None,
+        "What the teacher's numbers are; integers are counts.",
+        group="Teacher",
+        choices=get_args(TeacherKind),
+    )
+    divergence: Divergence | None = setting(
+        None,
+        "Loss against the teacher's probabilities q: ce, KL(q, p), KL(p, q), or jsd of both.",
+        group="Teacher",
+        choices=get_args(Divergence),
+    )
+    beta: float | None = setting(
+        None, "Weight of the teacher in jsd, between 0 and 1.", group="Teacher", low=0.0, high=1.0
+    )
+    tail: Tail | None = setting(
+        None,
+        "Meaning of the classes that a top-K teacher does not store: one class, an even share, "
+        "left out with renormalising both or the teacher only, or nothing.",
+        group="Teacher",
+        choices=get_args(Tail),
+    )
+    alpha: float = setting(
+        1.0,
+        "Weight of the loss against the teacher; the rest is that of the loss with TARGETS, at "
+        "temperature 1.",
+        group="Teacher",
+        low=0.0,
+        high=1.0,
+    )
+    scale_t2: bool = setting(
+        False,
+        "Multiply the loss against the teacher by the squared temperature.",
+        group="Teacher",
+        boolean=True,
+    )
+    teacher_temperature: float | None = setting(
+        None,
+        "Divide the teacher's logits by this value; by default that of the student.",
+        group="Teacher",
+        above=0.0,
+    )
+    teacher_classes: TeacherClasses = setting(
+        "same",
+        "Whether the teacher has the classes of the logits; pad gives those that one of them "
+        "lacks the probability 0.",
+        group="Teacher",
+        choices=get_args(TeacherClasses),
+    )
+
+    def __post_init__(self) -> None:
+        require_allowed(self)
+        if self.divergence == "jsd" and self.beta in (0, 1):
+            limit = "reverse-kl" if self.beta else "forward-kl"
+            what = f"{self.beta:g} is not allowed: jsd is 0 there whatever the logits are"
+            raise OptionError("beta", what, ("use ", Setting("divergence", limit)))
+
+
 def require_allowed(options: Any) -> None:
     """Put the options of a dataclass into Python's own types; an error for one out of range."""
     for item in fields(options):
         value = getattr(options, item.name)
         if "help" in item.metadata and not (value is None and item.default is None):
             object.__setattr__(options, item.name, allowed(item.name, value, item.metadata))
+
+
+PYTHONS_OWN = frozenset({str, int, float, bool, type(None)})
+
+
+def remembered(function: Callable[..., T]) -> Callable[..., T]:
+    """A function that is called again only for arguments it has not had.
+
+    Only arguments of Python's own immutable types are looked up; others may compare in any way.
+
+    >>> double = remembered(lambda value: 2 * value)
+    >>> double(value=2), double(value=2.0), double(value=True)
+    (4, 4.0, 2)
+    """
+    known = lru_cache(maxsize=256, typed=True)(function)
+
+    @wraps(function)
+    def call(**arguments: Any) -> T:
+        plain = PYTHONS_OWN.issuperset(map(type, arguments.values()))
+        return known(**arguments) if plain else function(**arguments)
+
+    return call
 
 
 def allowed(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
@@ -157,7 +252,7 @@ def _converted(value: Any, rule: Mapping[str, Any]) -> Any:
     """The value as its rule wants it; None where it is not allowed."""
     if "choices" in rule:
         choices = rule["choices"] if isinstance(value, str) else ()
-        return next((choice for choice in choices if choice == value), None)
+        return choices[choices.index(value)] if value in choices else None
     if hasattr(value, "dtype"):
         if value.shape != () or hasattr(value, "mask"):
             return None
@@ -171,7 +266,7 @@ def _converted(value: Any, rule: Mapping[str, Any]) -> Any:
     if not _between(number, rule):
         return None
     if not rule.get("integer"):
-        return number
+        return number + 0.0  # never −0.0
     return int(value) if int(value) == value else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -54,12 +55,12 @@ class Layout:
         """The shape without the class axis: that of class indices and of losses per row."""
         return self.shape[: self.class_axis] + self.shape[self.class_axis + 1 :]
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """N, the number of rows."""
         return prod(self.row_shape)
 
-    @property
+    @cached_property
     def box(self) -> tuple[int, int, int]:
         """(outer, C, inner)."""
         axis = self.class_axis

@@ -17,6 +17,7 @@ Ignored rows get loss 0, log-sum-exp NaN and gradient +0.0.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, get_args
@@ -29,6 +30,7 @@ from xentcli.errors import OptionError, Setting, UnavailableError
 
 if TYPE_CHECKING:
     from xentcli.backends.cpu.backend import CpuBackend
+    from xentcli.backends.teacher import TeacherBackend
 
 __all__ = [
     "NAMES",
@@ -37,6 +39,7 @@ __all__ = [
     "StatisticsBackend",
     "choose",
     "for_statistics",
+    "for_teacher",
     "get",
     "require_known",
 ]
@@ -147,6 +150,34 @@ def for_statistics(
     return _cpu(threads, notify)
 
 
+def for_teacher(
+    name: str,
+    entries: int,
+    weight: Array | None = None,
+    threads: int | None = None,
+    notify: Callable[[str], None] | None = None,
+    *,
+    plain: bool = True,
+) -> TeacherBackend:
+    """The backend of that name for losses against a teacher; for `auto` the one that is fastest.
+
+    Class weights, and a softcap (`plain` is false), are computed by the reference alone.
+    """
+    name, threads = require_known(name, threads)
+    if name == "cuda":
+        what = "losses against a teacher are computed by numpy and cpu, not by cuda"
+        raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
+    small = name == "auto" and entries <= AUTO_LIMIT
+    if name == "numpy" or small or weight is not None or not plain:
+        from xentcli.backends.reference_teacher import NumpyTeacher
+
+        return NumpyTeacher(weight)
+    _start_cpu()
+    from xentcli.backends.cpu.teacher import CpuTeacher
+
+    return CpuTeacher(threads, notify)
+
+
 def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
     """A backend and a number of threads in Python's own types; an error if one is not allowed."""
     if threads is not None:
@@ -155,14 +186,25 @@ def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBackend:
+    _start_cpu()
+    from xentcli.backends.cpu.backend import CpuBackend
+
+    return CpuBackend(threads, notify)
+
+
+@functools.cache
+def _start_cpu() -> None:
+    """Import the CPU backend, once: reading the whole environment takes longer than a small job.
+
+    An error unless compiled kernels can run here.
+    """
     numba_start.check_environment()
     with numba_start.starting("llvmlite"):
         from xentcli.backends.cpu import backend
-    if not backend.is_jit_disabled():
-        return backend.CpuBackend(threads, notify)
-    what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
-    hint = Setting("backend", "numpy"), " computes without Numba"
-    raise OptionError("backend", what, hint)
+    if backend.is_jit_disabled():
+        what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
+        hint = Setting("backend", "numpy"), " computes without Numba"
+        raise OptionError("backend", what, hint)
 
 
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:

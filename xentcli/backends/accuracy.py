@@ -22,7 +22,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
     "plain": ("class indices", "reduction", "ignore_index", "empty_mean"),
     "factors": ("temperature", "weight", "sample_weight", "upstream", "normalizer"),
     "softcap": ("softcap",),
-    "cancelling": ("label_smoothing", "z_loss", "probability targets"),
+    "cancelling": ("label_smoothing", "z_loss", "probability targets", "a teacher"),
 }
 
 
@@ -32,7 +32,8 @@ class Bound(NamedTuple):
     In ULP of the result; with `terms`, in ULP at the sum of the sizes of all terms, of float64 for
     results in float64 and of float32 for the others, besides the rounding of the result to its own
     dtype. The terms are a_c·(−log p_c) and λ·lse² of a loss, p_c·a_j, a_c·p_j and 2·λ·lse·p_c of a
-    gradient, where lse is itself the sum of max z and log Σ exp(z − max z).
+    gradient, where lse is itself the sum of max z and log Σ exp(z − max z); q·ln q and q·ln p and
+    the like of a divergence.
     """
 
     loss: float

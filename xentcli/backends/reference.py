@@ -181,10 +181,15 @@ def by_row(box: Array) -> Array:
 
 
 def put_rows(box: Array | None, rows: Array | None) -> None:
-    """Rows (n, C) rounded into a box; −0.0 becomes 0.0."""
+    """Round float64 rows once into a box of any float dtype; −0.0 becomes 0.0."""
     if box is not None and rows is not None:
         outer, classes, inner = box.shape
         rounded = narrow(rows, box.dtype)
         box[...] = rounded.reshape(outer, inner, classes).transpose(0, 2, 1)
-        values = box.view("<u2") if box.dtype == BF16 else box
-        np.copyto(values, 0, where=(values == 0x8000) if box.dtype == BF16 else (values == 0))
+        clear_negative_zero(box)
+
+
+def clear_negative_zero(array: Array) -> None:
+    """Make −0.0 in an array of any float dtype 0.0."""
+    values = array.view("<u2") if array.dtype == BF16 else array
+    np.copyto(values, 0, where=(values == 0x8000) if array.dtype == BF16 else (values == 0))

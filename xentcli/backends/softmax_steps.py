@@ -100,9 +100,7 @@ def answerable(top: Array, scalars: Scalars) -> Array:
     return np.where(np.isfinite(top / scalars.temperature), top, np.nan)
 
 
-def below_top(
-    x: Array, top: Array, scalars: Scalars
-) -> tuple[TwoWords, TwoWords, TwoWords | None]:
+def below_top(x: Array, top: Array, scalars: Scalars) -> tuple[TwoWords, TwoWords, TwoWords | None]:
     """max z − z, max z, and dz/dx times T and 2^HALF_LIFT, None where dz/dx·T is 1."""
     if np.isinf(scalars.softcap):
         return _scaled(x, top, scalars.temperature)

@@ -161,6 +161,16 @@ def log1p(a: TwoWords) -> TwoWords:
     return add(TwoWords(n * first, n * second), _normalized(t, tail))
 
 
+def log(a: TwoWords) -> TwoWords:
+    """log(a) for a ≥ 0: of a = m·2ᵉ with m from 1 to 2 it is log(1 + (m − 1)) + e·ln 2."""
+    first, second, _ = _step()
+    e = np.frexp(a.high)[1] - 1
+    m = TwoWords(np.ldexp(a.high, -e), np.ldexp(a.low, -e))
+    e_steps = e.astype(np.float64) * STEPS
+    found = add(TwoWords(e_steps * first, e_steps * second), log1p(add(m, one_word(-1.0))))
+    return choose((a.high > 0) & (a.high < np.inf), found, one_word(np.log(a.high)))
+
+
 def tanh(a: TwoWords) -> TwoWords:
     """tanh(a) for a ≥ 0: a series where a is small, else (1 − e) / (1 + e), e = exp(−2a)."""
     e = exp_minus(a.times(2.0))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
 from xentcli.cli import summary as out
 from xentcli.cli.command import command
 from xentcli.cli.console import note, stdout_is_terminal, write_stdout
@@ -13,8 +15,6 @@ from xentcli.cli.inputs import (
     InputPaths,
     Inputs,
     logits_reading,
-    loss_paths,
-    loss_reading,
     open_inputs,
     text_style,
 )
@@ -23,7 +23,7 @@ from xentcli.cli.options import (
     JsonOption,
     LogitsInputs,
     LossInputs,
-    RunningOptions,
+    RunningAnywhere,
     WritingOptions,
 )
 from xentcli.cli.sinks import (
@@ -34,10 +34,12 @@ from xentcli.cli.sinks import (
     LossPreview,
     open_outputs,
 )
+from xentcli.cli.teacher import TaughtInputs, taught_inputs
+from xentcli.cli.top import TopOutput, require_top
 from xentcli.errors import OptionError
 from xentcli.files.compression import compressed
 from xentcli.files.registry import TEXT
-from xentcli.options import LogitsOptions, LossOptions
+from xentcli.options import LogitsOptions, LossOptions, TeacherOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,20 @@ class SoftmaxOptions:
     """What `xent softmax` computes."""
 
     log: bool = option(False, "Compute log-probabilities.", group="Softmax", is_flag=True)
+    top: int | None = option(
+        None,
+        "Write the K largest of each row as values, and their classes as indices, into one .npz or "
+        ".safetensors file.",
+        group="Softmax",
+        type=click.IntRange(1),
+        metavar="K",
+    )
+    rest: bool = option(
+        False,
+        "With --top also write the sum over all other classes, as rest.",
+        group="Softmax",
+        is_flag=True,
+    )
 
 
 @command(
@@ -70,9 +86,10 @@ class SoftmaxOptions:
 )
 def grad(
     options: LossOptions,
-    sources: LossInputs,
+    sources: TaughtInputs,
+    soft: TeacherOptions,
     writing: GradWriting,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the loss and its gradient with respect to the logits.
@@ -83,8 +100,7 @@ def grad(
     _check_stdout(writing, form, loss_out=writing.loss_out)
     work = out.Work()
     style = text_style(sources, writing.decimals)
-    paths = loss_paths(sources.logits, sources.targets, sources)
-    reading = loss_reading(sources, writing.dtype)
+    paths, reading = taught_inputs(sources, soft, writing.dtype)
     with open_outputs(writing) as outputs:
         array = ArrayOutput(outputs, writing, style, "grad", running.strict)
         sink = None if writing.loss_out is None else outputs.open(writing.loss_out)
@@ -92,17 +108,18 @@ def grad(
         buffer = LossBuffer() if form.as_json else None
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            result = Job(running, writing.dtype).cross_entropy(options, inputs, array, consumers)
+            job = Job(running, writing.dtype)
+            result = job.cross_entropy(options, inputs, array, consumers, soft)
         array.finish()
         if losses:
             losses.finish(result)
-        work.done(inputs.logits, array)
+        work.done(inputs.logits, *inputs.teacher, array)
     if buffer:
         about = out.loss_json(result, buffer.value(result), options, writing.decimals, work.seconds)
         _print_json({**about, array.name: array.about()})
         return
     gradient = array.words("gradient") + array.destination
-    out.summary([out.loss_words(result, options.reduction), gradient], result.backend, work)
+    out.summary([*out.loss_words(result, options.reduction), gradient], result.backend, work)
 
 
 @command(
@@ -115,9 +132,10 @@ def grad(
 )
 def loss(
     options: LossOptions,
-    sources: LossInputs,
+    sources: TaughtInputs,
+    soft: TeacherOptions,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the loss: one number, or one per line with --reduction none.
@@ -127,19 +145,20 @@ def loss(
     """
     work = out.Work()
     style = text_style(sources, writing.decimals)
-    paths = loss_paths(sources.logits, sources.targets, sources)
-    reading = loss_reading(sources, writing.dtype)
+    paths, reading = taught_inputs(sources, soft, writing.dtype)
     with open_outputs(writing) as outputs:
         buffer = LossBuffer() if form.as_json else None
         preview = _previewed(options, writing, form)
-        sink = None if preview else outputs.open("-" if writing.output is None else writing.output)
+        path = "-" if writing.output is None else writing.output
+        sink = None if preview else outputs.open(path, writing.format)
         losses: LossOutput | LossPreview | None = LossPreview(style.decimals) if preview else None
         if sink and not buffer:
             losses = LossOutput(sink, style, writing.format, chosen=True)
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            result = Job(running, writing.dtype).cross_entropy(options, inputs, None, consumers)
-            work.done(inputs.logits)
+            job = Job(running, writing.dtype)
+            result = job.cross_entropy(options, inputs, None, consumers, soft)
+            work.done(inputs.logits, *inputs.teacher)
             _note_unused(sources, writing, inputs)
         if losses:
             losses.finish(result)
@@ -148,7 +167,7 @@ def loss(
             about = out.loss_json(result, value, options, writing.decimals, work.seconds)
             sink.write(compressed(_json(about), sink.path))
     if losses:
-        out.summary([out.loss_words(result, options.reduction)], result.backend, work)
+        out.summary(out.loss_words(result, options.reduction), result.backend, work)
 
 
 @command(
@@ -157,6 +176,7 @@ def loss(
         "xent softmax logits.npy -o probabilities.npy",
         "xent softmax logits.csv --temperature 2 --decimals 4",
         "xent softmax logits.npy --log | xent inspect - --stats",
+        "xent softmax teacher.npy --log --top 64 --rest -o top.npz",
     ],
 )
 def softmax(
@@ -164,7 +184,7 @@ def softmax(
     options: LogitsOptions,
     sources: LogitsInputs,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the probabilities of the classes, or their logarithms.
@@ -172,7 +192,11 @@ def softmax(
     LOGITS holds rows of C numbers, and may be - for standard input.
     """
     _check_stdout(writing, form)
+    require_top(what.top, rest=what.rest)
     work = out.Work()
+    if what.top is not None:
+        _softmax_top(what, options, sources, writing, running, form)
+        return
     style, name = text_style(sources, writing.decimals), "log-softmax" if what.log else "softmax"
     reading = logits_reading(sources, writing.dtype)
     with open_outputs(writing) as outputs:
@@ -188,6 +212,32 @@ def softmax(
         _print_json({**about, "seconds": seconds, array.name: array.about()})
         return
     out.summary([array.words() + array.destination], result.backend, work)
+
+
+def _softmax_top(
+    what: SoftmaxOptions,
+    options: LogitsOptions,
+    sources: LogitsInputs,
+    writing: WritingOptions,
+    running: RunningAnywhere,
+    form: JsonOption,
+) -> None:
+    """The largest probabilities of each row instead of all."""
+    work = out.Work()
+    reading = logits_reading(sources, writing.dtype)
+    with open_outputs(writing) as outputs:
+        output = TopOutput(outputs, writing, strict=running.strict)
+        paths, axis = InputPaths(sources.logits), options.class_axis
+        with open_inputs(paths, reading, outputs, axis) as inputs:
+            how = what.top or 1, what.log, what.rest
+            arrays, result = Job(running, writing.dtype).top(options, inputs, *how)
+        output.write(arrays)
+        work.done(inputs.logits)
+    if form.as_json:
+        about = {"nonfinite": result.nonfinite, "backend": result.backend}
+        _print_json({**about, "seconds": round(work.seconds, 6), "top": output.about()})
+        return
+    out.summary([output.words], result.backend, work)
 
 
 def _previewed(options: LossOptions, writing: WritingOptions, form: JsonOption) -> bool:

@@ -51,14 +51,20 @@ def note_text(item: Note) -> str:
     return f"{current().called(item.where)}: {worded(item.words, as_flag)}"
 
 
-def loss_words(result: CrossEntropy, reduction: str) -> str:
-    """The loss, and the rows it is taken over."""
-    if reduction == "none":
-        words = plural(result.rows, "loss")
-        return words + (f", {result.ignored} ignored" if result.ignored else "")
-    counted = plural(result.rows - result.ignored, "row")
+def loss_words(result: CrossEntropy, reduction: str) -> list[str]:
+    """The loss, the rows it is taken over, and how much of a teacher's probability is stored."""
     ignored = f", {result.ignored} ignored" if result.ignored else ""
-    return f"loss {result.loss:.9g} ({reduction} over {counted}{ignored})"
+    words = plural(result.rows, "loss") + ignored
+    if reduction != "none":
+        counted = plural(result.rows - result.ignored, "row")
+        words = f"loss {result.loss:.9g} ({reduction} over {counted}{ignored})"
+    if not result.captured:
+        return [words]
+    mean, least, row = result.captured
+    return [
+        words,
+        f"teacher stores {mean:.6g} of its probability, at least {least:.6g} (row {row})",
+    ]
 
 
 def summary(parts: list[str], backend: str, work: Work) -> None:
@@ -83,6 +89,7 @@ def loss_json(
         "reduction": options.reduction,
         "rows": result.rows,
         "ignored": result.ignored,
+        **({"captured": result.captured._asdict()} if result.captured else {}),
         "backend": result.backend,
         "seconds": round(seconds, 6),
         "notes": [note_text(item) for item in result.notes],

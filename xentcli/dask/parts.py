@@ -208,13 +208,14 @@ def _row_result(
     n, totals = len(rows.present), LossTotals()
     losses, lse = np.zeros(n), np.full(n, np.nan)
     losses[rows.present], lse[rows.present] = facts.losses, facts.lse
-    losses = rows.plan.weigh(losses, slice(0, n))
+    rows.plan.weigh(losses, slice(0, n))
     totals.add_losses(losses)
     if sums.probs:
         totals.probabilities.add_rows(sums.probs.high_low()[0], sums.smallest, tolerance_of(dtype))
         totals.probabilities.rows = n
     totals.renumber(lambda row: rows.place.number(row, spec.layout.row_shape))
-    losses, shape = rows.plan.unscaled(losses), rows.problem.layout.row_shape
+    rows.plan.unscale(losses)
+    shape = rows.problem.layout.row_shape
     return RowResult(facts, losses.reshape(shape), lse.reshape(shape), totals)
 
 

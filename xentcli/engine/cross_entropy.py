@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +29,13 @@ from xentcli.options import (
     Reduction,
     TargetKind,
     allowed,
+    remembered,
 )
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.arrays import Teacher
+
+loss_options = remembered(LossOptions)
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,8 @@ class LossCalculation:
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options) if whole is None else whole.of(problem)
         self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
-        self.totals, self.run, self.rows = LossTotals(), run, 0
-
-    @cached_property
-    def _weight(self) -> Array:
-        """The class weights for the kernels: not allocated before there is a row with classes."""
-        return self.plan.kernel_weight
+        self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
+        self._weight: Array | None = None  # not allocated before there is a row with classes
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
         """Compute the next rows; `grad`, of their shape, takes the gradient."""
@@ -85,7 +86,7 @@ class LossCalculation:
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
             self.totals.add_losses(out[0])
-            out[0] = plan.unscaled(out[0])
+            plan.unscale(out[0])
             self.rows += block.stop - block.start
             if self.run.progress:
                 self.run.progress(self.rows, self.plan.problem.layout.rows)
@@ -100,7 +101,9 @@ class LossCalculation:
         grad: Destination | None,
     ) -> None:
         """Call the backend for one block of a piece."""
-        weight, scale = self._weight, plan.scale(block.rows)
+        if self._weight is None:
+            self._weight = self.plan.kernel_weight
+        scale = plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
@@ -110,8 +113,8 @@ class LossCalculation:
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)
         x = dense(block.of(piece.logits))
         self.totals.logits.add(x)
-        self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
-        results[0] = plan.weigh(results[0], block.rows)
+        self.backend.rows(x, targets, self._weight, scale, self.scalars, results, buffer)
+        plan.weigh(results[0], block.rows)
         if grad and buffer is not None:
             grad.put(block, buffer)
 
@@ -152,7 +155,7 @@ def compute(
 
 def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and part of the contract)
     logits: Any,
-    targets: Any,
+    targets: Any = None,
     *,
     weight: Any = None,
     sample_weight: Any = None,
@@ -167,6 +170,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     empty_mean: EmptyMean = "nan",
     target_kind: TargetKind = "auto",
     class_axis: int | None = None,
+    teacher: Teacher | None = None,
     grad: bool = True,
     out: Any = None,
     backend: Backend = "auto",
@@ -182,7 +186,9 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
 
     where target is the one-hot row of a class index, or the row of probabilities. The mean
     divides by Σ sample_weight_i·weight_{y_i} over the rows that are not ignored (by
-    Σ sample_weight_i for probabilities), or by `normalizer`.
+    Σ sample_weight_i for probabilities), or by `normalizer`. With a `teacher` it is the loss
+    that `Teacher` describes, of which targets are a part only with its alpha below 1; else they
+    say which rows are ignored, and may be left out.
 
     Shapes: logits (C,), (N, C), (N, C, d1, …) or (…, C); targets the same without the class
     axis (indices) or the same (probabilities; integers are one-hot rows). weight (C,),
@@ -218,7 +224,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     Source: the rules are those of PyTorch's `torch.nn.functional.cross_entropy`; the loss and
     its gradient p − y are in Goodfellow, Bengio, Courville, Deep Learning (2016), section 6.2.2.
     """
-    options = LossOptions(
+    options = loss_options(
         reduction=reduction,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
@@ -234,12 +240,37 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
-        device.require(backend, threads)
+        device.require(backend, threads, teacher)
         return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)
     require_host(targets=targets, **vars(extras), out=out)
-    x, t = as_logits(logits), as_targets(targets)
     how = Run(backend, threads)
+    if teacher is not None:
+        given = (logits, targets), teacher, options, extras, how
+        return _with_teacher(*given, grad=grad, out=out)
+    x, t = as_logits(logits), as_targets(targets)
     return _of_arrays((x, t), options, extras.as_arrays(), how, grad=grad, out=out)
+
+
+def _with_teacher(  # noqa: PLR0913 (arrays and options of two models)
+    arrays: tuple[Any, Any],
+    teacher: Teacher,
+    options: LossOptions,
+    extras: Extras,
+    run: Run,
+    *,
+    grad: bool,
+    out: Any,
+) -> CrossEntropy:
+    """The loss against a teacher of logits and targets in memory."""
+    from xentcli.engine.teacher.arrays import compute as compute_with
+    from xentcli.engine.teacher.arrays import require_teacher
+
+    require_teacher(teacher)
+    beside = {"teacher_indices": teacher.indices, "teacher_rest": teacher.rest}
+    require_host(teacher=teacher.values, **beside)
+    x, t = as_logits(arrays[0]), None if arrays[1] is None else as_targets(arrays[1])
+    soft = teacher.arrays, teacher.options
+    return compute_with((x, t), soft, options, extras.as_arrays(), run, grad=grad, out=out)
 
 
 @ignoring_float_errors

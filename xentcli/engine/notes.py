@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xentcli.arrays.dtypes import HALVES, NAMES, Array, widen
+from xentcli.arrays.dtypes import BF16, HALVES, NAMES, Array, bits, widen
 from xentcli.errors import Setting, StrictError, Words, plural, worded
 
+LOOKED_AT = 8  # entries of the first row that tell at once that logits are no probabilities
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
 
 
@@ -129,7 +131,8 @@ def _sums(values: Array) -> Array:
 
 
 class LogitsCheck:
-    """Looks for logits that are probabilities: all rows are in [0, 1] and sum to 1.
+    """Looks for logits that are probabilities: all rows are in [0, 1] and sum to 1; and counts
+    logits of −inf, which masked classes have, where a softcap makes them finite.
 
     Rows of zeros and a single one are also common as logits, and pass.
 
@@ -137,9 +140,15 @@ class LogitsCheck:
     >>> check.add(np.array([[[0.5], [0.5]], [[0.75], [0.25]]]))
     >>> check.notes()[0].text
     'all rows are in [0, 1] and sum to 1, as probabilities do; logits are their logarithms'
+    >>> check = LogitsCheck(softcap=30.0)
+    >>> check.add(np.array([[[1.0], [-np.inf]]]))
+    >>> check.notes()[0].text
+    'softcap=30.0 makes 1 logit of -inf finite, so that masked classes get a probability'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, softcap: float | None = None) -> None:
+        self.softcap = softcap
+        self.masked = 0  # logits of −inf, counted with a softcap
         self.rows = 0
         self.all_alike = True  # so far
         self.fractions = False  # whether there is an entry between 0 and 1
@@ -147,9 +156,16 @@ class LogitsCheck:
     def add(self, logits: Array) -> None:
         """Check the next rows, a box (outer, C, inner); usually the first row settles it."""
         self.rows += logits.shape[0] * logits.shape[2]
+        if self.softcap is not None and logits.size:
+            self.masked += _count_masked(logits)
         if not self.all_alike or not logits.size:
             return
         tolerance = tolerance_of(logits.dtype)
+        if logits.dtype != BF16:
+            for value in logits[0, :LOOKED_AT, 0].tolist():
+                if not 0 <= value <= 1 + tolerance:
+                    self.all_alike = False
+                    return
         with np.errstate(all="ignore"):
             for box in (logits[:1, :, :1], logits):
                 values = widen(box, NAMES["f32"]) if box.dtype in HALVES else box
@@ -159,15 +175,30 @@ class LogitsCheck:
     def merge(self, other: LogitsCheck) -> None:
         """Take what was found in the rows that follow."""
         self.rows += other.rows
+        self.masked += other.masked
         self.all_alike = self.all_alike and other.all_alike
         self.fractions |= other.fractions
 
     def notes(self) -> list[Note]:
         """What was found."""
-        if not (self.rows and self.all_alike and self.fractions):
-            return []
-        what = "all rows are in [0, 1] and sum to 1, as probabilities do; logits are their "
-        return [Note("logits", f"{what}logarithms", strict=True)]
+        found: list[Words] = []
+        if self.rows and self.all_alike and self.fractions:
+            what = "all rows are in [0, 1] and sum to 1, as probabilities do; "
+            kind = Setting("logits_kind", "probs", in_python="logits are their logarithms")
+            found.append((what, kind))
+        if self.masked:
+            what = f" makes {plural(self.masked, 'logit')} of -inf finite, so that masked classes "
+            found.append((Setting("softcap", self.softcap), f"{what}get a probability"))
+        return [Note("logits", words, strict=True) for words in found]
+
+
+def _count_masked(logits: Array) -> int:
+    """How many logits are −inf."""
+    if logits.dtype in HALVES:  # NumPy compares their bits faster
+        most_negative = 0xFF80 if logits.dtype == BF16 else 0xFC00
+        return int(np.count_nonzero(bits(logits).view(np.uint16) == most_negative))
+    least = logits.min()
+    return 0 if np.isfinite(least) else int(np.count_nonzero(logits == -np.inf))
 
 
 class NonfiniteRows:
@@ -188,7 +219,7 @@ class NonfiniteRows:
     def add(self, values: Array) -> None:
         """The next rows' values."""
         start, self.rows = self.rows, self.rows + values.size
-        if np.isfinite(values.sum()):  # a sum of finite numbers may overflow: checked below
+        if isfinite(np.add.reduce(values)):  # a sum of finite numbers may overflow: checked below
             return
         bad = ~np.isfinite(values)
         if not self.count and bad.any():

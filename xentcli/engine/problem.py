@@ -34,7 +34,8 @@ class Extras:
     def as_arrays(self) -> Extras:
         """The same as NumPy arrays."""
         given = vars(self).items()
-        return Extras(**{name: None if v is None else as_array(v, name) for name, v in given})
+        arrays = {name: as_array(value, name) for name, value in given if value is not None}
+        return Extras(**arrays) if arrays else self
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Problem:
         given = self.weight is not None or self.sample_weight is not None
         return given or bool((self.upstream != 1).any())
 
-    @cached_property
+    @property
     def class_weight(self) -> Array:
         """w, one per class: ones are made only when they are needed."""
         return np.ones(self.layout.classes) if self.weight is None else self.weight
@@ -98,20 +99,22 @@ class Problem:
             return none
         return np.asarray(none | (self.weight[self.targets[rows]] == 0))
 
-    @cached_property
+    @property
     def weight_power(self) -> int:
         """The power of two that sums are computed with the class weights divided by."""
         return power_of(self.weight)
 
-    @cached_property
+    @property
     def sample_weight_power(self) -> int:
         """The same for the row weights."""
         return power_of(self.sample_weight)
 
     def kernel_weight(self, power: int) -> Array:
         """w / 2^power, one per class."""
+        if not power:
+            return self.class_weight
         with np.errstate(under="ignore"):  # beside a huge weight
-            return np.asarray(np.ldexp(self.class_weight, -power)) if power else self.class_weight
+            return np.asarray(np.ldexp(self.class_weight, -power))
 
     def total_sample_weight(self, power: int) -> Fraction:
         """Σ v_i over the rows that count, exactly, for row weights divided by 2^power."""
@@ -149,7 +152,9 @@ class Problem:
 
 def power_of(values: Array | None) -> int:
     """The exponent of the largest number; 0 unless products with it could leave the range."""
-    largest = 0.0 if values is None else float(np.abs(values).max(initial=0.0))
+    if values is None:
+        return 0
+    largest = float(np.abs(values).max(initial=0.0))
     exponent = math.frexp(largest)[1]
     return exponent if abs(exponent) > USUAL_POWERS else 0
 
@@ -159,11 +164,18 @@ def without_targets(layout: Layout) -> Problem:
     return Problem(layout, None, None, None, np.ones(()))
 
 
-def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) -> Problem:
-    """Check everything that can be known before the logits are read; raise `DataError`."""
-    require_targets(targets.dtype)
-    layout = find(logits, targets.shape, options.class_axis)
-    probs = target_kind_of(targets.shape, layout, options) == "probs"
+def build(logits: Shape, targets: Values | None, options: LossOptions, extras: Extras) -> Problem:
+    """Check everything that can be known before the logits are read; raise `DataError`.
+
+    Beside a teacher there may be no targets, and then no row is ignored.
+    """
+    if targets is None:
+        layout, indices = find(logits, None, options.class_axis), None
+    else:
+        require_targets(targets.dtype)
+        layout = find(logits, targets.shape, options.class_axis)
+        probs = target_kind_of(targets.shape, layout, options) == "probs"
+        indices = None if probs else as_indices(targets, layout, options.ignore_index)
     per_row = layout.rows, layout.row_shape
     weight = None
     if extras.weight is not None:
@@ -173,7 +185,7 @@ def build(logits: Shape, targets: Values, options: LossOptions, extras: Extras) 
         sample_weight = vector(extras.sample_weight, "sample_weight", per_row)
     return Problem(
         layout=layout,
-        targets=None if probs else as_indices(targets, layout, options.ignore_index),
+        targets=indices,
         weight=weight,
         sample_weight=sample_weight,
         upstream=upstream(extras.upstream, options, per_row),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
 from xentcli.engine.notes import LogitsCheck, NonfiniteRows, Note, ProbabilityCheck
 from xentcli.engine.reduction import ReductionPlan
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.mass import Captured
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class CrossEntropy:
     shape of the logits, or is None. `lse` is the log-sum-exp of each row, float64, NaN where the
     row is ignored. `backend` is the one that ran; `notes` are about what may surprise. Where the
     results were handed on piece by piece, as by the command line, the arrays are None. Where the
-    logits are on a device, the arrays are there too.
+    logits are on a device, the arrays are there too. `captured` is how much of a top-K teacher's
+    probability the stored classes have.
     """
 
     loss: Any
@@ -30,6 +34,7 @@ class CrossEntropy:
     rows: int
     ignored: int
     notes: tuple[Note, ...] = ()
+    captured: Captured | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,11 @@ class LossTotals:
     (inf, 'the loss of 1 of 4 rows is not finite; first: row 3 is inf')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, softcap: float | None = None) -> None:
         self.sum = RunningSum()
         self.nonfinite = NonfiniteRows("loss")
         self.probabilities = ProbabilityCheck()
-        self.logits = LogitsCheck()
+        self.logits = LogitsCheck(softcap)
 
     def add_losses(self, losses: Array) -> None:
         """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,)."""

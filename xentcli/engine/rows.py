@@ -9,7 +9,7 @@ bits however the rows are cut: parts of the rows may be walked elsewhere, and me
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class PieceBuffers:
     probs: Array | None = None
     second: Array | None = None
     out: Array | None = None
+    beside: list[Array | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class RowPiece:
     """Consecutive rows of a problem.
 
     `logits`, `probs` and `second` are boxes (outer, C, inner), the logits in one of the float
-    dtypes, the others as they came; `problem` is that of these rows alone, and `start` the number
-    of the first one in the whole. The arrays of a walk are overwritten some pieces later: copy
-    what is kept.
+    dtypes, the others as they came; those `beside` them have other numbers per row. `problem` is
+    that of these rows alone, and `start` the number of the first one in the whole. The arrays of a
+    walk are overwritten some pieces later: copy what is kept.
     """
 
     start: int
@@ -53,12 +54,22 @@ class RowPiece:
     probs: Array | None = None
     second: Array | None = None
     buffers: PieceBuffers = field(default_factory=PieceBuffers)
+    beside: tuple[Array, ...] = ()
 
     @classmethod
-    def of_arrays(cls, problem: Problem, logits: Array, probs: Array | None = None) -> RowPiece:
+    def of_arrays(
+        cls,
+        problem: Problem,
+        logits: Array,
+        probs: Array | None = None,
+        beside: Iterable[Array] = (),
+    ) -> RowPiece:
         """All rows of a problem, from arrays in memory."""
-        boxed = problem.layout.boxed
-        return cls(0, problem, boxed(logits), None if probs is None else boxed(probs))
+        layout, boxed = problem.layout, problem.layout.boxed
+        outer, _, inner = layout.box
+        others = tuple(a.reshape(outer, a.size // max(1, layout.rows), inner) for a in beside)
+        probs = None if probs is None else boxed(probs)
+        return cls(0, problem, boxed(logits), probs, beside=others)
 
     @property
     def layout(self) -> Layout:
@@ -79,9 +90,10 @@ class RowPiece:
     def split(self, entries: int) -> Iterator[RowPiece]:
         """The same rows in smaller pieces, of about `entries` logits."""
         for block in self.layout.blocks(entries):
-            yield self._part(block)
+            yield self.part(block)
 
-    def _part(self, block: Block) -> RowPiece:
+    def part(self, block: Block) -> RowPiece:
+        """The rows of a block."""
         outer, inner = (part.stop - part.start for part in (block.outer, block.inner))
         layout = Layout((outer, self.layout.classes, inner), 1)
         return RowPiece(
@@ -90,6 +102,7 @@ class RowPiece:
             block.of(self.logits),
             None if self.probs is None else block.of(self.probs),
             None if self.second is None else block.of(self.second),
+            beside=tuple(map(block.of, self.beside)),
         )
 
 
@@ -101,14 +114,16 @@ def float_rows(box: Array, where: str = "logits") -> Array:
 
 @dataclass
 class RowSource:
-    """The arrays that are walked together; all have the shape of the logits.
+    """The arrays that are walked together, in the shape of the logits.
 
-    `second` is any other array: a gradient to be judged, logits to compare with.
+    `second` is any other array: a gradient to be judged, logits to compare with. Those `beside`
+    have the same rows, of other lengths: what a teacher stores.
     """
 
     logits: Reader
     probs: Reader | None = None
     second: Reader | None = None
+    beside: tuple[Reader, ...] = ()
 
     @classmethod
     def of_arrays(cls, logits: Any, probs: Any = None, second: Any = None) -> RowSource:
@@ -124,11 +139,15 @@ class RowSource:
         """Those that are given."""
         return [reader for reader in (self.logits, self.probs, self.second) if reader]
 
-    def step(self, item: int, entries: int) -> int:
-        """How many outer items to read at a time, each of `item` logits."""
+    def step(self, item: int, entries: int, beside: list[int]) -> int:
+        """How many outer items to read at a time, each of `item` logits.
+
+        `beside` is how many numbers an item is in the arrays of that name.
+        """
         unit = max(reader.unit for reader in self.readers)
         wanted = max(entries, *(reader.best_count for reader in self.readers), unit)
-        whole = max(1, unit // max(1, item))
+        others = zip(self.beside, beside, strict=True)
+        whole = max(1, unit // max(1, item), *(r.unit // max(1, n) for r, n in others))
         return max(whole, wanted // max(1, item) // whole * whole)
 
 
@@ -169,18 +188,19 @@ def walk(
     Source: reduction by pieces as in Bird, Introduction to the theory of lists (1987).
     """
     outer, classes, inner = problem.layout.box
-    step = source.step(classes * inner, SLAB if entries is None else entries)
+    items = [prod(reader.shape) // max(1, outer) for reader in source.beside]
+    step = source.step(classes * inner, SLAB if entries is None else entries, items)
     buffers = [PieceBuffers() for _ in range(ALIVE + 1)]  # a writer may hold back the last piece
     for number, first in enumerate(range(0, outer if problem.layout.rows else 0, step)):
         layout = Layout((min(step, outer - first), classes, inner), 1)
         part = problem.part(slice(first * inner, first * inner + layout.rows), layout)
-        piece = _read(source, part, buffers[number % len(buffers)])
+        piece = _read(source, part, buffers[number % len(buffers)], items)
         yield replace(piece, start=start + first * inner)
-    for reader in source.readers:
+    for reader in (*source.readers, *source.beside):
         reader.finish()
 
 
-def _read(source: RowSource, problem: Problem, buffers: PieceBuffers) -> RowPiece:
+def _read(source: RowSource, problem: Problem, buffers: PieceBuffers, items: list[int]) -> RowPiece:
     """The next rows of a source; `problem` is that of these rows alone."""
     layout, probs, second = problem.layout, None, None
     buffers.logits, logits = _filled(source.logits, buffers.logits, layout)
@@ -188,7 +208,20 @@ def _read(source: RowSource, problem: Problem, buffers: PieceBuffers) -> RowPiec
         buffers.probs, probs = _filled(source.probs, buffers.probs, layout)
     if source.second:
         buffers.second, second = _filled(source.second, buffers.second, layout)
-    return RowPiece(0, problem, as_logits(logits), probs, second, buffers)
+    beside = tuple(_filled_beside(source.beside, buffers.beside, layout, items))
+    return RowPiece(0, problem, as_logits(logits), probs, second, buffers, beside)
+
+
+def _filled_beside(
+    readers: tuple[Reader, ...], buffers: list[Array | None], layout: Layout, items: list[int]
+) -> Iterator[Array]:
+    """The next rows of arrays with other numbers per row, as boxes."""
+    outer, _, inner = layout.box
+    buffers += [None] * (len(readers) - len(buffers))
+    for number, (reader, item) in enumerate(zip(readers, items, strict=True)):
+        count, buffer = outer * item, buffers[number]
+        buffers[number] = buffer = reader.make_buffer(count) if buffer is None else buffer
+        yield reader.read(count, buffer).reshape(outer, item // max(1, inner), inner)
 
 
 def _filled(reader: Reader, buffer: Array | None, layout: Layout) -> tuple[Array | None, Array]:

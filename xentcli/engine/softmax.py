@@ -43,7 +43,7 @@ class SoftmaxCalculation:
         self.backend = backends.get(run.backend, prod(layout.shape), run.threads, run.notify)
         self.scalars = Scalars.of(options)
         self.rows, self.entries = 0, 0  # that are done; that are not finite
-        self.logits = LogitsCheck()
+        self.logits = LogitsCheck(options.softcap)
         self.nonfinite = NonfiniteRows("result")  # a row is all NaN, or has none
 
     def add(self, piece: RowPiece, result: Destination) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,6 +25,11 @@ from xentcli.engine.result import CrossEntropy
 from xentcli.engine.rows import RowPiece, RowSource, walk
 from xentcli.engine.softmax import Probabilities, SoftmaxCalculation
 from xentcli.options import LogitsOptions, LossOptions
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.calculation import TeacherCalculation
+    from xentcli.engine.teacher.task import TeacherTask
+    from xentcli.engine.top import TopCalculation
 
 
 class ChunkConsumer(Protocol):
@@ -68,6 +73,14 @@ def _destination(piece: RowPiece, dtype: np.dtype[Any]) -> Destination:
     return Destination(piece.layout, x, piece.buffers.out[: x.size].reshape(x.shape))
 
 
+MOST_ROWS = 1 << 18  # in a piece: of two classes results and targets are larger than the logits
+
+
+def _entries(layout: Layout, itemsize: int) -> int:
+    """How many logits to read at a time: 4 MiB, or fewer of few classes."""
+    return max(1, min(rows.SLAB * 4 // max(4, itemsize), MOST_ROWS * layout.classes))
+
+
 def _flow(
     streams: Streams,
     problem: Problem,
@@ -76,7 +89,7 @@ def _flow(
     write: Callable[[PieceResult], None],
 ) -> None:
     """All pieces, one by one; in threads where there are several."""
-    entries = rows.SLAB * slabs
+    entries = _entries(problem.layout, streams.logits.dtype.itemsize) * slabs
     pieces = walk(problem, streams, entries)
     if prod(problem.layout.shape) > entries:
         Pipeline[RowPiece, PieceResult]().run(pieces, compute, write)
@@ -86,15 +99,21 @@ def _flow(
 
 
 def cross_entropy(
-    problem: Problem, streams: Streams, options: LossOptions, run: Run
+    problem: Problem,
+    streams: Streams,
+    options: LossOptions,
+    run: Run,
+    task: TeacherTask | None = None,
 ) -> CrossEntropy:
-    """The loss, and its gradient if `streams.out` is given."""
-    calculation, dtype = LossCalculation(problem, options, run), streams.result_dtype
+    """The loss, and its gradient if `streams.out` is given; against a teacher if there is one."""
+    calculation, dtype = _calculation(problem, options, run, task), streams.result_dtype
 
     def compute(piece: RowPiece) -> PieceResult:
         grad = _destination(piece, dtype) if streams.out else None
         losses = calculation.add(piece, grad).losses
-        return PieceResult(grad.finish().reshape(-1) if grad else None, losses)
+        # Of few classes they take as much memory as the logits: kept only for whoever takes them.
+        kept = losses if streams.losses else None
+        return PieceResult(grad.finish().reshape(-1) if grad else None, kept)
 
     def write(result: PieceResult) -> None:
         if streams.out and result.array is not None:
@@ -104,6 +123,16 @@ def cross_entropy(
 
     _flow(streams, problem, calculation.backend.slabs, compute, write)
     return calculation.result()
+
+
+def _calculation(
+    problem: Problem, options: LossOptions, run: Run, task: TeacherTask | None
+) -> LossCalculation | TeacherCalculation:
+    if task is None:
+        return LossCalculation(problem, options, run)
+    from xentcli.engine.teacher.calculation import TeacherCalculation
+
+    return TeacherCalculation(problem, task, options, run)
 
 
 def softmax(
@@ -122,3 +151,15 @@ def softmax(
     slabs, problem = calculation.backend.slabs, without_targets(layout)
     _flow(streams, problem, slabs, compute, lambda result: out.write(result.array))
     return calculation.result()
+
+
+def top(calculation: TopCalculation, streams: Streams) -> None:
+    """The largest probabilities, which the calculation keeps."""
+
+    def compute(piece: RowPiece) -> PieceResult:
+        calculation.add(piece, streams.result_dtype)
+        return PieceResult(None, None)
+
+    softmax = calculation.softmax
+    problem = without_targets(softmax.layout)
+    _flow(streams, problem, softmax.backend.slabs, compute, lambda result: None)

@@ -88,11 +88,14 @@ def target_kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
             "targets",
             f"probabilities of shape {shape} do not fit logits of shape {layout.shape}",
         )
-    if kind == "probs" and options.ignore_index >= 0:
-        raise OptionError(
-            "ignore_index", f"{options.ignore_index} applies to class indices, not to probabilities"
-        )
+    if kind == "probs" and options.ignore_index != LossOptions.ignore_index:
+        raise no_ignore_index(options.ignore_index)
     return kind
+
+
+def no_ignore_index(value: int) -> OptionError:
+    """The error for an ignore_index beside targets that are probabilities."""
+    return OptionError("ignore_index", f"{value} applies to class indices, not to probabilities")
 
 
 def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
@@ -153,8 +156,10 @@ class TargetCheck:
             whole = np.where(broken, 0.0, whole) if broken.any() else whole
         row, self.rows = self.rows, self.rows + len(whole)
         usual = not 0 <= self.ignore_index < self.classes and whole.size
-        if usual and whole.min() >= 0 and whole.max() < self.classes:  # two passes, not six
-            return whole
+        if usual:  # two passes, not six
+            least, most = np.minimum.reduce(whole), np.maximum.reduce(whole)
+            if least >= 0 and most < self.classes:
+                return whole
         ignored = whole == self.ignore_index
         wrong = ~ignored & ((whole < 0) | (whole >= self.classes))
         self.outside.add(whole, wrong, row)
@@ -203,7 +208,8 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     shape = layout.row_shape
     allowed: tuple[Shape, ...] = (shape,)
     if len(shape) <= 1:
-        allowed = (shape, (layout.rows, 1), (layout.rows,)) if shape else (shape, (1,))
+        n = layout.rows
+        allowed = (shape, (n,), (n, 1), (1, n)) if shape else (shape, (1,))
     if given in allowed:
         return
     if given == layout.shape:
@@ -218,6 +224,15 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     if given in (last, first):  # which another class axis would need
         shapes = f"{shape} on class axis {layout.class_axis}"
     hint = f"class indices have shape {shapes}, probabilities {layout.shape}"
-    if len(given) > len(layout.shape) and given[:1] == layout.shape[:1]:
-        hint = f"logits and targets seem to be swapped: {hint}"
+    if _are_swapped(layout.shape, given):
+        hint = f"logits and targets seem to be swapped: the logits, of shape {given}, come first"
     raise ShapeError("targets", f"shape {given} does not fit logits of shape {layout.shape}", hint)
+
+
+def _are_swapped(logits: Shape, targets: Shape) -> bool:
+    """Whether the targets' shape is that of logits for which those of the logits are targets."""
+    if len(targets) < 2:
+        return False
+    rows = targets[:-1], targets[:1] + targets[2:]
+    columns = ((targets[0], 1), (1, targets[0])) if len(targets) == 2 else ()
+    return logits in (*rows, *columns)

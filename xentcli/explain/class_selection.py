@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import exact_sum
 from xentcli.display.document import Bar, Column, Formula, Step
-from xentcli.errors import plural, visible
-from xentcli.explain.derivation import Derivation
+from xentcli.errors import OptionError, plural, visible
 
 SHOW_ALL = 20  # classes; with more, the largest are shown by default
 DEFAULT_TOP = 10
@@ -26,10 +25,33 @@ class DisplayOptions:
     decimals: int = 4
 
 
+class Row(Protocol):
+    """What decides which classes are shown: the largest differences, and the target."""
+
+    @property
+    def classes(self) -> int:
+        """C."""
+
+    @property
+    def difference(self) -> Array:
+        """One number per class."""
+
+    @property
+    def target(self) -> int | None:
+        """The target's class, if there is one."""
+
+
+def require_names(display: DisplayOptions, classes: int) -> None:
+    """An error unless there is a name per class, or none."""
+    if display.names and len(display.names) != classes:
+        count = plural(len(display.names), "name")
+        raise OptionError("names", f"{count} given, but the row has {classes} classes")
+
+
 class ClassSelection:
     """The classes that are shown, in their order, and all others as one line."""
 
-    def __init__(self, d: Derivation, display: DisplayOptions) -> None:
+    def __init__(self, d: Row, display: DisplayOptions) -> None:
         top = display.top or (d.classes if d.classes <= SHOW_ALL else DEFAULT_TOP)
         size = np.abs(np.where(np.isnan(d.difference), np.inf, d.difference))
         size[[] if d.target is None else [d.target]] = np.inf  # the target is always shown

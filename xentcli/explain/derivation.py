@@ -32,10 +32,14 @@ class Checks(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """A sentence about one step: logits, exponentials, target, loss, gradient or factors."""
+    """A sentence about one step: logits, exponentials, target, loss, gradient or factors.
+
+    `{class}` in its text stands for class `of_class`, which may have a name.
+    """
 
     step: str
     text: str
+    of_class: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from xentcli.display.document import Document
-from xentcli.errors import OptionError, plural, visible
+from xentcli.errors import plural, visible
 from xentcli.explain.as_dict import as_dict
-from xentcli.explain.class_selection import ClassSelection, DisplayOptions
+from xentcli.explain.class_selection import ClassSelection, DisplayOptions, require_names
 from xentcli.explain.derivation import Derivation
 from xentcli.explain.result import result_step
 from xentcli.explain.steps import ignored_row_steps, row_steps
@@ -13,9 +13,7 @@ from xentcli.explain.steps import ignored_row_steps, row_steps
 
 def to_document(d: Derivation, display: DisplayOptions) -> Document:
     """The document of a derivation; raises `OptionError` unless there is a name per class."""
-    if display.names and len(display.names) != d.classes:
-        count = plural(len(display.names), "name")
-        raise OptionError("names", f"{count} given, but the row has {d.classes} classes")
+    require_names(display, d.classes)
     selection = ClassSelection(d, display)
     return Document(
         title=f"The gradient of row {d.row} of {d.rows}",

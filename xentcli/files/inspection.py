@@ -6,25 +6,32 @@ import sys
 from typing import Any
 
 from xentcli.arrays.dtypes import name_of
-from xentcli.errors import visible
+from xentcli.errors import XentError, visible
 from xentcli.files import registry
-from xentcli.files.format import Facts, Format
+from xentcli.files.format import Facts, Format, Inspected
 from xentcli.files.opening import open_input, open_reader
 from xentcli.files.options import ReadOptions
 from xentcli.files.source import Source
 from xentcli.files.statistics import statistics
 
 
-def inspect_path(path: str, options: ReadOptions, stats: bool) -> list[Facts]:
-    """Facts about each array of a file; its numbers are read for `stats` only, where it can."""
+def inspect_path(path: str, options: ReadOptions, stats: bool) -> Inspected:
+    """Facts, or an error, about each array of a file, one after the other.
+
+    Its numbers are read for `stats` only, where it can.
+    """
     if options.raw:
-        return [_of_raw(path, options, stats)]
+        yield _of_raw(path, options, stats)
+        return
     with open_input(path) as (source, bare):
         format = registry.input_format(source, bare, options.format)
         inspect = format.inspect or (lambda *given: [_of_reader(format, *given)])
         packed = {"compression": source.compression} if source.compression else {}
-        found = inspect(source, options, stats)
-        return [{**facts, "format": format.name, **packed} for facts in found]
+        for found in inspect(source, options, stats):
+            if isinstance(found, XentError):
+                yield found
+            else:
+                yield {**found, "format": format.name, **packed}
 
 
 def _of_raw(path: str, options: ReadOptions, stats: bool) -> Facts:
@@ -58,6 +65,7 @@ def line(facts: Facts) -> str:
     """
     words = [f"{facts['name']}: {facts['shape']} {facts['dtype']}"]
     words.append(" ".join(filter(None, [facts["format"], facts.get("version")])))
+    words += [f"{kind} {facts[kind]}" for kind in ("chunks", "shards") if kind in facts]
     words += [facts["compression"]] if "compression" in facts else []
     if "order" in facts:
         words += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from typing import IO, Any, cast
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, visible
 from xentcli.files import foreign
-from xentcli.files.format import Facts
+from xentcli.files.format import Inspected, of_each
 from xentcli.files.keys import choose_key
 from xentcli.files.npy.header import MAGIC
 from xentcli.files.npy.reader import inspect_npy, open_npy
@@ -29,14 +30,15 @@ def open_npz(source: Source, options: ReadOptions) -> Reader:
     return open_npy(open_member(archive, members[key], key, source.name), options)
 
 
-def inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def inspect_npz(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     """Facts about every array, or about the one that the options name."""
     archive, members = _open_archive(source)
     keys = list(members)
     if options.key is not None:
         keys = [choose_key(keys, options, source.name)]
-    found = (open_member(archive, members[key], key, source.name) for key in keys)
-    return [inspect_npy(member, stats) for member in found]
+    return of_each(
+        keys, lambda key: inspect_npy(open_member(archive, members[key], key, source.name), stats)
+    )
 
 
 def member_names(source: Source) -> list[str]:
@@ -74,6 +76,16 @@ class _Archive(zipfile.ZipFile):
 
     def __del__(self) -> None:
         """Do nothing."""
+
+
+def save_npz(stream: Writable, members: Mapping[str, Array]) -> None:
+    """An archive of several arrays."""
+    archive = _Archive(cast(Any, stream), "w")
+    for name, array in members.items():
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            writer = NpyWriter(cast(Any, member), array.shape, array.dtype)
+            writer.write(np.ascontiguousarray(array).reshape(-1))
+    archive.close()
 
 
 class NpzWriter:

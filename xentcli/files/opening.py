@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,15 +12,19 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError, Setting
 from xentcli.files import registry
+from xentcli.files.columns import ALL
 from xentcli.files.compression import (
+    CompressedStream,
     CompressedWriter,
     by_first_bytes,
     by_suffix,
     without_suffix,
 )
 from xentcli.files.format import FIRST_BYTES, Format
+from xentcli.files.interpreted import interpreted
 from xentcli.files.keys import LOGITS, TARGETS, known_key
 from xentcli.files.options import DEFAULT, ReadOptions, WriteOptions
+from xentcli.files.paths import is_folder
 from xentcli.files.reader import InMemoryReader, Reader
 from xentcli.files.sink import Writable
 from xentcli.files.source import Source, open_source
@@ -33,6 +37,11 @@ def open_input(path: str, *, raw: bool = False) -> Iterator[tuple[Source, str]]:
 
     Raw numbers may begin with any bytes, so that only the suffix shows that they are compressed.
     """
+    if is_folder(path):
+        from xentcli.files.store import open_folder  # few inputs need it
+
+        yield open_folder(path), path
+        return
     with open_source(path) as source:
         kind = None
         if not raw or by_suffix(path):
@@ -53,33 +62,111 @@ def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
         if options.raw:
             from xentcli.files.raw import open_raw
 
-            yield open_raw(source, options.raw)
+            raw = open_raw(source, options.raw)
+            yield interpreted(raw, replace(options, dtype=options.raw.dtype))
             return
         yield reader_of(source, registry.input_format(source, bare, options.format), options)
 
 
 @contextmanager
 def open_both(
-    path: str, logits: ReadOptions, targets: ReadOptions
-) -> Iterator[tuple[Reader, Reader]]:
-    """Logits and targets in one file, found by their names unless the options have a key."""
+    path: str, logits: ReadOptions, targets: ReadOptions, *, required: bool = True
+) -> Iterator[tuple[Reader, Reader | None]]:
+    """Logits and targets in one file, found by their names unless the options have a key.
+
+    Without targets where the file holds none under their names, and they are not `required`.
+    """
     with open_input(path) as (source, bare), ExitStack() as stack:
         format = registry.input_format(source, bare, logits.format)
-        if not format.member_names:
-            keyed = " or ".join(registry.suffixes(registry.with_keys()))
-            what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
-            raise OptionError(source.name, what)
-        with _again(source, path) as first:
-            names = format.member_names(first)
-        logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
-        targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
-        if source.can_be_opened_again:
-            found: Reader = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        if format.has_columns and targets.columns.keep:
+            logits = without_targets(logits, targets)
+            targets = replace(targets, style=replace(logits.style, of_targets=True))
         else:
-            with _again(source, path) as first:
-                reader = reader_of(first, format, targets)
-                found = InMemoryReader(reader.whole(), reader.name, format.name)
-        yield reader_of(source, format, logits), found
+            names = _member_names(format, source, path)
+            if not required and targets.key is None and not set(names) & set(TARGETS):
+                yield reader_of(source, format, logits), None
+                return
+            if not format.member_names:
+                raise _no_targets(format, source.name)
+            logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
+            targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
+        yield _two_readers(format, (source, path), logits, targets, stack)
+
+
+def _two_readers(
+    format: Format,
+    where: tuple[Source, str],
+    logits: ReadOptions,
+    targets: ReadOptions,
+    stack: ExitStack,
+) -> tuple[Reader, Reader]:
+    """The readers of logits and targets; targets of a pipe are read first, and held in memory."""
+    source, path = where
+    if source.can_be_opened_again:
+        reader = reader_of(source, format, logits)
+        targets = _named(targets, reader)
+        other = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        return reader, _without_remarks(other, reader)
+    if format.has_columns:
+        with _again(source, path) as first:
+            targets = _named(targets, reader_of(first, format, logits))
+    with _again(source, path) as first:
+        found = reader_of(first, format, targets)
+        held = InMemoryReader(found.whole(), found.name, format.name, column_names(found))
+        held.remarks = found.remarks
+    reader = reader_of(source, format, logits)
+    return reader, _without_remarks(held, reader)
+
+
+def without_targets(logits: ReadOptions, targets: ReadOptions) -> ReadOptions:
+    """How logits are read from a table whose other columns are the targets."""
+    columns = logits.columns
+    dropped = (*columns.drop, *(name for name in targets.columns.keep if name not in columns.drop))
+    return replace(logits, columns=replace(columns, drop=dropped))
+
+
+def column_names(reader: Reader) -> tuple[str, ...]:
+    """The names of the columns of a table, if it has any."""
+    names: tuple[str, ...] = getattr(reader, "column_names", ())
+    return names
+
+
+def _member_names(format: Format, source: Source, path: str) -> list[str]:
+    """The names of the arrays in a file, none where its format has no names."""
+    if not format.member_names:
+        return []
+    with _again(source, path) as first:
+        return format.member_names(first)
+
+
+def _named(targets: ReadOptions, logits: Reader) -> ReadOptions:
+    """How targets are read that may be the names of the logits' columns."""
+    return replace(targets, class_names=targets.class_names or column_names(logits))
+
+
+def _without_remarks(reader: Reader, other: Reader) -> Reader:
+    """A reader of a file without the remarks that another makes too."""
+    reader.remarks = tuple(words for words in reader.remarks if words not in other.remarks)
+    return reader
+
+
+def _no_targets(format: Format, where: str) -> OptionError:
+    """The error for logits without targets."""
+    if format.has_columns:
+        hint = "if a column of this file holds them: ", Setting("target_column"), " NAME"
+        return OptionError(where, "TARGETS is missing", hint)
+    keyed = " or ".join(registry.suffixes(registry.with_keys()))
+    what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
+    return OptionError(where, what)
+
+
+def names_in(path: str) -> list[str]:
+    """The names of the arrays in a file whose suffix says that it may hold several; else none."""
+    formats = registry.with_suffix(path)
+    if not formats or not formats[0].member_names:
+        return []
+    with open_input(path) as (source, _):
+        return formats[0].member_names(source)
 
 
 @contextmanager
@@ -101,10 +188,16 @@ def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
         key = Setting(options.key_option or "key")
         what = f"this is {format.name}, and ", key, f" is for {keyed}"
         raise OptionError(source.name, what)
+    if options.columns != ALL and not format.has_columns:
+        tables = ", ".join(registry.names(registry.with_columns()))
+        kept = "columns" if options.style.prefix == "" else "target_column"
+        flag = Setting(kept if options.columns.keep else f"{options.style.prefix}drop")
+        what = f"this is {format.name}, and ", flag, f" is for tables: {tables}"
+        raise OptionError(source.name, what)
     assert format.open_reader
     reader = format.open_reader(source, options)
     reader.format = format.name
-    return reader
+    return interpreted(reader, options)
 
 
 def load(path: str, options: ReadOptions = DEFAULT) -> Array:
@@ -130,6 +223,18 @@ def create_writer(
         return format.create_writer(to, shape, dtype, options)
 
     return CompressedWriter(stream, kind, create) if kind else create(stream)
+
+
+def save_members(stream: Writable, members: Mapping[str, Array], format: Format, path: str) -> None:
+    """Write several arrays into a file of a format that can hold them."""
+    kind = by_suffix(path)
+    assert format.save_members
+    if not kind:
+        format.save_members(stream, members)
+        return
+    compressing = CompressedStream(stream, kind)
+    format.save_members(compressing, members)
+    compressing.finish()
 
 
 def save(stream: Writable, array: Array, options: WriteOptions) -> None:

@@ -7,6 +7,7 @@ no bfloat16 or float8 under NumPy. Format: https://github.com/huggingface/safete
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -24,7 +25,7 @@ from xentcli.files.contiguous import (
     finish,
     little_endian,
 )
-from xentcli.files.format import Facts
+from xentcli.files.format import Facts, Inspected, of_each
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import Reader, pieces
@@ -79,26 +80,28 @@ def member_names(source: Source) -> list[str]:
     return list(read_header(source).tensors)
 
 
-def inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     """Facts about every array, or about the one that the options name."""
     from xentcli.files.statistics import statistics  # reading does not need it
 
-    header, found = read_header(source), []
+    header = read_header(source)
     keys = list(header.tensors)
     if options.key is not None:
         keys = [choose_key(keys, options, source.name)]
-    for key in keys:
+
+    def facts_of(key: str) -> Facts:
         facts = _facts(header.tensors[key], f"{source.name}[{visible(key)}]")
         facts |= {"metadata": header.metadata} if header.metadata else {}
         if stats and header.tensors[key].dtype in (*DTYPES, *FLOAT8):
             facts |= statistics(pieces(_reader(source, header, key)))
-        found.append(facts)
+        return facts
+
+    yield from of_each(keys, facts_of)
     everything = Extent(shape=(header.nbytes,), dtype=np.dtype(np.uint8), start=header.start)
     source.skip(header.start + header.nbytes - source.position)
     if source.position < header.start + header.nbytes:
         raise ended_early(source, everything)
     finish(source, everything)  # a pipe is read to its end, or its writer would be killed
-    return found
 
 
 def _facts(tensor: Tensor, name: str) -> Facts:
@@ -225,6 +228,26 @@ def _check_places(tensors: dict[str, Tensor], where: str) -> int:
     return end
 
 
+def _header_bytes(members: Mapping[str, Extent]) -> bytes:
+    """The header of arrays that follow each other."""
+    entries, end = {}, 0
+    for name, extent in members.items():
+        dtype, start, end = extent.dtype.newbyteorder("="), end, end + extent.nbytes
+        kind = next(key for key, known in DTYPES.items() if known == dtype)
+        entries[name] = {"dtype": kind, "shape": extent.shape, "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers start aligned
+    return len(text).to_bytes(8, "little") + text
+
+
+def save_safetensors(stream: Writable, members: Mapping[str, Array]) -> None:
+    """A file of several arrays, those of the widest numbers first: so all are aligned."""
+    order = sorted(members.items(), key=lambda item: -item[1].dtype.itemsize)
+    stream.write(_header_bytes({k: Extent(shape=a.shape, dtype=a.dtype) for k, a in order}))
+    for _, array in order:
+        stream.write(little_endian(np.ascontiguousarray(array).reshape(-1)))
+
+
 class SafetensorsWriter:
     """A file with one array."""
 
@@ -232,12 +255,7 @@ class SafetensorsWriter:
         self, stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], name: str
     ) -> None:
         self._stream = stream
-        extent = Extent(shape=shape, dtype=dtype)
-        kind = next(key for key, known in DTYPES.items() if known == dtype.newbyteorder("="))
-        entry = {"dtype": kind, "shape": shape, "data_offsets": [0, extent.nbytes]}
-        text = json.dumps({name: entry}, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # the numbers start aligned
-        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.write(_header_bytes({name: Extent(shape=shape, dtype=dtype)}))
 
     def write(self, values: Array) -> None:
         """The next numbers."""

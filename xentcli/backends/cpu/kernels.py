@@ -11,10 +11,12 @@ from typing import Any
 from numba import types
 
 from xentcli.backends import Scalars
-from xentcli.backends.cpu import dispatch, memory
+from xentcli.backends.cpu import dispatch, memory, teacher_boxes
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.cpu.loader import CannotLoadError
 from xentcli.backends.cpu.row_ops import BoxView, PerRow
+from xentcli.backends.cpu.teacher_stored import TopView
+from xentcli.backends.teacher import TeacherScalars
 
 FUNCTIONS: dict[str, Any] = {
     "fast": dispatch.fast_boxes,
@@ -23,6 +25,10 @@ FUNCTIONS: dict[str, Any] = {
     "softmax": dispatch.softmax_boxes,
     "statistics": dispatch.statistics_boxes,
     "divergence": dispatch.divergence_boxes,
+    "teacher": teacher_boxes.dense_boxes,
+    "teacher_fast": teacher_boxes.dense_fast_boxes,
+    "top": teacher_boxes.top_boxes,
+    "top_fast": teacher_boxes.top_fast_boxes,
     "copy": memory.copy_lines,
     "read": memory.read_lines,
     "rewrite": memory.scale_lines,
@@ -69,9 +75,25 @@ def signature(kernel: Kernel) -> tuple[Any, ...]:
         return SPAN, boxes[0], types.CPointer(types.int64), scalars, numbers, types.int64, space
     if kernel.function == "divergence":
         return SPAN, boxes[1], boxes[0], scalars, numbers, space
+    if kernel.function.startswith(("teacher", "top")):
+        return teacher_signature(kernel, boxes, space)
     targets = types.none if kernel.probs else types.CPointer(types.int64)
     per_row = _named(PerRow, numbers, types.int64, numbers, numbers)
     return SPAN, boxes[0], targets, boxes[1], numbers, scalars, per_row, boxes[2], space
+
+
+def teacher_signature(kernel: Kernel, boxes: list[Any], space: Any) -> tuple[Any, ...]:
+    """The same of a kernel for a teacher's soft targets."""
+    numbers, integers = types.CPointer(types.float64), types.CPointer(types.int64)
+    fields = [
+        types.float64 if isinstance(field, float) else types.int64 for field in TeacherScalars(0)
+    ]
+    scalars = _named(TeacherScalars, *fields)
+    per_row = _named(PerRow, numbers, types.int64, numbers, numbers)
+    teacher = boxes[1]
+    if kernel.function.startswith("top"):
+        teacher = _named(TopView, integers, *[numbers] * 4, types.int64)
+    return SPAN, boxes[0], teacher, integers, scalars, per_row, boxes[2], space
 
 
 def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:

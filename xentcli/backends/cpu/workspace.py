@@ -52,6 +52,21 @@ def space_for(classes: int, rows: int, inner: int) -> int:
     """The bytes that a kernel needs for this many rows."""
     if classes <= SHORT:
         return short_row_offsets(classes)[2] + max(classes, LANES) * LANES * 8
+    return space_for_long_rows(classes, rows, inner)
+
+
+def space_for_long_rows(classes: int, rows: int, inner: int) -> int:
+    """The bytes for this many rows, one at a time."""
     copied = rows_per_chunk(classes) if inner > 1 else 0
     gradients = long_row_offsets(classes, copied or rows, copied)[4]
     return gradients + classes * copied * 8
+
+
+def stored_step(slots: int) -> int:
+    """The bytes for a number of each class that a teacher stores of a row."""
+    return (slots // 8 + 3) * LINE
+
+
+def space_for_top(classes: int, rows: int, inner: int, slots: int) -> int:
+    """The bytes for this many rows of which so many classes are stored."""
+    return space_for_long_rows(classes, rows, inner) + 3 * stored_step(slots)

@@ -38,8 +38,14 @@ if TYPE_CHECKING:
 BACKEND = "cuda"
 
 
-def require(backend: str, threads: int | None) -> None:
-    """An error for a backend that cannot reach a device's memory, or a wrong number of threads."""
+def require(backend: str, threads: int | None, teacher: object = None) -> None:
+    """An error for a backend that cannot reach a device's memory, a wrong number of threads, or a
+    teacher."""
+    if teacher is not None:
+        what = "is for logits on the host, and these are on a device"
+        raise OptionError(
+            "teacher", what, "move them to the host first (tensor.cpu(), array.get())"
+        )
     backend, _ = backends.require_known(backend, threads)
     if backend not in ("auto", BACKEND):
         raise OptionError(

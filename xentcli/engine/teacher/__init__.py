@@ -1,0 +1,1 @@
+"""Soft targets from a teacher: its arrays, checked and brought to one form, and the loss."""

@@ -90,7 +90,8 @@ def _read(files: TeacherFiles, role: str, reading: Reading) -> ReadOptions:
     from xentcli.files.options import ReadOptions
 
     key = files.teacher_keys[role]
-    return ReadOptions(None, key, reading.style, f"{role}_key", reading.logits.dtype)
+    dtype = "auto" if role == "teacher_indices" else reading.logits.dtype
+    return ReadOptions(None, key, reading.style, f"{role}_key", dtype)
 
 
 def _with_members(sources: TeacherFiles) -> TeacherFiles:

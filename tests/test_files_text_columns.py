@@ -341,7 +341,7 @@ def test_a_first_line_with_a_number_is_no_header(data, shape):
         (b"My numbers\n1,2\n3.5,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"# x\n1,2\n3,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"a;b\n1,5;2\n", "line 1 has 1 name, and the next line 2 fields"),
-        (b"a,b\n", "only a header line"),
+        (b"a,b\n", "line 1 is a header, and nothing follows"),
         (b"\x1b[31ma,b\n1,2\n", "is not a number"),
         (b"Gr\xf6\xdfe,b\n1,2\n", "line 1: byte 3 is not UTF-8"),
         (b'1,"2\n3,4\n', "has a quote that is not closed"),

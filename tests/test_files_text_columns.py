@@ -191,6 +191,18 @@ def test_options_without_a_prefix_are_for_the_logits_alone(folder, capfdbinary):
     assert_error(inside(capfdbinary, *command), 1, "line.csv", "--target-delimiter ';'")
 
 
+def test_weights_of_pandas_are_read_with_a_note(folder, capfdbinary):
+    Path("w.csv").write_text(",0\n0,0.5\n1,1\n2,2\n")
+    Path("plain-w.csv").write_text("0.5\n1\n2\n")
+    command = "loss", "named.csv", "words.csv", "--sample-weight"
+    result = inside(capfdbinary, *command, "w.csv")
+    assert result.out == inside(capfdbinary, *command, "plain-w.csv").out
+    assert "note: w.csv: column 1 has no name and numbers the rows" in result.err
+    assert_error(
+        inside(capfdbinary, *command, "w.csv", "--strict"), 1, "w.csv: column 1 has no name"
+    )
+
+
 def test_targets_of_one_line_of_words(folder, capfdbinary):
     Path("line.csv").write_text("cat,bird,dog\n")
     assert loss(capfdbinary, "named.csv line.csv") == pytest.approx(LOSS)

@@ -9,10 +9,12 @@ from xentcli.arrays.dtypes import name_of
 from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.files.format import Facts, Format
-from xentcli.files.opening import open_input, open_reader
+from xentcli.files.opening import column_names, open_input, open_reader
 from xentcli.files.options import ReadOptions
 from xentcli.files.source import Source
 from xentcli.files.statistics import statistics
+
+LISTED = 10  # names of columns
 
 
 def inspect_path(path: str, options: ReadOptions, stats: bool) -> list[Facts]:
@@ -43,6 +45,8 @@ def _of_reader(format: Format, source: Source, options: ReadOptions, stats: bool
     reader = format.open_reader(source, options)
     facts: Facts = {"name": source.name, "format": format.name, "shape": reader.shape}
     facts["dtype"] = name_of(reader.dtype)
+    if names := column_names(reader):
+        facts["columns"] = list(names)
     if stats:
         facts |= statistics(reader.chunks())
     elif source.file is None:  # a pipe is read to its end, or its writer would be killed
@@ -65,6 +69,7 @@ def line(facts: Facts) -> str:
             f"{facts['byte_order']} endian".replace("none endian", "no byte order"),
         ]
         words.append(f"{facts['nbytes']} bytes")
+    words += [f"columns {listed(facts['columns'])}"] if "columns" in facts else []
     words += [
         f"{visible(name)}={visible(text)}" for name, text in facts.get("metadata", {}).items()
     ]
@@ -72,6 +77,12 @@ def line(facts: Facts) -> str:
         numbers = ("min", "max", "mean", "nan", "inf")
         words += [f"{name} {_short(facts[name])}" for name in numbers]
     return ", ".join(words)
+
+
+def listed(names: list[str]) -> str:
+    """Names in one line, the first ones of many."""
+    more = ["…"] if len(names) > LISTED else []
+    return ", ".join([*map(visible, names[:LISTED]), *more])
 
 
 def _short(value: Any) -> str:

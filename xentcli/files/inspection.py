@@ -9,7 +9,7 @@ from xentcli.arrays.dtypes import name_of
 from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.files.format import Facts, Format
-from xentcli.files.opening import column_names, open_input, open_reader
+from xentcli.files.opening import open_input, open_reader
 from xentcli.files.options import ReadOptions
 from xentcli.files.source import Source
 from xentcli.files.statistics import statistics
@@ -45,7 +45,7 @@ def _of_reader(format: Format, source: Source, options: ReadOptions, stats: bool
     reader = format.open_reader(source, options)
     facts: Facts = {"name": source.name, "format": format.name, "shape": reader.shape}
     facts["dtype"] = name_of(reader.dtype)
-    if names := column_names(reader):
+    if names := getattr(reader, "column_names", ()):  # of a table
         facts["columns"] = list(names)
     if stats:
         facts |= statistics(reader.chunks())

@@ -115,6 +115,7 @@ def test_columns_are_read_in_the_order_that_is_asked_for(folder, capfdbinary):
         ("--columns 3-5 --names a,b", 2, ["--names: 2 names given, but there are 3 classes"]),
         ("--columns 3-5 --names nowhere", 2, ["neither a file nor a list such as a,b,c"]),
         ("--columns 3-5 --names a,,b", 2, ["--names: name 2 is empty"]),
+        ("--raw f32 --shape 1,3 --drop 1", 2, ["--columns and --drop are for tables"]),
         ("-d , --decimal ,", 2, ["--delimiter and --decimal are both ','"]),
     ],
 )  # fmt: skip

@@ -353,6 +353,7 @@ def test_a_first_line_with_a_number_is_no_header(data, shape):
         (b"1:2\n3:4\n", "line 1, column 1: '1:2' is not a number"),
         (b"My numbers\n1,2\n3.5,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"# x\n1,2\n3,4\n", "line 1 has 1 name, and the next line 2 fields"),
+        (b"a,b\n3,1,2\n1,5,6\n", "line 1 has 2 names, and the next line 3 fields"),
         (b"a;b\n1,5;2\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"a,b\n", "line 1 is a header, and nothing follows"),
         (b"\x1b[31ma,b\n1,2\n", "is not a number"),
@@ -369,6 +370,20 @@ def test_a_first_line_with_a_number_is_no_header(data, shape):
 def test_what_is_no_table_is_an_error(data, words):
     with pytest.raises(XentError, match=r"^a table: ") as caught:
         opened(data).whole()
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines_of_text", "words"),
+    [
+        (b'"x\n\ny",1\n2\n', "line 5: 1 field, expected 2 as in line 2"),
+        (b'"x\n\ny",1\nz,w\n', "line 5, column 2: 'w' is not a number"),
+        (b'"x\n\ny",1\n"z\n",w\n', "line 6, column 2: 'w' is not a number"),
+    ],
+)
+def test_lines_are_numbered_as_an_editor_does(lines_of_text, words):
+    with pytest.raises(XentError) as caught:
+        opened(b"text,a\n" + lines_of_text, drop=("text",))
     assert words in str(caught.value)
 
 

@@ -351,6 +351,7 @@ def test_a_first_line_with_a_number_is_no_header(data, shape):
         ),
         (b"a,b\r1,2\r3,4\r", "line 1: a carriage return without a line feed"),
         (b"1:2\n3:4\n", "line 1, column 1: '1:2' is not a number"),
+        (b"My numbers\n1,2\n3,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"My numbers\n1,2\n3.5,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"# x\n1,2\n3,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"a,b\n3,1,2\n1,5,6\n", "line 1 has 2 names, and the next line 3 fields"),
@@ -452,6 +453,7 @@ def peak(act):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [b'"x, ""y""",', b"some words,"])
 def test_memory_is_bounded_with_columns_of_text(again):
     def drain(times):
@@ -491,6 +493,7 @@ def test_lines_are_counted_where_text_has_several(tmp_path):
         assert np.array_equal(np.concatenate(last), np.arange(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", [False, True])
 def test_a_first_line_of_many_megabytes_is_looked_at_in_its_first_bytes(header, monkeypatch):
     width = 1_500_000

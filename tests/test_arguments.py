@@ -14,7 +14,15 @@ import pytest
 from helpers import assert_same_bits
 
 import xentcli
-from xentcli import DataError, OptionError, XentError, cross_entropy, log_softmax, softmax
+from xentcli import (
+    DataError,
+    OptionError,
+    XentError,
+    backends,
+    cross_entropy,
+    log_softmax,
+    softmax,
+)
 from xentcli.arrays.dtypes import BF16
 from xentcli.check import assert_grad_close, check
 
@@ -364,3 +372,11 @@ def test_a_small_job_takes_few_steps_in_python():
     finally:
         sys.setprofile(before)
     assert 50 < len(called) < 300, called
+
+
+def test_auto_goes_by_the_size_alone():
+    assert [backends.get("auto", n).name for n in (0, 64, 65, 1 << 40)] == ["numpy"] * 2 + [
+        "cpu"
+    ] * 2
+    assert backends.for_statistics("auto", (5_000, 10)).name == "numpy"
+    assert backends.for_statistics("auto", (5_001, 10)).name == "cpu"

@@ -289,7 +289,7 @@ def test_b96_names_of_columns_are_never_copied_into_an_output(files, capfdbinary
     name = f"{FORMULA}.csv".replace("/", ":")
     Path(name).write_text(f"{FORMULA},\x1b[31m,[red]\n0,1,2\n3,4,5\n")
     for format in ("csv", "tsv", "json"):
-        given = [name, "t.npy", "--header", "-f", format, "-o", f"g.{format}"]
+        given = [name, "t.npy", "--header", "yes", "-f", format, "-o", f"g.{format}"]
         result = inside(capfdbinary, "grad", *given, "--loss-out", "loss.json")
         assert_done(result)
         assert_clean(result.err)

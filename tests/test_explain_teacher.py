@@ -83,6 +83,10 @@ def test_both_distributions_and_the_tail(job, capfdbinary):
     assert d["rest"] == pytest.approx(1 - q.sum(), rel=1e-13)
     assert sum(d["q"]) == pytest.approx(1, rel=1e-14)
     assert np.flatnonzero(d["stored"]).tolist() == sorted(job["i"][1].tolist())
+    flags, _ = options_of("forward-kl", "bucket")
+    bucket = explained(capfdbinary, "x.npy", *files, *flags, "--row", 1)
+    assert sum(bucket["q"]) == pytest.approx(q.sum(), rel=1e-14)
+    flags, _ = options_of("forward-kl", "uniform")
     page = inside(capfdbinary, "explain", "x.npy", *files, *flags, "--row", 1).text
     for words in (
         "Student",

@@ -1,5 +1,6 @@
 """Which columns of a table are read, as logits and as targets, and what they are called."""
 
+import gzip
 import io
 import tracemalloc
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import naive
 import numpy as np
 import pytest
-from cli import assert_error, at_terminal, inside
+from cli import assert_error, at_terminal, inside, strict_json
 from helpers import assert_same_bits
 
 from xentcli.errors import OptionError, XentError, worded
@@ -143,6 +144,32 @@ def test_words_that_name_no_class_are_one_error(command, words, folder, capfdbin
     assert result.code in (1, 2)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        b"cat\ndog\nbird\n", b"cat\r\ndog\r\nbird\r\n\r\n", b"\xef\xbb\xbfcat\ndog\nbird",
+        b'"cat"\n "dog"\nbird', b"cat,dog,bird\n", b'cat, "dog", bird',
+        gzip.compress(b"cat\ndog\nbird"),
+    ],
+)  # fmt: skip
+def test_names_are_in_a_file_in_several_ways(names, folder, capfdbinary):
+    Path("names").write_bytes(names)
+    assert loss(capfdbinary, "plain.csv words.csv --names names") == pytest.approx(LOSS)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (b"cat\n\nbird\n", ["name 2 is empty"]), (b"", ["name 1 is empty"]),
+        (b"cat\n\xff\n", ["byte 5 is not UTF-8"]), (b"cat\ndog\n", ["2 names", "3 classes"]),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_list_of_names_is_one_error(names, words, folder, capfdbinary):
+    Path("names").write_bytes(names)
+    result = inside(capfdbinary, "softmax", "plain.csv", "--names", "names")
+    assert_error(result, result.code, *words)
+
+
 def test_a_header_is_found_in_each_file_by_itself(folder, capfdbinary):
     Path("label.csv").write_text("label\n0\n2\n1\n")
     for logits in ("plain.csv", "named.csv"):
@@ -206,6 +233,18 @@ def test_explain_names_the_nearest_class(capfdbinary):
     words = "--target", "'Cta' is not a class name", "did you mean 'cat'?"
     assert_error(inside(capfdbinary, *command, "--names", "dog,cat"), 1, *words)
     assert_error(inside(capfdbinary, *command), 2, "--target", "'Cta' is not a number", "--names")
+
+
+def test_messages_and_json_name_classes(folder, capfdbinary):
+    Path("nan.csv").write_text("cat,dog\n1,nan\n")
+    Path("dog.csv").write_text("dog\n")
+    text = inside(capfdbinary, "explain", "nan.csv", "dog.csv").text
+    assert "The logit of class 1 (dog) is nan" in text
+    command = "report", "table.csv", "--columns", "3-5", "--target-column", "label"
+    facts = strict_json(inside(capfdbinary, *command, "--json").out)
+    assert facts["names"] == ["cat", "dog", "bird"]
+    text = inside(capfdbinary, *command, "--confusion", "3", "--worst", "1").text
+    assert "bird → cat" in text
 
 
 def test_a_preview_has_the_names_of_the_columns(folder):
@@ -399,6 +438,17 @@ def test_memory_is_bounded_with_columns_of_text(again):
 
     sizes = [peak(lambda n=n: drain(n)) for n in (200_000, 400_000)]
     assert sizes[1] < 1.1 * sizes[0] < 64 << 20
+
+
+def test_a_quote_that_is_never_closed_takes_bounded_memory(monkeypatch):
+    monkeypatch.setattr(lines, "LONGEST", 8 << 20)
+    source = Source(Endless(b'1,2\n3,"4\n', b"5,6\n", 10**9), "a table")
+
+    def read():
+        with pytest.raises(XentError, match=r"line 2 is longer than .*a quote in it is not closed"):
+            open_text(source, ReadOptions(), ",")
+
+    assert peak(read) < 32 << 20
 
 
 def test_lines_are_counted_where_text_has_several(tmp_path):

@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import teacher_oracle as oracle
-from backends import BACKENDS, SIMULATED
+from backends import BACKENDS, SIMULATED, up_to
 from exact import error
 from helpers import assert_same_bits
 
 from xentcli import DataError, OptionError, Teacher, cross_entropy, log_softmax, softmax
 from xentcli.arrays.dtypes import BF16, narrow, widen
+from xentcli.engine.teacher.mass import MassTotals
 
 pytestmark = pytest.mark.backends
 
@@ -188,6 +189,21 @@ def test_empty_slots_are_as_if_they_were_not_there(rng, backend, tail):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("tail", ["bucket", "uniform"])
+@pytest.mark.parametrize("divergence", ["forward-kl", "reverse-kl"])
+def test_what_sums_to_less_than_1_over_all_classes_has_no_rest(rng, backend, tail, divergence):
+    x = rng.standard_normal((3, C))
+    log_q, indices = top_of(rng.standard_normal((3, C)), C)
+    log_q += np.log(0.9)
+    dense = np.take_along_axis(log_q, np.argsort(indices, axis=1), axis=1)
+    how = {"kind": "log-probs", "divergence": divergence}
+    a = cross_entropy(x, teacher=Teacher(log_q, indices, tail=tail, **how), backend=backend)
+    b = cross_entropy(x, teacher=Teacher(dense, **how), backend=backend)
+    assert a.loss == pytest.approx(b.loss, rel=1e-13)
+    np.testing.assert_allclose(a.grad, b.grad, atol=1e-15)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("divergence", "tail"), [p for p in COMBINATIONS if p[1]])
 def test_all_classes_stored_is_a_dense_teacher(rng, backend, divergence, tail):
     x = rng.standard_normal((5, C)) * 3
@@ -309,6 +325,13 @@ def test_alpha_mixes_with_the_hard_targets_at_temperature_1(rng, job, dtype):
     np.testing.assert_allclose(mixed.grad, expected, rtol=0, atol=rtol)
 
 
+def test_a_mixed_gradient_that_underflows_is_no_negative_zero():
+    teacher = Teacher([[0.0, -40.0]], kind="logits", divergence="ce", alpha=0.5)
+    out = np.ones((1, 2), "f2")
+    r = cross_entropy([[30.0, 0.0]], [0], teacher=teacher, out=out)
+    assert_same_bits(r.grad, np.zeros((1, 2), "f2"))
+
+
 def test_probabilities_as_hard_targets(rng, job):
     x, _, (values, indices) = job
     q = softmax(rng.standard_normal((7, C)))
@@ -415,12 +438,16 @@ def test_a_gradient_in_place_has_the_same_bits(rng, backend, alpha, job):
     room = x.copy()
     assert cross_entropy(room, y, teacher=teacher, out=room, backend=backend).grad is room
     assert_same_bits(room, plain.grad)
-    shared = rng.standard_normal((7, C))
-    expected = cross_entropy(
-        x, teacher=Teacher(shared.copy(), kind="logits", divergence="ce"), backend=backend
-    )
-    teacher = Teacher(shared, kind="logits", divergence="ce")
-    over = cross_entropy(x, teacher=teacher, out=shared, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_teacher_in_the_memory_of_the_gradient_is_copied(rng, backend):
+    n = up_to(4000, 20)  # more than one block of the reference
+    x, room = rng.standard_normal((n, C)), rng.standard_normal((n + 1, C))
+    plain = Teacher(room[:-1].copy(), kind="logits", divergence="ce")
+    expected = cross_entropy(x, teacher=plain, backend=backend)
+    teacher = Teacher(room[:-1], kind="logits", divergence="ce")
+    over = cross_entropy(x, teacher=teacher, out=room[1:], backend=backend)
     assert_same_bits(over.grad, expected.grad)
 
 
@@ -525,6 +552,19 @@ def test_what_cannot_be_probabilities_is_noted(rng):
     teacher = Teacher(rng.standard_normal((3, C)) + 3, kind="log-probs", divergence="ce")
     (note,) = cross_entropy(x, teacher=teacher).notes
     assert "do not sum to 1" in note.text
+
+
+def test_captured_mass_is_merged_in_order():
+    dtype = np.dtype("f4")
+    whole, first, second = (MassTotals(dtype, whole=False) for _ in range(3))
+    mass, present = np.array([0.5, 0.75, 1.5, 0.125, 2.0, 0.25]), np.array([1, 1, 1, 0, 1, 1]) > 0
+    whole.add(mass, present)
+    first.add(mass[:2], present[:2])
+    second.add(mass[2:], present[2:])
+    first.merge(second)
+    assert first.captured() == whole.captured() == (1.0, 0.25, 5)
+    assert first.notes() == whole.notes()
+    assert "row 4 sums to 2" in first.notes()[0].text
 
 
 def test_the_captured_mass_is_that_of_the_rows_that_count(job):

@@ -10,7 +10,9 @@ from cli import assert_error, bash, inside
 from helpers import assert_same_bits
 
 from xentcli import Teacher, cross_entropy, log_softmax, softmax
+from xentcli.arrays.dtypes import BF16, narrow
 from xentcli.engine import rows
+from xentcli.files.npy import reader as npy_reader
 
 N, C, K = 23, 11, 4
 TOP = ["--teacher-kind", "log-probs", "--divergence", "forward-kl", "--tail", "bucket"]
@@ -121,6 +123,36 @@ def test_the_bits_do_not_depend_on_the_source(source, job, capfdbinary):
     result = inside(capfdbinary, *command)
     assert (result.code, result.err) == (0, "")
     assert_same_bits(np.load("g.npy"), in_memory(job).grad)
+
+
+def test_indices_are_integers_whatever_the_logits_are_read_as(job, capfdbinary):
+    half = narrow(job["x"], BF16)
+    np.save("b.npy", half.view("V2"))
+    np.save("u.npy", job["i"].astype("u2"))
+    pair = ["--teacher", "v.npy", "--teacher-indices", "u.npy"]
+    command = ["grad", "b.npy", "y.npy", *pair, *TOP, "--dtype", "bf16", "-o", "g.npy", "-q"]
+    assert inside(capfdbinary, *command).code == 0
+    expected = np.empty((N, C), BF16)
+    teacher = Teacher(job["v"], job["i"], **HOW)
+    cross_entropy(half, job["y"], teacher=teacher, out=expected)
+    assert np.load("g.npy").tobytes() == expected.tobytes()
+
+
+def test_a_slow_reader_beside_the_logits_is_read_by_its_units(files, rng, capfdbinary, monkeypatch):
+    monkeypatch.setattr(npy_reader, "SAFE", 0)
+    monkeypatch.setattr(npy_reader.FortranReader, "best_count", 1)
+    monkeypatch.setattr(rows, "SLAB", 1)
+    x, t = rng.standard_normal((2, 4, 5, C))
+    log_q = log_softmax(t)
+    indices = np.argsort(-log_q, axis=-1)[..., :K]
+    values = np.take_along_axis(log_q, indices, axis=-1)
+    arrays = {"x": x, "v": np.asfortranarray(values), "i": np.asfortranarray(indices)}
+    for name, array in arrays.items():
+        np.save(f"{name}.npy", array)
+    command = ["grad", "x.npy", *PAIR, *TOP, "-o", "g.npy", "-q"]
+    assert inside(capfdbinary, *command).code == 0
+    expected = cross_entropy(x, teacher=Teacher(values, indices, **HOW))
+    assert_same_bits(np.load("g.npy"), expected.grad)
 
 
 def test_pipes(job):

@@ -127,7 +127,7 @@ def grad(
     examples=[
         "xent loss logits.npy targets.npy",
         "xent loss logits.npy targets.npy --reduction none | sort -g | tail -3",
-        "xent loss logits.npy targets.npy --json",
+        "xent loss table.csv --columns 'logit_*' --target-column label --json",
     ],
 )
 def loss(

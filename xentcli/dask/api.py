@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import dask
 import dask.array as da
 import numpy as np
 
 from xentcli import backends
 from xentcli.dask import parts, rows
-from xentcli.dask.inputs import inputs
+from xentcli.dask.inputs import inputs, require_numpy
 from xentcli.dask.memory import of_client, require_fit
+from xentcli.dask.plan import fused
 from xentcli.dask.report import ReportInputs, report_graph
 from xentcli.dask.rows import How, LossGraph, result_meta
 from xentcli.dask.softmax import softmax_graph
@@ -131,6 +133,7 @@ def graph_of_loss(
     require_fit(checked.logits, checked.layout, result, of_client())
     name, threads = backends.require_known(how.backend, how.threads)
     if checked.logits.numblocks[checked.layout.class_axis] > 1:
+        require_numpy(name)
         return parts.loss_graph(checked, How("numpy", threads, how.grad))
     name = backends.choose(name, checked.logits.size)
     return rows.loss_graph(checked, How(name, threads, how.grad))
@@ -217,4 +220,6 @@ def report(  # noqa: PLR0913 (the names and defaults are those of `xentcli.repor
     scoring = ScoreOptions(ignore_index, target_kind, temperature, softcap, class_axis)
     what = ReportOptions(tuple(top), bins, binning, confusion, worst, skip_nonfinite, bytes, words)
     arrays = ReportInputs(logits, targets, base, sample_weight, group)
-    return report_graph(arrays, scoring, what, How(backend, threads, False)).result
+    graph = report_graph(arrays, scoring, what, How(backend, threads, False))
+    with fused():
+        return dask.optimize(graph.result)[0]

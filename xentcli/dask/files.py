@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
+from dask.layers import ArraySliceDep
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Shape
+from xentcli.dask.plan import parts_of, tree
 from xentcli.errors import FileError, visible
 from xentcli.files.descriptor import file_errors
 
@@ -122,6 +126,24 @@ def row_chunks(shape: Shape, itemsize: int, nbytes: int = CHUNK_BYTES) -> tuple[
 def store(array: da.Array, target: Any) -> Any:
     """A delayed writing of all chunks into a target that takes slices, such as `FileArray`.
 
-    Chunks must not share a file's chunk or shard: writers do not wait for each other.
+    Its value is how many numbers were written. Chunks must not share a chunk or a shard of the
+    target: writers do not wait for each other. A chunk is written again where a worker died.
     """
-    return da.store(array, target, lock=False, compute=False)
+    axes = tuple(range(array.ndim))
+    written = da.blockwise(
+        partial(_write, target),
+        axes,
+        *(array, axes, ArraySliceDep(array.chunks), axes),
+        name=f"write-{uuid4().hex}",  # the same array may be written twice
+        adjust_chunks=dict.fromkeys(axes, 1),
+        align_arrays=False,
+        dtype=object,
+        meta=np.empty((0,) * array.ndim, object),
+    )
+    return tree(parts_of(written), sum)
+
+
+def _write(target: Any, values: Array, place: tuple[slice, ...]) -> int:
+    if values.size:
+        target[place] = values
+    return values.size

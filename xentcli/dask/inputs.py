@@ -15,7 +15,7 @@ from xentcli.arrays.dtypes import as_array, as_logits, reals
 from xentcli.arrays.layout import Layout, Shape, find
 from xentcli.engine.problem import Extras, require_length, require_per_row, vector
 from xentcli.engine.targets import require_row_shaped, require_targets, target_kind_of
-from xentcli.errors import DtypeError, ShapeError
+from xentcli.errors import DtypeError, OptionError, ShapeError
 from xentcli.options import LossOptions, TargetKind
 
 Chunks = tuple[tuple[int, ...], ...]
@@ -97,6 +97,13 @@ def require_dask(values: Any, where: str) -> da.Array:
         raise DtypeError(where, what, "make one with dask.array.from_array or from_zarr")
     as_logits(np.empty(0, values.dtype), where)
     return known(values, where)
+
+
+def require_numpy(backend: str) -> None:
+    """An error for a backend that does not compute classes in parts."""
+    if backend not in ("auto", "numpy"):
+        what = f"{backend} needs all classes of a row in one chunk; parts are computed by numpy"
+        raise OptionError("backend", what, "use logits.rechunk with one chunk along the classes")
 
 
 def known(values: Any, where: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import dask
 import dask.array as da
 import numpy as np
+from dask.array.optimization import optimize
 from dask.layers import ArraySliceDep
 
 from xentcli.arrays.dtypes import Array, reals
@@ -112,6 +113,14 @@ def tree(
 def parts_of(array: da.Array) -> list[Any]:
     """The chunks of an array as delayed objects, in C order; those of empty arrays are none."""
     return list(array.to_delayed(optimize_graph=False).reshape(-1))
+
+
+def fused() -> Any:
+    """A context in which delayed objects are optimised as arrays are.
+
+    Otherwise each chunk is read by a task of its own, and waits in memory for its next one.
+    """
+    return dask.config.set(delayed_optimize=optimize)
 
 
 def delayed_plan(inputs: LossInputs) -> Any:

@@ -17,7 +17,7 @@ from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import find
 from xentcli.dask import parts
-from xentcli.dask.inputs import Axes, Place, require_dask, row_chunks
+from xentcli.dask.inputs import Axes, Place, require_dask, require_numpy, row_chunks
 from xentcli.dask.memory import of_client, require_fit
 from xentcli.dask.plan import ChunkSpec, parts_of, place_pair, tree
 from xentcli.dask.rows import How, result_meta
@@ -63,6 +63,7 @@ def softmax_graph(logits: Any, options: LogitsOptions, how: How, *, log: bool) -
     spec = ChunkSpec(layout, loss, ())
     place = place_pair(layout, x.chunks)
     if x.numblocks[layout.class_axis] > 1:
+        require_numpy(name)
         name = "numpy"
         array, facts = parts.softmax_graph(spec, x, place, log=log)
         found = [*_delayed(_of_array, array), *_delayed(_of_facts, facts)]

@@ -34,12 +34,12 @@ class Checks(NamedTuple):
 class Remark(NamedTuple):
     """A sentence about one step: logits, exponentials, target, loss, gradient or factors.
 
-    `{class}` in its text stands for class `of_class`, which may have a name.
+    Its text calls class `of_class`, if there is one, by its number.
     """
 
     step: str
     text: str
-    of_class: int = 0
+    of_class: int | None = None
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def _logits(d: Derivation) -> list[Remark]:
         return [Remark("logits", f"All logits are -inf, {undefined}")]
     if np.isnan(d.maximum):
         first = int(np.argmax(~(d.z < np.inf)))
-        text = f"The logit of {{class}} is {d.z[first]:g}, {undefined}"
+        text = f"The logit of class {first} is {d.z[first]:g}, {undefined}"
         return [Remark("logits", text, first)]
     texts = []
     if d.maximum > OVERFLOW:

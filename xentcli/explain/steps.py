@@ -13,7 +13,7 @@ import numpy as np
 from xentcli.display.document import NO_FORMULA, Column, Fact, Formula, Step
 from xentcli.errors import plural
 from xentcli.explain.class_selection import ClassSelection
-from xentcli.explain.derivation import Derivation
+from xentcli.explain.derivation import Derivation, Remark
 
 BY_HAND = (1e-6, 1e6)  # exp(x) in this range is shown without subtracting m, too
 
@@ -23,11 +23,13 @@ LOSS_IN_X = Formula("dL/dx", r"\partial L/\partial x_c")
 
 
 def _remarks(d: Derivation, step: str, shown: ClassSelection) -> tuple[str, ...]:
-    return tuple(
-        remark.text.replace("{class}", shown.name(remark.of_class))
-        for remark in d.remarks
-        if remark.step == step
-    )
+    return tuple(_named(remark, shown) for remark in d.remarks if remark.step == step)
+
+
+def _named(remark: Remark, shown: ClassSelection) -> str:
+    """A remark with the name of the class that it is about."""
+    c = remark.of_class
+    return remark.text if c is None else remark.text.replace(f"class {c}", shown.name(c), 1)
 
 
 def row_steps(d: Derivation, shown: ClassSelection) -> tuple[Step, ...]:

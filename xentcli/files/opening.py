@@ -89,32 +89,29 @@ def open_both(
                 raise _no_targets(format, source.name)
             logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
             targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
-        yield _two_readers(format, (source, path), logits, targets, stack)
+        if source.can_be_opened_again:
+            reader = reader_of(source, format, logits)
+            targets = _named(targets, reader)
+            found = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        else:
+            found = _held_targets(source, format, logits, targets)
+            reader = reader_of(source, format, logits)
+        found.remarks = tuple(words for words in found.remarks if words not in reader.remarks)
+        yield reader, found
 
 
-def _two_readers(
-    format: Format,
-    where: tuple[Source, str],
-    logits: ReadOptions,
-    targets: ReadOptions,
-    stack: ExitStack,
-) -> tuple[Reader, Reader]:
-    """The readers of logits and targets; targets of a pipe are read first, and held in memory."""
-    source, path = where
-    if source.can_be_opened_again:
-        reader = reader_of(source, format, logits)
-        targets = _named(targets, reader)
-        other = reader_of(stack.enter_context(_again(source, path)), format, targets)
-        return reader, _without_remarks(other, reader)
+def _held_targets(
+    source: Source, format: Format, logits: ReadOptions, targets: ReadOptions
+) -> Reader:
+    """The targets of a source that is no plain file, in memory; it is copied to a file."""
     if format.has_columns:
-        with _again(source, path) as first:
+        with _again(source, "") as first:
             targets = _named(targets, reader_of(first, format, logits))
-    with _again(source, path) as first:
-        found = reader_of(first, format, targets)
-        held = InMemoryReader(found.whole(), found.name, format.name, column_names(found))
-        held.remarks = found.remarks
-    reader = reader_of(source, format, logits)
-    return reader, _without_remarks(held, reader)
+    with _again(source, "") as first:
+        reader = reader_of(first, format, targets)
+        held = InMemoryReader(reader.whole(), reader.name, format.name, column_names(reader))
+        held.remarks = reader.remarks
+    return held
 
 
 def without_targets(logits: ReadOptions, targets: ReadOptions) -> ReadOptions:
@@ -141,12 +138,6 @@ def _member_names(format: Format, source: Source, path: str) -> list[str]:
 def _named(targets: ReadOptions, logits: Reader) -> ReadOptions:
     """How targets are read that may be the names of the logits' columns."""
     return replace(targets, class_names=targets.class_names or column_names(logits))
-
-
-def _without_remarks(reader: Reader, other: Reader) -> Reader:
-    """A reader of a file without the remarks that another makes too."""
-    reader.remarks = tuple(words for words in reader.remarks if words not in other.remarks)
-    return reader
 
 
 def _no_targets(format: Format, where: str) -> OptionError:

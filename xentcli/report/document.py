@@ -43,7 +43,7 @@ def to_document(report: Report, names: Sequence[str] = (), decimals: int = 4) ->
         intro=tuple(_intro(report)),
         steps=tuple(_steps(report, tuple(names))),
         decimals=decimals,
-        data=report.facts(),
+        data={**report.facts(), **({"names": list(names)} if names else {})},
     )
 
 

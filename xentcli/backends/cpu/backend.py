@@ -71,6 +71,12 @@ def uses_streaming_stores(logits: Array, grad: Array | None) -> bool:
     return address(grad) != address(logits)
 
 
+def _is_single(logits: Array, grad: Array | None, scalars: Scalars) -> bool:
+    """Whether short rows are computed in float32."""
+    single = logits.itemsize < 8 and (grad is None or grad.itemsize < 8)
+    return single and scalars.are_default and logits.shape[1] > 1
+
+
 def is_jit_disabled() -> bool:
     """Whether NUMBA_DISABLE_JIT is set; as for Numba, what is no integer is not there."""
     try:
@@ -123,8 +129,9 @@ class CpuBackend:
         probs = targets if targets.ndim == 3 else None
         fast = probs is None and scalars.are_plain
         fast &= logits.shape[1] <= FAST_MAX_CLASSES
-        short = logits.shape[1] <= SHORT
-        name = "short" if short else "fast" if fast else "general"
+        name = "fast" if fast else "general"
+        if logits.shape[1] <= SHORT:
+            name = "short_fast" if fast and _is_single(logits, grad, scalars) else "short"
         losses = address(results)
         per_row = address(scale), int(len(scale) > 1), losses, losses + results.strides[0]
         indices = address(targets) if probs is None else 0

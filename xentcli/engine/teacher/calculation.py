@@ -46,7 +46,7 @@ class TeacherCalculation:
             run.notify,
             plain=bool(np.isinf(task.scalars.softcap)),
         )
-        self.plan = plan(replace(problem, weight=None), replace(options, z_loss=0.0))
+        self.plan = plan(replace(problem, weight=None), options)
         self.totals, self.mass = LossTotals(), MassTotals(task.dtype, whole=not task.top)
         self.hard: LossCalculation | None = None
         if task.hard_share:

@@ -34,6 +34,7 @@ class Lines:
         self._source = source
         self._rest = b""
         self._complete = 0  # lines, in all
+        self._inner = 0  # line feeds in quotes, in the chunks before the last
         self._blank = (0, b"")  # the first of the blank lines that are held back
 
     def skip(self) -> bytes:
@@ -54,7 +55,7 @@ class Lines:
         while chunks := self._read():
             last = chunks[-1][:]
             before = self._complete - _count(last)
-            number = before - sum(_count(chunk) for chunk in list(chunks)[:-1]) + 1
+            number = before - self._inner + 1
             filled = len(last.rstrip(_BLANKS))
             is_blank = not filled and not any(chunk[:].strip(_BLANKS) for chunk in chunks)
             end = 0 if is_blank else last.find(b"\n", filled) + 1
@@ -82,7 +83,7 @@ class Lines:
     def _read(self) -> deque[Chunk]:
         """Text up to a line feed, which is in the last chunk; the last line gets one if need be."""
         chunks: deque[Chunk] = deque()
-        text, size, is_open = self._rest, 0, False
+        text, size, is_open, self._inner = self._rest, 0, False, 0
         if b"\n" not in text:
             text += self._source.read(CHUNK)
         while text:
@@ -92,13 +93,15 @@ class Lines:
             size += len(text)
             if end:
                 break
+            self._inner += _count(text) if b"\n" in text else 0
             if size > LONGEST:
                 what = f"line {self._complete + 1} is longer than {LONGEST} bytes"
-                raise FormatError(self._source.name, what)
+                hint = "a quote in it is not closed" if is_open else None
+                raise FormatError(self._source.name, what, hint)
             text = self._source.read(CHUNK)
         if chunks and chunks[-1][-1:] != b"\n":
             chunks[-1] = chunks[-1][:] + b"\n"
-        self._complete += sum(map(_count, chunks))
+        self._complete += self._inner + _count(chunks[-1]) if chunks else 0
         return chunks
 
 

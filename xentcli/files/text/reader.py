@@ -206,7 +206,9 @@ def _pieces(chunks: deque[Chunk], dialect: Dialect, longest: int) -> Iterator[tu
         if end == len(text):
             yield text, marked
         elif end:
-            yield text[:end], replace(marked, text=marked.text[:end])
+            piece = text[:end]
+            part = piece if marked.text is text else marked.text[:end]
+            yield piece, Marked(part, marked.end, marked.runs)
         rest = text[end:]
         if len(rest) > longest:
             ended = dialect.marked(b"_" * (LONGEST + 1) + dialect.delimiter)

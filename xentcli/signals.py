@@ -22,6 +22,7 @@ temporary_folders: set[str] = set()  # paths
 _terminal: list[tuple[bytes, bytes]] = []
 _pending: list[int] = []
 _deferring = [False]
+_unwinding = [False]
 
 
 def watch_signals() -> None:
@@ -30,6 +31,24 @@ def watch_signals() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+
+
+class Stopped(BaseException):
+    """A signal that ends the process, once what it has started elsewhere is ended."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """The first signal raises `Stopped` inside, so that other processes are ended in order."""
+    _unwinding[0] = True
+    try:
+        yield
+    finally:
+        _unwinding[0] = False
 
 
 @contextmanager
@@ -48,18 +67,21 @@ def _stop(number: int, frame: Any) -> None:
     if _deferring[0]:
         _pending.append(number)
         return
+    if _unwinding[0]:
+        _unwinding[0] = False
+        raise Stopped(number)
     for name, folder in list(temporary_files):
         with suppress(OSError):
             os.unlink(name, dir_fd=folder)
     for folder_path in list(temporary_folders):
-        _remove_folder(folder_path)
+        remove_folder(folder_path)
     for restored, _ in _terminal:
         _write_terminal(restored)
     die(number)
 
 
-def _remove_folder(path: str) -> None:
-    """Remove a folder and what is in it; another thread may still write into it."""
+def remove_folder(path: str) -> None:
+    """Remove a folder and what is in it; other threads and processes may still write into it."""
     with suppress(OSError):
         renamed = f"{path.removesuffix('.tmp')}-removed.tmp"
         os.rename(path, renamed)  # noqa: PTH104 (nothing can be added by the old path any more)

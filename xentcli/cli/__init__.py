@@ -24,7 +24,7 @@ from xentcli.cli.console import write_stderr
 from xentcli.cli.session import Session, from_environment
 from xentcli.cli.streams import safe_streams
 from xentcli.errors import FileError, XentError, lacks_memory, visible
-from xentcli.signals import die
+from xentcli.signals import Stopped, die
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 # Each command: the module that holds it, which is imported when it is needed, and its line in the
@@ -133,6 +133,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             code = _run(arguments, Session())
         except ClosedPipe:
             die(getattr(signal, "SIGPIPE", signal.SIGTERM))
+        except Stopped as stopped:
+            die(stopped.number)
         if code:
             _drop_stdout()
         sys.exit(code)

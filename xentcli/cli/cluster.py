@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xentcli import signals
 from xentcli.cli.console import Progress, note
 from xentcli.cli.options import RunningAnywhere
 from xentcli.cli.sinks import ArrayOutput, LossConsumers
@@ -61,7 +63,10 @@ def connected(running: RunningAnywhere, *, grad: bool = False) -> Iterator[Clust
 
     import xentcli.dask  # noqa: F401 (an error where dask is not installed)
 
-    with dask.config.set({"logging.distributed": "critical"}), _address(running) as address:
+    for name in ("distributed", "distributed.client", "asyncio"):  # our errors say what they say
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    quiet = dask.config.set({"logging.distributed": "critical"})  # of the workers
+    with quiet, signals.unwinding(), _address(running) as address:
         try:
             client = Client(address, timeout=PATIENCE, set_as_default=True)
         except (OSError, ValueError, ImportError, RuntimeError) as error:
@@ -79,8 +84,6 @@ def _address(options: RunningAnywhere) -> Iterator[Any]:
     if options.workers is None:
         yield options.cluster
         return
-    import logging
-
     from distributed import LocalCluster
 
     with LocalCluster(
@@ -101,6 +104,8 @@ def loss(
     losses: LossConsumers | None,
 ) -> CrossEntropy:
     """The loss, its gradient into `array`, and the loss of each row into `losses`."""
+    import dask
+
     from xentcli.cli.summary import nbytes
     from xentcli.dask.api import graph_of_loss
 
@@ -108,7 +113,7 @@ def loss(
     graph = graph_of_loss(logits, targets, options, inputs.extras, cluster.how)
     wanted = [graph.result]
     if losses:
-        wanted.append(graph.losses)
+        wanted.append(dask.delayed(graph.losses))
     if array:
         wanted.append(_stored(graph.grad, array))
     result: CrossEntropy
@@ -172,11 +177,15 @@ def _logits_and_targets(inputs: Inputs, class_axis: int | None) -> tuple[Any, An
 
 def _stored(result: Any, array: ArrayOutput) -> Any:
     """A delayed writing of a result into an output, which workers write."""
+    import numpy as np
+
+    from xentcli.arrays.dtypes import HALVES, name_of
     from xentcli.dask.files import store
 
     require_shared(array)
-    if array.dtype != result.dtype and array.dtype.itemsize >= result.dtype.itemsize:
-        what = f"workers compute {result.dtype.name} here, and cannot write {array.dtype.name}"
+    rounded = result.dtype == np.float32 and array.dtype in HALVES
+    if array.dtype != result.dtype and not rounded:
+        what = f"workers write {result.dtype.name} here, and not {name_of(array.dtype)}"
         raise OptionError("dtype", what, "leave the option out, or compute without a cluster")
     return store(result, array.shared_target(tuple(sizes[0] for sizes in result.chunks)))
 

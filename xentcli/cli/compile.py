@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xentcli.backends.cpu.kernel import Kernel
 
 CompileDtype: TypeAlias = Literal["f16", "bf16", "f32", "f64"]
-CompileJob: TypeAlias = Literal["grad", "loss", "softmax", "probs", "report", "bench"]
+CompileJob: TypeAlias = Literal["grad", "loss", "softmax", "probs", "report", "teacher", "bench"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class CompileOptions:
     job: tuple[CompileJob, ...] = option(
         ("grad", "loss", "softmax"),
         "What to compute: gradients, losses, probabilities, gradients and losses with "
-        "probability targets, or the memory limits of xent bench; may be repeated.",
+        "probability targets, reports, gradients and losses against a teacher, or the memory "
+        "limits of xent bench; may be repeated.",
         group="Kernels",
         type=click.Choice(get_args(CompileJob)),
         multiple=True,

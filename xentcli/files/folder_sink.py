@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 from contextlib import suppress
 from pathlib import PurePath
@@ -182,11 +181,11 @@ class LocalSink(FolderSink):
             if self._old:
                 exchange(self._temporary, self._target)
             else:
-                shutil.rmtree(self._target)
+                signals.remove_folder(self._target)
 
     def discard(self) -> None:
         """Remove what has the temporary name: the old folder, or a new one that failed."""
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        signals.remove_folder(self._temporary)
         signals.temporary_folders.discard(self._temporary)
 
 

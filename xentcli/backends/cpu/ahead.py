@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from xentcli.arrays.dtypes import NAMES, default_output, name_of
 from xentcli.backends.cpu.kernel import Kernel
 
-Job: TypeAlias = Literal["grad", "loss", "softmax", "probs", "report", "bench"]
+Job: TypeAlias = Literal["grad", "loss", "softmax", "probs", "report", "teacher", "bench"]
 
 
 def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
@@ -29,6 +29,11 @@ def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
     elif job == "report":
         yield Kernel("statistics", logits)
         yield Kernel("divergence", logits, logits)
+    elif job == "teacher":
+        dense = ("teacher",) if logits == "float64" else ("teacher_fast", "teacher")
+        for out in (*outs, None):
+            yield from (Kernel(name, logits, logits, out) for name in dense)
+            yield from (Kernel(name, logits, None, out) for name in ("top_fast", "top"))
     elif job == "probs":
         for out in (*outs, None):
             yield from (Kernel(name, logits, logits, out) for name in ("short", "general"))
@@ -54,6 +59,10 @@ def describe(kernel: Kernel) -> str:
         return f"{kernel.logits} logits, KL divergence from {kernel.probs}"
     if kernel.function == "softmax":
         return f"{kernel.logits} logits, probabilities {kernel.out}"
+    if kernel.function in TEACHER:
+        teacher = f", teacher {kernel.probs}" if kernel.probs else ""
+        result = f", gradient {kernel.out}" if kernel.out else ", loss only"
+        return f"{kernel.logits} logits{teacher}{result}: {TEACHER[kernel.function]}"
     targets = f", targets {kernel.probs}" if kernel.probs else ""
     result = f", gradient {kernel.out}" if kernel.out else ", loss only"
     return f"{kernel.logits} logits{targets}{result}: {ROWS[kernel.function]}"
@@ -64,5 +73,11 @@ ROWS = {
     "short": "up to 64 classes, any option",
     "fast": "more than 64 classes, no option but weights and z-loss",
     "general": "more than 64 classes, any option",
+}
+TEACHER = {
+    "teacher_fast": "all classes of a teacher's logits, ce and forward-kl",
+    "teacher": "all classes of a teacher, any divergence",
+    "top_fast": "some classes of a teacher, temperature 1",
+    "top": "some classes of a teacher, any temperature",
 }
 MEMORY = {"copy": "copying", "read": "reading", "rewrite": "rewriting"}

@@ -19,12 +19,14 @@ from numba.extending import overload
 
 from xentcli.arrays.dtypes import Array
 from xentcli.backends import Scalars
-from xentcli.backends.cpu import dispatch, memory
+from xentcli.backends.cpu import dispatch, memory, teacher_boxes
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
 from xentcli.backends.cpu.load_store import pointer
 from xentcli.backends.cpu.row_ops import PerRow, view_of
 from xentcli.backends.cpu.short_rows_passes import fast_short_boxes
 from xentcli.backends.cpu.simd import LANES
+from xentcli.backends.cpu.teacher_stored import TopView
+from xentcli.backends.teacher import TeacherScalars
 
 _config: Any = numba.config  # its attributes are set at import, unknown to type checkers
 
@@ -151,6 +153,56 @@ def divergence(split, base, model, scalars, results, spaces):
         divergence_of(span, base, model, scalars, results, spaces[part])
 
 
+def _dense(kernel: Any) -> Callable[..., None]:
+    @jit
+    def rows_of(span, logits, teacher, targets, scalars, scale, results, grad, space):
+        boxes, per_row = (view_of(logits), view_of(teacher)), per_row_of(scale, results)
+        g, s = view_or_none(grad), pointer(space, 0)
+        kernel(span, *boxes, pointer(targets, 0), scalars, per_row, g, s)
+
+    def rows(split, logits, teacher, targets, scalars, scale, results, grad, spaces):
+        parts, streaming = split
+        n = results.shape[1]
+        for part in prange(parts):
+            span = part * n // parts, (part + 1) * n // parts, streaming
+            rows_of(span, logits, teacher, targets, scalars, scale, results, grad, spaces[part])
+
+    return rows
+
+
+def _top(kernel: Any) -> Callable[..., None]:
+    @jit
+    def rows_of(span, logits, top, targets, scalars, scale, results, grad, space):
+        classes, q, log_q, rest, surplus = top
+        stored = pointer(classes, 0), pointer(q, 0), pointer(log_q, 0)
+        view = TopView(*stored, pointer(rest, 0), pointer(surplus, 0), classes.shape[1])
+        per_row, g, s = per_row_of(scale, results), view_or_none(grad), pointer(space, 0)
+        kernel(span, view_of(logits), view, pointer(targets, 0), scalars, per_row, g, s)
+
+    def rows(
+        split,
+        logits,
+        classes,
+        q,
+        log_q,
+        rest,
+        surplus,
+        targets,
+        scalars,
+        scale,
+        results,
+        grad,
+        spaces,
+    ):
+        parts, streaming = split
+        n, top = results.shape[1], (classes, q, log_q, rest, surplus)
+        for part in prange(parts):
+            span = part * n // parts, (part + 1) * n // parts, streaming
+            rows_of(span, logits, top, targets, scalars, scale, results, grad, spaces[part])
+
+    return rows
+
+
 def _lines(kernel: Any) -> Callable[..., None]:
     @jit
     def lines_of(span, source, target, factor, space):
@@ -174,6 +226,10 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "softmax": softmax,
     "statistics": statistics,
     "divergence": divergence,
+    "teacher": _dense(teacher_boxes.dense_boxes),
+    "teacher_fast": _dense(teacher_boxes.dense_fast_boxes),
+    "top": _top(teacher_boxes.top_boxes),
+    "top_fast": _top(teacher_boxes.top_fast_boxes),
     "copy": _lines(memory.copy_lines),
     "read": _lines(memory.read_lines),
     "rewrite": _lines(memory.scale_lines),
@@ -182,7 +238,8 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
 
 def _signature(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Numba types. Arguments before the scalars are inputs, and may be read-only memory."""
-    scalars = next((i for i, value in enumerate(arguments) if isinstance(value, Scalars)), 0)
+    options = Scalars, TeacherScalars
+    scalars = next((i for i, value in enumerate(arguments) if isinstance(value, options)), 0)
     return tuple(
         types.Array(
             numba.from_dtype(value.dtype),

@@ -8,7 +8,8 @@ p is, and NaN where both are. With a cost φ(x) = x + expm1(−x), which is neve
     REVERSE_KL    p·φ(−y)                          = −p·y − p + q
     JSD           β·q·φ(y + u) + (1 − β)·p·φ(u)    u = −ln(1 + β·expm1(y)) = ln p − ln m
 
-The sums of these are the values but for the masses of p and q, which `mass_correction` adds.
+The sums of these are the values but for the masses of p and q, which `mass_correction` adds. With
+DROP, which is no divergence, the terms are q·y and −p·y.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Costs(NamedTuple):
     beta: Any
     log_beta: Any
     log_other: Any  # ln(1 − β)
+    masses: Any  # whether Σ p and Σ q over the terms are equal, but for the surplus
 
 
 @inline_jit
@@ -59,7 +61,7 @@ def costs_of(scalars):
     beta = scalars.beta if scalars.divergence == JSD else 0.5
     log_beta = 0.0 - log1p((1.0 - beta) / beta, 0.0)[0]
     log_other = 0.0 - log1p(beta / (1.0 - beta), 0.0)[0]
-    return Costs(scalars.divergence, beta, log_beta, log_other)
+    return Costs(scalars.divergence, beta, log_beta, log_other, scalars.tail != DROP)
 
 
 @inline_jit
@@ -142,9 +144,10 @@ def term(costs, p, q, y):
     if costs.divergence == CE:
         return times_or_infinite(q, y), zero
     if costs.divergence == FORWARD_KL:
-        return weighted_excess(q, p, y), zero
+        return weighted_excess(q, p, y) if costs.masses else times_or_infinite(q, y), zero
     if costs.divergence == REVERSE_KL:
-        return weighted_excess(p, q, 0.0 - y), 0.0 - y
+        x = 0.0 - y
+        return weighted_excess(p, q, x) if costs.masses else times_or_infinite(p, x), x
     u = 0.0 - log_of_mixture(y, costs.beta, costs.log_beta)
     a = 0.0 - log_of_mixture(0.0 - y, 1.0 - costs.beta, costs.log_other)
     m = q * costs.beta + p * (1.0 - costs.beta)
@@ -164,8 +167,8 @@ def mass_correction(costs, tail, surplus, others):
 
     `surplus` is Σ q + r − 1; `others` is Σ p of the classes that are not stored.
     """
-    if costs.divergence == FORWARD_KL:
-        return surplus + others if tail in (TEACHER, DROP) else surplus
-    if costs.divergence == REVERSE_KL:
-        return 0.0 - (surplus + others) if tail == DROP else 0.0 - surplus
+    if costs.divergence == FORWARD_KL and costs.masses:
+        return surplus + others if tail == TEACHER else surplus
+    if costs.divergence == REVERSE_KL and costs.masses:
+        return 0.0 - surplus
     return 0.0

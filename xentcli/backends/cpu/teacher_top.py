@@ -50,19 +50,21 @@ from xentcli.backends.cpu.row_ops import (
     write_ignored_rows,
 )
 from xentcli.backends.cpu.simd import LANES, constant, equal, lanes_below, select
-from xentcli.backends.cpu.teacher_formulas import CE, SUBSET, costs_of, student_scalars
-from xentcli.backends.cpu.teacher_stored import (
+from xentcli.backends.cpu.teacher_entries import (
     finish_stored,
-    pipeline_sums,
-    remove_stored,
     replace_exponentials,
     scatter_entries,
+    write_nan,
+)
+from xentcli.backends.cpu.teacher_formulas import CE, SUBSET, costs_of, student_scalars
+from xentcli.backends.cpu.teacher_stored import (
+    pipeline_sums,
+    remove_stored,
     share_of,
     store_exponentials,
     stored_max,
     stored_row,
     sums_of_buffer,
-    write_nan,
 )
 
 NO_TARGET = -LANES  # for a pass that writes the target's entry with the others
@@ -118,7 +120,7 @@ def sums_of_others(x, exps, stored, sums, its_sums, row, again):
     Where the stored classes are most of the row the others are added up without them, from the
     buffer; and `again` from the logits, in float64.
     """
-    peak, classes, _exact = row
+    peak, classes, _ = row
     scale = exp_scale(exps)
     more = ONE / scale
     ones, high, low = sums[0] * more, sums[1] * more, sums[2] * more

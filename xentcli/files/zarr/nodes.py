@@ -45,6 +45,13 @@ def called(store: Store, array: ZarrArray) -> str:
     return f"{store.name}[{visible(array.key)}]" if array.key else store.name
 
 
+def require_same(store: Store, array: ZarrArray) -> None:
+    """An error where the metadata of an array are not what they were."""
+    node = _node(store, array.key)
+    if node is None or not node.is_array or not node.array(store).is_same(array):
+        raise FileError(called(store, array), "changed while it was read")
+
+
 class Node:
     """An array or a group, as its metadata describe it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from math import prod
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of
-from xentcli.errors import FileError, FormatError, Words, plural
+from xentcli.errors import FormatError, Words, plural
 from xentcli.files.contiguous import SAFE
 from xentcli.files.format import Facts, Inspected, of_each
 from xentcli.files.options import ReadOptions
@@ -96,7 +97,10 @@ class ZarrReader:
 
     def slices(self) -> ZarrSlices:
         """The array for other processes, which read parts of it."""
-        return ZarrSlices(self._store.place, self.name, self.array, self.dtype)
+        place = self._store.place
+        if isinstance(self._store, LocalStore):
+            place = os.path.realpath(place)
+        return ZarrSlices(place, self.name, self.array, self.dtype)
 
     def skip(self, count: int) -> None:
         """Skip the next numbers."""
@@ -105,9 +109,7 @@ class ZarrReader:
     def finish(self) -> None:
         """Check that the array has not changed."""
         self._chunks.verify()
-        now = nodes.find(self._store, ReadOptions(key=self.array.key or None))
-        if not now.is_same(self.array):
-            raise FileError(self.name, "changed while it was read")
+        nodes.require_same(self._store, self.array)
 
     def chunks(self) -> Iterator[Array]:
         """The whole array in pieces."""

@@ -14,6 +14,7 @@ from xentcli.files.store import LocalStore, RemoteStore, Store
 from xentcli.files.zarr.decoded import DecodedChunks
 from xentcli.files.zarr.layout import Box, Shape, size_of
 from xentcli.files.zarr.metadata import ZarrArray
+from xentcli.files.zarr.nodes import require_same
 from xentcli.files.zarr.plain import PlainChunks
 
 
@@ -44,6 +45,7 @@ class ZarrSlices:
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         box = _box(index, self.shape)
         store = _store(self.place, self.name)
+        require_same(store, self.array)  # chunks that this process does not see would be 0
         if self.is_plain:
             assert isinstance(store, LocalStore)
             out = np.empty(size_of(box), self.array.require_dtype(self.name))

@@ -506,7 +506,9 @@ def test_an_old_array_is_replaced(renaming, files, capfdbinary):
 
 def test_an_array_that_is_read_can_be_replaced(renaming, files, capfdbinary):
     make("l.zarr", LOGITS, (1, 3))
-    assert_done(inside(capfdbinary, "grad", "l.zarr", "t.npy", "-o", "l.zarr"))
+    words = ["grad", "l.zarr", "t.npy", "-o", "l.zarr"]
+    assert_error(inside(capfdbinary, *words), 2, "l.zarr: is an input too", "--in-place")
+    assert_done(inside(capfdbinary, *words, "--in-place"))
     np.testing.assert_allclose(opened("l.zarr"), GRADIENT, rtol=1e-14)
 
 

@@ -1,5 +1,6 @@
 """`xent compile`: kernels ahead, and all that the commands need."""
 
+import itertools
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from cli import assert_error, bash, inside, run
 from test_cache import entries_in
 from test_kernels import KINDS, in_kind, problem
 
-from xentcli import cross_entropy, softmax
+from xentcli import Teacher, cross_entropy, softmax
 from xentcli.arrays.dtypes import NAMES, narrow
 from xentcli.backends.cpu import ahead, kept
 from xentcli.backends.cpu.kernel import Kernel
@@ -99,9 +100,30 @@ def test_the_kernels_for_probabilities_are_those_that_the_functions_use(used, ki
     assert used == all_kernels("probs", kind=kind, own=True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kernels_for_a_teacher_are_those_that_the_functions_use(used, kind):
+    x, _ = problem(100, kind)
+    indices, how = np.zeros((len(x), 1), int), {"kind": "log-probs", "divergence": "ce"}
+    teachers = [
+        Teacher(x, kind="logits", divergence="ce"),
+        Teacher(x, **how),
+        Teacher(x[:, :1], indices, tail="drop", **how),
+    ]
+    for teacher, temperature in itertools.product(teachers, (1.0, 2.0)):
+        options = {"teacher": teacher, "temperature": temperature, "backend": "cpu"}
+        for out in (None, in_kind(x.shape, kind)):
+            cross_entropy(x, out=out, **options)
+        cross_entropy(x, grad=False, **options)
+    assert used == all_kernels("teacher", kind=kind, own=True)
+
+
 def test_kernels_are_called_by_what_they_compute():
     assert ahead.describe(Kernel("general", "float64", "float32", None)) == (
         "float64 logits, targets float32, loss only: more than 64 classes, any option"
+    )
+    assert ahead.describe(Kernel("teacher_fast", "float32", "float16", "float32")) == (
+        "float32 logits, teacher float16, gradient float32: all classes of a teacher's logits, "
+        "ce and forward-kl"
     )
     assert np.unique([*map(str, ahead.kernels("bench", "f32"))]).size == 3
 

@@ -14,7 +14,7 @@ import dask.array as da
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm import CommClosedError
 
-from xentcli.dask.plan import fused
+from xentcli.dask.graphs import fused
 from xentcli.errors import FileError, UnavailableError, XentError, reason, visible
 
 PAUSE = 0.02  # seconds between looks at what is done

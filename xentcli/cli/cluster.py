@@ -59,41 +59,38 @@ def connected(running: RunningAnywhere, *, grad: bool = False) -> Iterator[Clust
     if running.cluster is not None and running.workers is not None:
         raise OptionError("command line", "--cluster and --workers exclude each other")
     import dask
-    from distributed import Client
+    import distributed  # noqa: F401 (sets the levels of its loggers)
 
     import xentcli.dask  # noqa: F401 (an error where dask is not installed)
 
     for name in ("distributed", "distributed.client", "asyncio"):  # our errors say what they say
         logging.getLogger(name).setLevel(logging.CRITICAL)
     quiet = dask.config.set({"logging.distributed": "critical"})  # of the workers
-    with quiet, signals.unwinding(), _address(running) as address:
-        try:
-            client = Client(address, timeout=PATIENCE, set_as_default=True)
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            what = f"no scheduler of dask answers at {visible(str(running.cluster))}"
-            raise UnavailableError("cluster", f"{what}: {reason(error)}") from error
-        with client:
-            cluster = Cluster(client, running, grad=grad)
-            if not cluster.workers:
-                raise UnavailableError("cluster", "the cluster has no workers", "start some first")
-            yield cluster
+    with quiet, signals.unwinding(), _client(running) as client:
+        cluster = Cluster(client, running, grad=grad)
+        if not cluster.workers:
+            raise UnavailableError("cluster", "the cluster has no workers", "start some first")
+        yield cluster
 
 
 @contextmanager
-def _address(options: RunningAnywhere) -> Iterator[Any]:
-    if options.workers is None:
-        yield options.cluster
-        return
-    from distributed import LocalCluster
+def _client(running: RunningAnywhere) -> Iterator[Any]:
+    """A client of the cluster."""
+    from distributed import Client
 
-    with LocalCluster(
-        n_workers=options.workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",  # any free port; None would be 8787, with a warning
-        silence_logs=logging.CRITICAL,
-    ) as cluster:
-        yield cluster
+    from xentcli.dask.cluster import local
+
+    if running.workers is not None:
+        with local(running.workers) as client:
+            yield client
+        return
+    try:
+        client = Client(running.cluster, timeout=PATIENCE)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        what = f"no scheduler of dask answers at {visible(str(running.cluster))}"
+        raise UnavailableError("cluster", f"{what}: {reason(error)}") from error
+    with client:
+        yield client
 
 
 def loss(
@@ -104,8 +101,6 @@ def loss(
     losses: LossConsumers | None,
 ) -> CrossEntropy:
     """The loss, its gradient into `array`, and the loss of each row into `losses`."""
-    import dask
-
     from xentcli.cli.summary import nbytes
     from xentcli.dask.api import graph_of_loss
 
@@ -113,7 +108,7 @@ def loss(
     graph = graph_of_loss(logits, targets, options, inputs.extras, cluster.how)
     wanted = [graph.result]
     if losses:
-        wanted.append(dask.delayed(graph.losses))
+        wanted.append(graph.losses)
     if array:
         wanted.append(_stored(graph.grad, array))
     result: CrossEntropy

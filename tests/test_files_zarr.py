@@ -375,7 +375,7 @@ def test_folders_and_files_that_are_no_arrays_are_errors(files, capfdbinary):
     Path("empty.zarr").mkdir()
     Path("file.zarr").write_text("1,2\n")
     for path, code, words in (
-        ("empty.zarr", 4, "holds no zarr.json"),
+        ("empty.zarr", 4, "no zarr.json"),
         ("missing.zarr", 2, "no such file"),
         ("file.zarr", 1, "is a file"),
     ):

@@ -82,10 +82,10 @@ def _node(store: Store, key: str) -> Node | None:
 
 def _members(store: Store, root: Node | None) -> dict[str, Node]:
     """The arrays of a group, from its consolidated metadata if it has them."""
+    if root is None and not is_address(store.place):
+        what = "is a directory that holds no zarr array: no zarr.json, .zarray or .zgroup"
+        raise FileError(store.name, what)
     if root is None:
-        if not is_address(store.place):
-            raise FileError(store.name, "is a folder, and not of zarr: it holds no zarr.json, "
-                            ".zarray or .zgroup")  # fmt: skip
         raise OptionError(store.name, "there is no zarr array at this address, or no such bucket")
     listed = dict(_consolidated(store, root))
     return listed or {node.key: node for node in _walk(store, "")}

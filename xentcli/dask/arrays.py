@@ -50,7 +50,7 @@ def logits_array(reader: Reader, class_axis: int) -> da.Array:
     slices = slices_of(reader)
     if slices is None:
         what = f"workers cannot read parts of this {reader.format} file"
-        hint = "write it as .zarr, or as an .npy or .safetensors file that is not compressed"
+        hint = "write it as .zarr, or as .npy in C order or .safetensors, not compressed"
         raise OptionError(reader.name, what, hint)
     return lazy(slices, logits_chunks(slices, class_axis))
 

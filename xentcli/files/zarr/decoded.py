@@ -91,9 +91,6 @@ class DecodedChunks:
             return FileError(where, f"reading failed: {said(error, self._place)}")
         return FormatError(where, f"cannot be decoded: {reason(error)}")
 
-    def verify(self) -> None:
-        """Nothing more can be seen of chunks that were read by zarr."""
-
 
 class _Ahead:
     """A band that is decoded in a thread of its own, from now on."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, widen
-from xentcli.errors import FormatError, Words, plural
+from xentcli.errors import FileError, FormatError, Words, plural
 from xentcli.files.contiguous import SAFE
 from xentcli.files.format import Facts
 from xentcli.files.options import ReadOptions
@@ -56,7 +56,8 @@ class ZarrReader:
         self._plain = array.plain and isinstance(store, LocalStore)
         self._chunks = _chunks(store, array, self.name, plain=self._plain)
         self._done = 0
-        missing = _missing(store, array)
+        self._survey = _survey(store, array)
+        missing = self._survey[0]
         self._check_stored(missing)
         self.remarks = self._remarks(missing)
 
@@ -111,8 +112,9 @@ class ZarrReader:
 
     def finish(self) -> None:
         """Check that the array has not changed."""
-        self._chunks.verify()
         nodes.require_same(self._store, self.array)
+        if isinstance(self._store, LocalStore) and _survey(self._store, self.array) != self._survey:
+            raise FileError(self.name, "changed while it was read")
 
     def chunks(self) -> Iterator[Array]:
         """The whole array in pieces."""
@@ -134,15 +136,22 @@ def _chunks(
     return DecodedChunks(store, array, name)
 
 
-def _missing(store: Store, array: ZarrArray) -> int:
-    """How many files of chunks are not there; 0 where that cannot be found out quickly."""
-    count = prod(array.grid)
+def _survey(store: Store, array: ZarrArray) -> tuple[int, int]:
+    """How many files of chunks are not there, and a number that changes where a file does.
+
+    0 are missing where that cannot be found out quickly; files at an address have no such number.
+    """
+    count, found, states = prod(array.grid), 0, 0
     if not isinstance(store, LocalStore) and count > LISTED:
-        return 0
+        return 0, 0
     files = store.files(array.key)
     if files is None:
-        return 0
-    return count - len({place for name in files if (place := array.place_of(name)) is not None})
+        return 0, 0
+    for name, state in files:
+        place = array.place_of(name)
+        if place is not None:
+            found, states = found + 1, states ^ hash((name, state))
+    return count - found, states
 
 
 def inspect_zarr(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:

@@ -19,6 +19,7 @@ from xentcli.backends.cpu.short_rows_passes import fast_short_boxes
 
 FUNCTIONS: dict[str, Any] = {
     "fast": dispatch.fast_boxes,
+    "tempered": dispatch.tempered_boxes,
     "general": dispatch.general_boxes,
     "short": dispatch.short_boxes,
     "short_fast": fast_short_boxes,

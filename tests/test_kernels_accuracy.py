@@ -41,6 +41,16 @@ def test_float32_exponentials_below_its_range_come_back(classes, gap, upstream):
 
 
 @pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("temperature", [0.7, 1.3, 2.0**-21, 2.0**21])
+@pytest.mark.parametrize(("gap", "upstream"), [(3.0, 1.0), (90.0, 1.0), (121.0, 1e20), (150, -1.0)])
+def test_float32_rows_with_a_temperature(classes, temperature, gap, upstream):
+    """In and out of the range of float32, of rows and of temperatures."""
+    row = [gap * temperature, temperature] + [0.0] * (classes - 2)
+    for target in (0, 1):
+        assert_exact(row, target, "f32", upstream=upstream, temperature=temperature)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
 def test_a_loss_of_float32_logits_below_the_range_of_float32(classes):
     row = [150.0, 1.0] + [0.0] * (classes - 2)
     r = cross_entropy(np.array([row], "f4"), [0], backend="cpu", weight=[1e30] * classes)

@@ -87,7 +87,7 @@ class Total(NamedTuple):
 @inline_jit
 def exp_f32(x, peak):
     """exp(x − peak)·2⁴⁸ and its rounding error; NaN of NaN."""
-    return exp_stage3_f32(exp_stage2_f32(exp_stage1_f32(x, peak)))
+    return exp_stage3_f32(exp_stage2_f32(exp_stage1_f32(x, peak, None)))
 
 
 @inline_jit

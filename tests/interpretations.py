@@ -71,14 +71,22 @@ add("suffix .npy on text", {"l.npy": CSV}, "softmax l.npy", "error", ("not an .n
 add("suffix .csv on a zip", {"l.csv": npz(a=L)}, "softmax l.csv", "error", ("line 1",))
 add("suffix .npz on .npy bytes", {"l.npz": NPY}, "softmax l.npz", "error", ("not an .npz file",))
 add("no suffix, .npy bytes", {"l": NPY}, "softmax l", "rule", ("else the first bytes",), logits=L)
-add("no suffix, text", {"l": CSV}, "softmax l", "rule", ("`.npy`, `.npz`, else text",), logits=L)
-add("suffix .txt", {"l.txt": CSV}, "softmax l.txt", "rule", ("else text",), logits=L)
+add("no suffix, text", {"l": CSV}, "softmax l", "rule", ("else it is text",), logits=L)
+add("suffix .txt", {"l.txt": CSV}, "softmax l.txt", "rule", ("else it is text",), logits=L)
 add(
     "suffix .txt with tabs",
     {"l.txt": CSV.replace(b",", b"\t")},
-    "softmax l.txt",
+    "softmax l.txt -d ,",
     "error",
     ("delimiter seems to be tab",),
+)
+add(
+    "suffix .txt with tabs, and no delimiter given",
+    {"l.txt": CSV.replace(b",", b"\t")},
+    "softmax l.txt",
+    "note",
+    ("no comma", "delimiter seems to be tab"),
+    logits=L,
 )
 add(
     "suffix unknown to xent",
@@ -201,7 +209,7 @@ add(
     {"l.npy": npy([[3, 1, 2]], "u2")},
     "softmax l.npy --dtype bf16",
     "note",
-    ("uint16 was read as integers, not as the bits of bfloat16",),
+    ("uint16 was read as the bits of bfloat16",),
 )
 add(
     "uint16",
@@ -236,15 +244,31 @@ add(
 
 # Text: delimiter, decimal mark, header, numbers
 
-add("semicolons", {"l.csv": b"1;2;3\n"}, "softmax l.csv", "error", ("delimiter seems to be ';'",))
+add(
+    "semicolons",
+    {"l.csv": b"1;2;3\n"},
+    "softmax l.csv",
+    "note",
+    ("delimiter seems to be ';'",),
+    logits=[[1, 2, 3]],
+)
 add(
     "blanks between numbers",
-    {"l.csv": b"1 2 3\n"},
+    {"l.csv": b"1 2  3\n"},
     "softmax l.csv",
-    "error",
+    "note",
     ("delimiter seems to be ' '",),
+    logits=[[1, 2, 3]],
 )
-add("decimal commas", {"l.csv": b"1,5;2,5\n"}, "softmax l.csv", "error", ("is not a number",))
+add("decimal commas", {"l.csv": b"1,5;2,5\n"}, "softmax l.csv", "error", ("--decimal ,",))
+add(
+    "decimal commas with the option",
+    {"l.csv": b"1,5;2,5\n"},
+    "softmax l.csv --decimal ,",
+    "rule",
+    ("`--decimal ,`",),
+    logits=[[1.5, 2.5]],
+)
 add(
     "decimal commas in one column",
     {"l.csv": b"1,5\n2,5\n"},
@@ -253,31 +277,46 @@ add(
     ("a point is the decimal mark",),
     logits=[[1, 5], [2, 5]],
 )
-add("commas in .tsv", {"l.tsv": CSV}, "softmax l.tsv", "error", ("is not a number",))
+add(
+    "commas in .tsv",
+    {"l.tsv": CSV},
+    "softmax l.tsv -f csv",
+    "note",
+    ("no tab", "delimiter seems to be comma"),
+    logits=L,
+)
 add(
     "-d against the suffix",
     {"l.tsv": CSV},
     "softmax l.tsv -d , -f csv",
     "rule",
-    ("Field delimiter of text inputs and outputs",),
+    ("Field delimiter of the logits, of weights and of text outputs",),
     "softmax",
     logits=L,
 )
-add("header of words", {"l.csv": b"a,b,c\n" + CSV}, "softmax l.csv", "error", ("--header",))
+add(
+    "header of words",
+    {"l.csv": b"a,b,c\n" + CSV},
+    "softmax l.csv",
+    "rule",
+    ("if no cell of it is empty or a number",),
+    "softmax",
+    logits=L,
+)
 add(
     "header of numbers",
     {"l.csv": b"0,1,2\n" + CSV},
     "softmax l.csv",
     "note",
-    ("line 1 counts up, like names of columns", "--header skips it"),
+    ("line 1 counts up, like names of columns", "--header yes skips it"),
     logits=[[0, 1, 2], *L],
 )
 add(
-    "--header where there is none",
+    "--header yes where there is none",
     {"l.csv": CSV},
-    "softmax l.csv --header",
+    "softmax l.csv --header yes",
     "rule",
-    ("Skip the first line (a header) of every text input, targets included",),
+    ("Whether line 1 of the logits is a header",),
     "softmax",
     logits=L[1:],
 )
@@ -293,18 +332,34 @@ add(
     "row names of pandas",
     {"l.csv": b",a,b\n0,5,1\n1,2,2\n2,3,7\n"},
     "softmax l.csv",
-    "error",
-    ("line 1, column 1: an empty field",),
+    "note",
+    ("column 1 has no name and numbers the rows, so it is left out",),
+    logits=[[5, 1], [2, 2], [3, 7]],
 )
 add(
-    "row names of pandas and --header",
-    {"l.csv": b",a,b\n0,5,1\n1,2,2\n2,3,7\n"},
-    "softmax l.csv --header",
+    "row numbers with a name",
+    {"l.csv": b"id,a,b\n7,5,1\n9,2,2\n"},
+    "softmax l.csv",
     "note",
-    ("column 1 counts up",),
-    logits=[[0, 5, 1], [1, 2, 2], [2, 3, 7]],
+    ("column 1, 'id', was read as class 0", "--drop id leaves it out"),
+    logits=[[7, 5, 1], [9, 2, 2]],
 )
-add("quoted numbers", {"l.csv": b'"1","2"\n'}, "softmax l.csv", "error", ("is not a number",))
+add(
+    "a column of labels",
+    {"l.csv": b"a,b,label\n5,1,0\n2,2,1\n"},
+    "softmax l.csv",
+    "note",
+    ("column 3, 'label', was read as class 2", "--drop label leaves it out"),
+    logits=[[5, 1, 0], [2, 2, 1]],
+)
+add(
+    "quoted numbers",
+    {"l.csv": b'"1","2"\n'},
+    "softmax l.csv",
+    "rule",
+    ("Numbers may be in quotes",),
+    logits=[[1, 2]],
+)
 add("empty field", {"l.csv": b"1,,3\n"}, "softmax l.csv", "error", ("an empty field",))
 add("NA", {"l.csv": b"1,NA,3\n"}, "softmax l.csv", "error", ("'NA' is not a number",))
 add("nan", {"l.csv": b"1,nan,3\n"}, "softmax l.csv", "note", ("is not finite",))
@@ -328,7 +383,7 @@ add(
     logits=L,
 )
 add("blank line within", {"l.csv": b"1,2\n\n3,4\n"}, "softmax l.csv", "error", ("line 2 is blank",))
-add("comment", {"l.csv": b"# x\n1,2\n"}, "softmax l.csv", "error", ("is not a number",))
+add("comment", {"l.csv": b"# x\n1,2\n"}, "softmax l.csv", "error", ("line 1 has 1 name",))
 add("lines of different length", {"l.csv": b"1,2\n3\n"}, "softmax l.csv", "error", ("1 field",))
 
 # Streams
@@ -474,6 +529,14 @@ add(
     code=2,
 )
 add(
+    "--ignore-index -100 with probabilities",
+    {"l.npy": NPY, "t.npy": npy([[1, 0, 0.0]] * 2)},
+    "loss l.npy t.npy --ignore-index -100",
+    "error",
+    ("--ignore-index: -100 applies to class indices",),
+    code=2,
+)
+add(
     "every row ignored",
     {"l.npy": NPY, "t.npy": npy([-100, -100])},
     "loss l.npy t.npy",
@@ -521,6 +584,45 @@ add(
     logits=[[1], [2], [3]],
 )
 add("logits and targets swapped", BOTH, "loss t.npy l.npy", "error", ("seem to be swapped",))
+add(
+    "logits and targets swapped, as text",
+    {"l.csv": b"1,2.5,3\n4,5,6\n7,8,9\n7,8,9\n", "t.csv": b"0\n1\n2\n0\n"},
+    "loss t.csv l.csv",
+    "error",
+    ("seem to be swapped: the logits, of shape (4, 3), come first",),
+)
+add(
+    "log-probabilities",
+    {"l.npy": npy(np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]))},
+    "softmax l.npy --logits-kind log-probs",
+    "rule",
+    ("log-probabilities, or probabilities, whose logarithms are taken",),
+    place="softmax",
+    logits=np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]).tolist(),
+)
+add(
+    "probabilities with --logits-kind probs",
+    {"l.npy": npy([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])},
+    "softmax l.npy --logits-kind probs",
+    "rule",
+    ("log-probabilities, or probabilities, whose logarithms are taken (-inf for 0)",),
+    place="softmax",
+    logits=[[np.log(0.5), np.log(0.5), -np.inf], np.log([0.1, 0.2, 0.7]).tolist()],
+)
+add(
+    "negative probabilities",
+    {"l.npy": npy(L)},
+    "softmax l.npy --logits-kind probs",
+    "error",
+    ("probability -1 at number 5 is negative",),
+)
+add(
+    "masked logits with a softcap",
+    {"l.npy": npy([[0.5, -np.inf, 3]])},
+    "softmax l.npy --softcap 30",
+    "note",
+    ("--softcap 30.0 makes 1 logit of -inf finite",),
+)
 add(
     "probabilities as logits",
     {"l.npy": npy([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])},

@@ -173,6 +173,7 @@ def cases_of_strata(dtype):
     return [Case.of(x.astype(DTYPES[dtype]), y, reduction="none") for x, y in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_strata_stay_within_the_bounds(backend, dtype):
     for case in cases_of_strata(dtype):
@@ -337,7 +338,8 @@ def test_options_that_only_scale_keep_the_bounds(backend, dtype, options):
     y = np.array([0, 1, 2, 1])
     r = cross_entropy(x, y, backend=backend, **{"reduction": "sum", **options})
     loss, grad = exactly(x, y, **{"reduction": "sum", **options})
-    assert_ulps([r.loss], [loss], 2, "f8")
+    single = dtype == "f4" and backend == "cpu"  # whose float32 kernels keep what is promised
+    assert_ulps([r.loss], [loss], 2, "f4" if single else "f8")
     assert_ulps(r.grad, grad, 3 if dtype == "f8" else 2, dtype)
 
 

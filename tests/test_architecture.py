@@ -7,9 +7,12 @@ import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import xentcli
+from xentcli.files.opening import save
+from xentcli.files.options import WriteOptions
 
 PACKAGE = Path(xentcli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -23,7 +26,8 @@ LAYERS = [
     ("backends", "files"),
     ("engine",),
     ("display",),
-    ("explain", "check", "report", "dask"),
+    ("explain", "check", "report"),
+    ("dask",),
     ("examples", "bench"),
     ("cli",),
     ("__main__",),
@@ -36,6 +40,7 @@ ONLY_IN = {
     "rich": ("xentcli.display.*", "xentcli.cli.*"),
     "click": ("xentcli.cli.*",),
     "dask": ("xentcli.dask.*",),
+    "distributed": ("xentcli.dask.*",),
 }
 
 # What must not import what, beyond the layers, and why.
@@ -136,12 +141,14 @@ FORBIDDEN = [
     ("xentcli.explain.steps", "rich.table"),
     ("xentcli.bench", "click"),
     ("xentcli.cli.grad", "dask.array"),
+    ("xentcli.report.api", "xentcli.dask.rows"),
 ]
 ALLOWED = [
     ("xentcli.display.plain", "xentcli.display.document"),
     ("xentcli.engine.cross_entropy", "xentcli.backends"),
     ("xentcli.backends.cpu.a_new_kernel", "numba"),
     ("xentcli.dask.rows", "dask.array"),
+    ("xentcli.dask.report", "xentcli.report.totals"),
 ]
 
 
@@ -189,7 +196,7 @@ def loaded_by(code, *arguments):
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    return {name.split(".")[0] for name in done.stderr.splitlines()[-1].split()}
+    return {*done.stderr.splitlines()[-1].split()}
 
 
 @pytest.mark.parametrize(
@@ -220,6 +227,45 @@ def test_the_cpu_backend_starts_no_numba_unless_it_compiles():
     loaded = loaded_by("from xentcli.backends.cpu import ahead, backend, bandwidth")
     assert "llvmlite" in loaded
     assert "numba" not in loaded
+
+
+LIBRARIES = {"pyarrow", "h5py", "zarr", "zipfile", "bz2", "lzma", "zlib", "gzip", "json", "ctypes"}
+OWN = {"xentcli.files.arrow.columns", "xentcli.files.hdf5", "xentcli.files.interpreted"}
+OWN |= {"xentcli.files.inflated", "xentcli.files.zipped", "xentcli.files.text.reader"}
+NEEDED = {
+    "npy": set(),
+    "safetensors": {"json"},
+    "parquet": {"pyarrow", "xentcli.files.arrow.columns"},
+    "h5": {"h5py", "xentcli.files.hdf5"},
+}
+
+
+def written(path, array):
+    """An array in a file of the format of its suffix."""
+    if path.suffix == ".h5":
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file["x"] = array
+    elif path.suffix == ".parquet":
+        pytest.importorskip("pyarrow.parquet")
+        import pyarrow as pa
+
+        pa.parquet.write_table(pa.table({"a": array[:, 0], "b": array[:, 1]}), path)
+    else:
+        with path.open("wb") as stream:
+            save(stream, array, WriteOptions(path.suffix[1:]))
+
+
+@pytest.mark.parametrize("suffix", NEEDED)
+def test_a_format_loads_what_it_needs_and_no_more(suffix, tmp_path):
+    path = tmp_path / f"l.{suffix}"
+    written(path, np.zeros((2, 2)))
+    code = "import sys; from xentcli.files.opening import load; load(sys.argv[1])"
+    loaded, before = loaded_by(code, path), loaded_by("import numpy, click")
+    assert NEEDED[suffix] <= loaded
+    if suffix in ("npy", "safetensors"):  # the others load what their libraries need
+        assert loaded & (LIBRARIES | OWN) - before <= NEEDED[suffix]
+    else:
+        assert loaded & OWN <= NEEDED[suffix]
 
 
 def test_names_that_do_not_exist_are_attribute_errors():

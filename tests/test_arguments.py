@@ -5,6 +5,7 @@ import decimal
 import enum
 import fractions
 import inspect
+import sys
 import warnings
 from unittest import mock
 
@@ -13,7 +14,15 @@ import pytest
 from helpers import assert_same_bits
 
 import xentcli
-from xentcli import DataError, OptionError, XentError, cross_entropy, log_softmax, softmax
+from xentcli import (
+    DataError,
+    OptionError,
+    XentError,
+    backends,
+    cross_entropy,
+    log_softmax,
+    softmax,
+)
 from xentcli.arrays.dtypes import BF16
 from xentcli.check import assert_grad_close, check
 
@@ -328,3 +337,46 @@ def test_every_array_argument_refuses_a_mask_even_an_empty_one(name):
     for call in ("softmax", "log_softmax") if name in {"logits", "out"} else ():
         with pytest.raises(DataError, match=f"^{name}: masked arrays are not supported"):
             CALLS[call][0](**{**CALLS[call][1], name: masked})
+
+
+@pytest.mark.parametrize("name", ["temperature", "label_smoothing", "ignore_index"])
+def test_options_that_compare_equal_are_told_apart_when_remembered(name):
+    """1 was allowed a moment ago; True, which equals it and has its hash, is not."""
+    x, y = np.zeros((2, 3), "f4"), np.array([0, 1])
+    for _ in range(2):
+        cross_entropy(x, y, target_kind="index", **{name: 1})
+        with pytest.raises(OptionError, match=f"{name}: True is not allowed"):
+            cross_entropy(x, y, target_kind="index", **{name: True})
+
+
+def test_minus_zero_is_zero(backend):
+    x, y = np.float32([[1, 2], [3, 3]]), np.array([0, 1])
+    grads = [cross_entropy(x, y, label_smoothing=s, backend=backend).grad for s in (-0.0, 0.0)]
+    assert_same_bits(*grads)
+
+
+def test_a_small_job_takes_few_steps_in_python():
+    """In a training loop a job of 100 logits is nothing else: 906 functions were called once."""
+    x, y, called = np.zeros((10, 10), "f4"), np.zeros(10, int), []
+
+    def note(frame, event, argument):
+        if event == "call":
+            called.append(frame.f_code.co_name)
+
+    for _ in range(2):  # the kernel is loaded, the options are known
+        cross_entropy(x, y, backend="cpu")
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        cross_entropy(x, y, backend="cpu")
+    finally:
+        sys.setprofile(before)
+    assert 50 < len(called) < 300, called
+
+
+def test_auto_goes_by_the_size_alone():
+    assert [backends.get("auto", n).name for n in (0, 64, 65, 1 << 40)] == ["numpy"] * 2 + [
+        "cpu"
+    ] * 2
+    assert backends.for_statistics("auto", (5_000, 10)).name == "numpy"
+    assert backends.for_statistics("auto", (5_001, 10)).name == "cpu"

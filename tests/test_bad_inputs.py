@@ -120,6 +120,7 @@ def test_b48_read_only_files_at_odd_offsets_are_read(order, files, capfdbinary):
     np.testing.assert_allclose(from_npy(result.out), GRADIENT, rtol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom"])
 @pytest.mark.parametrize("format", ["npy", "npz", "csv", None])
 def test_b50_a_device_without_an_end_is_one_error_in_little_memory(device, format, files):
@@ -288,7 +289,7 @@ def test_b96_names_of_columns_are_never_copied_into_an_output(files, capfdbinary
     name = f"{FORMULA}.csv".replace("/", ":")
     Path(name).write_text(f"{FORMULA},\x1b[31m,[red]\n0,1,2\n3,4,5\n")
     for format in ("csv", "tsv", "json"):
-        given = [name, "t.npy", "--header", "-f", format, "-o", f"g.{format}"]
+        given = [name, "t.npy", "--header", "yes", "-f", format, "-o", f"g.{format}"]
         result = inside(capfdbinary, "grad", *given, "--loss-out", "loss.json")
         assert_done(result)
         assert_clean(result.err)
@@ -305,7 +306,7 @@ def test_b97_it_is_documented_that_text_is_parsed_as_float64(capfdbinary):
 def test_b98_hard_names_in_the_current_folder_are_read_and_written(name, files):
     Path("l.npy").rename(files / name)
     given = "./-" if name == "-" else name
-    result = run("grad", "-f", "npy", "-o", f"./{name}", "--", given, "t.npy")
+    result = run("grad", "--in-place", "-f", "npy", "-o", f"./{name}", "--", given, "t.npy")
     assert_done(result)
     np.testing.assert_allclose(from_npy((files / name).read_bytes()), GRADIENT, rtol=1e-15)
     assert sorted(path.name for path in files.iterdir()) == sorted([name, "t.npy"])

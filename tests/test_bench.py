@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from cli import assert_error, captured, environment, run
 
-from xentcli.bench import BenchResult, Plan, measure, peers
+from xentcli.bench import BenchResult, Contestant, Plan, baseline, measure, peers, processes
 from xentcli.bench import case as cases
 from xentcli.bench.case import Case, Data
+from xentcli.bench.columns import OF_CALLS as COLUMNS
+from xentcli.bench.columns import OF_PROCESSES, cell
 from xentcli.bench.exact import ExactResult
-from xentcli.bench.export import COLUMNS, as_lines, as_markdown, cell
-from xentcli.errors import OptionError
+from xentcli.bench.export import as_json, as_lines, as_markdown
+from xentcli.errors import FormatError, OptionError
 from xentcli.options import LossOptions
 
 COLUMN = {name: number for number, name in enumerate(COLUMNS)}
@@ -32,6 +34,7 @@ def test_the_table_in_a_pipe():
     assert done.code == 0, done.err
     lines = done.text.splitlines()
     assert lines[0].startswith("# 40 × 70, float32, loss and gradient, axis -2; limit: ")
+    assert done.err == ""  # the title is in the table
     assert lines[1].split("\t") == list(COLUMNS)
     assert lines[2].startswith("xent\t")
     assert [line.split("\t")[0] for line in lines[5:]] == ["who", "xent", "numpy"]
@@ -217,13 +220,133 @@ def test_without_a_device_there_is_nothing_to_time():
 
 
 def test_the_share_of_the_limit_counts_the_bytes():
-    limits = {"copy": [2.0, 4.0, 3.0], "read": [1.0], "in place": [2.0]}
+    limits = {"copy": [2.0, 4.0, 3.0], "read": [1.0] * 3, "in place": [2.0] * 3}
     plain = BenchResult(Case((10, 10)), [], limits, 400)
     assert plain.limit() == 3.0
     assert BenchResult(Case((10, 10), gradient=False), [], limits, 400).limit() == 1.0
     assert BenchResult(Case((10, 10), in_place=True), [], limits, 400).limit() == 2.0
     assert BenchResult(Case((10, 10), probs=True), [], limits, 400).limit() == 4.0
     assert plain.rates()["copy"] == pytest.approx(800 / 3)
+
+
+def test_no_share_of_the_limit_is_above_one():
+    """Memory is at least as fast as the fastest that was seen in the same round."""
+    slow = {"copy": [5.0, 5.0, 5.0], "copy of rows": [4.0, 2.0, 5.0], "read": [1.0] * 3}
+    mine = Contestant("xent", [3.0, 3.0, 4.5])
+    result = BenchResult(Case((10, 10)), [mine, Contestant("numpy", [9.0, 1.0, 9.0])], slow, 400)
+    assert result.limit() == 3.0  # of 3, 1 and 4.5
+    shares = [row["of_the_limit"] for row in result.rows()]
+    assert shares == [1.0, pytest.approx(3 / 9)]
+
+
+def test_calls_in_a_loop_have_no_limit_and_make_new_outputs():
+    result = result_of(Case((10, 10)), "numpy", loop=True)
+    assert "of_the_limit" not in result.columns
+    assert all(len(one.seconds) == 2 for one in result.contestants)
+    assert as_lines(result).splitlines()[0].endswith("; a new output in every call")
+    data = Data.make(Case((10, 10)))
+    run = peers.ours(Case((10, 10)), data, ("cpu", None), new_output=True)
+    assert not np.shares_memory(run()[1], run()[1])
+
+
+def processes_of(*names, runs=1):
+    plan = Plan(names, warmup=0, runs=runs, machine=("numpy", None))
+    return processes.measure(Case((30, 8)), plan, lambda text: None)
+
+
+def test_whole_processes_of_xent_and_a_script():
+    result = processes_of("numpy", runs=2)
+    mine, other = result.rows()
+    assert [mine["who"], other["who"]] == ["xent", "numpy"]
+    assert mine["times_ours"] == 1
+    assert len(other["seconds"]) == 2
+    assert 5 < other["peak_mb"] < 500
+    assert other["cpu_ms"] > 0
+    ratios = np.divide(other["seconds"], mine["seconds"])
+    assert other["times_ours"] == pytest.approx(np.median(ratios))
+    lines = as_lines(result).splitlines()
+    assert lines[1].split("\t") == list(OF_PROCESSES)
+    assert json.loads(as_json([result]))["cases"][0]["contestants"][1]["who"] == "numpy"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("raise SystemExit('no\\x1b memory')", r"failed: no\x1b memory"),
+        ("import sys, numpy as n; n.save(sys.argv[3], n.ones((30, 8)))", "gives a wrong answer"),
+        ("import sys, numpy as n; n.save(sys.argv[3], n.ones(3))", "gives a wrong answer"),
+    ],
+)
+def test_a_script_that_fails_or_is_wrong_is_not_timed(monkeypatch, tmp_path, script, reason):
+    (tmp_path / "s.py").write_text(script)
+    monkeypatch.setitem(processes.SCRIPTS, "numpy", str(tmp_path / "s.py"))
+    mine, other = processes_of("numpy").rows()
+    assert (other["why_not"], other["seconds"]) == (reason, [])
+    assert mine["why_not"] is None
+
+
+def test_a_library_that_is_not_there_is_not_started(monkeypatch):
+    monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
+    assert processes_of("torch").rows()[1]["why_not"] == "is not installed"
+
+
+def table(mine=2.0, limit=1.0, title="a", numpy=None):
+    """The JSON of one case."""
+    others = [] if numpy is None else [{"who": "numpy", "median_ms": numpy}]
+    rows = [{"who": "xent", "median_ms": mine}, *others]
+    return {"case": title, "limit_ms": limit, "contestants": rows}
+
+
+class Measured:
+    """A result with the figures of a table."""
+
+    def __init__(self, **figures):
+        self.case = table(**figures)
+
+    def about(self):
+        return {name: value for name, value in self.case.items() if name != "contestants"}
+
+    def rows(self):
+        return self.case["contestants"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "factor", "unit"),
+    [
+        (table(), Measured(mine=6.0, limit=2.0), 1.5, "the limit"),  # of a slower machine
+        (table(limit=None, numpy=4.0), Measured(mine=3.0, numpy=4.0), 1.5, "the time of numpy"),
+        (table(limit=None), Measured(mine=3.0, numpy=9.0), 1.5, "ms"),
+    ],
+)
+def test_times_are_compared_in_units_of_what_was_measured_beside_them(old, new, factor, unit):
+    (change,) = baseline.changes([table(title="b"), old], [new, Measured(title="c")])
+    assert (change.factor, change.unit) == (pytest.approx(factor), unit)
+
+
+def test_a_case_that_has_become_slower_is_exit_code_1(tmp_path):
+    old = tmp_path / "old.json"
+    assert captured("bench", *SMALL, "-o", old).code == 0
+    done = captured("bench", *SMALL, "--baseline", old, "--fail-above", "1000")
+    assert done.code == 0, done.err
+    assert "× the baseline, in units of the limit" in done.err
+    figures = json.loads(old.read_text())
+    figures["cases"][0]["limit_ms"] *= 1e6
+    old.write_text(json.dumps(figures))
+    done = captured("bench", *SMALL, "--baseline", old, "--fail-above", "1000")
+    assert done.code == 1
+    assert done.err.rstrip().endswith(": slower")
+    assert done.text  # the table is there all the same
+    assert_error(captured("bench", "--shape", "3,3", "--baseline", old, "-q"), 2, "--baseline")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"cases": [3]}', '{"cases": [{"case": 1, "contestants": []}]}', "\xff"]
+)
+def test_a_baseline_that_is_none(tmp_path, text):
+    path = tmp_path / "old.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(FormatError, match="not the JSON of xent bench"):
+        baseline.load(str(path), [])
 
 
 @pytest.mark.parametrize(
@@ -239,6 +362,12 @@ def test_the_share_of_the_limit_counts_the_bytes():
             "--in-place: without a gradient nothing is written",
         ),
         (["--runs", "0"], "x>=1"),
+        (["--loop", "--process"], "not timed in a loop"),
+        (["--process", "--shape", "5,5", "--weighted"], "the plain loss and gradient"),
+        (["--process", "--shape", "5,5", "--dtype", "bf16"], "the plain loss and gradient"),
+        (["--process", "--backend", "cuda"], "in the host's memory"),
+        (["--fail-above", "0"], "x>0"),
+        (["--baseline", "nowhere.json"], "nowhere.json"),
     ],
 )
 def test_wrong_use(arguments, words):

@@ -214,6 +214,7 @@ def test_dtype_says_in_which_kind_to_judge(gradient, capfdbinary):
     assert inside(capfdbinary, *CHECK, "-q", "--dtype", "f32").code == 0
 
 
+@pytest.mark.slow
 def test_plain_arithmetic_passes_and_nothing_else(rng):
     x, t = rng.standard_normal((30, 20)).astype("f4"), rng.integers(0, 20, 30)
     x[np.arange(30), t] += np.linspace(0, 20, 30)

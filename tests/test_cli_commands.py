@@ -260,11 +260,6 @@ def test_inspect_of_a_huge_file_reads_only_its_header(files):
     assert result.text.endswith("8000000000 bytes\n")
 
 
-def test_inspect_stops_at_the_first_file_that_is_wrong(files, capfdbinary):
-    result = inside(capfdbinary, "inspect", "l.npy", "missing.npy")
-    assert_error(result, 2, "missing.npy")
-
-
 def test_info_names_versions_machine_and_cache(capfdbinary):
     from xentcli import __version__
 

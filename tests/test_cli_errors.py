@@ -70,7 +70,6 @@ BAD_TARGETS = {
     "B60-one-less": (np.array([0]), ["(1,)", "(2, 3)", "(2,)"]),
     "B60-one-more": (np.array([0, 1, 2, 0]), ["(4,)", "(2, 3)", "(2,)"]),
     "B60-none": (np.empty(0, int), ["(0,)", "(2, 3)", "(2,)"]),
-    "B61-a-row": (np.array([[0, 1]]), ["(1, 2)", "(2, 3)"]),
     "B61-two-columns": (np.array([[0, 1], [1, 0]]), ["(2, 2)", "(2, 3)"]),
     "no-axes": (np.array(0), ["()", "(2, 3)"]),
     "too-many-axes": (np.zeros((2, 1, 1), int), ["(2, 1, 1)", "(2, 3)"]),
@@ -142,8 +141,9 @@ def test_b55_b56_every_dtype_of_whole_numbers_is_right(dtype, files, capfdbinary
         np.eye(3, dtype=int)[TARGETS],
         np.eye(3)[TARGETS],
         np.eye(3, dtype="f2")[:2],
+        TARGETS[None, :],
     ],
-    ids=["B61-a-column", "B61-one-hot-integers", "one-hot-floats", "one-hot-float16"],
+    ids=["B61-a-column", "B61-one-hot-integers", "one-hot-floats", "one-hot-float16", "B61-a-row"],
 )
 def test_targets_have_several_right_shapes(targets, files, capfdbinary):
     np.save("t.npy", targets)

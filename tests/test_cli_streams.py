@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -536,3 +538,57 @@ def test_a_shell_sees_which_signal_it_was(files):
 def test_probabilities_in_a_pipe_are_probabilities(files):
     out = bash("xent softmax l.npy -q | xent inspect - --stats").text
     assert f"min {PROBABILITIES.min():.9g}, max {PROBABILITIES.max():.9g}" in out
+
+
+END = """
+import atexit, sys, threading
+def late():
+    ended.wait(30)
+    print("thread", file=sys.stderr)
+ended = threading.Event()
+atexit.register(print, "atexit", file=sys.stderr)
+if {with_thread}:
+    threading.Thread(target=late).start()
+    threading.Timer(0.1, ended.set).start()
+sys.argv = ["xent", "loss", {path!r}, "t.npy", "-q"]
+from xentcli.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("with_thread", [False, True])
+@pytest.mark.parametrize(("path", "code"), [("l.npy", 0), ("nowhere.npy", 2)])
+def test_the_end_is_quick_but_leaves_nothing_out(files, path, code, with_thread):
+    """What is registered for the end runs, threads are waited for, and all output is there."""
+    done = subprocess.run(
+        [sys.executable, "-c", END.format(path=path, with_thread=with_thread)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = done.stderr.splitlines()
+    assert done.returncode == code
+    assert done.stdout == "" if code else float(done.stdout) == pytest.approx(np.log(8) / 2)
+    assert said[-1] == "atexit"
+    assert ("thread" in said) is with_thread
+
+
+BLAS = """
+import os
+from xentcli.cli.command import _one_blas_thread
+with _one_blas_thread():
+    inside = os.environ.get("OPENBLAS_NUM_THREADS")
+print(inside, os.environ.get("OPENBLAS_NUM_THREADS"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "1 None"), ({"OPENBLAS_NUM_THREADS": "2"}, "2 2")]
+)
+def test_numpy_starts_no_threads_and_other_processes_do_not_inherit_that(given, expected):
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    environment |= given
+    done = subprocess.run(
+        [sys.executable, "-c", BLAS], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == expected

@@ -1,6 +1,8 @@
 """`xent compile`: kernels ahead, and all that the commands need."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -124,3 +126,35 @@ def test_kernels_are_called_by_what_they_compute():
         "ce and forward-kl"
     )
     assert np.unique([*map(str, ahead.kernels("bench", "f32"))]).size == 3
+
+
+PARTS = """
+import sys
+from numba.core import codegen
+made, add_module = [], codegen.JITCPUCodegen._add_module
+
+def note(self, module):
+    made.append(module.name)
+    return add_module(self, module)
+
+codegen.JITCPUCodegen._add_module = note
+from xentcli.backends.cpu import kernels, part_compiler
+from xentcli.backends.cpu.kernel import Kernel
+part_compiler.IS_KNOWN = sys.argv[1] == "parts"
+symbol, code = kernels.compile_kernel(Kernel("copy", "float32"))
+print("max_across" in made, "copy_lines" in made, code.hex())
+"""
+
+
+@pytest.mark.slow  # it compiles twice
+def test_only_the_whole_is_made_into_machine_code_and_it_is_the_same():
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", PARTS, how], capture_output=True, text=True, check=True
+        )
+        for how in ("parts", "all")
+    ]
+    parts, everything = (done.stdout.split() for done in found)
+    assert parts[:2] == ["False", "True"]
+    assert everything[:2] == ["True", "True"]
+    assert parts[2] == everything[2]

@@ -46,6 +46,7 @@ def test_another_coefficient_is_noticed(name):
         assert polynomial.worst(coefficients) > polynomial.bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "limit"), [("EXP_SINGLE", 1e-4), ("EXP_FOR_FLOAT32", 2e-4)])
 def test_no_polynomial_of_that_degree_is_better(name, limit):
     assert abs(excess(POLYNOMIALS[name])) < limit

@@ -372,7 +372,7 @@ LIES = [
         "| 4 | `formats/`",
         ["the layers", "formats", "the folders of formats"],
     ),
-    (wrong_map, "| 8 | `bench/`", "8 | `bench/`", ["the layers"]),
+    (wrong_map, "| 9 | `bench/`", "9 | `bench/`", ["the layers"]),
     (wrong_map, "`device/` for arrays", "arrays", ["the folders of engine"]),
     (wrong_map, "| 2 | `options.py`", "| 2 | `options/`", ["options"]),
     (

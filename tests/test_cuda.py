@@ -145,6 +145,7 @@ def test_auto_does_not_ask_for_a_device(monkeypatch):
     assert backends.get("auto", 1 << 40).name == "cpu"
 
 
+@pytest.mark.slow
 def test_the_gradient_on_the_simulator_through_files_and_pipes(files):
     given = simulated("grad", "l.npy", "t.npy", "--backend", "cuda", "-o", "g.npy")
     assert_done(given)
@@ -169,6 +170,7 @@ def test_halves_and_a_class_axis_in_the_middle_on_the_simulator(files):
     np.testing.assert_allclose(cuda, numpy, rtol=3e-7)
 
 
+@pytest.mark.slow
 def test_arrays_are_moved_to_the_device_and_back():
     """What `moving.py` checks, which needs a process in which Numba simulates from the start."""
     done = subprocess.run(

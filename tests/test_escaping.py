@@ -37,11 +37,9 @@ RAW = "x\x1b[31m\a\x9b"
 @pytest.mark.parametrize(
     "name", ["NUMBA_THREADING_LAYER", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_NUM_THREADS"]
 )
-def test_what_numba_and_llvm_would_print_of_the_environment_is_escaped(
-    name, files, capfdbinary, monkeypatch
-):
-    monkeypatch.setenv(name, RAW)
-    result = inside(capfdbinary, "loss", "l.npy", "t.npy", "--backend", "cpu")
+def test_what_numba_and_llvm_would_print_of_the_environment_is_escaped(name, files):
+    """In a process of its own: the environment is read where the kernels start."""
+    result = run("loss", "l.npy", "t.npy", "--backend", "cpu", env={name: RAW})
     assert_error(result, 2, name, r"x\x1b[31m\x07\x9b")
 
 

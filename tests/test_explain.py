@@ -221,7 +221,7 @@ def test_an_empty_file_has_no_row_to_explain(files, capfdbinary):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--names", "a,b"], 2, ["--names: 2 names given, but the row has 3 classes"]),
+        (["--names", "a,b"], 2, ["--names: 2 names given, but there are 3 classes"]),
         (["--target", "3"], 1, ["--target: ", "outside 0 to 2"]),
         (["--target", "0.5"], 1, ["--target: ", "0.5", "not a whole number"]),
         (["--target", "0.5,0.5"], 1, ["--target: ", "does not fit"]),
@@ -349,7 +349,7 @@ def test_class_names_come_from_the_header(rows, files, capfdbinary):
     lines = "1,2,3\n" * rows
     (files / "h.csv").write_text(f'cat,"dog, big", bird\n{lines}')
     np.save("many.npy", np.zeros(rows, "i8"))
-    command = "explain", "h.csv", "many.npy", "--brief", "--header"
+    command = "explain", "h.csv", "many.npy", "--brief"
     result = inside(capfdbinary, *command)
     assert "0 cat *" in result.text
     assert "1 dog, big" in result.text

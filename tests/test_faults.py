@@ -171,6 +171,7 @@ def test_what_is_checked_after_a_signal_can_fail(what, tmp_path):
         moments.check(tmp_path, before, signal.SIGTERM, code, err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["large", "large text"])
 def test_a_reader_that_stops_ends_it_quietly_and_at_once(name, work):
     for seconds, code in moments.stop_reading(work, moments.READ_LITTLE[name], 1):

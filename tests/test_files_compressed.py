@@ -164,6 +164,7 @@ def test_a_damaged_stream_is_an_error(suffix, files, capfdbinary):
         data[place] ^= 0xFF
 
 
+@pytest.mark.slow
 def test_a_bomb_behind_an_array_is_one_error_in_little_memory(suffix, files):
     pieces = LIBRARIES[suffix].compress(npy(LOGITS)), LIBRARIES[suffix].compress(bytes(10**7))
     Path("l.npy").write_bytes(pieces[0] + 50 * pieces[1])

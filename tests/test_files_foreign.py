@@ -25,9 +25,7 @@ FILES = {
     "l.png": (b"\x89PNG\r\n\x1a\n" + bytes(99), ["PNG"]),
     "l.pth": (pickle.dumps([1], 2), ["pickle", "numpy.save"]),
     "l.pkl": (pickle.dumps([1]), ["pickle", "numpy.save"]),
-    "l.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), ["HDF5", "h5py"]),
-    "l.parquet": (b"PAR1" + bytes(99), ["Parquet"]),
-    "l.arrow": (b"ARROW1" + bytes(99), ["Arrow"]),
+    "new.mat": (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(99), ["MATLAB", "h5py"]),
 }
 
 

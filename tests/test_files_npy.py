@@ -147,6 +147,7 @@ def test_inspect_finds_what_is_wrong_without_reading_the_numbers(name, tmp_path,
     assert_error(inside(capfdbinary, "inspect", path), 1, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["B7-length-of-4-GB", "B18-petabytes", "B28-a-second-array"])
 def test_a_hostile_stream_is_one_error_in_little_memory(name, tmp_path):
     (tmp_path / "t.npy").write_bytes(npy(TARGETS))
@@ -156,6 +157,7 @@ def test_a_hostile_stream_is_one_error_in_little_memory(name, tmp_path):
     assert_error(run("grad", "-", "t.npy", "--input-format", "npy", **given), 1, where)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["softmax", "-"], ["grad", "-", "t.npy"]])
 @pytest.mark.parametrize("classes", [10**9, 10**12])
 def test_b18_classes_that_a_stream_announces_are_not_believed(classes, command, tmp_path):

@@ -1,5 +1,6 @@
 """One file with logits and targets: both are found by name, or by their keys."""
 
+import gzip
 import io
 import json
 import struct
@@ -32,7 +33,16 @@ def safetensors(**arrays):
     return struct.pack("<Q", len(text)) + text + body
 
 
-MAKERS = {"npz": npz, "safetensors": safetensors}
+def hdf5(**arrays):
+    """A file of datasets."""
+    stream = io.BytesIO()
+    with pytest.importorskip("h5py").File(stream, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return stream.getvalue()
+
+
+MAKERS = {"npz": npz, "safetensors": safetensors, "h5": hdf5}
 OTHER = np.arange(4.0)
 
 
@@ -69,6 +79,37 @@ def test_other_commands_find_them_too(command, write, capfdbinary):
     assert result.code == 0, result.err
     if command == "loss":
         assert float(result.text) == pytest.approx(LOSSES.mean(), rel=1e-15)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
+@pytest.mark.parametrize("command", ["report", "calibrate"])
+def test_report_and_calibrate_find_them_in_every_file(
+    command, piped, packed, write, files, capfdbinary
+):
+    logits = np.random.default_rng(3).normal(size=(40, 3))
+    targets = np.arange(40) % 3
+    np.save("l.npy", logits)
+    np.save("t.npy", targets)
+    path = write(a=OTHER, logits=logits, y=targets)
+    if packed:
+        Path("e.gz").write_bytes(gzip.compress(Path(path).read_bytes()))
+        path = "e.gz"
+    given = {"stdin": Path(path).read_bytes()} if piped else {}
+    expected = inside(capfdbinary, command, "l.npy", "t.npy", "--json")
+    result = inside(capfdbinary, command, "-" if piped else path, "--json", **given)
+    assert_done(result)
+    assert result.out == expected.out
+    keys = ["--key", "logits", "--target-key", "y"]
+    assert inside(capfdbinary, command, path, "--json", *keys).out == expected.out
+
+
+def test_report_takes_raw_logits_only_with_targets(files, capfdbinary):
+    LOGITS.tofile("l.bin")
+    raw = ["--raw", "f64", "--shape", "2,3"]
+    assert_error(inside(capfdbinary, "report", "l.bin", *raw), 2, "TARGETS is missing")
+    assert_error(inside(capfdbinary, "loss", "l.bin", *raw), 2, "TARGETS is missing")
+    assert inside(capfdbinary, "report", "l.bin", "t.npy", *raw).code == 0
 
 
 @pytest.mark.parametrize(

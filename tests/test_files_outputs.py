@@ -436,24 +436,93 @@ def test_standard_output_without_a_name_cannot_be_both_outputs_either(files, cap
     assert_error(inside(capfdbinary, *GRAD, "--loss-out", "-"), 2, "standard output")
 
 
-@pytest.mark.parametrize("how", ["same", "hard link", "symlink", "targets"])
-def test_the_output_may_be_the_input(how, files, capfdbinary):
-    output = {"same": "l.npy", "hard link": "hard.npy", "symlink": "soft.npy", "targets": "t.npy"}
+SAME = {  # paths of an input
+    "same": "l.npy",
+    "another spelling": "./d/../l.npy",
+    "hard link": "hard.npy",
+    "symlink": "soft.npy",
+    "targets": "t.npy",
+    "weight": "w.npy",
+}
+
+
+@pytest.fixture
+def same(files):
+    """The current folder, with an input under several names."""
+    (files / "d").mkdir()
     (files / "hard.npy").hardlink_to("l.npy")
     (files / "soft.npy").symlink_to("l.npy")
-    inputs = contents(files)
-    assert_done(inside(capfdbinary, *GRAD, "-o", output[how]))
-    assert_gradient(output[how])
-    assert (files / "soft.npy").is_symlink()
+    np.save("w.npy", np.ones(3))
+    return files
+
+
+@pytest.mark.parametrize("how", SAME)
+def test_an_input_is_replaced_only_in_place(how, same, capfdbinary):
+    inputs = contents(same)
+    words = [*GRAD, "--weight", "w.npy", "-o", SAME[how]]
+    assert_error(inside(capfdbinary, *words), 2, f"{SAME[how]}: is an input too", "--in-place")
+    assert_unchanged(same, inputs)
+    assert_done(inside(capfdbinary, *words, "--in-place"))
+    assert_gradient(SAME[how])
+    assert (same / "soft.npy").is_symlink()
     if how == "hard link":
-        assert (files / "l.npy").read_bytes() == inputs["l.npy"], "the other name changed too"
+        assert (same / "l.npy").read_bytes() == inputs["l.npy"], "the other name changed too"
     if how == "symlink":
         assert_gradient("l.npy")
 
 
-def test_the_output_may_be_the_file_under_standard_input(files):
-    assert_done(bash("xent grad - t.npy -o l.npy < l.npy"))
+@pytest.mark.parametrize(
+    "command",
+    [
+        "xent grad - t.npy -o l.npy < l.npy",
+        "xent grad /dev/fd/3 t.npy -o l.npy 3< l.npy",
+        "xent grad /proc/self/fd/3 t.npy -o l.npy 3< l.npy",
+    ],
+)
+def test_an_open_input_is_replaced_only_in_place(command, same):
+    inputs = contents(same)
+    assert_error(bash(command), 2, "l.npy: is an input too, which is the input ", "--in-place")
+    assert_unchanged(same, inputs)
+    assert_done(bash(command.replace("l.npy", "l.npy --in-place", 1)))
     assert_gradient("l.npy")
+
+
+def test_every_output_of_every_command_is_no_input(same, capfdbinary):
+    (same / "l.csv").write_text("1,2,3\n4,5,6\n")
+    (same / "l.json").write_bytes((same / "l.npy").read_bytes())
+    (same / "words.txt").write_text("a b c")
+    inputs = contents(same)
+    for command, words in {
+        "grad l.npy t.npy -o g.npy --loss-out t.npy": ["t.npy", "--in-place"],
+        "loss l.npy t.npy -o l.npy": ["l.npy", "--in-place"],
+        "softmax l.npy -o soft.npy": ["soft.npy", "--in-place"],
+        "calibrate l.npy t.npy -o l.npy": ["l.npy: is an input too"],
+        "report l.npy t.npy -o l.json --base l.json --base-format npy": ["l.json: is an input too"],
+        "report l.npy t.npy --per-row l.npy": ["l.npy: is an input too"],
+        "report l.npy t.npy --bytes words.txt -o words.txt": ["words.txt: is an input too"],
+        "explain l.json t.npy --input-format npy -o l.json": ["l.json: is an input too"],
+        "check l.npy t.npy l.npy --junit t.npy": ["t.npy: is an input too"],
+    }.items():
+        result = inside(capfdbinary, *command.split())
+        assert_error(result, 2, *words)
+        assert ("--in-place" in words) == ("--in-place" in result.err), result.err
+        assert_unchanged(same, inputs)
+
+
+def test_a_folder_is_replaced_only_in_place(same, capfdbinary):
+    pytest.importorskip("zarr")
+    (same / "e").mkdir()
+    for path in ("l.zarr", "e/l.zarr"):
+        assert_done(inside(capfdbinary, "softmax", "l.npy", "--log", "-o", path))
+        for output in (path, f"./d/../{path}"):
+            words = ["softmax", path, "--log", "-o", output]
+            assert_error(inside(capfdbinary, *words), 2, "is an input too", "--in-place")
+            assert_done(inside(capfdbinary, *words, "--in-place"))
+
+
+def test_in_place_allows_other_outputs_too(same, capfdbinary):
+    assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy", "--in-place"))
+    assert_gradient("g.npy")
 
 
 @pytest.mark.parametrize(
@@ -475,6 +544,7 @@ def test_an_input_is_not_written_in_place(words, name, files):
     assert_unchanged(files, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-"])
 def test_what_is_in_an_open_file_already_stays(name, files):
     script = f"{{ echo first; xent loss l.npy t.npy -q -o {name}; echo last; }} > out"
@@ -520,6 +590,7 @@ def links(*quick):
     return [*quick, *slowly(*(name for name in LINKS if name not in quick))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", links("link", "/proc/thread-self/fd/1", "the file itself"))
 def test_a_path_that_leads_to_an_open_file_is_that_file(name, files):
     """What others write there before and after it stays, with >> too."""

@@ -160,6 +160,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_tensor_that_its_file_does_not_hold_is_one_error(name, files):
     changes, words = BROKEN[name]

@@ -55,6 +55,7 @@ def test_help_lists_the_dtypes_that_are_read():
     assert set(RAW_DTYPES) == set(DTYPES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
 @pytest.mark.parametrize(
     ("options", "words"),

@@ -118,6 +118,7 @@ class Nowhere:
         return len(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decimals", "columns"), [(None, 10**6), (3, 400_000)])
 def test_a_long_line_is_written_in_pieces(decimals, columns):
     table = np.full((1, columns), 1.25)

@@ -85,6 +85,7 @@ BAD = {name: data for name, (data, _) in HOSTILE.items() if len(data) < 10_000} 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [*GOOD.values(), *BAD.values()], ids=[*GOOD, *BAD])
 @pytest.mark.parametrize("header", [False, True])
 def test_b93_the_bytes_may_arrive_in_any_pieces(data, header, monkeypatch):
@@ -233,8 +234,8 @@ LONG = {  # a line that is long, and what is wrong with it; its cells take 8 byt
     "one field": (b"1" * 2 * CELLS + b"\n", "line 1, column 1: more than 1000 characters"),
     "semicolons": (b"1;" * CELLS + b"1\n", "line 1, column 1: more than 1000 characters"),
     "blanks": (b" " * 2 * CELLS + b"1\n", "line 1, column 1: more than 1000 characters"),
-    "quotes": (b'"1",' * CELLS + b"1\n", "line 1, column 1: '\"1\"' is not a number"),
-    "open quote": (b'"' + b"1," * CELLS + b"1\n", "line 1, column 1: '\"1' is not a number"),
+    "quotes": (b'"1",' * CELLS + b"1\n", None),
+    "open quote": (b'"' + b"1," * CELLS + b"1\n", "line 1, column 1: a quote that is not closed"),
     "words": (b"nan,Inf," * (CELLS // 2) + b"1\n", None),
     "words, then none": (b"nan,Inf," * (CELLS // 2) + b"x\n", f"column {CELLS + 1}: 'x'"),
     "CRLF": (b"1," * CELLS + b"1\r\n" + b"1," * CELLS + b"1\r\n", None),
@@ -273,7 +274,9 @@ def test_a_long_line_is_parsed_a_piece_at_a_time_and_no_cell_twice(name, monkeyp
     sizes = []
     real = text_reader.parse
     monkeypatch.setattr(
-        text_reader, "parse", lambda text, *more: (sizes.append(len(text)), real(text, *more))[1]
+        text_reader,
+        "parse",
+        lambda text, *more: (sizes.append(len(text.text)), real(text, *more))[1],
     )
     outcome_of_file(LONG[name][0])
     assert max(sizes) <= 2 * lines.CHUNK
@@ -297,7 +300,7 @@ def test_b92_what_is_no_text_is_refused_before_it_is_read():
         assert stream.left > 10**12 - 5000
 
 
-@pytest.mark.parametrize("delimiter", [" ", "\t", ";", "|", ":", "'", '"', "/", "@", "~", "\x7f"])
+@pytest.mark.parametrize("delimiter", [" ", "\t", ";", "|", ":", "'", "/", "@", "~", "\x7f"])
 def test_delimiters_do_not_change_the_numbers(delimiter, rng):
     table = rng.standard_normal((30, 5))
     stream = io.BytesIO()

@@ -368,6 +368,7 @@ kernels.compile_kernel = stop
 """
 
 
+@pytest.mark.slow
 @linux
 def test_a_run_that_was_stopped_while_it_compiled_stops_no_other(tmp_path):
     stopped = subprocess.Popen(
@@ -529,6 +530,7 @@ sys.exit(code or results != [6144.0])
 """
 
 
+@pytest.mark.slow
 @linux
 def test_a_child_that_was_forked_while_another_thread_compiled_computes(tmp_path):
     environment = {**os.environ, "XENT_CACHE_DIR": str(tmp_path)}

@@ -117,6 +117,53 @@ def test_nothing_but_the_rows_is_written(rows):
         assert_same_bits(softmax(inside, backend="cpu", threads=threads, out=inside), p)
 
 
+def mixed_rows(classes, kind, rows):
+    """Ordinary rows, ignored ones, some out of the range of float32, some without an answer."""
+    x, y = problem(classes, "f32", rows)
+    x[7::40, 0] += 150
+    x[9::50, -1], x[11::60], x[13::70, 0], x[15::90, 0] = np.nan, -np.inf, np.inf, -np.inf
+    y[13::35] = -100
+    return narrow(x, NAMES[kind]), y
+
+
+@pytest.mark.parametrize("past_caches", [True, False])
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+@pytest.mark.parametrize("classes", [2, 3, 10, 16, 17, 64])
+def test_blocks_of_short_rows_have_the_bits_of_single_rows(monkeypatch, classes, kind, past_caches):
+    """At any alignment, from any number of threads, along any axis, and in place."""
+    monkeypatch.setattr(backend, "STREAM_FROM", 0 if past_caches else 1 << 60)
+    monkeypatch.setattr(backend, "LEAST_PART", 1)
+    x, y = mixed_rows(classes, kind, 610)
+    options = {"backend": "cpu", "reduction": "none", "weight": np.linspace(0.5, 2, classes)}
+    pairs = [(slice(i, i + 5), x[i : i + 5]) for i in range(0, 610, 5)]
+    few = [cross_entropy(part, y[rows], out=part.copy(), **options) for rows, part in pairs]
+    grad = np.concatenate([part.grad for part in few])
+    for threads, offset in ((1, 0), (2, 1), (3, 4)):
+        room = in_kind(x.size + offset, kind)
+        out = room[offset:].reshape(x.shape)
+        out[...] = x
+        found = cross_entropy(x, y, out=in_kind(x.shape, kind), threads=threads, **options)
+        assert_same_bits(found.grad, grad)
+        assert_same_bits(found.loss, np.concatenate([part.loss for part in few]))
+        assert_same_bits(found.lse, np.concatenate([part.lse for part in few]))
+        assert_same_bits(cross_entropy(out, y, out=out, threads=threads, **options).grad, grad)
+    image = np.ascontiguousarray(x.reshape(2, 305, classes).transpose(0, 2, 1))
+    out, both = in_kind(image.shape, kind), {**options, "class_axis": 1}
+    cross_entropy(image, y.reshape(2, 305), out=out, **both)
+    assert_same_bits(np.ascontiguousarray(out.transpose(0, 2, 1)).reshape(x.shape), grad)
+
+
+def test_results_of_very_many_rows_are_written_past_the_caches():
+    """From 2¹⁹ rows of a thread on; the numbers begin and end within lines of memory."""
+    x, y = mixed_rows(2, "f32", (1 << 19) + 21)
+    whole = cross_entropy(x, y, backend="cpu", reduction="none", threads=1)
+    for rows in (slice(0, 300), slice(1 << 18, (1 << 18) + 300), slice(-300, None)):
+        part = cross_entropy(x[rows], y[rows], backend="cpu", reduction="none")
+        assert_same_bits(whole.loss[rows], part.loss)
+        assert_same_bits(whole.lse[rows], part.lse)
+        assert_same_bits(whole.grad[rows], part.grad)
+
+
 @pytest.mark.parametrize("past_caches", [True, False])
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=str)
 def test_a_target_at_every_place(monkeypatch, past_caches, options):
@@ -198,7 +245,7 @@ from xentcli import cross_entropy
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 every = {"label_smoothing": 0.1, "softcap": 30.0, "temperature": 0.7, "z_loss": 0.01}
-for classes, kind, options in (100, "f2", {}), (3, "f4", every):
+for classes, kind, options in (100, "f2", {}), (3, "f4", every), (3, "f2", {}), (2, "f4", {}):
     x = (rng.normal(size=(19, classes)) * 5).astype(kind)
     x[3, 1], x[4, 2] = np.nan, -np.inf
     r = cross_entropy(x, rng.integers(0, classes, 19), reduction="none",

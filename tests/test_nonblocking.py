@@ -205,6 +205,7 @@ def test_a_socket_can_be_read_by_its_path(files):
 FORMATS = ("npy", "npz", "csv", "json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "kind"), cases(FORMATS))
 def test_a_large_output_waits_for_its_reader(format, kind, files):
     command = ["softmax", "big.npy", "-o", "-", "-f", format]
@@ -235,6 +236,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), cases(SMALL))
 def test_a_small_output_waits_until_there_is_room(name, kind, files):
     command = SMALL[name]

@@ -482,6 +482,7 @@ def facts_of(statistics):
     return repr(plain) + repr({n: s.facts() for n, s in statistics.spreads.items()})
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(CUTS, CUTS, st.integers(0, 10**6))
 def test_error_statistics_are_the_same_for_any_cut_and_any_merging(cuts, order, seed):

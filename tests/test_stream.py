@@ -18,7 +18,8 @@ from cli import XENT, assert_error, bash, contents, environment, from_npy, insid
 from helpers import assert_same_bits
 
 from xentcli import cross_entropy, softmax
-from xentcli.engine import rows
+from xentcli.arrays.layout import Layout
+from xentcli.engine import rows, stream
 from xentcli.engine.pipeline import ALIVE, Pipeline
 from xentcli.errors import FileError
 from xentcli.files import reader
@@ -394,6 +395,7 @@ def test_tables_stream_on_either_side(logits, targets, table, capfdbinary):
     assert_same_bits(shown(result), cross_entropy(x, q if "q" in targets else t).grad)
 
 
+@pytest.mark.slow
 def test_two_tables_in_pipes_of_which_nobody_knows_the_length(job):
     """A process of its own holds a million numbers, so the tables are longer."""
     x = np.tile(np.load("x.npy").astype(float), (3000, 1))
@@ -449,3 +451,16 @@ def test_a_mistake_in_a_long_table_is_at_its_line(table, capfdbinary):
     result = inside(capfdbinary, "grad", "x.csv", "t.csv", "-o", "g.csv")
     assert_error(result, 1, "x.csv: line 31, column 2: 'x")
     assert not Path("g.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "itemsize", "entries"),
+    [
+        ((100, 1000), 4, 1 << 20),
+        ((100, 1000), 8, 1 << 19),
+        ((9, 1000), 2, 1 << 20),
+        ((9, 2), 4, 1 << 19),
+    ],
+)
+def test_a_piece_has_four_mebibytes_or_fewer_of_few_classes(shape, itemsize, entries):
+    assert stream._entries(Layout(shape, 1), itemsize) == entries

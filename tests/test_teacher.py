@@ -368,6 +368,12 @@ def test_a_softcap_caps_the_student(rng):
     np.testing.assert_allclose(r.grad, plain.grad / np.cosh(x / 4) ** 2, atol=1e-14)
 
 
+def test_a_softcap_that_unmasks_classes_is_noted():
+    teacher = Teacher([[0.5, 0.5, 0.0]], kind="probs", divergence="ce")
+    notes = cross_entropy([[1.0, 2.0, -np.inf]], teacher=teacher, softcap=30.0).notes
+    assert any("makes 1 logit of -inf finite" in note.text for note in notes)
+
+
 def test_a_stored_rest_is_used_as_it_is(rng, job):
     x, _, (values, indices) = job
     rest = np.log(rng.random(7))

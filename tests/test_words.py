@@ -60,6 +60,8 @@ def masked(text):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
+    # The README shows what is printed by the second job of a kind.
+    subprocess.run([sys.executable, "-m", "xentcli", "compile", "-q"], check=True)
     shutil.copytree(ROOT / "sample_data", folder / "sample_data")
     digits = folder / "sample_data" / "digits"
     for name in ("logits", "targets"):
@@ -67,6 +69,7 @@ def folder(tmp_path_factory):
         array = np.load(digits / f"{name}.npy")[:20]
         np.savetxt(folder / f"{name}.csv", array, delimiter=",", fmt="%.9g")
     shutil.copy(folder / "targets.csv", folder / "labels.csv")
+    (folder / "table.csv").write_text("id,logit_a,logit_b,label\n7,1,2,logit_b\n9,3,1,logit_a\n")
     np.savez(folder / "batch.npz", logits=np.eye(3), targets=np.arange(3))
     shared = (".local/share/bash-completion/completions", ".local/share/man/man1")
     for place in (".zfunc", ".config/fish/completions", *shared):

@@ -21,6 +21,7 @@ of the command line `--ignore-index 255`.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -146,15 +147,30 @@ class SafeText(str):
     __slots__ = ()
 
 
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s'\"<>]*)")
+_LOGIN = re.compile(r"^(?:[^/@?#]*:[^\s]*|[^/?#]*)@")  # a password may hold any character
+
+
 def visible(text: str) -> SafeText:
-    r"""Untrusted text with control characters escaped.
+    r"""Untrusted text with control characters escaped, and addresses without their secrets.
 
     >>> visible("a\x1b[31m.npy"), visible("two\nlines")
     ('a\\x1b[31m.npy', 'two\\nlines')
+    >>> visible("https://me:secret@host/x.zarr?token=secret: no such file")
+    'https://***@host/x.zarr?***: no such file'
     """
+    if "://" in text:
+        text = _ADDRESS.sub(_without_secrets, text)
     return SafeText(
         "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     )
+
+
+def _without_secrets(found: re.Match[str]) -> str:
+    """An address without its user, password and query, which signed addresses have."""
+    rest, query, _ = _LOGIN.sub("***@", found[2]).partition("?")
+    colon = ":" if found[2].endswith(":") and query else ""
+    return f"{found[1]}{rest}{query and '?***'}{colon}"
 
 
 def shown(value: object) -> SafeText:

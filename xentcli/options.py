@@ -6,11 +6,14 @@ The command line and the Python functions are both made from these classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias, get_args
+from functools import lru_cache, wraps
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from xentcli.errors import OptionError, Setting, shown
+
+T = TypeVar("T")
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 EmptyMean: TypeAlias = Literal["nan", "zero", "error"]
@@ -201,6 +204,28 @@ def require_allowed(options: Any) -> None:
             object.__setattr__(options, item.name, allowed(item.name, value, item.metadata))
 
 
+PYTHONS_OWN = frozenset({str, int, float, bool, type(None)})
+
+
+def remembered(function: Callable[..., T]) -> Callable[..., T]:
+    """A function that is called again only for arguments it has not had.
+
+    Only arguments of Python's own immutable types are looked up; others may compare in any way.
+
+    >>> double = remembered(lambda value: 2 * value)
+    >>> double(value=2), double(value=2.0), double(value=True)
+    (4, 4.0, 2)
+    """
+    known = lru_cache(maxsize=256, typed=True)(function)
+
+    @wraps(function)
+    def call(**arguments: Any) -> T:
+        plain = PYTHONS_OWN.issuperset(map(type, arguments.values()))
+        return known(**arguments) if plain else function(**arguments)
+
+    return call
+
+
 def allowed(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
     """An option's value in Python's own type; an `OptionError` where its rule forbids it.
 
@@ -227,7 +252,7 @@ def _converted(value: Any, rule: Mapping[str, Any]) -> Any:
     """The value as its rule wants it; None where it is not allowed."""
     if "choices" in rule:
         choices = rule["choices"] if isinstance(value, str) else ()
-        return next((choice for choice in choices if choice == value), None)
+        return choices[choices.index(value)] if value in choices else None
     if hasattr(value, "dtype"):
         if value.shape != () or hasattr(value, "mask"):
             return None
@@ -241,7 +266,7 @@ def _converted(value: Any, rule: Mapping[str, Any]) -> Any:
     if not _between(number, rule):
         return None
     if not rule.get("integer"):
-        return number
+        return number + 0.0  # never −0.0
     return int(value) if int(value) == value else None
 
 

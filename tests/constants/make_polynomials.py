@@ -8,7 +8,8 @@ Of three kinds:
   the others (the program that made them had another grid). So they are not made but checked: each
   has at most the error that is stated here, and `excess` says how far above the best possible one
   that is. The coefficients themselves stay: others would change results.
-- LOG1P: published, in FreeBSD's e_log.c, with its error bound of 2⁻⁵⁸·⁴⁵, which is checked.
+- LOG1P, LOG1P_SINGLE: published, in FreeBSD's e_log.c and e_logf.c, with their error bounds of
+  2⁻⁵⁸·⁴⁵ and 2⁻³⁴·²², which are checked.
 
 Everything is computed with 40 digits. `test_constants.py` runs the same.
 """
@@ -113,6 +114,13 @@ POLYNOMIALS = {
         lambda z: z,
         (mp.mpf(0), (mp.sqrt(2) - 1) ** 4),  # s = f / (2 + f) for 1 + f = √2
         2.0**-58.45,
+    ),
+    "LOG1P_SINGLE": Polynomial(
+        elementary.LOG1P_SINGLE,
+        rest_of_log,
+        lambda z: z,
+        (mp.mpf(0), (mp.sqrt(2) - 1) ** 4),
+        2.0**-34.22,
     ),
 }
 

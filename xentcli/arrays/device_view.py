@@ -121,7 +121,7 @@ def _step(axes: list[tuple[int, int]]) -> int | None:
 
 def device_array(values: Any, where: str) -> DeviceArray | None:
     """The description of an array on a device; None for everything on the host."""
-    if issubclass(type(values), np.ndarray):  # isinstance would ask a caller's object too
+    if values is None or issubclass(type(values), np.ndarray):  # isinstance would ask the object
         return None
     try:
         interface = values.__cuda_array_interface__

@@ -25,6 +25,9 @@ NAMES = {
     "f64": np.dtype(np.float64),
 }
 HALVES = (NAMES["f16"], BF16)
+# The dtypes of logits in either byte order, as which ml_dtypes has none: a lookup takes 0.1 µs, and
+# to compare names 5.
+LOGITS = frozenset(NAMES.values()) | {NAMES[name].newbyteorder() for name in ("f16", "f32", "f64")}
 
 SUPPORTED_FLOATS = "supported: float16, bfloat16, float32 and float64"  # hints of errors
 SUPPORTED = "supported: float16, bfloat16, float32, float64 and integers"
@@ -57,6 +60,8 @@ def as_array(values: Any, where: str) -> Array:
 
     A new view of the same memory: the shape of the caller's array may change meanwhile.
     """
+    if type(values) is np.ndarray and values.dtype.kind in "iuf":
+        return values.view()
     if attribute(values, "requires_grad") is True:
         raise DataError(where, NO_AUTOGRAD, DETACH)
     try:
@@ -107,10 +112,10 @@ def as_logits(values: Any, where: str = "logits") -> Array:
     A view where possible: an array of ml_dtypes.bfloat16 is seen as `BF16`.
     """
     array = as_array(values, where)
+    if array.dtype in LOGITS:
+        return array
     if array.dtype.name == "bfloat16":
         return array.view(BF16)
-    if native(array.dtype) in NAMES.values():
-        return array
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
     raise DtypeError(where, f"dtype {name_of(array.dtype)} is not supported", _hint(array.dtype))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -54,12 +55,12 @@ class Layout:
         """The shape without the class axis: that of class indices and of losses per row."""
         return self.shape[: self.class_axis] + self.shape[self.class_axis + 1 :]
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """N, the number of rows."""
         return prod(self.row_shape)
 
-    @property
+    @cached_property
     def box(self) -> tuple[int, int, int]:
         """(outer, C, inner)."""
         axis = self.class_axis
@@ -103,6 +104,9 @@ def overlaps_itself(shape: Shape, strides: tuple[int, ...], itemsize: int) -> bo
 
 def is_dense(box: Array) -> bool:
     """Whether kernels can use a box: contiguous along an axis, in native byte order."""
+    flags = box.flags
+    if flags.c_contiguous and flags.aligned and box.dtype.kind == "f" and box.dtype.isnative:
+        return True
     axis = 1 if box.shape[2] == 1 else 2
     side_by_side = box.strides[axis] == box.itemsize or box.shape[axis] <= 1
     whole = all(stride % box.itemsize == 0 for stride in box.strides)

@@ -15,6 +15,7 @@ from xentcli.arrays.dtypes import Array
 from xentcli.arrays.error_free import two_sum
 
 CHUNK = 1 << 15  # numbers at a time, which stay in the cache; sums of 2¹⁵·2⁴⁷ fit into int64
+FEW = 32  # numbers that are added one by one: 0.3 µs each, and NumPy takes 12 µs for any
 KEPT = 47  # bits, from the largest number's first on, that are summed at a time
 UNIT = 1074  # every finite float64 is a whole number of 2⁻¹⁰⁷⁴
 HUGE = 2.0**900  # larger numbers are scaled down, so that what is added to them is finite
@@ -102,7 +103,7 @@ class RunningSum:
         self._add_waiting()
         if self._nonfinite != 0:
             return self._nonfinite if divisor > 0 else -self._nonfinite
-        return rounded(self.exact() / divisor)
+        return _quotient(self._units * divisor.denominator, divisor.numerator << UNIT)
 
     def exact(self) -> Fraction:
         """The sum of the numbers that are finite."""
@@ -124,12 +125,24 @@ class RunningSum:
         if not waiting:
             return
         values = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        if len(values) <= FEW:
+            self._add_few(values.tolist())
+            return
         room = np.empty((2, min(len(values), CHUNK)))
         for begin in range(0, len(values), CHUNK):
             self._add_chunk(values[begin : begin + CHUNK], room)
 
+    def _add_few(self, values: list[float]) -> None:
+        for value in values:
+            if math.isfinite(value):
+                above, below = value.as_integer_ratio()
+                self._units += above << (UNIT + 1 - below.bit_length())
+            else:
+                self._nonfinite += value
+
     def _add_chunk(self, values: Array, room: Array) -> None:
-        most, least = float(values.max()), float(values.min())
+        # The methods `max` and `min` take twice the time for a few numbers.
+        most, least = float(np.maximum.reduce(values)), float(np.minimum.reduce(values))
         if not (math.isfinite(most) and math.isfinite(least)):
             finite = np.isfinite(values)
             with np.errstate(invalid="ignore"):
@@ -157,12 +170,12 @@ def _sum_in_units(values: Array, largest: float, room: Array) -> int:
         power = max(exponent + 52 - KEPT, 52 - UNIT)
         shift = math.ldexp(1.5, power)
         np.add(values, shift, out=upper)
-        counted = int(upper.view(np.int64).sum()) - len(values) * _bits(shift)
+        counted = int(np.add.reduce(upper.view(np.int64))) - len(values) * _bits(shift)
         counted = (counted + 2**63) % 2**64 - 2**63  # the sum of the bits overflows
         units += counted << (power - 52 + UNIT)
         upper -= shift
         np.subtract(values, upper, out=lower)
-        if not lower.any():
+        if not np.count_nonzero(lower):
             return units
         values, exponent = lower, power - 52
 
@@ -173,7 +186,12 @@ def _bits(value: float) -> int:
 
 def rounded(value: Fraction) -> float:
     """A fraction as the nearest float64; infinity beyond its range, and never −0.0."""
+    return _quotient(value.numerator, value.denominator)
+
+
+def _quotient(above: int, below: int) -> float:
+    """A quotient of integers, which Python rounds once; with no need to reduce it first."""
     try:
-        return float(value) + 0.0
+        return above / below + 0.0
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf if (above > 0) == (below > 0) else -math.inf

@@ -17,6 +17,7 @@ Ignored rows get loss 0, log-sum-exp NaN and gradient +0.0.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, get_args
@@ -37,6 +38,7 @@ __all__ = [
     "Backend",
     "Scalars",
     "StatisticsBackend",
+    "choose",
     "for_statistics",
     "for_teacher",
     "get",
@@ -45,11 +47,23 @@ __all__ = [
 
 NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
 
-# Up to this many logits NumPy is chosen. Measured on 2 cores with kept kernels: a command of 50,000
-# logits takes 0.158 s of processor time by NumPy and 0.182 s by the kernels, which are loaded in
-# 0.03 s; in a loop the kernels are faster at any size, 0.3 ms against 1 ms for 100 logits and 16 ms
-# for 30,000. The rule depends on the size alone, so that the same job always gives the same bits.
-AUTO_LIMIT = 50_000
+# Up to this many logits NumPy is chosen: what is typed by hand does not wait for a compilation.
+# Measured on 2 cores with kept kernels, processor time:
+#
+#     logits        100      1,000     10,000     30,000
+#     in a loop    0.7 ms    0.8 ms    2 ms       6 ms       NumPy (the float64 reference)
+#                  0.1 ms    0.1 ms    0.1 ms     0.2 ms     kernels
+#     a command    0.10 s    0.10 s    0.10 s     0.11 s     NumPy
+#                  0.13 s    0.13 s    0.13 s     0.13 s     kernels, of which 0.03 s to load them
+#
+# So a loop is 7 to 40 times as fast with the kernels, and a command up to 0.03 s slower below
+# 150,000 logits; its first job of a kind takes 3 or 4 s more, which `xent compile` does ahead.
+# Neither is known here: the rule depends on the size alone, so that the same job always gives the
+# same bits.
+AUTO_LIMIT = 64
+
+# The same for the statistics of rows, which nobody computes in a loop.
+STATISTICS_LIMIT = 50_000
 
 KERNEL_CLASSES = 1 << 24  # up to so many classes the kernel of statistics can count in float32
 
@@ -108,8 +122,7 @@ def get(
     `notify` is called with a sentence when something takes long, such as a compilation.
     """
     name, threads = require_known(name, threads)
-    if name == "auto":
-        name = "numpy" if entries <= AUTO_LIMIT else "cpu"
+    name = choose(name, entries)
     if name == "numpy":
         from xentcli.backends.reference import NumpyBackend
 
@@ -117,6 +130,13 @@ def get(
     if name == "cpu":
         return _cpu(threads, notify)
     return _cuda(threads, notify)
+
+
+def choose(name: str, entries: int) -> str:
+    """The name of a backend; for `auto` that of the fastest one for this many logits."""
+    if name != "auto":
+        return name
+    return "numpy" if entries <= AUTO_LIMIT else "cpu"
 
 
 def for_statistics(
@@ -136,7 +156,7 @@ def for_statistics(
     if name == "cuda":
         what = "the statistics of rows are computed by numpy and cpu, not by cuda"
         raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
-    if name == "numpy" or (name == "auto" and rows * classes <= AUTO_LIMIT):
+    if name == "numpy" or (name == "auto" and rows * classes <= STATISTICS_LIMIT):
         from xentcli.backends.reference_statistics import NumpyStatistics
 
         return NumpyStatistics()
@@ -167,7 +187,7 @@ def for_teacher(
         return NumpyTeacher(weight)
     if name == "cuda":
         return _cuda(threads, notify)
-    _check_cpu()
+    _start_cpu()
     from xentcli.backends.cpu.teacher import CpuTeacher
 
     return CpuTeacher(threads, notify)
@@ -181,14 +201,18 @@ def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBackend:
-    _check_cpu()
+    _start_cpu()
     from xentcli.backends.cpu.backend import CpuBackend
 
     return CpuBackend(threads, notify)
 
 
-def _check_cpu() -> None:
-    """An error unless compiled kernels can run here."""
+@functools.cache
+def _start_cpu() -> None:
+    """Import the CPU backend, once: reading the whole environment takes longer than a small job.
+
+    An error unless compiled kernels can run here.
+    """
     numba_start.check_environment()
     with numba_start.starting("llvmlite"):
         from xentcli.backends.cpu import backend

@@ -8,13 +8,13 @@ each process, which takes seconds.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from pathlib import Path
 
 from xentcli import __version__
 from xentcli.backends import Scalars
+from xentcli.backends.checksum import checksum
 
 
 def root() -> Path:
@@ -41,10 +41,8 @@ def sources() -> list[Path]:
 
 def folder_name() -> str:
     """The version, and a hash of the sources."""
-    digest = hashlib.sha256()
-    for path in sources():
-        digest.update(path.read_bytes())
-    return f"{__version__}-{digest.hexdigest()[:16]}"
+    digest = checksum(*(path.read_bytes() for path in sources()))
+    return f"{__version__}-{digest.hex()[:16]}"
 
 
 def folder() -> Path:

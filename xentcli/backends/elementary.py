@@ -64,6 +64,14 @@ LOG1P = (
     6.666666666666735130e-01,
 )
 
+# The same with the accuracy of float32: Lg4 to Lg1 of FreeBSD's e_logf.c.
+LOG1P_SINGLE = (
+    0.24279078841209412,
+    0.2849878668785095,
+    0.40000972151756287,
+    0.6666666269302368,
+)
+
 
 def add(high: Any, low: Any, value: Any) -> tuple[Any, Any]:
     """Add to a sum that carries its rounding error (Knuth)."""

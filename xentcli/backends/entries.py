@@ -1,7 +1,7 @@
 """Files of the cache: machine code under a checksum, which is verified before the code is loaded.
 
     8 bytes   b"xentcode"
-    32 bytes  SHA-256 of the rest of the file
+    32 bytes  BLAKE2b of the rest of the file
     4 bytes   length of the key, little-endian
     4 bytes   length of the symbol
     8 bytes   length of the code
@@ -12,10 +12,10 @@ The key is text that names everything the code depends on; of it, the file's nam
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass
 
+from xentcli.backends.checksum import checksum
 from xentcli.backends.private_folder import DamagedError
 
 MAGIC = b"xentcode"
@@ -33,14 +33,14 @@ class Entry:
 
 def name_of(key: str) -> str:
     """The name of the file with this key."""
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
+    return checksum(key.encode()).hex()[:32]
 
 
 def pack(key: str, entry: Entry) -> bytes:
     """The bytes of a file."""
     parts = [key.encode(), entry.symbol.encode(), entry.code]
     rest = b"".join([_LENGTHS.pack(*map(len, parts)), *parts])
-    return MAGIC + hashlib.sha256(rest).digest() + rest
+    return MAGIC + checksum(rest) + rest
 
 
 def unpack(key: str, data: bytes) -> Entry:
@@ -50,8 +50,7 @@ def unpack(key: str, data: bytes) -> Entry:
     Entry(symbol='f', code=b'code')
     """
     rest = data[_START:]
-    checksum = hashlib.sha256(rest).digest()
-    if data[:_START] != MAGIC + checksum or len(rest) < _LENGTHS.size:
+    if data[:_START] != MAGIC + checksum(rest) or len(rest) < _LENGTHS.size:
         raise DamagedError("the checksum does not match")
     lengths = _LENGTHS.unpack_from(rest)
     if _LENGTHS.size + sum(lengths) != len(rest):

@@ -22,13 +22,19 @@ def check_environment() -> None:
     for name, value in os.environ.items():
         if name.startswith("NUMBA_") and not value.isprintable():
             raise _invalid(name, value, "which cannot be printed")
-    given = os.environ.get("NUMBA_NUM_THREADS", "")
+    number_of_threads()
+
+
+def number_of_threads() -> int | None:
+    """NUMBA_NUM_THREADS; an error for a number that Numba cannot start, None for no number."""
+    given = os.environ.get("NUMBA_NUM_THREADS")
     try:
-        number = int(given)
+        number = int(given or "")
     except ValueError:  # Numba ignores what is no integer
-        return
+        return None
     if not 1 <= number <= MOST_THREADS:
-        raise _invalid("NUMBA_NUM_THREADS", given, f"allowed are 1 to {MOST_THREADS}")
+        raise _invalid("NUMBA_NUM_THREADS", str(given), f"allowed are 1 to {MOST_THREADS}")
+    return number
 
 
 def _invalid(name: str, value: str, why: str) -> OptionError:

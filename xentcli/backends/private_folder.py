@@ -9,7 +9,6 @@ not matter who exchanges a folder in between.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,7 +78,7 @@ class PrivateFolder:
     @contextmanager
     def _temporary(self, name: str, data: bytes) -> Iterator[str]:
         """A new file; afterwards it is gone, also after signals and errors."""
-        temporary = f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
+        temporary = f".{name}.{os.getpid()}.{os.urandom(4).hex()}"
         found = self._at(temporary), self._descriptor
         temporary_files.add(found)
         try:

@@ -176,7 +176,8 @@ class NumpyBackend:
 
 def by_row(box: Array) -> Array:
     """(outer, C, inner) as float64 (outer·inner, C)."""
-    return widen(box.transpose(0, 2, 1).reshape(-1, box.shape[1]), NAMES["f64"])
+    outer, classes, inner = box.shape
+    return widen(box.transpose(0, 2, 1).reshape(outer * inner, classes), NAMES["f64"])
 
 
 def put_rows(box: Array | None, rows: Array | None) -> None:

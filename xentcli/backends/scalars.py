@@ -23,7 +23,12 @@ class Scalars(NamedTuple):
     @property
     def are_plain(self) -> bool:
         """Whether there is no option that needs more than the fast kernels for long rows."""
-        return self._replace(z_loss=0.0, scale_error=0.0) == type(self)()
+        return self._replace(z_loss=0.0).are_default
+
+    @property
+    def are_default(self) -> bool:
+        """Whether there is no option at all, as the fast kernel for short rows needs it."""
+        return self._replace(scale_error=0.0) == type(self)()
 
     @classmethod
     def of(

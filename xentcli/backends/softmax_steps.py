@@ -75,12 +75,8 @@ class SoftmaxSteps(NamedTuple):
 def softmax(x: Array, scalars: Scalars) -> SoftmaxSteps:
     """Everything that depends on the logits alone."""
     best = np.argmax(x, axis=-1)[:, None]
-    top = np.take_along_axis(x, best, axis=-1)
-    if np.isinf(scalars.softcap):
-        top = np.where(np.isfinite(top / scalars.temperature), top, np.nan)
-        gap, top_z, slope = _scaled(x, top, scalars.temperature)
-    else:
-        gap, top_z, slope = _capped(x, top, scalars)
+    top = answerable(np.take_along_axis(x, best, axis=-1), scalars)
+    gap, top_z, slope = below_top(x, top, scalars)
     e = exp_minus(gap, LIFT)
     others = total(without(e, best))
     log_total = log1p(others.times(2.0**-LIFT))
@@ -95,6 +91,20 @@ def softmax(x: Array, scalars: Scalars) -> SoftmaxSteps:
         add(top_z, log_total).high[:, 0],
         slope,
     )
+
+
+def answerable(top: Array, scalars: Scalars) -> Array:
+    """The largest x; NaN where z is not finite, so that the row has no answer."""
+    if not np.isinf(scalars.softcap):
+        return top
+    return np.where(np.isfinite(top / scalars.temperature), top, np.nan)
+
+
+def below_top(x: Array, top: Array, scalars: Scalars) -> tuple[TwoWords, TwoWords, TwoWords | None]:
+    """max z − z, max z, and dz/dx times T and 2^HALF_LIFT, None where dz/dx·T is 1."""
+    if np.isinf(scalars.softcap):
+        return _scaled(x, top, scalars.temperature)
+    return _capped(x, top, scalars)
 
 
 def lowered(lifted: TwoWords) -> Array:

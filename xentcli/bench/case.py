@@ -85,8 +85,8 @@ class Case:
         rest = int(np.prod(self.shape[1:], dtype=float))
         return replace(self, shape=(min(self.shape[0], max(8, PART // rest)), *self.shape[1:]))
 
-    def title(self) -> str:
-        """The case in words."""
+    def title(self, how: str = "") -> str:
+        """The case in words; `how` is it measured, where not alone."""
         parts = [
             " × ".join(f"{n:,}" for n in self.shape),
             name_of(NAMES[self.dtype]),
@@ -103,7 +103,7 @@ class Case:
         for name in OPTIONS:
             value = getattr(self.options, name)
             parts += [f"{name} {value:g}"] if value != getattr(plain, name) else []
-        return ", ".join(parts)
+        return ", ".join([*parts, how] if how else parts)
 
 
 @dataclass(frozen=True)

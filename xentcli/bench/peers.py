@@ -28,10 +28,13 @@ class CannotError(Exception):
     """A case that a contestant cannot compute."""
 
 
-def ours(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
-    """xent itself, into an allocated buffer, because PyTorch reuses its memory too."""
+def ours(
+    case: Case, data: Data, machine: Machine, *, new_output: bool = False
+) -> Callable[[], Answer]:
+    """xent itself, into an allocated buffer, because PyTorch reuses its memory too; or with
+    `new_output` into a new array in each call."""
     backend, threads = machine
-    out = data.logits.copy() if case.gradient else None
+    out = data.logits.copy() if case.gradient and not (new_output and not case.in_place) else None
     logits = out if case.in_place else data.logits
     options = case.loss_options()
 
@@ -166,23 +169,28 @@ def jax_jit(case: Case, data: Data, machine: Machine) -> Callable[[], Answer]:
     jax = _import("jax")
     if case.dtype == "f64":
         jax.config.update("jax_enable_x64", True)
-    x, loss = jax.numpy.asarray(data.logits), _jax_loss(jax, case, data)
+    x, t, weight = (
+        None if array is None else jax.numpy.asarray(array)
+        for array in (data.logits, data.targets, data.weight)
+    )
+    loss = _jax_loss(jax, case)
     function = jax.jit(jax.value_and_grad(loss) if case.gradient else loss)
 
     def run() -> Answer:
-        answer = jax.block_until_ready(function(x))
+        answer = jax.block_until_ready(function(x, t, weight))
         return (float(answer[0]), answer[1]) if case.gradient else (float(answer), None)
 
     return run
 
 
-def _jax_loss(jax: Any, case: Case, data: Data) -> Callable[[Any], Any]:
+def _jax_loss(jax: Any, case: Case) -> Callable[[Any, Any, Any], Any]:
+    """The loss of logits, targets and class weights. All are arguments: of targets that a function
+    closes over, JAX may compute one-hot rows when it compiles, which is not timed."""
     jnp, options, axis = jax.numpy, case.options, case.layout.class_axis
-    t, smooth = jnp.asarray(data.targets), options.label_smoothing
-    weight = None if data.weight is None else jnp.asarray(data.weight)
+    smooth = options.label_smoothing
     even = smooth / case.layout.classes
 
-    def loss(x: Any) -> Any:
+    def loss(x: Any, t: Any, weight: Any) -> Any:
         z = x / options.temperature if options.temperature != 1 else x
         z = options.softcap * jnp.tanh(z / options.softcap) if options.softcap else z
         lse = jax.nn.logsumexp(z, axis=axis, keepdims=True)

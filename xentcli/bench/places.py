@@ -24,7 +24,7 @@ class Memory(Protocol):
     def whole(self, case: Case, part: Data) -> Data:
         """The arrays of a case, made from its part."""
 
-    def limits(self, nbytes: int) -> Limits:
+    def limits(self, case: Case) -> Limits:
         """Kernels that only move memory."""
 
     def peer(self, name: str) -> Contestant:
@@ -49,9 +49,10 @@ class HostMemory:
         """The part, repeated."""
         return part.whole(case)
 
-    def limits(self, nbytes: int) -> Limits:
+    def limits(self, case: Case) -> Limits:
         """With the same number of threads."""
-        return HostLimits(nbytes, self.machine[1])
+        row = case.nbytes // case.layout.rows
+        return HostLimits(case.nbytes, row, self.machine[1])
 
     def peer(self, name: str) -> Contestant:
         """`CannotError` for those that need a device."""
@@ -82,9 +83,9 @@ class DeviceMemory:
         weight = None if part.weight is None else repeated(part.weight, len(part.weight))
         return Data(repeated(part.logits, first), targets, weight)
 
-    def limits(self, nbytes: int) -> Limits:
+    def limits(self, case: Case) -> Limits:
         """With their own buffers."""
-        return DeviceLimits(nbytes)
+        return DeviceLimits(case.nbytes)
 
     def peer(self, name: str) -> Contestant:
         """`CannotError` for those that compute in host memory."""

@@ -12,7 +12,7 @@ from xentcli.check.finding import Finding, number, short
 from xentcli.check.loss import LossVerdict
 from xentcli.check.oracles.ulp import FloatInfo, Precision, Tolerance
 from xentcli.check.statistics import EntryGroup, ErrorStatistics, WorstEntry
-from xentcli.errors import Setting, Speak, plural, worded
+from xentcli.errors import Setting, Speak, plural, visible, worded
 
 CERTAINTY = ("confident rows", "less certain rows")
 SHORTLY = 2  # entries in a summary
@@ -42,6 +42,7 @@ class Report:
     statistics: ErrorStatistics
     loss: LossVerdict | None
     findings: tuple[Finding, ...]
+    class_names: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -102,7 +103,7 @@ class Report:
         first = next(found, None)
         if first is None or not self.nonfinite():
             return ""
-        return f"{self.nonfinite()}, first in row {self.place(first)}, class {first.column}; "
+        return f"{self.nonfinite()}, first in row {self.place(first)}, class {self.called(first)}; "
 
     def kept_digits(self) -> str:
         """How many digits a gradient at plain precision has left, by groups of entries."""
@@ -128,6 +129,11 @@ class Report:
         row_shape = Layout(self.shape, self.class_axis).row_shape
         index = np.unravel_index(entry.row, row_shape) if row_shape else (entry.row,)
         return ",".join(str(int(i)) for i in index)
+
+    def called(self, entry: WorstEntry) -> str:
+        """The class of an entry: its index, and its name if there is one."""
+        name = f" ({visible(self.class_names[entry.column])})" if self.class_names else ""
+        return f"{entry.column}{name}"
 
     def where(self) -> str:
         """The ranges of rows and columns that hold all entries that are off."""
@@ -200,7 +206,7 @@ class Report:
         return [
             [
                 self.place(entry),
-                str(entry.column),
+                self.called(entry),
                 number(entry.candidate, name),
                 number(entry.exact, name),
                 short(entry.ulp),

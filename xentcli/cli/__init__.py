@@ -19,12 +19,12 @@ from typing import Any, NoReturn
 import click
 
 from xentcli import __version__
-from xentcli.cli import help
-from xentcli.cli.console import wants_color, write_stderr
-from xentcli.cli.session import Session, as_flag, from_environment
+from xentcli.cli import failures, help
+from xentcli.cli.console import write_stderr
+from xentcli.cli.session import Session, from_environment
 from xentcli.cli.streams import safe_streams
 from xentcli.errors import FileError, XentError, lacks_memory, visible
-from xentcli.signals import die
+from xentcli.signals import Stopped, die
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 # Each command: the module that holds it, which is imported when it is needed, and its line in the
@@ -133,6 +133,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             code = _run(arguments, Session())
         except ClosedPipe:
             die(getattr(signal, "SIGPIPE", signal.SIGTERM))
+        except Stopped as stopped:
+            die(stopped.number)
         if code:
             _drop_stdout()
         sys.exit(code)
@@ -149,7 +151,7 @@ def _run(arguments: list[str] | None, session: Session) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except XentError as error:
-        return _report(error, session)
+        return failures.report(error, session)
     except Exception as error:  # noqa: BLE001 (whatever it is, it gets a message)
         return _unforeseen(error, session)
     return code or 0  # Click returns the command's exit code
@@ -171,9 +173,9 @@ def _usage(error: click.UsageError, session: Session) -> int:
     else:
         where = error.ctx.command_path if error.ctx else "command line"
     message = " ".join(error.format_message().split())
-    _line("error", f"{where}: {message}{_choice(message)}{_variable(error)}", session)
+    failures.line("error", f"{where}: {message}{_choice(message)}{_variable(error)}", session)
     if error.ctx:
-        _line("hint", f"{error.ctx.command_path} --help", session)
+        failures.line("hint", f"{error.ctx.command_path} --help", session)
     return error.exit_code
 
 
@@ -197,38 +199,15 @@ def _variable(error: click.UsageError) -> str:
     return f" It was set by the environment variable {variable}." if variable else ""
 
 
-def _report(error: XentError, session: Session) -> int:
-    _trace(session)
-    what, hint = error.in_words(as_flag)
-    _line("error", f"{session.called(error.where)}: {what}", session)
-    if hint:
-        _line("hint", hint, session)
-    return error.exit_code
-
-
-def _trace(session: Session) -> None:
-    if session.options.debug:
-        import traceback
-
-        for line in traceback.format_exc().splitlines():
-            write_stderr(visible(line))
-
-
 def _unforeseen(error: Exception, session: Session) -> int:
     """The message for an error that is not xent's own: of the system, or a bug in xent."""
     if lacks_memory(error):
-        return _report(FileError("xent", "not enough memory"), session)
+        return failures.report(FileError("xent", "not enough memory"), session)
     if isinstance(error, OSError):
         where = visible(os.fsdecode(error.filename)) if error.filename else "xent"
-        return _report(FileError(where, error.strerror or str(error)), session)
-    _trace(session)
-    _line("error", f"bug in xent {__version__}: {type(error).__name__}: {error}", session)
-    _line("hint", "please report it, with the output of the same command and --debug", session)
+        return failures.report(FileError(where, error.strerror or str(error)), session)
+    failures.trace(error, session)
+    failures.line("error", f"bug in xent {__version__}: {type(error).__name__}: {error}", session)
+    hint = "please report it, with the output of the same command and --debug"
+    failures.line("hint", hint, session)
     return 70
-
-
-def _line(kind: str, text: str, session: Session) -> None:
-    word = {"error": "xent: error:", "hint": "hint:"}[kind]
-    if sys.stderr and wants_color(sys.stderr, session.options.color):
-        word = click.style(word, fg="red" if kind == "error" else "yellow", bold=True)
-    write_stderr(f"{word} {visible(text)}")

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import click
 
+from xentcli.cli.bench_output import BaselineOptions, ExportOptions
 from xentcli.cli.command import command
 from xentcli.cli.console import inform, show, status, stdout_is_terminal, write_stdout
 from xentcli.cli.declare import option
-from xentcli.cli.options import JsonOption, NoClobberOption
-from xentcli.errors import OptionError, visible
+from xentcli.errors import OptionError
 from xentcli.options import LossOptions, same_as
 
 if TYPE_CHECKING:
-    from xentcli.bench import BenchResult
+    from xentcli.bench import Plan
     from xentcli.bench.case import Case
+    from xentcli.bench.columns import Result
 
-BenchBackend: TypeAlias = Literal["numpy", "cpu", "cuda"]
+BenchBackend: TypeAlias = Literal["auto", "numpy", "cpu", "cuda"]
 BenchDtype: TypeAlias = Literal["f16", "bf16", "f32", "f64"]
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 NAMES = ("torch", "torch-compile", "jax", "numpy", "scipy", "sklearn")
 ON_A_DEVICE = ("torch", "torch-compile", "liger")
 DEFAULT_SHAPES = ((16384, 1000), (512, 32768), (128, 131072))
+SHAPES_IN_A_LOOP = ((10, 10), (1000, 100), (1000, 1000), (3900, 1000))
+SHAPES_OF_PROCESSES = ((100, 10), (50_000, 10), (4_000_000, 2), (50_000, 1000))
 SHAPES_ON_A_DEVICE = ((131072, 4096), (16384, 32768), (4096, 131072))
 
 
@@ -45,7 +48,8 @@ class CaseOptions:
     shape: Shapes = option(
         None,
         "Shape of the logits; may be repeated. By default about 16.8 million logits with 1000, "
-        "32768 and 131072 classes; on a device 537 million with 4096, 32768 and 131072.",
+        "32768 and 131072 classes; on a device 537 million with 4096, 32768 and 131072; smaller "
+        "ones with --loop and --process.",
         group="Case",
         metavar="N,C[,…]",
         multiple=True,
@@ -74,6 +78,19 @@ class CaseOptions:
 class MeasuringOptions:
     """What is compared, and how often it is timed."""
 
+    loop: bool = option(
+        False,
+        "Time calls of the library as in a training loop, each with a new output.",
+        group="Measuring",
+        is_flag=True,
+    )
+    process: bool = option(
+        False,
+        "Time whole commands next to scripts of NumPy and PyTorch that do the same, and measure "
+        "their memory.",
+        group="Measuring",
+        is_flag=True,
+    )
     against: tuple[str, ...] = option(
         ("all",),
         "Library to compare with, if it is installed; may be repeated.",
@@ -88,7 +105,8 @@ class MeasuringOptions:
     seed: int = option(0, "Seed of the random data.", group="Measuring", type=click.IntRange(0))
     backend: BenchBackend = option(
         "cpu",
-        "Backend of xent; cuda keeps all arrays in the memory of a device.",
+        "Backend of xent; auto is the one that the size chooses, and cuda keeps all arrays in the "
+        "memory of a device.",
         group="Measuring",
         type=click.Choice(get_args(BenchBackend)),
     )
@@ -103,91 +121,84 @@ class MeasuringOptions:
     )
 
 
-FORMATS = {"json": "json", "csv": "csv", "md": "markdown"}  # by suffix
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions(JsonOption, NoClobberOption):
-    """Files for the table; `export_…` are the names that these options had in 0.1."""
-
-    output: tuple[str, ...] = option(
-        (),
-        "Write the table to PATH, in the format of its suffix (json, csv, md) or of --format; may "
-        "be repeated.",
-        "-o",
-        "--output",
-        group="Output",
-        metavar="PATH",
-        multiple=True,
-        file=True,
-    )
-    format: str | None = option(
-        None,
-        "Format of the output; by default from its suffix.",
-        "-f",
-        "--format",
-        group="Output",
-        type=click.Choice(tuple(FORMATS.values())),
-    )
-    export_json: str | None = option(
-        None, "Write the table as JSON.", group="Output", metavar="PATH", file=True, hidden=True
-    )
-    export_csv: str | None = option(
-        None, "Write the table as CSV.", group="Output", metavar="PATH", file=True, hidden=True
-    )
-    export_markdown: str | None = option(
-        None, "Write the table as Markdown.", group="Output", metavar="PATH", file=True, hidden=True
-    )
-
-    def wanted(self) -> list[tuple[str, str]]:
-        """Where the table goes, and in which format."""
-        named = {"json": self.export_json, "csv": self.export_csv, "markdown": self.export_markdown}
-        found = [(path, form) for form, path in named.items() if path]
-        found += [(path, self.format or _format_of(path)) for path in self.output]
-        return found + ([("-", "json")] if self.as_json else [])
-
-
-def _format_of(path: str) -> str:
-    suffix = PurePath(path).suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        what = f"{visible(path)}: unknown suffix; expected json, csv or md"
-        raise OptionError("output", what, "--format markdown")
-    return FORMATS[suffix]
-
-
 @command(
     "bench",
     examples=[
         "xent bench",
         "xent bench --shape 4096,32768 --dtype bf16 --against torch",
-        "xent bench --shape 64,10,64,64 --class-axis 1 -o table.md",
+        "xent bench --process --shape 50000,10 --runs 7",
     ],
 )
-def bench(case: CaseOptions, measuring: MeasuringOptions, export: ExportOptions) -> None:
+def bench(
+    case: CaseOptions,
+    measuring: MeasuringOptions,
+    export: ExportOptions,
+    comparison: BaselineOptions,
+) -> int:
     """Benchmark the kernels against memory bandwidth and other libraries.
 
     Each result is compared with the exact one before timing; then the implementations take turns.
-    "of limit" is the time needed just to move the same bytes, divided by the time taken.
+    "of limit" is the time needed just to move the same bytes, divided by the time taken. With
+    --loop and --process small jobs are timed as they are used.
     """
-    from xentcli.bench import Plan, measure
+    from xentcli.bench import IN_A_LOOP, baseline, measure, processes
     from xentcli.bench.export import as_csv, as_json, as_markdown
     from xentcli.files.outputs import Outputs
 
-    machine = measuring.backend, measuring.threads
-    plan = Plan(_against(measuring), measuring.warmup, measuring.runs, measuring.seed, machine)
+    plan = _plan(measuring)
+    cases = _cases(case, measuring)
+    how = processes.WHOLE if measuring.process else IN_A_LOOP if measuring.loop else ""
+    old = None
+    if comparison.baseline is not None:
+        old = baseline.load(comparison.baseline, [item.title(how) for item in cases])
     writers = {"json": as_json, "csv": as_csv, "markdown": as_markdown}
     wanted = export.wanted()
     with Outputs(no_clobber=export.no_clobber) as outputs:
         sinks = [(outputs.open(path), writers[form]) for path, form in wanted]
-        results = []
-        for item in _cases(case, measuring.backend):
-            inform(item.title())
-            results.append(measure(item, plan, status))
+        results: list[Result] = []
+        for item in cases:
+            timed = processes.measure if measuring.process else measure
+            results.append(timed(item, plan, partial(_progress, item)))
             status("")
             if all(path != "-" for path, _ in wanted):
                 _print(results[-1])
         for sink, write in sinks:
             sink.write(write(results).encode())
+    return 0 if old is None else _compared(old, results, comparison)
+
+
+def _progress(case: Case, text: str) -> None:
+    status(f"{case.title()}: {text}")
+
+
+def _compared(old: list[dict[str, Any]], results: list[Result], comparison: BaselineOptions) -> int:
+    """Say how the times have changed; the exit code."""
+    from xentcli.bench import baseline
+
+    found = baseline.changes(old, results)
+    slower = [change for change in found if change.factor > comparison.fail_above]
+    for change in found:
+        words = f"{change.factor:.2f} × the baseline, in units of {change.unit}"
+        verdict = ": slower" if change in slower else ""
+        inform(f"{change.case}: {words}{verdict}")
+    return 1 if slower else 0
+
+
+def _plan(measuring: MeasuringOptions) -> Plan:
+    from xentcli.bench import Plan
+
+    if measuring.loop and measuring.process:
+        raise OptionError("process", "whole processes are not timed in a loop", "leave --loop out")
+    if measuring.process and measuring.backend == "cuda":
+        raise OptionError("process", "whole processes compute in the host's memory")
+    return Plan(
+        _against(measuring),
+        measuring.warmup,
+        measuring.runs,
+        measuring.seed,
+        (measuring.backend, measuring.threads),
+        measuring.loop,
+    )
 
 
 def _against(measuring: MeasuringOptions) -> tuple[str, ...]:
@@ -197,7 +208,7 @@ def _against(measuring: MeasuringOptions) -> tuple[str, ...]:
     return all_names if "all" in measuring.against else tuple(dict.fromkeys(measuring.against))
 
 
-def _cases(given: CaseOptions, backend: BenchBackend) -> list[Case]:
+def _cases(given: CaseOptions, measuring: MeasuringOptions) -> list[Case]:
     from xentcli.bench.case import Case
 
     options = LossOptions(
@@ -206,7 +217,9 @@ def _cases(given: CaseOptions, backend: BenchBackend) -> list[Case]:
         softcap=given.softcap,
         z_loss=given.z_loss,
     )
-    shapes = SHAPES_ON_A_DEVICE if backend == "cuda" else DEFAULT_SHAPES
+    shapes: Shapes = SHAPES_ON_A_DEVICE if measuring.backend == "cuda" else DEFAULT_SHAPES
+    shapes = SHAPES_IN_A_LOOP if measuring.loop else shapes
+    shapes = SHAPES_OF_PROCESSES if measuring.process else shapes
     return [
         Case(
             shape,
@@ -222,7 +235,7 @@ def _cases(given: CaseOptions, backend: BenchBackend) -> list[Case]:
     ]
 
 
-def _print(result: BenchResult) -> None:
+def _print(result: Result) -> None:
     if stdout_is_terminal():
         from xentcli.cli.tables import bench_table
 

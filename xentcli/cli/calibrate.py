@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -15,10 +15,10 @@ from xentcli.cli import summary as out
 from xentcli.cli.command import command
 from xentcli.cli.console import Progress
 from xentcli.cli.declare import option
-from xentcli.cli.inputs import Inputs
+from xentcli.cli.inputs import InputPaths, Inputs, open_rows
 from xentcli.cli.options import RunningOptions, WritingOptions
 from xentcli.cli.publish import Publication, SavedOptions, announce
-from xentcli.cli.scored import ScoredInputs, complete, open_scored, reading_of, running_of
+from xentcli.cli.scored import ScoredInputs, open_scored, reading_of, running_of
 from xentcli.cli.sinks import ArrayOutput
 from xentcli.errors import plural
 from xentcli.options import LossOptions, same_as
@@ -93,7 +93,6 @@ def calibrate(
     from xentcli.report.calibration_document import to_document
 
     work = out.Work()
-    sources = complete(sources)
     scoring = ScoreOptions(ignore_index=rows.ignore_index, class_axis=rows.class_axis)
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication, array = Publication(outputs, document), _scaled_output(fit, sources, outputs)
@@ -161,17 +160,18 @@ class _Logits:
     def __init__(self, inputs: Inputs, sources: ScoredInputs) -> None:
         from xentcli.files.recording import RecordingReader
 
-        self._path, self._how = sources.logits, reading_of(sources).logits
+        self._path, self._how = sources.logits, reading_of(sources)
+        if sources.targets is not None:  # of a file of their own
+            self._how = replace(self._how, targets=None)
         self._first: bool = True
         self._reader = inputs.logits
-        once = not _is_plain_file(self._path)
+        once = not _can_be_read_again(self._path)
         self._copy: RecordingReader | None = RecordingReader(inputs.logits) if once else None
 
     @contextmanager
     def opened(self) -> Iterator[RowSource]:
         """The logits from their beginning."""
         from xentcli.engine.rows import RowSource
-        from xentcli.files.opening import open_reader
 
         first, self._first = self._first, False
         if self._copy:
@@ -179,8 +179,8 @@ class _Logits:
         elif first:
             yield RowSource(self._reader)
         else:
-            with open_reader(self._path, self._how) as reader:
-                yield RowSource(reader)
+            with open_rows(InputPaths(self._path), self._how) as (logits, _):
+                yield RowSource(logits)
 
     def close(self) -> None:
         """Remove the copy."""
@@ -188,6 +188,10 @@ class _Logits:
             self._copy.close()
 
 
-def _is_plain_file(path: str) -> bool:
-    """Whether a path can be read again."""
-    return path != "-" and stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 (as it is opened)
+def _can_be_read_again(path: str) -> bool:
+    """Whether a path is that of a plain file, a folder or an address."""
+    from xentcli.files.paths import is_folder
+
+    if path == "-" or is_folder(path):
+        return path != "-"
+    return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 (as it is opened)

@@ -21,7 +21,7 @@ from xentcli.cli.options import (
     format_option,
     key_option,
 )
-from xentcli.cli.session import as_flag
+from xentcli.cli.session import as_flag, require_no_ignore_index
 from xentcli.options import LossOptions
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def check(
         junit = outputs.open(form.junit) if form.junit else None
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
             report = _checked(inputs, how, options, bar)
+            report = replace(report, class_names=inputs.class_names)
             work.done(inputs.logits, inputs.grad)
         if junit:
             junit.write(_junit(report, sources, work.seconds))
@@ -158,6 +159,7 @@ def _checked(
 
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
+    require_no_ignore_index(options.ignore_index, probs=problem.probs)
     out.emit_notes(inputs.notes(), strict=False)
     probs = inputs.targets if problem.probs else None
     source = RowSource(inputs.logits, probs, inputs.grad)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import Field, field
 from typing import Any
@@ -35,6 +34,8 @@ class SavedNumber(click.ParamType[float]):
     def _saved(
         self, path: str, name: str, param: click.Parameter, ctx: click.Context | None
     ) -> float:
+        import json  # few commands need it
+
         try:
             with open(path, encoding="utf-8") as file:  # noqa: PTH123 (Path would change the name)
                 saved = json.loads(file.read(LARGEST))
@@ -50,13 +51,6 @@ class SavedNumber(click.ParamType[float]):
         except (ValueError, KeyError, TypeError):
             self.fail(f"{visible(path)} is not JSON with a number '{name}'", param, ctx)
         return float(number)
-
-
-def comma_separated(
-    ctx: click.Context, parameter: click.Parameter, text: str | None
-) -> tuple[str, ...]:
-    """A callback for names separated by commas; no names if the option is not given."""
-    return tuple(name.strip() for name in text.split(",")) if text is not None else ()
 
 
 def argument(

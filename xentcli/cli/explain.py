@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from xentcli.cli.command import command
-from xentcli.cli.declare import argument, comma_separated, option
+from xentcli.cli.declare import argument, option
 from xentcli.cli.inputs import InputPaths, loss_paths, loss_reading, open_inputs
 from xentcli.cli.options import DtypeName, LossReading
-from xentcli.cli.publish import DocumentOptions, publish
+from xentcli.cli.publish import DocumentOptions, Publication, announce
+from xentcli.cli.session import require_no_ignore_index
 from xentcli.cli.summary import emit_notes
+from xentcli.cli.table_options import class_names
 from xentcli.cli.teacher import TeacherFiles, with_teacher
 from xentcli.cli.upstream import NUMBER
 from xentcli.errors import OptionError, visible
@@ -22,6 +24,7 @@ from xentcli.options import LossOptions, TeacherOptions
 if TYPE_CHECKING:
     from xentcli.cli.inputs import Inputs
     from xentcli.display.document import Document
+    from xentcli.explain import Derivation
     from xentcli.explain.class_selection import DisplayOptions
     from xentcli.files.reader import InMemoryReader
 
@@ -31,13 +34,17 @@ def _numbers(
 ) -> tuple[str, ...] | None:
     if text is None:
         return None
-    parts = tuple(part.strip() for part in text.split(","))
+    parts = _parts(text)
     wrong = [part for part in parts if not re.fullmatch(NUMBER, part)]
     if wrong:
         raise click.BadParameter(
             f"'{visible(wrong[0])}' is not a number; expected numbers such as 1,2,3"
         )
     return parts
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +74,11 @@ class RowOptions:
         metavar="X,X,…",
         callback=_numbers,
     )
-    target: tuple[str, ...] | None = option(
+    target: str | None = option(
         None,
-        "Class index for --logits, or one probability per class: 0.2,0.8.",
+        "Class index for --logits, or a name in --names, or one probability per class: 0.2,0.8.",
         group="Row",
         metavar="Y",
-        callback=_numbers,
-    )
-    names: tuple[str, ...] = option(
-        None,
-        "Class names, one for each class; by default those in the --header of a text file.",
-        group="Row",
-        metavar="NAME,…",
-        callback=comma_separated,
     )
     brief: bool = option(
         False, "Show the result only, without the steps.", group="Row", is_flag=True
@@ -119,12 +118,15 @@ def explain(
 
     paths, reading = _paths(sources, which, options), loss_reading(sources, sources.dtype)
     paths, reading = with_teacher(sources, soft, paths, reading)
-    with open_inputs(paths, reading, Outputs(), options.class_axis) as inputs:
-        emit_notes(inputs.notes(), strict=False)
-        names = which.names or _in_header(inputs)  # nothing is written while they are read
-        shown = DisplayOptions(names, which.top, document.decimals)
-        made = _document(inputs, options, soft, which.row, shown)
-    publish(replace(made, steps=()) if which.brief else made, document)
+    with Outputs(no_clobber=document.no_clobber) as outputs:
+        publication = Publication(outputs, document)
+        with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
+            emit_notes(inputs.notes(), strict=False)
+            shown = DisplayOptions(inputs.class_names, which.top, document.decimals)
+            made = _document(inputs, options, soft, which.row, shown)
+        made = replace(made, steps=()) if which.brief else made
+        publication.write(made)
+    announce(made, document)
 
 
 def _document(
@@ -133,20 +135,22 @@ def _document(
     """The document of a row, against its target or a teacher."""
     from xentcli.explain import document, from_readers, taught_document
 
-    extras = inputs.extras
     if inputs.teacher:
         readers = inputs.logits, inputs.targets, inputs.teacher
-        taught = from_readers.derive_taught_from_readers(readers, options, soft, extras, row)
+        taught = from_readers.derive_taught_from_readers(readers, options, soft, inputs.extras, row)
         return taught_document.to_document(taught, shown)
-    assert inputs.targets
-    derived = from_readers.derive_from_readers(inputs.logits, inputs.targets, options, extras, row)
-    return document.to_document(derived, shown)
+    return document.to_document(_derived(inputs, options, row), shown)
 
 
-def _in_header(inputs: Inputs) -> tuple[str, ...]:
-    """The class names in the header of a text file, if it has one for each."""
-    names: tuple[str, ...] = getattr(inputs.logits, "column_names", ())
-    return names if len(names) == inputs.logits.shape[-1] else ()
+def _derived(inputs: Inputs, options: LossOptions, number: int) -> Derivation:
+    """The derivation of one row of open inputs."""
+    from xentcli.explain.from_readers import derive_from_readers
+
+    assert inputs.targets  # nothing is written while they are read
+    row = derive_from_readers(inputs.logits, inputs.targets, options, inputs.extras, number)
+    probs = row.target is None and not row.ignored
+    require_no_ignore_index(options.ignore_index, probs=probs)
+    return row
 
 
 def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> InputPaths:
@@ -155,7 +159,7 @@ def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> I
         if sources.logits is not None:
             what = "LOGITS and TARGETS cannot be combined with --logits and --target"
             raise OptionError("command line", what)
-        return loss_paths(*_inline(which, options), sources)
+        return loss_paths(*_inline(which, options, sources), sources)
     if sources.logits is None:
         raise OptionError(
             "command line",
@@ -165,7 +169,9 @@ def _paths(sources: ExplainInputs, which: RowOptions, options: LossOptions) -> I
     return loss_paths(sources.logits, sources.targets, sources)
 
 
-def _inline(which: RowOptions, options: LossOptions) -> tuple[InMemoryReader, InMemoryReader]:
+def _inline(
+    which: RowOptions, options: LossOptions, sources: ExplainInputs
+) -> tuple[InMemoryReader, InMemoryReader]:
     """Numbers from the command line, as arrays of one row."""
     import numpy as np
 
@@ -174,7 +180,25 @@ def _inline(which: RowOptions, options: LossOptions) -> tuple[InMemoryReader, In
     if which.values is None or which.target is None:
         raise OptionError("command line", "--logits and --target are both required")
     logits = np.array([which.values], dtype=np.float64)
-    target = np.array(which.target, dtype=np.float64)
+    target = np.array(_target(which.target, sources), dtype=np.float64)
     if len(target) > 1 or options.target_kind == "probs":
         target = target[None, :]
     return InMemoryReader(logits, "--logits", "npy"), InMemoryReader(target, "--target", "npy")
+
+
+def _target(text: str, sources: ExplainInputs) -> tuple[str, ...]:
+    """The numbers of --target; the index of a class that it names."""
+    from xentcli.files.class_names import ClassNames
+
+    parts = _parts(text)
+    wrong = next((part for part in parts if not re.fullmatch(NUMBER, part)), None)
+    if wrong is None:
+        return parts
+    names = ClassNames(class_names(sources.names))
+    if not names.names:
+        what = f"'{visible(wrong)}' is not a number; expected numbers such as 1,2,3"
+        raise OptionError("target", what, "--names cat,dog,… gives the classes names")
+    index = names.index(text.strip())
+    if index is None:
+        raise names.unknown(text.strip(), "target")
+    return (str(index),)

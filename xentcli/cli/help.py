@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 
 import click
@@ -23,6 +21,8 @@ class HelpFormatter(click.HelpFormatter):
     def __init__(
         self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
     ) -> None:
+        import shutil  # this and `textwrap` are for help alone
+
         width = width or max(NARROWEST, min(shutil.get_terminal_size().columns, WIDEST))
         super().__init__(indent_increment, width, max_width)
 
@@ -44,6 +44,8 @@ class HelpFormatter(click.HelpFormatter):
 
     def write_example(self, command: str) -> None:
         """A command that can be pasted, continued with a backslash where it is too long."""
+        import textwrap
+
         room = self.width - self.current_indent - 2
         whole = re.sub(
             r"((?<!\S)-{1,2}[a-z-]+|xent|[|>]) (?=[^-|>])", "\\1\N{NO-BREAK SPACE}", command
@@ -56,6 +58,8 @@ class HelpFormatter(click.HelpFormatter):
         self.write(text.replace("\N{NO-BREAK SPACE}", " ") + "\n")
 
     def _wrapped(self, text: str, indent: int, hanging: str = "", glue: str = "") -> None:
+        import textwrap
+
         start = " " * (self.current_indent + indent)
         lines = textwrap.wrap(
             text,

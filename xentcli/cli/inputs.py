@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from xentcli.cli.options import LogitsReading, LossReading, TextReading, WeightFiles
+from xentcli.cli.once import read_once
+from xentcli.cli.options import (
+    ArrayReading,
+    LogitsReading,
+    LossReading,
+    TargetsReading,
+    WeightFiles,
+)
 from xentcli.cli.raw_layout import raw_layout
 from xentcli.cli.session import current
+from xentcli.cli.table_options import LogitsTable, class_names, logits_options, targets_options
 from xentcli.cli.text_shapes import line_as_targets, set_row_count
 from xentcli.cli.upstream import number_of
-from xentcli.errors import OptionError, visible
+from xentcli.errors import OptionError, plural, visible
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
@@ -53,13 +59,19 @@ class InputPaths:
 
 @dataclass(frozen=True)
 class Reading:
-    """How each array is read: those that are named by their role, the rest as plain text."""
+    """How each array is read: those that are named by their role, the rest as plain text.
+
+    `class_names` are those that the user gave. Targets that are not given are in the file of the
+    logits, or, where `elsewhere`, may be missing.
+    """
 
     style: TextStyle
     logits: ReadOptions
     targets: ReadOptions | None = None
     grad: ReadOptions | None = None
     base: ReadOptions | None = None
+    class_names: tuple[str, ...] = ()
+    elsewhere: bool = False
     teacher: dict[str, ReadOptions] = field(default_factory=dict)  # by role
 
 
@@ -68,7 +80,8 @@ class Inputs:
     """The arrays of one command: what is large as readers, the rest whole.
 
     `grad` and `loss` are the candidates that `xent check` judges; `base` and `group` are those of
-    `xent report`; `teacher` are its values, and its indices and rest where there are any.
+    `xent report`. `class_names` are those given, or of the columns of the logits; they may be none.
+    `teacher` are its values, and its indices and rest where there are any.
     """
 
     logits: Reader
@@ -78,6 +91,7 @@ class Inputs:
     loss: Array | None = None
     base: Reader | None = None
     group: Array | None = None
+    class_names: tuple[str, ...] = ()
     teacher: tuple[Reader, ...] = ()
 
     def notes(self) -> list[Note]:
@@ -90,11 +104,9 @@ class Inputs:
             "grad": self.grad,
             "base": self.base,
         }
-        return [
-            Note(role, words, strict=True)
-            for role, reader in readers.items()
-            for words in (reader.remarks if reader else ())
-        ]
+        remarks = {role: reader.remarks for role, reader in readers.items() if reader}
+        remarks |= current().remarks
+        return [Note(role, words, strict=True) for role in remarks for words in remarks[role]]
 
 
 def loss_paths(
@@ -110,35 +122,41 @@ def loss_paths(
     )
 
 
-def text_style(inputs: TextReading, decimals: int | None = None) -> TextStyle:
-    """How a command reads and writes text."""
+def text_style(inputs: LogitsTable, decimals: int | None = None) -> TextStyle:
+    """How a command writes text, and reads what has no options of its own, such as weights."""
     from xentcli.files.text.style import TextStyle
 
-    return TextStyle(inputs.delimiter, inputs.header, decimals)
+    return TextStyle(inputs.delimiter, "auto", decimals, inputs.decimal)
 
 
-def logits_reading(inputs: LogitsReading, dtype: str = "auto") -> Reading:
+def logits_reading(inputs: ArrayReading, dtype: str = "auto") -> Reading:
     """How the logits are read; `dtype` is theirs if the file does not name one."""
     from xentcli.files.options import ReadOptions
 
-    style = text_style(inputs)
     raw = raw_layout(
         "--", inputs.raw, inputs.shape, inputs.offset, inputs.input_format or inputs.key
     )
-    return Reading(style, ReadOptions(inputs.input_format, inputs.key, style, "key", dtype, raw))
+    kind = inputs.logits_kind if isinstance(inputs, LogitsReading) else "logits"
+    how = ReadOptions(inputs.input_format, inputs.key, dtype=dtype, raw=raw, kind=kind)
+    names = class_names(inputs.names)
+    return Reading(text_style(inputs), logits_options(inputs, how), class_names=names)
 
 
 def loss_reading(inputs: LossReading, dtype: str = "auto") -> Reading:
     """How the logits and the targets are read."""
+    return replace(logits_reading(inputs, dtype), targets=targets_reading(inputs))
+
+
+def targets_reading(inputs: TargetsReading) -> ReadOptions:
+    """How the targets are read."""
     from xentcli.files.options import ReadOptions
 
-    reading = logits_reading(inputs, dtype)
-    how = ReadOptions(inputs.target_format, inputs.target_key, reading.style, "target_key")
     other = inputs.target_format or inputs.target_key
     raw = raw_layout(
         "--target-", inputs.target_raw, inputs.target_shape, inputs.target_offset, other
     )
-    return replace(reading, targets=replace(how, raw=raw))
+    how = ReadOptions(inputs.target_format, inputs.target_key, key_option="target_key", raw=raw)
+    return targets_options(inputs, how)
 
 
 @contextmanager
@@ -157,7 +175,7 @@ def open_inputs(
         given.setdefault("targets", paths.logits)  # they are in the same file
     current().names = {role: _name(path) for role, path in given.items()}
     with ExitStack() as stack:
-        logits, targets = stack.enter_context(_open_rows(paths, reading))
+        logits, targets = stack.enter_context(open_rows(paths, reading))
         if targets:
             set_row_count(logits, targets, class_axis)
             targets = line_as_targets(targets, logits.shape)
@@ -167,8 +185,9 @@ def open_inputs(
         whole = _whole(given, reading.style)
         upstream = whole.get("upstream", number)
         extras = Extras(whole.get("weight"), whole.get("sample_weight"), upstream)
+        names = current().class_names = _class_names(logits, reading, class_axis)
         loss, group = whole.get("loss"), whole.get("group")
-        yield Inputs(logits, targets, extras, grad, loss, base, group, taught)
+        yield Inputs(logits, targets, extras, grad, loss, base, group, names, taught)
 
 
 def _open_teacher(
@@ -182,32 +201,58 @@ def _open_teacher(
 
 
 @contextmanager
-def _open_rows(paths: InputPaths, reading: Reading) -> Iterator[tuple[Reader, Reader | None]]:
+def open_rows(paths: InputPaths, reading: Reading) -> Iterator[tuple[Reader, Reader | None]]:
     """Logits and targets, which may be in one file; without targets where none are asked for."""
-    from xentcli.files.opening import open_both
+    from xentcli.files.opening import column_names, open_both
 
-    if reading.targets and paths.targets is None and isinstance(paths.logits, str):
-        with open_both(paths.logits, reading.logits, reading.targets) as both:
+    needed = not reading.elsewhere
+    in_one = paths.targets is None and (needed or not reading.logits.raw)
+    if in_one and reading.targets and isinstance(paths.logits, str):
+        how = replace(reading.targets, class_names=reading.class_names)
+        with open_both(paths.logits, reading.logits, how, required=needed) as both:
             yield both
         return
     with ExitStack() as stack:
         logits = stack.enter_context(_opened(paths.logits, reading.logits))
         targets = None
         if reading.targets and paths.targets is not None:
-            targets = stack.enter_context(_opened(paths.targets, reading.targets))
+            names = reading.class_names or column_names(logits)
+            how = replace(reading.targets, class_names=names)
+            targets = stack.enter_context(_opened(paths.targets, how))
         yield logits, targets
+
+
+def _class_names(logits: Reader, reading: Reading, class_axis: int | None) -> tuple[str, ...]:
+    """The names of the classes: those given, else those of the columns of a table."""
+    from xentcli.files.opening import column_names
+
+    names = reading.class_names or column_names(logits)
+    if not names:
+        return ()
+    shape = logits.shape
+    axes = (-1,) if len(shape) < 3 else (1, -1)
+    axes = axes if class_axis is None else (class_axis,)
+    sizes = [shape[axis] for axis in axes if -len(shape) <= axis < len(shape)]
+    if len(names) in sizes:
+        return names
+    if not reading.class_names:  # columns that are no classes
+        return ()
+    count = f"{plural(len(names), 'name')} given"
+    raise OptionError("names", f"{count}, but there are {' or '.join(map(str, sizes))} classes")
 
 
 def _whole(given: dict[str, str | Reader], style: TextStyle) -> dict[str, Array]:
     """The arrays that are small enough to be read whole."""
-    from xentcli.files.opening import load
+    from xentcli.files.opening import open_reader
     from xentcli.files.options import ReadOptions
 
-    roles = ("weight", "sample_weight", "upstream", "loss", "group")
-    paths = {role: path for role in roles if isinstance(path := given.get(role), str)}
-    return {
-        role: load(path, ReadOptions(style=style, key_option=None)) for role, path in paths.items()
-    }
+    arrays, how = {}, ReadOptions(style=style, key_option=None)
+    for role in ("weight", "sample_weight", "upstream", "loss", "group"):
+        if isinstance(path := given.get(role), str):
+            with open_reader(path, how) as reader:
+                arrays[role] = reader.whole()
+                current().remarks[role] = reader.remarks
+    return arrays
 
 
 def _check_paths(paths: list[str], outputs: Outputs) -> None:
@@ -242,27 +287,3 @@ def _name(path: str | Reader) -> str:
     if not isinstance(path, str):
         return path.name
     return "<stdin>" if path == "-" else visible(path)
-
-
-def read_once(paths: Sequence[str]) -> None:
-    """Standard input and other pipes can be read only once."""
-    if paths.count("-") > 1:
-        raise OptionError("command line", "'-' is standard input, which can be read only once")
-    pipes: set[tuple[int, int]] = set()
-    for path in paths:
-        identity = _pipe(path)
-        if identity in pipes:
-            what = f"'{visible(path)}' is a pipe, which can be read only once"
-            raise OptionError("command line", what)
-        if identity:
-            pipes.add(identity)
-
-
-def _pipe(path: str) -> tuple[int, int] | None:
-    """The identity of a pipe, or None for everything else."""
-    try:
-        state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (Path would change the name)
-    except (OSError, ValueError):  # opening it will report that
-        return None
-    is_pipe = stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode)
-    return (state.st_dev, state.st_ino) if is_pipe else None

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from xentcli.cli.cluster import connected
+from xentcli.cli.cluster import loss as cluster_loss
+from xentcli.cli.cluster import softmax as cluster_softmax
 from xentcli.cli.console import Progress, note
 from xentcli.cli.inputs import Inputs
-from xentcli.cli.options import DtypeName, RunningOptions
+from xentcli.cli.options import DtypeName, RunningAnywhere, RunningOptions
+from xentcli.cli.session import require_no_ignore_index
 from xentcli.cli.sinks import ArrayOutput, LossConsumers
 from xentcli.cli.summary import emit_notes, nbytes
+from xentcli.errors import OptionError, Setting
 from xentcli.options import LogitsOptions, LossOptions, TeacherOptions
 
 if TYPE_CHECKING:
@@ -26,10 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """How to compute, and the dtype of the result."""
+    """How and where to compute, and the dtype of the result."""
 
     running: RunningOptions
     dtype: DtypeName
+
+    @property
+    def _anywhere(self) -> RunningAnywhere | None:
+        """The options of a cluster, where one is asked for."""
+        running = self.running
+        return running if isinstance(running, RunningAnywhere) and running.on_cluster else None
 
     def cross_entropy(
         self,
@@ -47,7 +58,10 @@ class Job:
         streams = stream.Streams(inputs.logits, out=array, dtype=self._result_dtype())
         if array:
             array.expect(inputs.logits.shape, streams.result_dtype, inputs.logits.format)
+        if self._anywhere:
+            return self._loss_on_cluster(self._anywhere, options, inputs, array, losses)
         problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
+        require_no_ignore_index(options.ignore_index, probs=problem.probs and bool(inputs.targets))
         self._note_one_class(problem.layout)
         streams.probs, streams.beside = inputs.targets if problem.probs else None, inputs.teacher
         task = self._task(problem, inputs, options, soft)
@@ -72,6 +86,28 @@ class Job:
         rest = len(inputs.teacher) > 2
         return task_of(problem.layout, inputs.teacher, options, soft, inputs.extras, has_rest=rest)
 
+    def _loss_on_cluster(
+        self,
+        running: RunningAnywhere,
+        options: LossOptions,
+        inputs: Inputs,
+        array: ArrayOutput | None,
+        losses: LossConsumers,
+    ) -> CrossEntropy:
+        from xentcli.arrays.layout import find
+
+        if inputs.teacher:
+            self._require_one_machine("teacher")
+        assert inputs.targets
+        layout = find(inputs.logits.shape, inputs.targets.shape, options.class_axis)
+        self._note_one_class(layout)
+        consumers = losses if options.reduction == "none" else None
+        losses.expect(layout.row_shape)
+        with connected(running, grad=array is not None) as cluster:
+            result = cluster_loss(cluster, options, inputs, array, consumers)
+        emit_notes(result.notes, strict=self.running.strict)
+        return result
+
     def softmax(
         self, options: LogitsOptions, inputs: Inputs, array: ArrayOutput, *, log: bool
     ) -> Probabilities:
@@ -85,6 +121,11 @@ class Job:
         emit_notes(inputs.notes(), strict=self.running.strict)
         self._note_one_class(layout)
         array.expect(layout.shape, streams.result_dtype, logits.format)
+        if self._anywhere:
+            with connected(self._anywhere) as cluster:
+                result = cluster_softmax(cluster, options, inputs, array, log=log)
+            emit_notes(result.notes, strict=self.running.strict)
+            return result
         with Progress(not self.running.no_progress, nbytes(logits)) as progress:
             result = stream.softmax(layout, streams, options, self._run(progress), log=log)
         emit_notes(result.notes, strict=self.running.strict)
@@ -98,6 +139,7 @@ class Job:
         from xentcli.engine import stream
         from xentcli.engine.top import TopCalculation
 
+        self._require_one_machine("top")
         logits = inputs.logits
         streams = stream.Streams(logits, dtype=self._result_dtype())
         layout = find(logits.shape, None, options.class_axis)
@@ -110,6 +152,12 @@ class Job:
         arrays, result = calculation.result()
         emit_notes(result.notes, strict=self.running.strict)
         return arrays, result
+
+    def _require_one_machine(self, option: str) -> None:
+        """An error where a cluster is asked for, for an option that is not known there."""
+        if self._anywhere:
+            one = "is computed on one machine, without ", Setting("cluster"), " and "
+            raise OptionError(option, (*one, Setting("workers")))
 
     def _note_one_class(self, layout: Layout) -> None:
         """A note on a shape that makes every result trivial: one column, or another class axis."""

@@ -23,7 +23,7 @@ from xentcli.cli.options import (
     JsonOption,
     LogitsInputs,
     LossInputs,
-    RunningOptions,
+    RunningAnywhere,
     WritingOptions,
 )
 from xentcli.cli.sinks import (
@@ -89,7 +89,7 @@ def grad(
     sources: TaughtInputs,
     soft: TeacherOptions,
     writing: GradWriting,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the loss and its gradient with respect to the logits.
@@ -108,9 +108,8 @@ def grad(
         buffer = LossBuffer() if form.as_json else None
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            result = Job(running, writing.dtype).cross_entropy(
-                options, inputs, array, consumers, soft
-            )
+            job = Job(running, writing.dtype)
+            result = job.cross_entropy(options, inputs, array, consumers, soft)
         array.finish()
         if losses:
             losses.finish(result)
@@ -128,7 +127,7 @@ def grad(
     examples=[
         "xent loss logits.npy targets.npy",
         "xent loss logits.npy targets.npy --reduction none | sort -g | tail -3",
-        "xent loss logits.npy targets.npy --json",
+        "xent loss table.csv --columns 'logit_*' --target-column label --json",
     ],
 )
 def loss(
@@ -136,7 +135,7 @@ def loss(
     sources: TaughtInputs,
     soft: TeacherOptions,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the loss: one number, or one per line with --reduction none.
@@ -150,15 +149,15 @@ def loss(
     with open_outputs(writing) as outputs:
         buffer = LossBuffer() if form.as_json else None
         preview = _previewed(options, writing, form)
-        sink = None if preview else outputs.open("-" if writing.output is None else writing.output)
+        path = "-" if writing.output is None else writing.output
+        sink = None if preview else outputs.open(path, writing.format)
         losses: LossOutput | LossPreview | None = LossPreview(style.decimals) if preview else None
         if sink and not buffer:
             losses = LossOutput(sink, style, writing.format, chosen=True)
         consumers = LossConsumers(losses, buffer)
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            result = Job(running, writing.dtype).cross_entropy(
-                options, inputs, None, consumers, soft
-            )
+            job = Job(running, writing.dtype)
+            result = job.cross_entropy(options, inputs, None, consumers, soft)
             work.done(inputs.logits, *inputs.teacher)
             _note_unused(sources, writing, inputs)
         if losses:
@@ -185,7 +184,7 @@ def softmax(
     options: LogitsOptions,
     sources: LogitsInputs,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """Compute the probabilities of the classes, or their logarithms.
@@ -220,7 +219,7 @@ def _softmax_top(
     options: LogitsOptions,
     sources: LogitsInputs,
     writing: WritingOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
     form: JsonOption,
 ) -> None:
     """The largest probabilities of each row instead of all."""

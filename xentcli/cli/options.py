@@ -12,10 +12,12 @@ from typing import Any, Literal, TypeAlias, get_args
 import click
 
 from xentcli.cli.declare import argument, option
+from xentcli.cli.table_options import LogitsTable, TargetsTable
 from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.options import Backend
 
+LogitsKind: TypeAlias = Literal["logits", "log-probs", "probs"]
 DtypeName: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]
 READ_FORMAT = click.Choice(registry.names(registry.readable()))
 WRITE_FORMAT = click.Choice(registry.names(registry.writable()))
@@ -38,16 +40,6 @@ class WeightFiles:
         metavar="FILE|F",
         file=True,
     )
-
-
-def _one_character(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    value = "\t" if value == r"\t" else value
-    parts = value is None or (len(value) == 1 and value.isascii() and not value.isalnum())
-    if not parts or value in ("+", "-", ".", "\r", "\n", "\0"):
-        raise click.BadParameter(
-            f"{visible(value or '')!r} cannot delimit numbers: one character such as ',' or ';'"
-        )
-    return value
 
 
 def format_option(what: str) -> Any:
@@ -94,30 +86,8 @@ def offset_option(raw: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextReading:
-    """How text files are read."""
-
-    delimiter: str | None = option(
-        None,
-        "Field delimiter of text inputs and outputs, such as ';' or '\\t'; by default a comma, or "
-        "a tab in .tsv files.",
-        "-d",
-        "--delimiter",
-        group="Input",
-        metavar="C",
-        callback=_one_character,
-    )
-    header: bool = option(
-        False,
-        "Skip the first line (a header) of every text input, targets included.",
-        "--header/--no-header",
-        group="Input",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogitsReading(TextReading):
-    """How the logits are read."""
+class ArrayReading(LogitsTable):
+    """How an array is read."""
 
     input_format: str | None = format_option("logits")
     key: str | None = key_option("logits")
@@ -127,14 +97,32 @@ class LogitsReading(TextReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossReading(LogitsReading, WeightFiles):
-    """How the inputs of a loss are read."""
+class LogitsReading(ArrayReading):
+    """How the logits are read."""
+
+    logits_kind: LogitsKind = option(
+        "logits",
+        "What LOGITS holds: logits, log-probabilities, or probabilities, whose logarithms are "
+        "taken (-inf for 0).",
+        group="Input",
+        type=click.Choice(get_args(LogitsKind)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetsReading(TargetsTable):
+    """How the targets are read."""
 
     target_format: str | None = format_option("targets")
     target_key: str | None = key_option("targets")
     target_raw: str | None = raw_option("the targets")
     target_shape: str | None = shape_option("--target-raw")
     target_offset: int = offset_option("--target-raw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossReading(TargetsReading, LogitsReading, WeightFiles):
+    """How the inputs of a loss are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +189,12 @@ class WritingOptions(NoClobberOption):
         metavar="N",
         type=click.IntRange(0, 20),
     )
+    in_place: bool = option(
+        False,
+        "Allow an output that is an input too, which is replaced at the end.",
+        group="Output",
+        is_flag=True,
+    )
     fsync: bool = option(
         False,
         "Call fsync on new files too; replaced files always are.",
@@ -248,3 +242,27 @@ class RunningOptions(ProgressOption):
         group="Machine",
         is_flag=True,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningAnywhere(RunningOptions):
+    """The same for commands that dask can run: in this process by default."""
+
+    cluster: str | None = option(
+        None,
+        "Compute on a dask cluster, such as tcp://host:8786; its workers must see the files.",
+        group="Machine",
+        metavar="ADDRESS",
+    )
+    workers: int | None = option(
+        None,
+        "Compute in N worker processes on this machine, by dask.",
+        group="Machine",
+        metavar="N",
+        type=click.IntRange(1, 1024),
+    )
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether any cluster is asked for."""
+        return self.cluster is not None or self.workers is not None

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from xentcli.cli import summary as out
+from xentcli.cli.cluster import connected
+from xentcli.cli.cluster import report as cluster_report
 from xentcli.cli.command import command
 from xentcli.cli.console import Progress
-from xentcli.cli.declare import comma_separated, option
+from xentcli.cli.declare import option
 from xentcli.cli.inputs import Inputs
-from xentcli.cli.options import RunningOptions, format_option, key_option
+from xentcli.cli.options import RunningAnywhere, RunningOptions, format_option, key_option
 from xentcli.cli.publish import DocumentOptions, Publication, announce
 from xentcli.cli.scored import (
     BaseFile,
     ScoredInputs,
-    complete,
     open_scored,
     problem_and_source,
     running_of,
 )
-from xentcli.errors import plural
+from xentcli.errors import OptionError, plural
 from xentcli.report.options import Binning, ReportOptions, ScoreOptions
 
 if TYPE_CHECKING:
@@ -104,13 +105,6 @@ class ReportChoice:
         metavar="FILE",
         file=True,
     )
-    names: tuple[str, ...] = option(
-        None,
-        "Class names, one for each class.",
-        group="Report",
-        metavar="NAME,…",
-        callback=comma_separated,
-    )
 
 
 @command(
@@ -126,7 +120,7 @@ def report(
     scoring: ScoreOptions,
     sources: ReportInputs,
     document: DocumentOptions,
-    running: RunningOptions,
+    running: RunningAnywhere,
 ) -> None:
     """Report perplexity, accuracy, calibration and more, each mean with its standard error.
 
@@ -137,16 +131,21 @@ def report(
     from xentcli.report.document import to_document
 
     work = out.Work()
-    options, sources = _options(what, sources), complete(sources)
+    options = _options(what, sources)
     base = BaseFile(sources.base, sources.base_format, sources.base_key)
     with Outputs(no_clobber=document.no_clobber) as outputs:
         publication = Publication(outputs, document)
+        outputs.protect_inputs(filter(None, (what.bytes, what.words)))
         with open_scored(sources, outputs, scoring, base) as inputs:
             out.emit_notes(tuple(inputs.notes()), strict=running.strict)
-            result = _computed(inputs, (scoring, what, options), running, outputs)
+            how = scoring, what, options
+            if running.on_cluster:
+                result = _on_cluster(inputs, how, running)
+            else:
+                result = _computed(inputs, how, running, outputs)
             work.done(inputs.logits, inputs.base)
         out.emit_notes(result.notes, strict=running.strict)
-        pages = to_document(result, what.names, document.decimals)
+        pages = to_document(result, inputs.class_names, document.decimals)
         publication.write(pages)
     announce(pages, document)
     out.summary([f"report over {plural(result.rows, 'row')}"], result.backend, work)
@@ -160,12 +159,10 @@ def _computed(
 ) -> Report:
     """The report of open inputs."""
     from xentcli.report.compute import Groups, ReportCalculation, compute
-    from xentcli.report.document import require_names
     from xentcli.report.per_row import open_per_row
 
     scoring, what, options = how
     problem, source = problem_and_source(inputs, scoring)
-    require_names(what.names, problem.layout.classes)
     groups = Groups.of(inputs.group, problem)
     base = source.second is not None
     rows = open_per_row(what.per_row, outputs, problem, groups)
@@ -176,6 +173,19 @@ def _computed(
     if rows:
         rows.finish()
     return result
+
+
+def _on_cluster(
+    inputs: Inputs,
+    how: tuple[ScoreOptions, ReportChoice, ReportOptions],
+    running: RunningAnywhere,
+) -> Report:
+    """The report of open inputs that workers read."""
+    scoring, what, options = how
+    if what.per_row is not None:
+        raise OptionError("per_row", "a cluster cannot write one line per row", "leave it out")
+    with connected(running) as cluster:
+        return cluster_report(cluster, scoring, options, inputs)
 
 
 def _options(what: ReportChoice, sources: ScoredInputs) -> ReportOptions:

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from xentcli.cli.console import Progress, note
 from xentcli.cli.declare import argument, option
-from xentcli.cli.inputs import InputPaths, Inputs, logits_reading, open_inputs
+from xentcli.cli.inputs import (
+    InputPaths,
+    Inputs,
+    logits_reading,
+    open_inputs,
+    targets_reading,
+)
 from xentcli.cli.options import (
     DtypeName,
     LogitsReading,
     RunningOptions,
-    format_option,
-    key_option,
+    TargetsReading,
 )
+from xentcli.cli.session import require_no_ignore_index
 from xentcli.errors import OptionError
 from xentcli.report.options import ScoreOptions
 
@@ -32,13 +38,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredInputs(LogitsReading):
+class ScoredInputs(TargetsReading, LogitsReading):
     """Logits and targets, with the files that go with them, for `report` and `calibrate`."""
 
     logits: str = argument("LOGITS")
     targets: str | None = argument("[TARGETS]", required=False)
-    target_format: str | None = format_option("targets")
-    target_key: str | None = key_option("targets")
     dtype: DtypeName = option(
         "auto",
         "Dtype that text, and arrays of dtype V2, are read as.",
@@ -70,7 +74,6 @@ class BaseFile:
 
 
 NO_BASE = BaseFile()
-Sources = TypeVar("Sources", bound=ScoredInputs)
 
 
 @contextmanager
@@ -93,19 +96,6 @@ def open_scored(
         yield inputs if inputs.targets else replace(inputs, targets=_own_targets(inputs))
 
 
-def complete(sources: Sources) -> Sources:
-    """The same with TARGETS, where an archive holds them too, and they are not given."""
-    from xentcli.files.keys import TARGETS
-    from xentcli.files.opening import names_in
-
-    names = names_in(sources.logits) if sources.targets is None else []
-    found = next((name for name in TARGETS if name in names), None)
-    if found is None:
-        return sources
-    key = sources.key or ("logits" if "logits" in names else None)
-    return replace(sources, targets=sources.logits, target_key=found, key=key)
-
-
 def _own_targets(inputs: Inputs) -> Reader:
     """The tokens that a .kld file holds, of the logits or of the base."""
     from xentcli.files.kld import KldReader
@@ -120,13 +110,9 @@ def _own_targets(inputs: Inputs) -> Reader:
 
 def reading_of(sources: ScoredInputs) -> Reading:
     """How logits and targets are read."""
-    from xentcli.files.options import ReadOptions
-
     reading = logits_reading(sources, sources.dtype)
-    if sources.targets is None:  # what holds them was found by `complete`, or has its own tokens
-        return reading
-    targets = ReadOptions(sources.target_format, sources.target_key, reading.style, "target_key")
-    return replace(reading, targets=targets)
+    reading = replace(reading, targets=targets_reading(sources))
+    return replace(reading, elsewhere=True)  # targets may be in a .kld file, or in the base's
 
 
 def problem_and_source(inputs: Inputs, scoring: ScoreOptions) -> tuple[Problem, RowSource]:
@@ -137,6 +123,7 @@ def problem_and_source(inputs: Inputs, scoring: ScoreOptions) -> tuple[Problem, 
 
     assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, scoring.loss(), inputs.extras)
+    require_no_ignore_index(scoring.ignore_index, probs=problem.probs)
     if inputs.base:
         require_base(inputs.base.shape, problem.layout)
     probs = inputs.targets if problem.probs else None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from shlex import quote
 from typing import Any, Literal, TypeAlias
 
 import click
 
 from xentcli.cli.declare import option
-from xentcli.errors import SafeText, Setting
+from xentcli.errors import SafeText, Setting, Words
 
 Color: TypeAlias = Literal["auto", "always", "never"]
 
@@ -36,10 +35,16 @@ class SessionOptions:
 
 @dataclass
 class Session:
-    """The options as far as they are parsed, and the names of the inputs by their role."""
+    """The options as far as they are parsed, and the names of the inputs by their role.
+
+    `class_names` are those given, or of the columns of the logits; `remarks` are those on inputs
+    that were read whole, such as weights.
+    """
 
     options: SessionOptions = field(default_factory=SessionOptions)
     names: dict[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    remarks: dict[str, tuple[Words, ...]] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)  # what set which option, by its name
 
     def remember(self, name: str, value: Any) -> None:
@@ -71,6 +76,8 @@ def as_flag(setting: Setting) -> str:
     flag = FLAGS.get(setting.name, "--" + setting.name.replace("_", "-"))
     if setting.value is None or setting.value is True:
         return flag
+    from shlex import quote  # for messages alone
+
     return f"{flag} {TAB if setting.value == chr(9) else quote(str(setting.value))}"
 
 
@@ -90,6 +97,15 @@ def from_environment(ctx: click.Context) -> dict[str, str]:
             names = [variables] if isinstance(variables, str) else variables
             found[parameter.name] = next((n for n in names if os.environ.get(n)), names[0])
     return found
+
+
+def require_no_ignore_index(value: int, *, probs: bool) -> None:
+    """An error for --ignore-index beside probabilities, of its default value too."""
+    given = click.get_current_context().get_parameter_source("ignore_index")
+    if probs and given is click.core.ParameterSource.COMMANDLINE:
+        from xentcli.engine.targets import no_ignore_index
+
+        raise no_ignore_index(value)
 
 
 def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:

@@ -28,7 +28,8 @@ def open_outputs(writing: WritingOptions) -> Iterator[Outputs]:
     """A command's outputs, which are put in place together or not at all."""
     from xentcli.files.outputs import Outputs
 
-    with Outputs(no_clobber=writing.no_clobber, fsync=writing.fsync) as outputs:
+    how = {"no_clobber": writing.no_clobber, "fsync": writing.fsync}
+    with Outputs(**how, in_place=writing.in_place) as outputs:
         yield outputs
     for name in outputs.moved():
         note(f"{name}: its folder was renamed meanwhile; the file is in that folder")
@@ -63,6 +64,16 @@ class DeferredWriter:
         return self._started
 
 
+class Written:
+    """The writer of an array that others have written."""
+
+    def write(self, values: Array) -> None:
+        """Nothing is left to write."""
+
+    def finish(self) -> None:
+        """Nothing follows."""
+
+
 class ArrayOutput:
     """The array that a command computes. It is opened before the work, which may be long.
 
@@ -77,11 +88,11 @@ class ArrayOutput:
         path = "-" if writing.output is None else writing.output
         self._formats = registry.output_formats(path, writing.format, chosen=True)
         preview = writing.output is None and stdout_is_terminal()
-        self.sink = None if preview else outputs.open(path)
+        self.sink = None if preview else outputs.open(path, writing.format)
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"
-        self._writer = DeferredWriter(self._create)
+        self._writer: DeferredWriter | Written = DeferredWriter(self._create)
         self._check: NonfiniteEntries | None = None
 
     def words(self, name: str | None = None) -> str:
@@ -129,6 +140,27 @@ class ArrayOutput:
             self._check.require_none()
         self._writer.finish()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes can write parts of it; known once it is `expect`ed."""
+        from xentcli.files.compression import by_suffix
+
+        format = registry.get(self._format)
+        raw = format.is_raw and not (self.sink and by_suffix(self.sink.path))
+        return self.sink is not None and self.sink.is_file and (format.is_folder or raw)
+
+    def shared_target(self, chunks: tuple[int, ...]) -> Any:
+        """What takes parts of the array by their place, in other processes too.
+
+        A folder gets these chunks, a file its header and room for the numbers.
+        """
+        from xentcli.files.shared import shared_target
+
+        assert self.sink
+        target = shared_target(self.sink, self._create, (self.shape, chunks, self.dtype))
+        self._writer = Written()
+        return target
+
     def _create(self) -> Writer:
         from xentcli.files.opening import create_writer
         from xentcli.files.options import WriteOptions
@@ -165,13 +197,15 @@ class Preview:
         """Print the table."""
         import numpy as np
 
+        from xentcli.cli.session import current
         from xentcli.cli.tables import ROWS, preview
 
         of = self._of
         first = np.concatenate([np.empty(0, of.dtype), *self._first])
         rows = min(ROWS, prod(of.shape[:-1]))
         first = first.reshape(rows, of.shape[-1])
-        show(lambda width: preview(first, of.words(), of.shape, (of.decimals, width)))
+        names = current().class_names if len(of.shape) == 2 else ()
+        show(lambda width: preview(first, of.words(), of.shape, (of.decimals, width), names))
 
 
 class LossOutput:

@@ -18,8 +18,10 @@ def set_row_count(logits: Reader, targets: Reader, class_axis: int | None) -> No
 
     if not (is_table(logits) or is_table(targets)):
         return  # other files need none of the modules for text
+    from xentcli.files.interpreted import underlying
     from xentcli.files.text.table import TableReader
 
+    logits, targets = underlying(logits), underlying(targets)
     for one, other in ((logits, targets), (targets, logits)):
         if isinstance(one, TableReader) and one.rows is None:
             if isinstance(other, TableReader) and other.rows is None:
@@ -38,7 +40,9 @@ def line_as_targets(targets: Reader, logits_shape: tuple[int, ...]) -> Reader:
 
     known = [logits_shape, *(_without(logits_shape, axis) for axis in range(len(logits_shape)))]
     if is_table(targets) and 1 in targets.shape and targets.shape not in known:
-        return InMemoryReader(targets.whole().reshape(-1), targets.name, targets.format)
+        line = InMemoryReader(targets.whole().reshape(-1), targets.name, targets.format)
+        line.remarks = targets.remarks
+        return line
     return targets
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,10 +29,13 @@ from xentcli.options import (
     Reduction,
     TargetKind,
     allowed,
+    remembered,
 )
 
 if TYPE_CHECKING:
     from xentcli.engine.teacher.arrays import Teacher
+
+loss_options = remembered(LossOptions)
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,20 @@ class LossCalculation:
     The bits depend neither on how the rows are cut nor on where each part is computed.
     """
 
-    def __init__(self, problem: Problem, options: LossOptions, run: Run) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        options: LossOptions,
+        run: Run,
+        whole: ReductionPlan | None = None,
+    ) -> None:
+        """`whole` is the plan of all rows where the problem is that of some of them."""
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
-        self.plan = plan(problem, options)
+        self.plan = plan(problem, options) if whole is None else whole.of(problem)
         self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
-        self.totals, self.run, self.rows = LossTotals(), run, 0
-
-    @cached_property
-    def _weight(self) -> Array:
-        """The class weights for the kernels: not allocated before there is a row with classes."""
-        return self.plan.kernel_weight
+        self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
+        self._weight: Array | None = None  # not allocated before there is a row with classes
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
         """Compute the next rows; `grad`, of their shape, takes the gradient."""
@@ -81,7 +86,7 @@ class LossCalculation:
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
             self.totals.add_losses(out[0])
-            out[0] = plan.unscaled(out[0])
+            plan.unscale(out[0])
             self.rows += block.stop - block.start
             if self.run.progress:
                 self.run.progress(self.rows, self.plan.problem.layout.rows)
@@ -96,7 +101,9 @@ class LossCalculation:
         grad: Destination | None,
     ) -> None:
         """Call the backend for one block of a piece."""
-        weight, scale = self._weight, plan.scale(block.rows)
+        if self._weight is None:
+            self._weight = self.plan.kernel_weight
+        scale = plan.scale(block.rows)
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
@@ -106,8 +113,8 @@ class LossCalculation:
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)
         x = dense(block.of(piece.logits))
         self.totals.logits.add(x)
-        self.backend.rows(x, targets, weight, scale, self.scalars, results, buffer)
-        results[0] = plan.weigh(results[0], block.rows)
+        self.backend.rows(x, targets, self._weight, scale, self.scalars, results, buffer)
+        plan.weigh(results[0], block.rows)
         if grad and buffer is not None:
             grad.put(block, buffer)
 
@@ -217,7 +224,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     Source: the rules are those of PyTorch's `torch.nn.functional.cross_entropy`; the loss and
     its gradient p − y are in Goodfellow, Bengio, Courville, Deep Learning (2016), section 6.2.2.
     """
-    options = LossOptions(
+    options = loss_options(
         reduction=reduction,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from math import isfinite
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from xentcli.arrays.dtypes import HALVES, NAMES, Array, widen
+from xentcli.arrays.dtypes import BF16, HALVES, NAMES, Array, bits, widen
 from xentcli.errors import Setting, StrictError, Words, plural, worded
 
+LOOKED_AT = 8  # entries of the first row that tell at once that logits are no probabilities
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
 
 
@@ -38,6 +41,7 @@ class ProbabilityCheck:
         self.rows = 0
         self.wrong = 0
         self.worst = (0.0, 0, "")  # its error, its number, and what is wrong with it
+        self.numbered = False  # whether rows have their numbers in a larger whole
 
     def add(self, q: Array) -> None:
         """Check the next rows, (n, C) or a box (outer, C, inner). float32 is precise enough.
@@ -46,8 +50,7 @@ class ProbabilityCheck:
         for 2²⁴ entries of 64 classes, the minimum of all takes 2.
         """
         q = q[..., None] if q.ndim == 2 else q
-        # Probabilities printed with four digits, or stored in a 16-bit dtype, pass.
-        tolerance = 1e-2 if q.dtype in HALVES else 1e-3
+        tolerance = tolerance_of(q.dtype)
         values = widen(q, NAMES["f32"]) if q.dtype in HALVES else q
         if not _all_right(values, tolerance):
             self._find(values.transpose(0, 2, 1).reshape(-1, q.shape[1]), tolerance)
@@ -55,10 +58,16 @@ class ProbabilityCheck:
 
     def _find(self, rows: Array, tolerance: float) -> None:
         """Find the wrong rows (n, C), by sums whose bits do not depend on how the rows are cut."""
-        sums, smallest = _sums(np.ascontiguousarray(rows)), rows.min(axis=1)
+        self.add_rows(_sums(np.ascontiguousarray(rows)), rows.min(axis=1), tolerance)
+
+    def add_rows(self, sums: Array, smallest: Array, tolerance: float) -> None:
+        """Check rows by their sums and smallest entries."""
         error = np.maximum(np.abs(sums - 1), np.where(smallest < 0, 1 - smallest, 0.0))
         error[np.isnan(error)] = np.inf
-        self.wrong += int(np.count_nonzero(error > tolerance))
+        wrong = error > tolerance
+        if not wrong.any():
+            return
+        self.wrong += int(np.count_nonzero(wrong))
         row = int(np.argmax(error))
         if error[row] > max(self.worst[0], tolerance):
             what = (
@@ -68,11 +77,17 @@ class ProbabilityCheck:
             )
             self.worst = (float(error[row]), self.rows + row, what)
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let rows have their numbers in a larger whole, whose parts need not be in order."""
+        error, row, what = self.worst
+        self.worst, self.numbered = (error, place(row) if self.wrong else 0, what), True
+
     def merge(self, other: ProbabilityCheck) -> None:
-        """Take what was found in the rows that follow."""
+        """Take what was found in the rows that follow, or in any that are renumbered."""
         error, row, what = other.worst
-        if error > self.worst[0]:
-            self.worst = (error, self.rows + row, what)
+        row += 0 if other.numbered else self.rows
+        if (error, -row) > (self.worst[0], -self.worst[1]):
+            self.worst = (error, row, what)
         self.rows += other.rows
         self.wrong += other.wrong
 
@@ -87,6 +102,11 @@ class ProbabilityCheck:
             f"distribution; the worst: row {row} {what}"
         )
         return [Note("targets", text, strict=True)]
+
+
+def tolerance_of(dtype: np.dtype[Any]) -> float:
+    """How far from 1 sums may be: probabilities of four digits, or of 16 bits, pass."""
+    return 1e-2 if dtype in HALVES else 1e-3
 
 
 def _all_right(box: Array, tolerance: float) -> bool:
@@ -111,7 +131,8 @@ def _sums(values: Array) -> Array:
 
 
 class LogitsCheck:
-    """Looks for logits that are probabilities: all rows are in [0, 1] and sum to 1.
+    """Looks for logits that are probabilities: all rows are in [0, 1] and sum to 1; and counts
+    logits of −inf, which masked classes have, where a softcap makes them finite.
 
     Rows of zeros and a single one are also common as logits, and pass.
 
@@ -119,9 +140,15 @@ class LogitsCheck:
     >>> check.add(np.array([[[0.5], [0.5]], [[0.75], [0.25]]]))
     >>> check.notes()[0].text
     'all rows are in [0, 1] and sum to 1, as probabilities do; logits are their logarithms'
+    >>> check = LogitsCheck(softcap=30.0)
+    >>> check.add(np.array([[[1.0], [-np.inf]]]))
+    >>> check.notes()[0].text
+    'softcap=30.0 makes 1 logit of -inf finite, so that masked classes get a probability'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, softcap: float | None = None) -> None:
+        self.softcap = softcap
+        self.masked = 0  # logits of −inf, counted with a softcap
         self.rows = 0
         self.all_alike = True  # so far
         self.fractions = False  # whether there is an entry between 0 and 1
@@ -129,9 +156,16 @@ class LogitsCheck:
     def add(self, logits: Array) -> None:
         """Check the next rows, a box (outer, C, inner); usually the first row settles it."""
         self.rows += logits.shape[0] * logits.shape[2]
+        if self.softcap is not None and logits.size:
+            self.masked += _count_masked(logits)
         if not self.all_alike or not logits.size:
             return
-        tolerance = 1e-2 if logits.dtype in HALVES else 1e-3
+        tolerance = tolerance_of(logits.dtype)
+        if logits.dtype != BF16:
+            for value in logits[0, :LOOKED_AT, 0].tolist():
+                if not 0 <= value <= 1 + tolerance:
+                    self.all_alike = False
+                    return
         with np.errstate(all="ignore"):
             for box in (logits[:1, :, :1], logits):
                 values = widen(box, NAMES["f32"]) if box.dtype in HALVES else box
@@ -141,15 +175,30 @@ class LogitsCheck:
     def merge(self, other: LogitsCheck) -> None:
         """Take what was found in the rows that follow."""
         self.rows += other.rows
+        self.masked += other.masked
         self.all_alike = self.all_alike and other.all_alike
         self.fractions |= other.fractions
 
     def notes(self) -> list[Note]:
         """What was found."""
-        if not (self.rows and self.all_alike and self.fractions):
-            return []
-        what = "all rows are in [0, 1] and sum to 1, as probabilities do; logits are their "
-        return [Note("logits", f"{what}logarithms", strict=True)]
+        found: list[Words] = []
+        if self.rows and self.all_alike and self.fractions:
+            what = "all rows are in [0, 1] and sum to 1, as probabilities do; "
+            kind = Setting("logits_kind", "probs", in_python="logits are their logarithms")
+            found.append((what, kind))
+        if self.masked:
+            what = f" makes {plural(self.masked, 'logit')} of -inf finite, so that masked classes "
+            found.append((Setting("softcap", self.softcap), f"{what}get a probability"))
+        return [Note("logits", words, strict=True) for words in found]
+
+
+def _count_masked(logits: Array) -> int:
+    """How many logits are −inf."""
+    if logits.dtype in HALVES:  # NumPy compares their bits faster
+        most_negative = 0xFF80 if logits.dtype == BF16 else 0xFC00
+        return int(np.count_nonzero(bits(logits).view(np.uint16) == most_negative))
+    least = logits.min()
+    return 0 if np.isfinite(least) else int(np.count_nonzero(logits == -np.inf))
 
 
 class NonfiniteRows:
@@ -165,11 +214,12 @@ class NonfiniteRows:
     def __init__(self, what: str) -> None:
         self.what, self.rows, self.count = what, 0, 0
         self.first = (0, 0.0)
+        self.numbered = False  # whether rows have their numbers in a larger whole
 
     def add(self, values: Array) -> None:
         """The next rows' values."""
         start, self.rows = self.rows, self.rows + values.size
-        if np.isfinite(values.sum()):  # a sum of finite numbers may overflow: checked below
+        if isfinite(np.add.reduce(values)):  # a sum of finite numbers may overflow: checked below
             return
         bad = ~np.isfinite(values)
         if not self.count and bad.any():
@@ -177,10 +227,16 @@ class NonfiniteRows:
             self.first = start + row, float(values[row])
         self.count += int(np.count_nonzero(bad))
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let rows have their numbers in a larger whole, whose parts need not be in order."""
+        row, value = self.first
+        self.first, self.numbered = (place(row) if self.count else 0, value), True
+
     def merge(self, other: NonfiniteRows) -> None:
-        """Take what was found in the rows that follow."""
-        if not self.count and other.count:
-            self.first = self.rows + other.first[0], other.first[1]
+        """Take what was found in the rows that follow, or in any that are renumbered."""
+        theirs = other.first[0] + (0 if other.numbered else self.rows), other.first[1]
+        if other.count and (not self.count or theirs[0] < self.first[0]):
+            self.first = theirs
         self.rows += other.rows
         self.count += other.count
 

@@ -29,13 +29,15 @@ class Destination:
     def __init__(self, layout: Layout, logits: Array, out: Any = None) -> None:
         self.layout = layout
         self._logits = logits
+        self._is_new = out is None
         if out is None:
             out = np.empty(layout.shape, default_output(logits.dtype))
         self.given: Array = out
-        self.array = _checked(out, layout)
+        self.array = out if self._is_new else _checked(out, layout)
         self.dtype = self.array.dtype
         boxed = layout.boxed(self.array)
-        self._is_view = self.array.size == 0 or np.shares_memory(boxed, self.array)
+        is_view = self._is_new or self.array.size == 0
+        self._is_view = is_view or np.shares_memory(boxed, self.array)
         self._boxed = boxed if self._is_view else np.empty(layout.box, self.dtype)
 
     def unshared(self, source: Array) -> Array:
@@ -43,6 +45,8 @@ class Destination:
 
         The logits may be overwritten in place: a row is read before it is written.
         """
+        if self._is_new:
+            return source
         in_place = source is self._logits and _same_memory(source, self.array)
         if in_place or not np.may_share_memory(source, self.array):
             return source
@@ -55,7 +59,7 @@ class Destination:
 
     def put(self, block: Block, rows: Array) -> None:
         """Take what the kernel wrote into `buffer`."""
-        if not np.may_share_memory(rows, self._boxed):
+        if not (rows.base is self.array or np.may_share_memory(rows, self._boxed)):
             block.of(self._boxed)[...] = rows
 
     def finish(self) -> Array:

@@ -34,7 +34,8 @@ class Extras:
     def as_arrays(self) -> Extras:
         """The same as NumPy arrays."""
         given = vars(self).items()
-        return Extras(**{name: None if v is None else as_array(v, name) for name, v in given})
+        arrays = {name: as_array(value, name) for name, value in given if value is not None}
+        return Extras(**arrays) if arrays else self
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Problem:
         given = self.weight is not None or self.sample_weight is not None
         return given or bool((self.upstream != 1).any())
 
-    @cached_property
+    @property
     def class_weight(self) -> Array:
         """w, one per class: ones are made only when they are needed."""
         return np.ones(self.layout.classes) if self.weight is None else self.weight
@@ -98,32 +99,35 @@ class Problem:
             return none
         return np.asarray(none | (self.weight[self.targets[rows]] == 0))
 
-    @cached_property
+    @property
     def weight_power(self) -> int:
         """The power of two that sums are computed with the class weights divided by."""
         return power_of(self.weight)
 
-    @cached_property
+    @property
     def sample_weight_power(self) -> int:
         """The same for the row weights."""
         return power_of(self.sample_weight)
 
     def kernel_weight(self, power: int) -> Array:
         """w / 2^power, one per class."""
+        if not power:
+            return self.class_weight
         with np.errstate(under="ignore"):  # beside a huge weight
-            return np.asarray(np.ldexp(self.class_weight, -power)) if power else self.class_weight
+            return np.asarray(np.ldexp(self.class_weight, -power))
 
-    def total_sample_weight(self) -> Fraction:
-        """Σ v_i over the rows that count, exactly."""
-        return self._total(None)
+    def total_sample_weight(self, power: int) -> Fraction:
+        """Σ v_i over the rows that count, exactly, for row weights divided by 2^power."""
+        return self._total(None, power)
 
-    def total_row_weight(self) -> Fraction:
+    def total_row_weight(self, power: int) -> Fraction:
         """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
-        return self._total(None if self.targets is None or self.weight is None else self.targets)
+        targets = None if self.targets is None or self.weight is None else self.targets
+        return self._total(targets, power)
 
-    def _total(self, targets: Array | None) -> Fraction:
+    def _total(self, targets: Array | None, power: int) -> Fraction:
         """The sum over the rows that count, some at a time: there may be more than memory."""
-        total, power = RunningSum(), self.sample_weight_power
+        total = RunningSum()
         weight = None if targets is None else self.kernel_weight(self.weight_power)
         for start in range(0, self.layout.rows, CHUNK):
             rows = slice(start, min(start + CHUNK, self.layout.rows))
@@ -148,7 +152,9 @@ class Problem:
 
 def power_of(values: Array | None) -> int:
     """The exponent of the largest number; 0 unless products with it could leave the range."""
-    largest = 0.0 if values is None else float(np.abs(values).max(initial=0.0))
+    if values is None:
+        return 0
+    largest = float(np.abs(values).max(initial=0.0))
     exponent = math.frexp(largest)[1]
     return exponent if abs(exponent) > USUAL_POWERS else 0
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +36,42 @@ USUAL_SIZE = 300  # powers of two of numbers that may be multiplied as they are
 
 
 @dataclass(frozen=True)
+class RowTotals:
+    """What a plan needs to know of all rows; it may be added up over parts of them.
+
+    `sample_weight` is Σ v_i and `row_weight` Σ v_i·w_{y_i} over the rows that count, exactly, or 0
+    where the reduction does not need them.
+    """
+
+    rows: int = 0
+    ignored: int = 0
+    sample_weight: Fraction = Fraction(0)
+    row_weight: Fraction = Fraction(0)
+
+    @classmethod
+    def of(
+        cls, problem: Problem, options: LossOptions, sample_weight_power: int | None = None
+    ) -> RowTotals:
+        """The totals of a problem; the power is that of a larger one that it is part of."""
+        rows, ignored = problem.layout.rows, problem.ignored
+        if options.reduction != "mean" or options.normalizer is not None:
+            return cls(rows, ignored)
+        power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
+        plain = Fraction(rows - ignored)  # the sum of as many ones
+        if problem.sample_weight is not None:
+            plain = problem.total_sample_weight(power)
+        weighted = plain
+        if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
+            weighted = problem.total_row_weight(power)
+        return cls(rows, ignored, plain, weighted)
+
+    def merged(self, other: RowTotals) -> RowTotals:
+        """Those of both."""
+        mine, theirs = vars(self).values(), vars(other).values()
+        return RowTotals(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+
+@dataclass(frozen=True)
 class ReductionPlan:
     """The denominator (1 for sum and none), and the z-loss coefficient that goes with it.
 
@@ -43,6 +81,7 @@ class ReductionPlan:
     """
 
     problem: Problem
+    totals: RowTotals
     denominator: Fraction
     z_loss: float
     weight_power: int
@@ -52,7 +91,7 @@ class ReductionPlan:
 
     def of(self, problem: Problem) -> ReductionPlan:
         """The same denominators for some of the rows; `problem` is theirs."""
-        return replace(self, problem=problem)
+        return self if problem is self.problem else replace(self, problem=problem)
 
     @property
     def kernel_weight(self) -> Array:
@@ -62,7 +101,7 @@ class ReductionPlan:
     @property
     def kernel_denominator(self) -> Fraction:
         """D in the units of the kernels' class weights."""
-        return self.denominator / Fraction(2) ** self.weight_power
+        return over_power(self.denominator, self.weight_power)
 
     def scale(self, rows: slice) -> Array:
         """The factors of the gradients of some rows: u_i·v_i / D, rounded once.
@@ -70,8 +109,10 @@ class ReductionPlan:
         One number where it is the same for all rows.
         """
         upstream, weight = self.problem.upstream, self.problem.sample_weight
-        if self.denominator == 0:
+        if not self.denominator:
             return np.where(self.problem.has_no_weight(rows), 0.0, np.nan)
+        if weight is None and upstream.ndim == 0:
+            return np.array([shared_scale(upstream.item(), self.kernel_denominator).value])
         scale = upstream.reshape(1) if upstream.ndim == 0 else upstream[rows]
         return quotient(scale, None if weight is None else weight[rows], self.kernel_denominator)
 
@@ -80,23 +121,20 @@ class ReductionPlan:
         upstream = self.problem.upstream
         if self.problem.sample_weight is not None or upstream.ndim or not self.denominator:
             return 0.0
-        scale = self.scale(slice(0, 0)).item()
-        if scale == 0 or not math.isfinite(scale):
-            return 0.0
-        return float(Fraction(upstream.item()) / self.kernel_denominator / Fraction(scale) - 1)
+        return shared_scale(upstream.item(), self.kernel_denominator).error
 
-    def weigh(self, losses: Array, rows: slice) -> Array:
-        """v_i·L_i of some rows, divided by 2^row_power; never −0.0."""
+    def weigh(self, losses: Array, rows: slice) -> None:
+        """Turn the losses of some rows into v_i·L_i, divided by 2^row_power; never −0.0."""
         weight = self.problem.sample_weight
-        if weight is None:
-            return losses
-        v = np.ldexp(weight[rows], -self.row_power) if self.row_power else weight[rows]
-        return np.asarray(losses * v + 0.0)
+        if weight is not None:
+            v = np.ldexp(weight[rows], -self.row_power) if self.row_power else weight[rows]
+            losses *= v
+            losses += 0.0
 
-    def unscaled(self, losses: Array) -> Array:
-        """Losses of kernels, weighted by `weigh`, as they are."""
-        power = self.weight_power + self.row_power
-        return np.ldexp(losses, power) + 0.0 if power else losses
+    def unscale(self, losses: Array) -> None:
+        """Turn losses of kernels, weighted by `weigh`, into what they are."""
+        if power := self.weight_power + self.row_power:
+            losses[:] = np.ldexp(losses, power) + 0.0
 
     def reduce(self, total: RunningSum) -> float:
         """The loss from the sum over rows of what `weigh` gives."""
@@ -104,7 +142,7 @@ class ReductionPlan:
             return self.when_empty
         if not self.denominator:
             return math.nan
-        return total.over(self.denominator / Fraction(2) ** (self.weight_power + self.row_power))
+        return total.over(over_power(self.denominator, self.weight_power + self.row_power))
 
     def notes(self, loss: float, *, all_finite: bool) -> list[Note]:
         """Why the reduced loss is not finite although the loss of each row is."""
@@ -112,12 +150,40 @@ class ReductionPlan:
             mean = f"no row is left, so the mean is {self.when_empty:g} ("
             text = mean, Setting("empty_mean"), ")"
             return [Note("targets", text, strict=math.isnan(self.when_empty))]
-        if self.denominator == 0:
+        if not self.denominator:
             where = "weight" if self.problem.sample_weight is None else "sample_weight"
             return [Note(where, "the rows' weights sum to 0, so the mean is nan", strict=True)]
         if all_finite and not math.isfinite(loss):
             return [Note("logits", "the sum of the losses overflows float64", strict=True)]
         return []
+
+
+class SharedScale(NamedTuple):
+    """u / D, rounded once, and how far off that is, relative to it."""
+
+    value: float
+    error: float
+
+
+@lru_cache(maxsize=256)  # a training loop asks for the same one in every step
+def shared_scale(upstream: float, denominator: Fraction) -> SharedScale:
+    """The factor of the gradients where it is the same for all rows.
+
+    >>> shared_scale(1.0, Fraction(4)), shared_scale(-1.0, Fraction(3)).value
+    (SharedScale(value=0.25, error=0.0), -0.3333333333333333)
+    """
+    if upstream == 0:
+        return SharedScale(0.0, 0.0)
+    exact = Fraction(upstream) / denominator
+    value = rounded(exact)
+    if value == 0 or not math.isfinite(value):
+        return SharedScale(value, 0.0)
+    return SharedScale(value, float(exact / Fraction(value) - 1))
+
+
+def over_power(value: Fraction, power: int) -> Fraction:
+    """A fraction divided by a power of two."""
+    return value / Fraction(2) ** power if power else value
 
 
 def quotient(u: Array, v: Array | None, divisor: Fraction) -> Array:
@@ -149,29 +215,35 @@ def _two_words(value: Fraction) -> tuple[float, float, int]:
     return float(scaled), float(scaled - Fraction(float(scaled))), power
 
 
-def plan(problem: Problem, options: LossOptions) -> ReductionPlan:
-    """Find the denominators; they depend on targets and weights, never on the logits."""
+def plan(
+    problem: Problem,
+    options: LossOptions,
+    totals: RowTotals | None = None,
+    sample_weight_power: int | None = None,
+) -> ReductionPlan:
+    """Find the denominators; they depend on targets and weights, never on the logits.
+
+    `totals` and the power are those of all rows where the problem is that of some of them.
+    """
+    totals = RowTotals.of(problem, options) if totals is None else totals
     # Beside a z-loss small weights stay as they are: it would be multiplied by what they are.
     power = max(problem.weight_power, 0) if options.z_loss else problem.weight_power
-    powers = power, problem.sample_weight_power
+    row_power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
+    powers = power, row_power
     z_loss = math.ldexp(options.z_loss, -powers[0])
     if options.reduction != "mean":
         per_row = options.reduction == "none"
-        return ReductionPlan(problem, Fraction(1), z_loss, *powers, per_row=per_row)
+        return ReductionPlan(problem, totals, Fraction(1), z_loss, *powers, per_row=per_row)
     if options.normalizer is not None:
-        return ReductionPlan(problem, Fraction(options.normalizer), z_loss, *powers)
-    if problem.ignored == problem.layout.rows:
-        return ReductionPlan(problem, Fraction(1), z_loss, *powers, _empty_mean(options))
-    plain = Fraction(problem.layout.rows - problem.ignored)  # the sum of as many ones
-    if problem.sample_weight is not None:
-        plain = problem.total_sample_weight()
-    weighted = plain
-    if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
-        weighted = problem.total_row_weight()
-    if plain:
-        ratio = weighted / plain / Fraction(2) ** powers[0]
+        return ReductionPlan(problem, totals, Fraction(options.normalizer), z_loss, *powers)
+    if totals.ignored == totals.rows:
+        empty = _empty_mean(options)
+        return ReductionPlan(problem, totals, Fraction(1), z_loss, *powers, empty)
+    plain, weighted = totals.sample_weight, totals.row_weight
+    if plain and z_loss:
+        ratio = over_power(weighted / plain, powers[0])
         z_loss = rounded(Fraction(options.z_loss) * ratio)
-    return ReductionPlan(problem, weighted, z_loss if plain else 0.0, *powers)
+    return ReductionPlan(problem, totals, weighted, z_loss if plain else 0.0, *powers)
 
 
 def _empty_mean(options: LossOptions) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +58,11 @@ class LossTotals:
     (inf, 'the loss of 1 of 4 rows is not finite; first: row 3 is inf')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, softcap: float | None = None) -> None:
         self.sum = RunningSum()
         self.nonfinite = NonfiniteRows("loss")
         self.probabilities = ProbabilityCheck()
-        self.logits = LogitsCheck()
+        self.logits = LogitsCheck(softcap)
 
     def add_losses(self, losses: Array) -> None:
         """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,)."""
@@ -75,6 +76,11 @@ class LossTotals:
         self.probabilities.merge(other.probabilities)
         self.logits.merge(other.logits)
 
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let the rows that notes name have their numbers in a larger whole."""
+        self.nonfinite.renumber(place)
+        self.probabilities.renumber(place)
+
     def result(self, plan: ReductionPlan, backend: str, arrays: RowArrays) -> CrossEntropy:
         """The result over all rows; `backend` is the name of the one that ran."""
         notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
@@ -87,7 +93,7 @@ class LossTotals:
             grad=arrays.grad,
             lse=arrays.lse,
             backend=backend,
-            rows=plan.problem.layout.rows,
-            ignored=plan.problem.ignored,
+            rows=plan.totals.rows,
+            ignored=plan.totals.ignored,
             notes=(*notes, *self.logits.notes()),
         )

@@ -73,6 +73,14 @@ def _destination(piece: RowPiece, dtype: np.dtype[Any]) -> Destination:
     return Destination(piece.layout, x, piece.buffers.out[: x.size].reshape(x.shape))
 
 
+MOST_ROWS = 1 << 18  # in a piece: of two classes results and targets are larger than the logits
+
+
+def _entries(layout: Layout, itemsize: int) -> int:
+    """How many logits to read at a time: 4 MiB, or fewer of few classes."""
+    return max(1, min(rows.SLAB * 4 // max(4, itemsize), MOST_ROWS * layout.classes))
+
+
 def _flow(
     streams: Streams,
     problem: Problem,
@@ -81,7 +89,7 @@ def _flow(
     write: Callable[[PieceResult], None],
 ) -> None:
     """All pieces, one by one; in threads where there are several."""
-    entries = rows.SLAB * slabs
+    entries = _entries(problem.layout, streams.logits.dtype.itemsize) * slabs
     pieces = walk(problem, streams, entries)
     if prod(problem.layout.shape) > entries:
         Pipeline[RowPiece, PieceResult]().run(pieces, compute, write)
@@ -103,7 +111,9 @@ def cross_entropy(
     def compute(piece: RowPiece) -> PieceResult:
         grad = _destination(piece, dtype) if streams.out else None
         losses = calculation.add(piece, grad).losses
-        return PieceResult(grad.finish().reshape(-1) if grad else None, losses)
+        # Of few classes they take as much memory as the logits: kept only for whoever takes them.
+        kept = losses if streams.losses else None
+        return PieceResult(grad.finish().reshape(-1) if grad else None, kept)
 
     def write(result: PieceResult) -> None:
         if streams.out and result.array is not None:

@@ -6,7 +6,7 @@ Probabilities keep their dtype and their shape, that of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,11 +88,14 @@ def target_kind_of(shape: Shape, layout: Layout, options: LossOptions) -> str:
             "targets",
             f"probabilities of shape {shape} do not fit logits of shape {layout.shape}",
         )
-    if kind == "probs" and options.ignore_index >= 0:
-        raise OptionError(
-            "ignore_index", f"{options.ignore_index} applies to class indices, not to probabilities"
-        )
+    if kind == "probs" and options.ignore_index != LossOptions.ignore_index:
+        raise no_ignore_index(options.ignore_index)
     return kind
+
+
+def no_ignore_index(value: int) -> OptionError:
+    """The error for an ignore_index beside targets that are probabilities."""
+    return OptionError("ignore_index", f"{value} applies to class indices, not to probabilities")
 
 
 def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
@@ -102,7 +105,7 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     uses is what was checked, whoever writes into the targets meanwhile.
     """
     require_row_shaped(targets.shape, layout)
-    check = _TargetCheck(layout, ignore_index)
+    check = TargetCheck(layout, ignore_index)
     indices = np.empty(0, np.min_scalar_type(-layout.classes))
     for chunk in targets.chunks():
         found = check.indices(chunk)
@@ -125,12 +128,17 @@ class _InvalidTargets:
             self.row, self.value = row + first, values[first].item()
         self.count += int(np.count_nonzero(wrong))
 
+    def merge(self, other: _InvalidTargets) -> None:
+        if other.count and (not self.count or other.row < self.row):
+            self.row, self.value = other.row, other.value
+        self.count += other.count
+
     def words(self, rows: int) -> str:
         verb = "is" if self.count == 1 else "are"
         return f"{self.count} of {plural(rows, 'target')} {verb}"
 
 
-class _TargetCheck:
+class TargetCheck:
     """Turns values into class indices, and remembers what is not one."""
 
     def __init__(self, layout: Layout, ignore_index: int) -> None:
@@ -148,14 +156,32 @@ class _TargetCheck:
             whole = np.where(broken, 0.0, whole) if broken.any() else whole
         row, self.rows = self.rows, self.rows + len(whole)
         usual = not 0 <= self.ignore_index < self.classes and whole.size
-        if usual and whole.min() >= 0 and whole.max() < self.classes:  # two passes, not six
-            return whole
+        if usual:  # two passes, not six
+            least, most = np.minimum.reduce(whole), np.maximum.reduce(whole)
+            if least >= 0 and most < self.classes:
+                return whole
         ignored = whole == self.ignore_index
         wrong = ~ignored & ((whole < 0) | (whole >= self.classes))
         self.outside.add(whole, wrong, row)
         indices = np.where(ignored | wrong, 0, whole).astype(np.int64)  # unsigned types have no -1
         indices[ignored] = IGNORED
         return indices
+
+    @property
+    def valid(self) -> bool:
+        """Whether all values so far are right."""
+        return not self.broken.count and not self.outside.count
+
+    def renumber(self, place: Callable[[int], int]) -> None:
+        """Let the first invalid rows have their numbers in a larger whole."""
+        for found in (self.broken, self.outside):
+            found.row = place(found.row) if found.count else 0
+
+    def merge(self, other: TargetCheck) -> None:
+        """Take what was found in other rows, which have their numbers in the whole."""
+        self.broken.merge(other.broken)
+        self.outside.merge(other.outside)
+        self.rows += other.rows
 
     def raise_if_invalid(self) -> None:
         """An error for what was invalid."""
@@ -182,7 +208,8 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     shape = layout.row_shape
     allowed: tuple[Shape, ...] = (shape,)
     if len(shape) <= 1:
-        allowed = (shape, (layout.rows, 1), (layout.rows,)) if shape else (shape, (1,))
+        n = layout.rows
+        allowed = (shape, (n,), (n, 1), (1, n)) if shape else (shape, (1,))
     if given in allowed:
         return
     if given == layout.shape:
@@ -197,6 +224,15 @@ def require_row_shaped(given: Shape, layout: Layout) -> None:
     if given in (last, first):  # which another class axis would need
         shapes = f"{shape} on class axis {layout.class_axis}"
     hint = f"class indices have shape {shapes}, probabilities {layout.shape}"
-    if len(given) > len(layout.shape) and given[:1] == layout.shape[:1]:
-        hint = f"logits and targets seem to be swapped: {hint}"
+    if _are_swapped(layout.shape, given):
+        hint = f"logits and targets seem to be swapped: the logits, of shape {given}, come first"
     raise ShapeError("targets", f"shape {given} does not fit logits of shape {layout.shape}", hint)
+
+
+def _are_swapped(logits: Shape, targets: Shape) -> bool:
+    """Whether the targets' shape is that of logits for which those of the logits are targets."""
+    if len(targets) < 2:
+        return False
+    rows = targets[:-1], targets[:1] + targets[2:]
+    columns = ((targets[0], 1), (1, targets[0])) if len(targets) == 2 else ()
+    return logits in (*rows, *columns)

@@ -32,10 +32,14 @@ class Checks(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """A sentence about one step: logits, exponentials, target, loss, gradient or factors."""
+    """A sentence about one step: logits, exponentials, target, loss, gradient or factors.
+
+    Its text calls class `of_class`, if there is one, by its number.
+    """
 
     step: str
     text: str
+    of_class: int | None = None
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ def _logits(d: Derivation) -> list[Remark]:
         return [Remark("logits", f"All logits are -inf, {undefined}")]
     if np.isnan(d.maximum):
         first = int(np.argmax(~(d.z < np.inf)))
-        return [Remark("logits", f"The logit of class {first} is {d.z[first]:g}, {undefined}")]
+        text = f"The logit of class {first} is {d.z[first]:g}, {undefined}"
+        return [Remark("logits", text, first)]
     texts = []
     if d.maximum > OVERFLOW:
         texts.append(

@@ -13,7 +13,7 @@ import numpy as np
 from xentcli.display.document import NO_FORMULA, Column, Fact, Formula, Step
 from xentcli.errors import plural
 from xentcli.explain.class_selection import ClassSelection
-from xentcli.explain.derivation import Derivation
+from xentcli.explain.derivation import Derivation, Remark
 
 BY_HAND = (1e-6, 1e6)  # exp(x) in this range is shown without subtracting m, too
 
@@ -22,8 +22,14 @@ Y, A = Formula("y", "y_c"), Formula("a", "a_c")
 LOSS_IN_X = Formula("dL/dx", r"\partial L/\partial x_c")
 
 
-def _remarks(d: Derivation, step: str) -> tuple[str, ...]:
-    return tuple(remark.text for remark in d.remarks if remark.step == step)
+def _remarks(d: Derivation, step: str, shown: ClassSelection) -> tuple[str, ...]:
+    return tuple(_named(remark, shown) for remark in d.remarks if remark.step == step)
+
+
+def _named(remark: Remark, shown: ClassSelection) -> str:
+    """A remark with the name of the class that it is about."""
+    c = remark.of_class
+    return remark.text if c is None else remark.text.replace(f"class {c}", shown.name(c), 1)
 
 
 def row_steps(d: Derivation, shown: ClassSelection) -> tuple[Step, ...]:
@@ -46,8 +52,8 @@ def ignored_row_steps(d: Derivation, shown: ClassSelection) -> tuple[Step, ...]:
     zeros = [shown.column(LOSS_IN_X, d.gradient), shown.directions(d.gradient)]
     return (
         shown.step("Logits", NO_FORMULA, logits),
-        Step("Target", remarks=_remarks(d, "target")),
-        shown.step("Gradient", NO_FORMULA, zeros, remarks=_remarks(d, "factors")),
+        Step("Target", remarks=_remarks(d, "target", shown)),
+        shown.step("Gradient", NO_FORMULA, zeros, remarks=_remarks(d, "factors", shown)),
     )
 
 
@@ -63,7 +69,11 @@ def _logits(d: Derivation, shown: ClassSelection) -> Step:
     top = Formula(f"m = max {symbol.text}", rf"m = \max_c {symbol.latex}")
     facts = (Fact(top, d.maximum),)
     return shown.step(
-        "Logits and their maximum", formula, columns, facts=facts, remarks=_remarks(d, "logits")
+        "Logits and their maximum",
+        formula,
+        columns,
+        facts=facts,
+        remarks=_remarks(d, "logits", shown),
     )
 
 
@@ -95,7 +105,7 @@ def _exponentials(d: Derivation, shown: ClassSelection) -> Step:
         formula,
         columns,
         facts=tuple(facts),
-        remarks=_remarks(d, "exponentials"),
+        remarks=_remarks(d, "exponentials", shown),
     )
 
 
@@ -117,7 +127,9 @@ def _target(d: Derivation, shown: ClassSelection) -> Step:
         columns.append(shown.column(A, d.masses))
         facts.append(Fact(Formula("A = Σ a", r"A = \sum_c a_c"), d.mass))
     title = "Target, one-hot" if is_index else "Target, probabilities"
-    return shown.step(title, formula, columns, facts=tuple(facts), remarks=_remarks(d, "target"))
+    return shown.step(
+        title, formula, columns, facts=tuple(facts), remarks=_remarks(d, "target", shown)
+    )
 
 
 def _mass_formula(d: Derivation, eps: float) -> Formula:
@@ -145,7 +157,7 @@ def _loss(d: Derivation, shown: ClassSelection) -> Step:
     if d.is_one_hot:
         facts.append(Fact(Formula("p[target]", "p_y"), float(d.p[d.target])))
     facts.append(Fact(Formula("L", "L"), d.row_loss, "the loss of this row, in nats"))
-    more: dict[str, Any] = {"facts": tuple(facts), "remarks": _remarks(d, "loss")}
+    more: dict[str, Any] = {"facts": tuple(facts), "remarks": _remarks(d, "loss", shown)}
     return (
         shown.step("Loss", formula, columns, **more) if columns else Step("Loss", formula, **more)
     )
@@ -175,7 +187,7 @@ def _gradient(d: Derivation, shown: ClassSelection) -> Step:
         columns += [shown.column(z_part, d.z_pull), shown.column(whole, d.z_gradient, bar="signed")]
         formula = Formula(f"{formula.text} + {z_part.text}", f"{formula.latex} + {z_part.latex}")
     columns.append(shown.directions(d.z_gradient))
-    remarks = (*_descent(d), *_remarks(d, "gradient"))
+    remarks = (*_descent(d), *_remarks(d, "gradient", shown))
     return shown.step("Gradient", formula, columns, remarks=remarks)
 
 
@@ -205,7 +217,7 @@ def _factors(d: Derivation, shown: ClassSelection) -> Step:
     scale = Formula("u·v/D", r"u\,v/D") if d.sample_weighted else Formula("u/D", "u/D")
     facts.append(Fact(scale, _as_integer(f.scale)))
     facts.append(Fact(Formula.in_words("loss"), d.share, _share(d)))
-    remarks = _remarks(d, "factors")
+    remarks = _remarks(d, "factors", shown)
     columns: list[Column] = []
     if d.logits_scaled or f.scale != 1:
         columns = _scaled_columns(d, shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xentcli.files.format import ZIP, Facts, Format, starts_with
+from xentcli.files.format import ZIP, Format, Inspected, starts_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ def _create_npy(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOpti
     return NpyWriter(stream, shape, dtype)
 
 
-def _inspect_npy(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_npy(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.npy.reader import inspect_npy
 
     return [inspect_npy(source, stats)]
@@ -58,7 +58,7 @@ def _save_npz(stream: Writable, members: Mapping[str, Array]) -> None:
     save_npz(stream, members)
 
 
-def _inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_npz(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.npz import inspect_npz
 
     return inspect_npz(source, options, stats)
@@ -95,7 +95,7 @@ def _save_safetensors(stream: Writable, members: Mapping[str, Array]) -> None:
     save_safetensors(stream, members)
 
 
-def _inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.safetensors import inspect_safetensors
 
     return inspect_safetensors(source, options, stats)
@@ -103,6 +103,30 @@ def _inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> l
 
 def _safetensors_names(source: Source) -> list[str]:
     from xentcli.files.safetensors import member_names
+
+    return member_names(source)
+
+
+def _open_zarr(source: Source, options: ReadOptions) -> Reader:
+    from xentcli.files.zarr.reader import open_zarr
+
+    return open_zarr(source, options)
+
+
+def _create_zarr(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
+    from xentcli.files.zarr.writer import create_zarr
+
+    return create_zarr(stream, shape, dtype)
+
+
+def _inspect_zarr(source: Source, options: ReadOptions, stats: bool) -> Inspected:
+    from xentcli.files.zarr.reader import inspect_zarr
+
+    return inspect_zarr(source, options, stats)
+
+
+def _zarr_names(source: Source) -> list[str]:
+    from xentcli.files.zarr.reader import member_names
 
     return member_names(source)
 
@@ -125,7 +149,7 @@ def _open_pytorch(source: Source, options: ReadOptions) -> Reader:
     return open_pytorch(source, options)
 
 
-def _inspect_pytorch(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def _inspect_pytorch(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     from xentcli.files.pytorch import inspect_pytorch
 
     return inspect_pytorch(source, options, stats)
@@ -145,6 +169,7 @@ BINARY = (
         open_reader=_open_npy,
         create_writer=_create_npy,
         inspect=_inspect_npy,
+        is_raw=True,
     ),
     Format(
         "npz",
@@ -165,6 +190,17 @@ BINARY = (
         save_members=_save_safetensors,
         inspect=_inspect_safetensors,
         member_names=_safetensors_names,
+        is_raw=True,
+    ),
+    Format(
+        "zarr",
+        suffixes=("zarr",),
+        open_reader=_open_zarr,
+        create_writer=_create_zarr,
+        inspect=_inspect_zarr,
+        member_names=_zarr_names,
+        pipes=False,
+        is_folder=True,
     ),
     Format(
         "pt",

@@ -51,6 +51,11 @@ class ContiguousReader:
         self.name, self.format = source.name, format
         self.shape, self.dtype = extent.shape, extent.dtype
 
+    def place(self) -> tuple[str, int] | None:
+        """The path of a plain file and where the next number lies in it; None for other sources."""
+        path = self._source.path
+        return None if path is None else (path, self._source.position)
+
     def make_buffer(self, count: int) -> Array | None:
         """A buffer; None if only the header claims its size."""
         sure = self._source.size is not None or count * self.dtype.itemsize <= SAFE

@@ -39,6 +39,12 @@ FOREIGN = (
         description="a MATLAB file",
         convert="in Python: numpy.save('logits.npy', scipy.io.loadmat('FILE')['NAME'])",
     ),
+    Format(  # HDF5 with all axes in reverse order
+        "mat73",
+        matches=starts_with(b"MATLAB 7.3 M"),
+        description="a MATLAB file of version 7.3",
+        convert="in Python: numpy.save('logits.npy', h5py.File('FILE')['NAME'][:].T)",
+    ),
     Format(
         "gguf",
         matches=starts_with(b"GGUF"),
@@ -50,24 +56,6 @@ FOREIGN = (
         matches=starts_with(b"\x89PNG\r\n\x1a\n"),
         description="a PNG image",
         convert="write the numbers with numpy.save",
-    ),
-    Format(
-        "hdf5",
-        matches=starts_with(b"\x89HDF"),
-        description="an HDF5 file",
-        convert="in Python: numpy.save('logits.npy', h5py.File('FILE')['NAME'][:])",
-    ),
-    Format(
-        "parquet",
-        matches=starts_with(b"PAR1"),
-        description="a Parquet file",
-        convert="in Python: numpy.save('logits.npy', pandas.read_parquet('FILE'))",
-    ),
-    Format(
-        "arrow",
-        matches=starts_with(b"ARROW1"),
-        description="an Arrow file",
-        convert="in Python: numpy.save('logits.npy', pandas.read_feather('FILE'))",
     ),
     OLD_PYTORCH,
     PICKLE,

@@ -7,9 +7,11 @@ formats all ask the registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from xentcli.errors import XentError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +33,8 @@ Matcher = Callable[[bytes], bool]
 ReaderOpener = Callable[["Source", "ReadOptions"], "Reader"]
 WriterFactory = Callable[["Writable", tuple[int, ...], "np.dtype[Any]", "WriteOptions"], "Writer"]
 MembersSaver = Callable[["Writable", "Mapping[str, Array]"], None]
-Inspector = Callable[["Source", "ReadOptions", bool], list[Facts]]
+Inspected = Iterable["Facts | XentError"]
+Inspector = Callable[["Source", "ReadOptions", bool], Inspected]
 MemberLister = Callable[["Source"], list[str]]
 
 
@@ -48,12 +51,15 @@ class Format:
     open_reader   (source, options) -> a Reader of one array
     create_writer (stream, shape, dtype, options) -> a Writer of one array
     save_members  (stream, arrays by name) -> None, where one file holds several
-    inspect       (source, options, stats) -> facts per array; by default those of the Reader
+    inspect       (source, options, stats) -> facts, or an error, per array; by default the Reader's
     member_names  (source) -> the names of its arrays, where one file holds several
+    has_columns   the reader takes the columns that the options choose, and knows their names
     is_table      always two axes, lines and columns, as text is; an array of one axis is a column
     keeps_dtype   the dtype that is read is the one that was written
     streams       a file is read and written in pieces, in constant memory
     pipes         it can be read from a pipe too
+    is_raw        after a header all numbers follow in C order, and nothing else
+    is_folder     an array is a folder of files, which may be at an address, and not one file
     description   what an error calls a file that is recognised and cannot be read
     convert       how to make a readable file of such a file
     """
@@ -66,10 +72,13 @@ class Format:
     save_members: MembersSaver | None = None
     inspect: Inspector | None = None
     member_names: MemberLister | None = None
+    has_columns: bool = False
     is_table: bool = False
     keeps_dtype: bool = True
     streams: bool = True
     pipes: bool = True
+    is_raw: bool = False
+    is_folder: bool = False
     description: str = ""
     convert: str | None = None
 
@@ -96,6 +105,15 @@ class Format:
     def max_axes(self) -> int | None:
         """How many axes an array may have; None for any number."""
         return 2 if self.is_table else None
+
+
+def of_each(names: Iterable[str], facts: Callable[[str], Facts]) -> Iterator[Facts | XentError]:
+    """Facts about each array of a file; an error about one does not hide the others."""
+    for name in names:
+        try:
+            yield facts(name)
+        except XentError as error:
+            yield error
 
 
 def starts_with(*signatures: bytes) -> Matcher:

@@ -11,7 +11,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, visible
 from xentcli.files import foreign
-from xentcli.files.format import Facts
+from xentcli.files.format import Inspected, of_each
 from xentcli.files.keys import choose_key
 from xentcli.files.npy.header import MAGIC
 from xentcli.files.npy.reader import inspect_npy, open_npy
@@ -30,14 +30,15 @@ def open_npz(source: Source, options: ReadOptions) -> Reader:
     return open_npy(open_member(archive, members[key], key, source.name), options)
 
 
-def inspect_npz(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def inspect_npz(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     """Facts about every array, or about the one that the options name."""
     archive, members = _open_archive(source)
     keys = list(members)
     if options.key is not None:
         keys = [choose_key(keys, options, source.name)]
-    found = (open_member(archive, members[key], key, source.name) for key in keys)
-    return [inspect_npy(member, stats) for member in found]
+    return of_each(
+        keys, lambda key: inspect_npy(open_member(archive, members[key], key, source.name), stats)
+    )
 
 
 def member_names(source: Source) -> list[str]:

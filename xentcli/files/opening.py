@@ -12,6 +12,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import OptionError, Setting
 from xentcli.files import registry
+from xentcli.files.columns import ALL
 from xentcli.files.compression import (
     CompressedStream,
     CompressedWriter,
@@ -22,6 +23,7 @@ from xentcli.files.compression import (
 from xentcli.files.format import FIRST_BYTES, Format
 from xentcli.files.keys import LOGITS, TARGETS, known_key
 from xentcli.files.options import DEFAULT, ReadOptions, WriteOptions
+from xentcli.files.paths import is_folder
 from xentcli.files.reader import InMemoryReader, Reader
 from xentcli.files.sink import Writable
 from xentcli.files.source import Source, open_source
@@ -34,6 +36,11 @@ def open_input(path: str, *, raw: bool = False) -> Iterator[tuple[Source, str]]:
 
     Raw numbers may begin with any bytes, so that only the suffix shows that they are compressed.
     """
+    if is_folder(path):
+        from xentcli.files.store import open_folder  # few inputs need it
+
+        yield open_folder(path), path
+        return
     with open_source(path) as source:
         kind = None
         if not raw or by_suffix(path):
@@ -54,33 +61,93 @@ def open_reader(path: str, options: ReadOptions = DEFAULT) -> Iterator[Reader]:
         if options.raw:
             from xentcli.files.raw import open_raw
 
-            yield open_raw(source, options.raw)
+            raw = open_raw(source, options.raw)
+            yield _interpreted(raw, replace(options, dtype=options.raw.dtype))
             return
         yield reader_of(source, registry.input_format(source, bare, options.format), options)
 
 
 @contextmanager
 def open_both(
-    path: str, logits: ReadOptions, targets: ReadOptions
-) -> Iterator[tuple[Reader, Reader]]:
-    """Logits and targets in one file, found by their names unless the options have a key."""
+    path: str, logits: ReadOptions, targets: ReadOptions, *, required: bool = True
+) -> Iterator[tuple[Reader, Reader | None]]:
+    """Logits and targets in one file, found by their names unless the options have a key.
+
+    Without targets where the file holds none under their names, and they are not `required`.
+    """
     with open_input(path) as (source, bare), ExitStack() as stack:
         format = registry.input_format(source, bare, logits.format)
-        if not format.member_names:
-            keyed = " or ".join(registry.suffixes(registry.with_keys()))
-            what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
-            raise OptionError(source.name, what)
-        with _again(source, path) as first:
-            names = format.member_names(first)
-        logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
-        targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
-        if source.can_be_opened_again:
-            found: Reader = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        if format.has_columns and targets.columns.keep:
+            logits = without_targets(logits, targets)
+            targets = replace(targets, style=replace(logits.style, of_targets=True))
         else:
-            with _again(source, path) as first:
-                reader = reader_of(first, format, targets)
-                found = InMemoryReader(reader.whole(), reader.name, format.name)
-        yield reader_of(source, format, logits), found
+            names = _member_names(format, source, path)
+            if not required and targets.key is None and not set(names) & set(TARGETS):
+                yield reader_of(source, format, logits), None
+                return
+            if not format.member_names:
+                raise _no_targets(format, source.name)
+            logits = replace(logits, key=known_key(names, LOGITS, logits, source.name))
+            targets = replace(targets, key=known_key(names, TARGETS, targets, source.name))
+        if source.can_be_opened_again:
+            reader = reader_of(source, format, logits)
+            targets = _named(targets, reader)
+            found = reader_of(stack.enter_context(_again(source, path)), format, targets)
+        else:
+            found = _held_targets(source, format, logits, targets)
+            reader = reader_of(source, format, logits)
+        found.remarks = tuple(words for words in found.remarks if words not in reader.remarks)
+        yield reader, found
+
+
+def _held_targets(
+    source: Source, format: Format, logits: ReadOptions, targets: ReadOptions
+) -> Reader:
+    """The targets of a source that is no plain file, in memory; it is copied to a file."""
+    if format.has_columns:
+        with _again(source, "") as first:
+            targets = _named(targets, reader_of(first, format, logits))
+    with _again(source, "") as first:
+        reader = reader_of(first, format, targets)
+        held = InMemoryReader(reader.whole(), reader.name, format.name, column_names(reader))
+        held.remarks = reader.remarks
+    return held
+
+
+def without_targets(logits: ReadOptions, targets: ReadOptions) -> ReadOptions:
+    """How logits are read from a table whose other columns are the targets."""
+    columns = logits.columns
+    dropped = (*columns.drop, *(name for name in targets.columns.keep if name not in columns.drop))
+    return replace(logits, columns=replace(columns, drop=dropped))
+
+
+def column_names(reader: Reader) -> tuple[str, ...]:
+    """The names of the columns of a table, if it has any."""
+    names: tuple[str, ...] = getattr(reader, "column_names", ())
+    return names
+
+
+def _member_names(format: Format, source: Source, path: str) -> list[str]:
+    """The names of the arrays in a file, none where its format has no names."""
+    if not format.member_names:
+        return []
+    with _again(source, path) as first:
+        return format.member_names(first)
+
+
+def _named(targets: ReadOptions, logits: Reader) -> ReadOptions:
+    """How targets are read that may be the names of the logits' columns."""
+    return replace(targets, class_names=targets.class_names or column_names(logits))
+
+
+def _no_targets(format: Format, where: str) -> OptionError:
+    """The error for logits without targets."""
+    if format.has_columns:
+        hint = "if a column of this file holds them: ", Setting("target_column"), " NAME"
+        return OptionError(where, "TARGETS is missing", hint)
+    keyed = " or ".join(registry.suffixes(registry.with_keys()))
+    what = f"TARGETS is missing; one {keyed} file may hold logits and targets"
+    return OptionError(where, what)
 
 
 def names_in(path: str) -> list[str]:
@@ -111,10 +178,25 @@ def reader_of(source: Source, format: Format, options: ReadOptions) -> Reader:
         key = Setting(options.key_option or "key")
         what = f"this is {format.name}, and ", key, f" is for {keyed}"
         raise OptionError(source.name, what)
+    if options.columns != ALL and not format.has_columns:
+        tables = ", ".join(registry.names(registry.with_columns()))
+        kept = "columns" if options.style.prefix == "" else "target_column"
+        flag = Setting(kept if options.columns.keep else f"{options.style.prefix}drop")
+        what = f"this is {format.name}, and ", flag, f" is for tables: {tables}"
+        raise OptionError(source.name, what)
     assert format.open_reader
     reader = format.open_reader(source, options)
     reader.format = format.name
-    return reader
+    return _interpreted(reader, options)
+
+
+def _interpreted(reader: Reader, options: ReadOptions) -> Reader:
+    """The reader itself, or what its numbers stand for by the options."""
+    if not (options.bfloat16 or options.probabilities):
+        return reader
+    from xentcli.files.interpreted import interpreted  # few inputs need it
+
+    return interpreted(reader, options)
 
 
 def load(path: str, options: ReadOptions = DEFAULT) -> Array:

@@ -16,7 +16,7 @@ from xentcli.arrays.dtypes import BF16
 from xentcli.errors import DtypeError, FormatError, visible
 from xentcli.files import float8, foreign
 from xentcli.files.contiguous import SAFE, ContiguousReader, Extent
-from xentcli.files.format import Facts
+from xentcli.files.format import Facts, Inspected, of_each
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import InMemoryReader, Reader
@@ -74,23 +74,26 @@ def member_names(source: Source) -> list[str]:
     return list(_open(source).tensors)
 
 
-def inspect_pytorch(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def inspect_pytorch(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     """Facts about every tensor, or about the one that the options name."""
-    from xentcli.files.statistics import statistics  # reading does not need it
-
-    file, found = _open(source), []
+    file = _open(source)
     keys = list(file.tensors)
     if options.key is not None:
         keys = [choose_key(keys, options, source.name)]
-    for key in keys:
-        tensor = file.tensors[key]
-        dtype = _dtype_name(tensor)
-        facts: Facts = {"name": file.where(key), "format": "pt", "shape": tensor.shape}
-        facts["dtype"] = dtype
-        if stats and (dtype in DTYPES or dtype in FLOAT8):
-            facts |= statistics(_reader(file, key).chunks())
-        found.append(facts)
-    return found
+    return of_each(keys, lambda key: _facts(file, key, stats))
+
+
+def _facts(file: File, key: str, stats: bool) -> Facts:
+    """Facts about one tensor."""
+    from xentcli.files.statistics import statistics  # reading does not need it
+
+    tensor = file.tensors[key]
+    dtype = _dtype_name(tensor)
+    facts: Facts = {"name": file.where(key), "format": "pt", "shape": tensor.shape}
+    facts["dtype"] = dtype
+    if stats and (dtype in DTYPES or dtype in FLOAT8):
+        facts |= statistics(_reader(file, key).chunks())
+    return facts
 
 
 def _open(source: Source) -> File:

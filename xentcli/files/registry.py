@@ -14,11 +14,13 @@ from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from xentcli.errors import OptionError, Setting, visible
+from xentcli.errors import FileError, FormatError, OptionError, Setting, visible
 from xentcli.files.binary import BINARY
+from xentcli.files.by_library import BY_LIBRARY
 from xentcli.files.compression import require_library, without_suffix
 from xentcli.files.foreign import FOREIGN, refusal
 from xentcli.files.format import FIRST_BYTES, ZIP, ZIP_BYTES, Format
+from xentcli.files.paths import is_address
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +62,7 @@ def _text(name: str, delimiter: str) -> Format:
         suffixes=(name, "txt"),
         open_reader=partial(_open_text, delimiter),
         create_writer=partial(_create_text, delimiter),
+        has_columns=True,
         is_table=True,
         keeps_dtype=False,
     )
@@ -67,6 +70,7 @@ def _text(name: str, delimiter: str) -> Format:
 
 FORMATS: tuple[Format, ...] = (
     *BINARY,
+    *BY_LIBRARY,
     _text("csv", ","),
     _text("tsv", "\t"),
     Format("json", suffixes=("json",), create_writer=_create_json, keeps_dtype=False),
@@ -90,13 +94,18 @@ def with_keys() -> list[Format]:
     return [format for format in readable() if format.has_keys]
 
 
+def with_columns() -> list[Format]:
+    """The formats of tables whose columns can be chosen."""
+    return [format for format in readable() if format.has_columns]
+
+
 def names(formats: Iterable[Format]) -> list[str]:
     """The names of some formats.
 
     >>> names(readable())
-    ['npy', 'npz', 'safetensors', 'pt', 'kld', 'csv', 'tsv']
+    ['npy', 'npz', 'safetensors', 'zarr', 'pt', 'kld', 'parquet', 'arrow', 'hdf5', 'csv', 'tsv']
     >>> names(writable())
-    ['npy', 'npz', 'safetensors', 'csv', 'tsv', 'json']
+    ['npy', 'npz', 'safetensors', 'zarr', 'csv', 'tsv', 'json']
     """
     return [format.name for format in formats]
 
@@ -104,8 +113,8 @@ def names(formats: Iterable[Format]) -> list[str]:
 def suffixes(formats: Iterable[Format]) -> list[str]:
     """The suffixes of some formats, each once.
 
-    >>> suffixes(readable())
-    ['.npy', '.npz', '.safetensors', '.pt', '.pth', '.kld', '.csv', '.txt', '.tsv']
+    >>> suffixes(writable())
+    ['.npy', '.npz', '.safetensors', '.zarr', '.csv', '.txt', '.tsv', '.json']
     """
     return list(dict.fromkeys(f".{suffix}" for format in formats for suffix in format.suffixes))
 
@@ -165,15 +174,40 @@ def sniff(source: Source) -> Format:
 
 def input_format(source: Source, path: str, name: str | None) -> Format:
     """The format to read a source in: the one asked for, else by its suffix or first bytes."""
+    if source.store:
+        return _folder_format(source.name, path, name)
     found = with_suffix(path)
     if name is None and len(found) != 1:
         format = sniff(source)
     else:
         format = get_readable(found[0].name if name is None else name, source.name)
+    if format.is_folder:
+        raise FormatError(source.name, f"is a file; {format.name} arrays are folders of chunks")
     if source.file is None and not format.pipes:
         what = f"cannot read {format.name} from a pipe or standard input"
         raise OptionError(source.name, what, "save it to a file, and give its path")
     return format
+
+
+def _folder_format(where: str, path: str, name: str | None) -> Format:
+    """The format of a folder or an address."""
+    asked = [get(name, where)] if name else with_suffix(path)
+    folders = [format for format in asked or FORMATS if format.is_folder]
+    if folders:
+        return folders[0]
+    what = "an address" if is_address(path) else "a folder"
+    allowed = ", ".join(names(format for format in FORMATS if format.is_folder))
+    raise FileError(where, f"is {what}, which cannot be read as {asked[0].name}; only as {allowed}")
+
+
+def writes_folder(path: str, name: str | None) -> bool:
+    """Whether an output of this path and format is a folder; an error for a wrong address."""
+    asked = [get(name, visible(path))] if name else with_suffix(path)
+    folder = any(format.is_folder for format in asked)
+    if is_address(path) and not folder and asked:
+        allowed = " or ".join(names(format for format in writable() if format.is_folder))
+        raise OptionError(visible(path), f"only {allowed} can be written to an address")
+    return folder or is_address(path)
 
 
 def output_formats(path: str, name: str | None, *, chosen: bool = False) -> list[Format]:
@@ -185,6 +219,8 @@ def output_formats(path: str, name: str | None, *, chosen: bool = False) -> list
     require_library(path)
     if name is not None:
         return [get_writable(name, visible(path))]
+    if is_address(path) and not with_suffix(path):
+        return [format for format in writable() if format.is_folder]
     suffix = _suffix(path)
     found = with_suffix(path)
     allowed = [format for format in found if format.can_write]
@@ -212,5 +248,6 @@ def _is_special(path: str) -> bool:
 def choose(allowed: list[Format], like: str) -> Format:
     """The format to write in: of those `allowed` that of the logits, `like`, else the first."""
     if not allowed:
-        return get_writable(like)
+        format = get_writable(like)
+        return FORMATS[0] if format.is_folder else format  # a stream takes no folder
     return next((format for format in allowed if format.name == like), allowed[0])

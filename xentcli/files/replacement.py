@@ -122,6 +122,12 @@ class Replacement:
             self.remove()
             raise
 
+    @property
+    def path(self) -> str:
+        """Where the unfinished file is."""
+        assert self._temporary
+        return os.path.join(self._folder.path, self._temporary)  # noqa: PTH118 (Path would change the name)
+
     def set_permissions(self) -> None:
         """Those of the old file, if possible; for a new one the mode that the umask leaves."""
         if self.old is not None:

@@ -25,7 +25,7 @@ from xentcli.files.contiguous import (
     finish,
     little_endian,
 )
-from xentcli.files.format import Facts
+from xentcli.files.format import Facts, Inspected, of_each
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import Reader, pieces
@@ -80,26 +80,28 @@ def member_names(source: Source) -> list[str]:
     return list(read_header(source).tensors)
 
 
-def inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> list[Facts]:
+def inspect_safetensors(source: Source, options: ReadOptions, stats: bool) -> Inspected:
     """Facts about every array, or about the one that the options name."""
     from xentcli.files.statistics import statistics  # reading does not need it
 
-    header, found = read_header(source), []
+    header = read_header(source)
     keys = list(header.tensors)
     if options.key is not None:
         keys = [choose_key(keys, options, source.name)]
-    for key in keys:
+
+    def facts_of(key: str) -> Facts:
         facts = _facts(header.tensors[key], f"{source.name}[{visible(key)}]")
         facts |= {"metadata": header.metadata} if header.metadata else {}
         if stats and header.tensors[key].dtype in (*DTYPES, *FLOAT8):
             facts |= statistics(pieces(_reader(source, header, key)))
-        found.append(facts)
+        return facts
+
+    yield from of_each(keys, facts_of)
     everything = Extent(shape=(header.nbytes,), dtype=np.dtype(np.uint8), start=header.start)
     source.skip(header.start + header.nbytes - source.position)
     if source.position < header.start + header.nbytes:
         raise ended_early(source, everything)
     finish(source, everything)  # a pipe is read to its end, or its writer would be killed
-    return found
 
 
 def _facts(tensor: Tensor, name: str) -> Facts:

@@ -119,6 +119,15 @@ class Sink:
         with self._errors():
             self._stream.flush()
 
+    def reserve(self, nbytes: int) -> tuple[str, int]:
+        """Make room for so many bytes, which others write: the path of the file, and where."""
+        assert self._replacement
+        self.flush()
+        with self._errors():
+            offset = self._stream.tell()
+            self._stream.truncate(offset + nbytes)
+        return self._replacement.path, offset
+
     def finish(self) -> None:
         """Write everything out; the target is still the old file."""
         self.flush()
@@ -144,10 +153,9 @@ class Sink:
         in_place = not (self.is_file and other.is_file)
         return in_place and self._identity is not None and self._identity == other._identity
 
-    def would_overwrite(self, state: os.stat_result) -> bool:
-        """Whether it is written in place into the plain file with this `os.stat`."""
-        plain = stat.S_ISREG(state.st_mode)
-        return plain and not self.is_file and self._identity == identity_of(state)
+    def would_overwrite(self, path: str, state: os.stat_result) -> bool:
+        """Whether it replaces the plain file at a path, or is written into it; its `os.stat`."""
+        return stat.S_ISREG(state.st_mode) and self._identity == identity_of(state)
 
     @property
     def is_file(self) -> bool:

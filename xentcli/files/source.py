@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FileError, OptionError, visible
 from xentcli.files.descriptor import Descriptor, descriptor_of, file_errors
+from xentcli.files.seekable import Seekable
+
+if TYPE_CHECKING:
+    from xentcli.files.store import Store
 
 CHUNK = 1 << 24
 COPY = 1 << 20  # bytes of a pipe that are copied at a time
@@ -29,6 +30,7 @@ class Source:
     """
 
     compression: str | None = None
+    store: Store | None = None  # where it is a folder, and has no bytes
 
     def __init__(self, stream: IO[bytes], name: str, path: str | None = None) -> None:
         self._stream = stream
@@ -50,6 +52,16 @@ class Source:
     def file(self) -> Seekable | None:
         """The stream for seeking, where it is a plain file."""
         return Seekable(self._stream, self.name) if self._state else None
+
+    @property
+    def stream(self) -> IO[bytes]:
+        """The stream itself, for what reads by itself."""
+        return self._stream
+
+    @property
+    def path(self) -> str | None:
+        """The path of a plain file; None for anything else."""
+        return self._path
 
     @property
     def can_be_opened_again(self) -> bool:
@@ -155,8 +167,7 @@ class Source:
             with file_errors(self.name, "reading"):
                 self._stream.seek(start)
         else:
-            with file_errors("temporary file", "writing"):
-                self._recording = self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
+            self._recording = self._recorded = _temporary_file()
             yield
             self._stream, self._recording, self._ended = self._recorded, None, False
             with file_errors("temporary file", "writing"):
@@ -167,8 +178,7 @@ class Source:
         """Copy what is not a plain file to a temporary file, from which it is read from now on."""
         if self._state:
             return
-        with file_errors("temporary file", "writing"):
-            self._recorded = TemporaryFile(prefix=".xent-")  # noqa: SIM115 (`close` does)
+        self._recorded = _temporary_file()
         data: bytes | memoryview = self.read(len(self._ahead))
         buffer = memoryview(bytearray(COPY))
         while data:
@@ -217,35 +227,11 @@ class Source:
                 self._recording.write(data)
 
 
-class Seekable:
-    """A file for `zipfile`, which takes an OSError, but not a FileError, for a damaged archive."""
+def _temporary_file() -> IO[bytes]:
+    from tempfile import TemporaryFile  # files do not need it
 
-    def __init__(self, stream: IO[bytes], name: str) -> None:
-        self._stream, self._name = stream, name
-
-    def read(self, count: int = -1) -> bytes:
-        """The next bytes."""
-        with file_errors(self._name, "reading"):
-            return self._stream.read(count)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek; an impossible offset is the archive's fault, an error that `zipfile` expects."""
-        with file_errors(self._name, "reading"):
-            try:
-                return self._stream.seek(offset, whence)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-        raise io.UnsupportedOperation("it points outside of itself")
-
-    def tell(self) -> int:
-        """The offset of the next byte."""
-        with file_errors(self._name, "reading"):
-            return self._stream.tell()
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
+    with file_errors("temporary file", "writing"):
+        return TemporaryFile(prefix=".xent-")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from xentcli.display.chart import Chart
 from xentcli.display.document import Column, Document, Step
-from xentcli.errors import OptionError, plural, visible
+from xentcli.errors import plural, visible
 from xentcli.report import charts
 from xentcli.report.along import Segment
 from xentcli.report.result import Report
@@ -37,21 +37,14 @@ OF_BASE = ("nll_difference", "perplexity_ratio", "kl", "delta_p", "delta_p_rms",
 
 
 def to_document(report: Report, names: Sequence[str] = (), decimals: int = 4) -> Document:
-    """The document of a report; raises `OptionError` unless there is a name per class."""
+    """The document of a report; `names` are those of the classes, one for each, or none."""
     return Document(
         title="Report on logits and targets",
         intro=tuple(_intro(report)),
         steps=tuple(_steps(report, tuple(names))),
         decimals=decimals,
-        data=report.facts(),
+        data={**report.facts(), **({"names": list(names)} if names else {})},
     )
-
-
-def require_names(names: Sequence[str], classes: int) -> None:
-    """An error unless there is one name per class, or none at all."""
-    if names and len(names) != classes:
-        count = plural(len(names), "name")
-        raise OptionError("names", f"{count} given, but there are {classes} classes")
 
 
 def _intro(report: Report) -> Iterator[str]:

@@ -17,7 +17,8 @@ def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
     Results have the dtype that they have by default; with `own` also that of the logits.
 
     >>> [str(kernel) for kernel in kernels("loss", "f32")]
-    ['short float32 none none', 'fast float32 none none', 'general float32 none none']
+    ['short_fast float32 none none', 'short float32 none none', 'fast float32 none none', \
+'general float32 none none']
     """
     logits = name_of(NAMES[dtype])
     outs = [name_of(default_output(NAMES[dtype])), *([logits] if own else [])]
@@ -38,7 +39,10 @@ def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
             yield from (Kernel(name, logits, logits, out) for name in ("short", "general"))
     else:
         for out in outs if job == "grad" else (None,):
-            yield from (Kernel(name, logits, None, out) for name in ("short", "fast", "general"))
+            names = [
+                name for name in ROWS if name != "short_fast" or "float64" not in (logits, out)
+            ]
+            yield from (Kernel(name, logits, None, out) for name in names)
 
 
 def describe(kernel: Kernel) -> str:
@@ -65,7 +69,8 @@ def describe(kernel: Kernel) -> str:
 
 
 ROWS = {
-    "short": "up to 64 classes",
+    "short_fast": "up to 64 classes, no option but weights",
+    "short": "up to 64 classes, any option",
     "fast": "more than 64 classes, no option but weights and z-loss",
     "general": "more than 64 classes, any option",
 }

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import njit, types
 
 from xentcli.backends import elementary
+from xentcli.backends.cpu.part_compiler import PartCompiler
 from xentcli.backends.cpu.simd import (
     LANES,
     Vector,
@@ -34,12 +35,13 @@ from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, ROUND
 # Division by zero as in NumPy. Never fastmath: NaN and infinity have a meaning here, and
 # reassociation would undo the error terms. Functions that are never called from Python need no
 # wrappers, which take a sixth of the compile time.
-JIT_OPTIONS: dict[str, Any] = {
+EXPORT_OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "nogil": True,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
+JIT_OPTIONS = {**EXPORT_OPTIONS, "pipeline_class": PartCompiler}
 inline_jit = njit(**JIT_OPTIONS, forceinline=True)
 jit = njit(**JIT_OPTIONS)
 
@@ -69,6 +71,7 @@ def polynomial(coefficients: tuple[float, ...]) -> Any:
 
 
 log1p_series = polynomial(elementary.LOG1P)
+log1p_series_f32 = polynomial(elementary.LOG1P_SINGLE)
 
 
 @intrinsic

@@ -11,10 +11,13 @@ from xentcli.backends.cpu.workspace import LANES, LINE
 class MemoryKernels(CpuBackend):
     """For flat float32 arrays of at least a few cache lines."""
 
-    def copy(self, source: Array, target: Array) -> None:
-        """Copy every whole cache line of the target; the elements before the first are left out."""
+    def copy(self, source: Array, target: Array, block: int = 1) -> None:
+        """Copy every whole cache line of the target; the elements before the first are left out.
+
+        `block` lines are read, then written, as kernels do with a row.
+        """
         first = -address(target) % LINE // target.itemsize
-        self._move("copy", source[first:], target[first:])
+        self._move("copy", source[first:], target[first:], float(block))
 
     def read(self, source: Array) -> None:
         """Read every cache line."""
@@ -24,8 +27,8 @@ class MemoryKernels(CpuBackend):
         """Read and write back every cache line."""
         self._move("rewrite", target, target)
 
-    def _move(self, function: str, source: Array, target: Array) -> None:
+    def _move(self, function: str, source: Array, target: Array, factor: float = 1.0) -> None:
         lines = len(source) // LANES
         work = Work(lines, lambda rows: LINE, min(lines, self.threads))
-        numbers = address(source), address(target), 1.0
-        self.run(Kernel(function, "float32"), work, numbers, (source, target, 1.0))
+        numbers = address(source), address(target), factor
+        self.run(Kernel(function, "float32"), work, numbers, (source, target, factor))

@@ -168,6 +168,7 @@ class _Search:
         self.obstacle, self.compiled = obstacle, True
         if self._notify:
             self._notify(_sentence(self._damage, obstacle))
+        numba_start.check_environment()
         numba_start.check_memory()
         loader.prepare_for_numba()
         with loader.activity:

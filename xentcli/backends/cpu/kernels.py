@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
+from numba import njit, types
 
 from xentcli.backends import Scalars
 from xentcli.backends.cpu import dispatch, memory, teacher_boxes
+from xentcli.backends.cpu.arithmetic import EXPORT_OPTIONS
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.cpu.loader import CannotLoadError
 from xentcli.backends.cpu.row_ops import BoxView, PerRow
+from xentcli.backends.cpu.short_rows_passes import fast_short_boxes
 from xentcli.backends.cpu.teacher_stored import TopView
 from xentcli.backends.teacher import TeacherScalars
 
@@ -22,6 +24,7 @@ FUNCTIONS: dict[str, Any] = {
     "fast": dispatch.fast_boxes,
     "general": dispatch.general_boxes,
     "short": dispatch.short_boxes,
+    "short_fast": fast_short_boxes,
     "softmax": dispatch.softmax_boxes,
     "statistics": dispatch.statistics_boxes,
     "divergence": dispatch.divergence_boxes,
@@ -101,7 +104,7 @@ def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:
 
     The C function is `int f(void **result, void **error, arguments …)`.
     """
-    function, types_ = FUNCTIONS[kernel.function], signature(kernel)
+    function, types_ = njit(**EXPORT_OPTIONS)(FUNCTIONS[kernel.function].py_func), signature(kernel)
     function.compile(types_)
     try:
         compiled = function.overloads[types_]

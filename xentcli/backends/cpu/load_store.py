@@ -37,17 +37,6 @@ def pointer(typing: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
-def keep_alive(typing: Any, array: Any) -> Any:
-    """The last use of an array. Without it Numba frees the memory after the last read of the
-    array's name, while pointers into it are still in use."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return context.get_dummy_value()
-
-    return types.void(array), generate
-
-
-@intrinsic
 def pointer_at(typing: Any, ptr: Any, offset: Any, like: Any) -> Any:
     """The pointer `offset` bytes on, to elements of the type that `like` points to."""
 
@@ -69,17 +58,28 @@ def float64_at(typing: Any, ptr: Any, offset: Any) -> Any:
     return types.CPointer(types.float64)(ptr, types.intp), generate
 
 
-@intrinsic
-def float64_or_none(typing: Any, box: Any, ptr: Any, offset: Any) -> Any:
-    """The same, or None where the box is None."""
+def _or_none(box: Any, ptr: Any, result: Any) -> Any:
+    """A pointer some bytes on, or None where the box is None."""
     if isinstance(box, types.NoneType):
-        return types.none(box, ptr, offset), lambda context, *_: context.get_dummy_value()
+        return types.none(box, ptr, types.intp), lambda context, *_: context.get_dummy_value()
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         begin = builder.add(builder.ptrtoint(values[1], I64), values[2])
-        return builder.inttoptr(begin, ir.DoubleType().as_pointer())
+        return builder.inttoptr(begin, context.get_value_type(result))
 
-    return types.CPointer(types.float64)(box, ptr, types.intp), generate
+    return result(box, ptr, types.intp), generate
+
+
+@intrinsic
+def float64_or_none(typing: Any, box: Any, ptr: Any, offset: Any) -> Any:
+    """The same, or None where the box is None."""
+    return _or_none(box, ptr, types.CPointer(types.float64))
+
+
+@intrinsic
+def pointer_or_none(typing: Any, box: Any, ptr: Any, offset: Any) -> Any:
+    """The same to elements of the box's type."""
+    return _or_none(box, ptr, getattr(box, "types", [None])[0])
 
 
 @intrinsic

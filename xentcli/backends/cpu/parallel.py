@@ -23,6 +23,7 @@ from xentcli.backends.cpu import dispatch, memory, teacher_boxes
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
 from xentcli.backends.cpu.load_store import pointer
 from xentcli.backends.cpu.row_ops import PerRow, view_of
+from xentcli.backends.cpu.short_rows_passes import fast_short_boxes
 from xentcli.backends.cpu.simd import LANES
 from xentcli.backends.cpu.teacher_stored import TopView
 from xentcli.backends.teacher import TeacherScalars
@@ -221,6 +222,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "fast": _rows(dispatch.fast_boxes),
     "general": _rows(dispatch.general_boxes),
     "short": _rows(dispatch.short_boxes),
+    "short_fast": _rows(fast_short_boxes),
     "softmax": softmax,
     "statistics": statistics,
     "divergence": divergence,

@@ -165,6 +165,7 @@ def _comparison(condition: str, *, of_nan: bool) -> Any:
 
 less = _comparison("<", of_nan=False)
 equal = _comparison("==", of_nan=False)
+less_or_nan = _comparison("<", of_nan=True)
 less_equal_or_nan = _comparison("<=", of_nan=True)
 
 
@@ -240,14 +241,15 @@ def exponent(typing: Any, value: Any) -> Any:
     """k of a normal number 2ᵏ·f with √½ ≤ f < √2."""
     mantissa, bias = _format(value)
     shift = int_constant(value, mantissa)
-    add = int_constant(value, (bias << 52) - 0x3FE6A09E667F3BCD)
+    root = {52: 0x3FE6A09E667F3BCD, 23: 0x3F3504F3}[mantissa]  # the bits of √½
+    add = int_constant(value, (bias << mantissa) - root)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         bits = builder.add(builder.bitcast(values[0], shift.type), add)
         k = builder.sub(builder.ashr(bits, shift), int_constant(value, bias))
         return builder.sitofp(k, llvm_type(value))
 
-    return (value(value), generate) if value in (types.float64, F64) else None
+    return (value(value), generate) if _is_float(value) else None
 
 
 @intrinsic

@@ -64,6 +64,45 @@ def transpose(typing: Any, source: Any, source_step: Any, target: Any, target_st
     return types.void(source, types.intp, target, types.intp), generate
 
 
+def _shuffled(builder: Any, lines: list[Any], order: list[int]) -> Any:
+    return builder.shuffle_vector(*lines, ir.Constant(ir.VectorType(I32, LANES), order))
+
+
+@intrinsic
+def pairs_to_classes(typing: Any, source: Any, target: Any) -> Any:
+    """Copy 16 rows of two classes so that each class is one vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        lines = []
+        for i in (0, 1):
+            at = vector_pointer(builder, source, [values[0], I64(LANES * i)])
+            lines.append(builder.load(at, align=source.dtype.bitwidth // 8))
+        for i in (0, 1):
+            line = _shuffled(builder, lines, [2 * lane + i for lane in range(LANES)])
+            at = vector_pointer(builder, target, [values[1], I64(LANES * i)])
+            converted = _converted(builder, source, target, line)
+            builder.store(converted, at, align=target.dtype.bitwidth // 8)
+
+    return types.void(source, target), generate
+
+
+@intrinsic
+def classes_to_pairs(typing: Any, source: Any, target: Any) -> Any:
+    """The inverse, for one dtype."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        lines = []
+        for i in (0, 1):
+            at = vector_pointer(builder, source, [values[0], I64(LANES * i)])
+            lines.append(builder.load(at, align=source.dtype.bitwidth // 8))
+        for i in (0, 1):
+            order = [lane // 2 + LANES // 2 * i + LANES * (lane % 2) for lane in range(LANES)]
+            at = vector_pointer(builder, target, [values[1], I64(LANES * i)])
+            builder.store(_shuffled(builder, lines, order), at, align=target.dtype.bitwidth // 8)
+
+    return (types.void(source, target), generate) if source == target else None
+
+
 @inline_jit
 def rows_to_classes(rows, step, classes, tile):
     """Load 16 rows, whose first elements are `step` apart, so that each class is one vector.

@@ -12,6 +12,7 @@ LINE = 64  # bytes of a cache line
 LANES = 16  # as in `simd`
 # Up to this many classes 16 rows are computed at a time: at 64 both ways take the same time.
 SHORT = 64
+BLOCK = 256  # vectors of 16 numbers in a block of tiles: 16 KiB of float32
 CHUNK = 1 << 16  # logits that are copied at a time where the classes of a row are not contiguous
 
 
@@ -33,6 +34,28 @@ def short_row_offsets(classes: int) -> tuple[int, int, int]:
     return 2 * tile, 8 * tile, 9 * tile
 
 
+KEPT = 6  # vectors that are kept of a tile from one pass to the next
+
+
+def tiles_per_block(classes: int) -> int:
+    """How many tiles of short rows are computed together, in float32."""
+    return min(max(BLOCK // max(classes, LANES), 1), 16)
+
+
+def result_offset(classes: int) -> int:
+    """Of the results of a tile that is computed again, behind its exponentials."""
+    return max(classes, LANES) * LANES * 8
+
+
+def block_offsets(classes: int, tiles: int) -> tuple[int, int, int, int, int]:
+    """Of what is kept of each tile of a block, of a tile that is computed again, of losses, of
+    log-sum-exps, and of the gradients. The logits are at 0."""
+    tile, numbers = max(classes, LANES) * LINE, (tiles + 2) * 2 * LINE
+    again = tiles * (tile + KEPT * LINE)
+    losses = again + 2 * tile + 4 * LINE
+    return tiles * tile, again, losses, losses + numbers, losses + 2 * numbers
+
+
 def rows_per_chunk(classes: int) -> int:
     """How many rows are copied at a time: a multiple of 16, about 256 KiB of float32."""
     return max(LANES, CHUNK // classes // LANES * LANES)
@@ -51,7 +74,9 @@ def space_for_copies(classes: int, inner: int) -> int:
 def space_for(classes: int, rows: int, inner: int) -> int:
     """The bytes that a kernel needs for this many rows."""
     if classes <= SHORT:
-        return short_row_offsets(classes)[2] + max(classes, LANES) * LANES * 8
+        tiles, tile = tiles_per_block(classes), max(classes, LANES) * LINE
+        gradients = block_offsets(classes, tiles)[4] + (2 * tiles * tile + 2 * LINE)
+        return max(gradients, short_row_offsets(classes)[2] + 2 * tile)
     return space_for_long_rows(classes, rows, inner)
 
 

@@ -56,11 +56,11 @@ class DeviceProblem(Problem):
 
         return ones(count)
 
-    def total_sample_weight(self) -> Fraction:
+    def total_sample_weight(self, power: int) -> Fraction:
         """Σ v_i over the rows that count."""
         return self.sum(self._row_weights(self.ones(self.layout.classes)))
 
-    def total_row_weight(self) -> Fraction:
+    def total_row_weight(self, power: int) -> Fraction:
         """Σ v_i·w_{y_i} over the rows that count, or Σ v_i for probabilities."""
         weights = self._row_weights(self.kernel_weight(self.weight_power))
         return self.sum(weights) * Fraction(2) ** self.weight_power

@@ -47,7 +47,8 @@ class TeacherCalculation:
             plain=bool(np.isinf(task.scalars.softcap)),
         )
         self.plan = plan(replace(problem, weight=None), options)
-        self.totals, self.mass = LossTotals(), MassTotals(task.dtype, whole=not task.top)
+        self.totals = LossTotals(options.softcap)
+        self.mass = MassTotals(task.dtype, whole=not task.top)
         self.hard: LossCalculation | None = None
         if task.hard_share:
             how = replace(options, temperature=1.0), replace(run, progress=None)
@@ -79,9 +80,10 @@ class TeacherCalculation:
         soft = buffer if hard is None else np.empty_like(hard)
         plan, rows = self.plan.of(replace(piece.problem, weight=None)), slice(0, piece.layout.rows)
         self._compare(piece, plan.scale(rows) * self.task.factor, results, soft)
-        results[0] = plan.weigh(results[0], rows)
+        plan.weigh(results[0], rows)
         self.totals.add_losses(results[0])
-        results[0] = plan.unscaled(results[0]) * self.task.factor + losses
+        plan.unscale(results[0])
+        results[0] = results[0] * self.task.factor + losses
         if grad and buffer is not None:
             if hard is not None and soft is not None:
                 buffer[...] = narrow(hard + soft, buffer.dtype)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, Array, name_of
+from xentcli.arrays.dtypes import Array, name_of
 from xentcli.errors import Words
 from xentcli.files.contiguous import SAFE, ContiguousReader, check_size, ended_early
 from xentcli.files.format import Facts
@@ -22,15 +21,8 @@ from xentcli.files.source import Source
 
 
 def open_npy(source: Source, options: ReadOptions) -> Reader:
-    """The reader of an .npy stream; the dtype V2 is bfloat16 where the options say so."""
-    header = read_header(source)
-    if options.bfloat16 and header.dtype == np.dtype("V2"):
-        header = replace(header, dtype=BF16)
-    reader = _reader(source, header)
-    if options.bfloat16 and header.dtype.kind in "iu" and header.dtype.itemsize == 2:
-        what = f"dtype {name_of(header.dtype)} was read as integers, not as the bits of bfloat16"
-        reader.remarks = (what,)
-    return reader
+    """The reader of an .npy stream."""
+    return _reader(source, read_header(source))
 
 
 def _reader(source: Source, header: Header) -> Reader:

@@ -7,13 +7,15 @@ two float64) is left to the caller, who parses it with Python's float.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
+from xentcli.files.text.dialect import Marked
 from xentcli.files.text.powers_of_ten import ERROR_BOUND, power, times_power
 
+_NOTHING = np.empty(0), np.empty(0, np.bool_)
 LONGEST = 1000  # characters in a cell
 _WORDS = 3  # of eight digits, behind the point
 _PAD = b"\n" * 8 * _WORDS  # so that words may begin before the text
@@ -32,20 +34,49 @@ _LAST = np.array(
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a piece of text: their numbers, which are parsed, and where they are."""
+    """Cells of a piece of text: their numbers, which are parsed, and where they are.
+
+    Some columns may be left out: `count` and `last` are of all cells, `index` says which of them
+    these are, None if they are all.
+    """
 
     values: Array
     parsed: Array
     starts: Array
     ends: Array
     last: Array  # the index of the last cell of each line
+    count: int
+    index: Array | None = None
 
-    def before(self, index: int) -> Cells:
-        """The cells before one of them."""
-        last = self.last[: np.searchsorted(self.last, index)]
+    def before(self, place: int) -> Cells:
+        """The cells before one of these, which are all that is read of them."""
+        count = place if self.index is None else int(self.index[place])
         return Cells(
-            self.values[:index], self.parsed[:index], self.starts[:index], self.ends[:index], last
+            self.values[:place],
+            self.parsed[:place],
+            self.starts[:place],
+            self.ends[:place],
+            self.last[: np.searchsorted(self.last, count)],
+            count,
+            None if self.index is None else self.index[:place],
         )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a piece of text begins: the line, and the cells and bytes of it that came before."""
+
+    line: int
+    column: int = 0
+    byte: int = 0
+
+    def after(self, piece: bytes, cells: Cells) -> Place:
+        """The place where a piece with these cells ends."""
+        feeds = piece.count(b"\n") if b"\n" in piece else 0  # counting is slow; some may be quoted
+        byte = len(piece) - piece.rfind(b"\n") - 1 if feeds else self.byte + len(piece)
+        if len(cells.last):
+            return Place(self.line + feeds, cells.count - 1 - int(cells.last[-1]), byte)
+        return Place(self.line + feeds, self.column + cells.count, byte)
 
 
 @dataclass(frozen=True)
@@ -61,16 +92,62 @@ class _Marks:
     stop: Array  # the end of the mantissa
     plain: Array  # at most one point, then at most one exponent
 
+    def of(self, index: Array) -> _Marks:
+        """Those of some cells; the lines are the same."""
+        parts = {name: part[index] for name, part in vars(self).items() if name != "last"}
+        return replace(self, **parts)
 
-def parse(text: bytes, delimiter: bytes) -> Cells:
-    """Parse cells that each end in a delimiter or a line feed."""
-    buffer = np.frombuffer(_PAD + text, np.uint8)
-    marks = _find(buffer, ord(delimiter))
-    if delimiter != b" " and b" " in text:
+
+def parse(marked: Marked, wanted: Array | None = None, column: int = 0) -> Cells:
+    """Parse cells that each end in a delimiter or a line feed; the first is in `column`.
+
+    Only the columns that are `wanted` are parsed, by default all.
+    """
+    buffer = np.frombuffer(_PAD + marked.text, np.uint8)
+    marks, index = _find(buffer, ord(marked.end)), None
+    if marked.runs:
+        marks = _without_empty(marks, column)
+    count = len(marks.ends)
+    if wanted is not None:
+        index = _columns(marks.last, count, wanted, column)
+        marks = marks.of(index)
+    if marked.end != b" " and b" " in marked.text:
         marks = _trimmed(buffer, marks)
-    values, parsed = _values(buffer, marks)
+    values, parsed = _values(buffer, marks) if len(marks.ends) else _NOTHING
     pad = len(_PAD)
-    return Cells(values, parsed, marks.starts - pad, marks.ends - pad, marks.last)
+    return Cells(values, parsed, marks.starts - pad, marks.ends - pad, marks.last, count, index)
+
+
+def cell_count(marked: Marked, column: int = 0) -> tuple[int, bool]:
+    """How many cells of the first line are in a text, and whether the line ends in it."""
+    marks = _find(np.frombuffer(_PAD + marked.text, np.uint8), ord(marked.end))
+    marks = _without_empty(marks, column) if marked.runs else marks
+    return (int(marks.last[0]) + 1, True) if len(marks.last) else (len(marks.ends), False)
+
+
+def _columns(last: Array, count: int, wanted: Array, column: int) -> Array:
+    """The indices of the cells that are in columns that are wanted."""
+    width = len(wanted)
+    if not column and np.array_equal(last, np.arange(width - 1, count, width)):
+        starts = np.arange(0, count, width)
+        if len(starts) == len(last):
+            return np.asarray(starts[:, None] + np.flatnonzero(wanted)).reshape(-1)
+    index = np.arange(count)
+    begins = np.append(-column, last + 1)
+    columns = index - begins[np.searchsorted(last, index)]
+    return np.flatnonzero((columns < width) & wanted.take(columns, mode="clip"))
+
+
+def _without_empty(marks: _Marks, column: int) -> _Marks:
+    """The same without empty cells: several blanks in a row part as one does.
+
+    A line of blanks alone keeps one cell, unless its other cells came before this text.
+    """
+    kept = marks.ends > marks.starts
+    filled = np.append(0, np.cumsum(kept))[marks.last + 1]
+    blank = np.diff(filled, prepend=-column) == 0
+    kept[marks.last[blank]] = True
+    return replace(marks.of(np.flatnonzero(kept)), last=np.cumsum(kept)[marks.last] - 1)
 
 
 def _find(buffer: Array, delimiter: int) -> _Marks:
@@ -109,7 +186,7 @@ def _trimmed(buffer: Array, marks: _Marks) -> _Marks:
         ends[some] -= 1
         some = some[buffer[ends[some] - 1] == _BLANK]
     stop = np.where(marks.has_exponent, marks.stop, ends)
-    return _Marks(**{**vars(marks), "starts": starts, "ends": ends, "stop": stop})
+    return replace(marks, starts=starts, ends=ends, stop=stop)
 
 
 def _values(buffer: Array, marks: _Marks) -> tuple[Array, Array]:

@@ -8,28 +8,36 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, name_of, narrow, widen
-from xentcli.errors import FormatError, Setting, Words, plural
+from xentcli.errors import FormatError, Words, plural
+from xentcli.files.class_names import ClassNames
 from xentcli.files.options import ReadOptions
 from xentcli.files.reader import InMemoryReader, Reader, chunks
 from xentcli.files.source import Source
-from xentcli.files.text.reader import TextReader
+from xentcli.files.text.columns import TextColumns, as_class
+from xentcli.files.text.look import BYTES, look
+from xentcli.files.text.reader import TextReader, look_at
 
 AHEAD = 1 << 20  # numbers; a table of no more is read into memory at once
 
 
 def open_text(source: Source, options: ReadOptions, delimiter: str) -> Reader:
     """The reader of a table; `delimiter` is that of the format, which the options may replace."""
-    style, dtype = options.style, NAMES.get(options.dtype, NAMES["f64"])
-    table = TextReader(source, style.delimiter or delimiter, style.header)
+    dtype = NAMES.get(options.dtype, NAMES["f64"])
+    look_at(source)
+    start = source.peek(BYTES)
+    start = start if len(start) == BYTES else start + b"\n"
+    found = look(start, options.style, delimiter, ClassNames(options.class_names))
+    table = TextReader(source, found.delimiter, found.header, options)
     lines = max(2, AHEAD // table.width + 1)  # one line alone, however long, is in memory anyway
     first = _narrowed(table.read(lines), dtype, source.name)
+    remarks = (*found.remarks, *table.remarks, *_remarks(first, table, options))
     if len(first) < lines:
         source.verify()
         whole = InMemoryReader(first, source.name, "csv", table.column_names)
-        whole.remarks = _remarks(first, header=style.header)
+        whole.remarks = remarks
         return whole
     reader = TableReader(table, source, first)
-    reader.remarks = _remarks(first, header=style.header)
+    reader.remarks = remarks
     if source.file is not None:
         reader.count()
     return reader
@@ -47,17 +55,19 @@ def _narrowed(table: Array, dtype: np.dtype[Any], where: str) -> Array:
     return result
 
 
-def _remarks(first: Array, *, header: bool) -> tuple[Words, ...]:
+def _remarks(first: Array, table: TextReader, options: ReadOptions) -> Iterator[Words]:
     """What looks like names of columns or rows, and was read as numbers."""
-    rows, columns = first.shape
-    found: list[Words] = []
-    if not header and rows > 1 and columns > 2 and _counts(first[0]):
+    rows, count = first.shape
+    style, columns = options.style, table.columns
+    guessed = style.header == "auto" and not table.has_header
+    if guessed and rows > 1 and count > 2 and _counts(first[0]):
         what = "line 1 counts up, like names of columns, and was read as a row; "
-        found.append((what, Setting("header", True), " skips it"))
-    if rows > 2 and columns > 1 and _counts(first[:, 0]):
-        what = "column 1 counts up, like numbers of rows, and was read as class 0"
-        found.append(f"{what}; remove it from the file if it is none")
-    return tuple(found)
+        yield what, style.option("header", "yes"), " skips it"
+    if options.columns.keep or rows <= 2 or count == 1 or not _counts(first[:, 0]):
+        return
+    columns = columns or TextColumns(count, tuple(range(count)))
+    if columns.indices[0] == 0 and not any(columns.remarks):
+        yield as_class(columns, 0, "counts up, like numbers of rows, and ", style)
 
 
 def _counts(numbers: Array) -> bool:

@@ -1,0 +1,91 @@
+"""Dask arrays of files that all workers see, and where they write their results to."""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+
+from xentcli.arrays.dtypes import Array
+from xentcli.arrays.layout import Shape
+from xentcli.dask.files import CHUNK_BYTES, FileArray
+from xentcli.errors import OptionError
+from xentcli.files.contiguous import ContiguousReader
+from xentcli.files.reader import Reader
+
+LARGEST = 1 << 27  # bytes of rows that are put together from chunks of some classes
+
+
+class Slices(Protocol):
+    """An array to be sliced, without being read before."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its dtype."""
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Array: ...
+
+
+def slices_of(reader: Reader) -> Slices | None:
+    """The array of an open file, to be read in parts elsewhere; None where that cannot be."""
+    if hasattr(reader, "slices"):
+        found: Slices = reader.slices()
+        return found
+    place = reader.place() if isinstance(reader, ContiguousReader) else None
+    if place is None:
+        return None
+    path, offset = place
+    return FileArray.to_read(os.path.realpath(path), reader.shape, reader.dtype, offset)
+
+
+def logits_array(reader: Reader, class_axis: int) -> da.Array:
+    """The logits of an open file: in chunks of whole rows where their chunks allow it."""
+    slices = slices_of(reader)
+    if slices is None:
+        what = f"workers cannot read parts of this {reader.format} file"
+        hint = "write it as .zarr, or as an .npy or .safetensors file that is not compressed"
+        raise OptionError(reader.name, what, hint)
+    return lazy(slices, logits_chunks(slices, class_axis))
+
+
+def logits_chunks(slices: Slices, class_axis: int) -> Shape:
+    """Chunks of about `CHUNK_BYTES`, of whole chunks of the file, with all classes if possible.
+
+    A file without chunks, or of plain ones, is read row by row.
+    """
+    shape, size = slices.shape, slices.dtype.itemsize
+    array = getattr(slices, "array", None)
+    free = array is None or getattr(slices, "is_plain", False)
+    stored = shape if array is None else array.stored
+    chunks = [max(1, min(n, whole)) for n, whole in zip(stored, shape, strict=True)]
+    rows = prod(chunks) // chunks[class_axis] * max(1, shape[class_axis])
+    if free or rows * size <= LARGEST:
+        chunks[class_axis] = max(1, shape[class_axis])
+    if free and prod(chunks) * size > CHUNK_BYTES:
+        chunks = [n if axis == class_axis else 1 for axis, n in enumerate(chunks)]
+    for axis in reversed(range(len(shape))):
+        more = CHUNK_BYTES // max(1, prod(chunks) * size)
+        chunks[axis] = min(chunks[axis] * max(1, more), max(1, shape[axis]))
+    return tuple(chunks)
+
+
+def small_array(reader: Reader, chunks: Any) -> Any:
+    """Targets and the like: lazy in these chunks where that can be, else whole."""
+    slices = slices_of(reader)
+    if slices is None or len(slices.shape) != len(chunks):
+        return reader.whole()
+    return lazy(slices, chunks)
+
+
+def lazy(slices: Slices, chunks: Any) -> da.Array:
+    """A dask array of which workers read the chunks."""
+    meta = np.empty((0,) * len(slices.shape), slices.dtype)
+    how = {"asarray": False, "inline_array": True, "name": False, "meta": meta}
+    return da.from_array(slices, chunks=chunks, **how)

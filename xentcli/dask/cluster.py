@@ -1,0 +1,121 @@
+"""Running a graph on a cluster: progress, interruption, and errors that say what to do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import dask
+import dask.array as da
+from distributed import Client, KilledWorker, LocalCluster
+from distributed.comm import CommClosedError
+
+from xentcli.dask.plan import fused
+from xentcli.errors import FileError, UnavailableError, XentError, reason, visible
+
+PAUSE = 0.02  # seconds between looks at what is done
+MORE_MEMORY = "use smaller chunks, or workers with more memory"
+
+
+@contextmanager
+def local(workers: int, threads: int = 1, memory: int | None = None) -> Iterator[Client]:
+    """A client of processes on this machine, which end with the context.
+
+    They listen on the loopback device only, without a dashboard, and log only what is critical.
+    `memory` is the limit of each in bytes, by default its share of the machine's.
+    """
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    place = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # any free port
+    limits = {"threads_per_worker": threads, "memory_limit": "auto" if memory is None else memory}
+    kwargs = {"scheduler_kwargs": {"dashboard": False}, "silence_logs": logging.CRITICAL}
+    try:
+        with (
+            LocalCluster(n_workers=workers, processes=True, **place, **limits, **kwargs) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+    finally:
+        logger.setLevel(level)
+
+
+def run(
+    client: Client,
+    wanted: Sequence[Any],
+    parts: Sequence[tuple[int, Any]] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Any]:
+    """Compute delayed objects, and return their values.
+
+    `parts` are pairs of a number of rows and what is done when they are; `progress` is called with
+    the rows done and their number. On an error or Ctrl-C everything is cancelled.
+
+    Errors: those of the tasks; `FileError` where a worker cannot read or write; `UnavailableError`
+    where workers die or run out of memory, or the scheduler is gone.
+    """
+    futures: list[Any] = []
+    # Of a list with arrays `client.compute` returns the futures in another order.
+    asked = [dask.delayed(item) if isinstance(item, da.Array) else item for item in wanted]
+    try:
+        with fused():
+            futures = client.compute([*asked, *(part for _, part in parts)])
+        rows = [0] * len(wanted) + [count for count, _ in parts]
+        _watch(client, dict(zip(futures, rows, strict=True)), progress)
+        return list(client.gather(futures[: len(wanted)]))
+    except XentError:
+        _cancel(client, futures)
+        raise
+    except (CommClosedError, CancelledError, TimeoutError, OSError) as error:
+        _cancel(client, futures)
+        what = "the connection to the scheduler was lost; what was not complete is discarded"
+        raise UnavailableError("cluster", what) from error
+    except BaseException:
+        _cancel(client, futures)
+        raise
+
+
+def _watch(
+    client: Client, waiting: dict[Any, int], progress: Callable[[int, int], None] | None
+) -> None:
+    """Wait for all futures, which have numbers of rows; raise the first error."""
+    done, total = 0, sum(waiting.values())
+    while waiting:
+        ready = [future for future in waiting if future.done()]
+        for future in ready:
+            if future.status == "error":
+                error = future.exception()
+                raise explained(error) from error
+            if future.status != "finished":
+                raise CancelledError(future.key)
+            count = waiting.pop(future)
+            done += count
+            if progress and count:
+                progress(done, total)
+        if not ready:
+            if client.status != "running":
+                raise CancelledError(client.status)
+            time.sleep(PAUSE)
+
+
+def _cancel(client: Client, futures: list[Any]) -> None:
+    """Let the cluster forget these tasks; there may be no cluster any more."""
+    with suppress(Exception):
+        client.cancel(futures, force=True)
+
+
+def explained(error: BaseException) -> BaseException:
+    """The error of a task as one that says what happened and what to do, where that is known."""
+    if isinstance(error, KilledWorker):
+        what = "workers died one after the other on the same chunk; usually they run out of memory"
+        return UnavailableError("cluster", what, MORE_MEMORY)
+    if isinstance(error, MemoryError):
+        return UnavailableError("cluster", "a worker has too little memory", MORE_MEMORY)
+    if isinstance(error, OSError):
+        where = visible(str(error.filename)) if error.filename else "cluster"
+        return FileError(where, f"failed on a worker: {error.strerror or reason(error)}")
+    return error

@@ -1,0 +1,1 @@
+"""Zarr arrays, versions 2 and 3: folders of chunks, on this machine or at an address."""

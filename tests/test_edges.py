@@ -256,6 +256,13 @@ def test_both_axes_fit_asks_for_the_axis(backend):
     assert first != last
 
 
+def test_targets_may_be_one_line():
+    x = np.arange(9.0).reshape(3, 3)
+    lines = cross_entropy(x, [0, 2, 1]), cross_entropy(x, [[0, 2, 1]])
+    assert lines[0].loss == lines[1].loss
+    assert_same_bits(lines[0].grad, lines[1].grad)
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
@@ -268,7 +275,7 @@ def test_both_axes_fit_asks_for_the_axis(backend):
         (np.array(["a", "b", "c"]), "dtype str"),
         (np.array([0, 1j, 0]), "dtype complex128"),
         ([0, 1], r"shape \(2,\) does not fit logits of shape \(3, 3\)"),
-        (np.zeros((1, 3), int), r"shape \(1, 3\)"),
+        (np.zeros((1, 4), int), r"shape \(1, 4\)"),
         (np.zeros((3, 2), int), r"shape \(3, 2\)"),
     ],
 )

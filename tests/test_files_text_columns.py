@@ -115,6 +115,7 @@ def test_columns_are_read_in_the_order_that_is_asked_for(folder, capfdbinary):
         ("--columns 3-5 --names a,b", 2, ["--names: 2 names given, but there are 3 classes"]),
         ("--columns 3-5 --names nowhere", 2, ["neither a file nor a list such as a,b,c"]),
         ("--columns 3-5 --names a,,b", 2, ["--names: name 2 is empty"]),
+        ("--raw f32 --shape 1,3 --drop 1", 2, ["--columns and --drop are for tables"]),
         ("-d , --decimal ,", 2, ["--delimiter and --decimal are both ','"]),
     ],
 )  # fmt: skip
@@ -189,6 +190,18 @@ def test_options_without_a_prefix_are_for_the_logits_alone(folder, capfdbinary):
     assert_error(inside(capfdbinary, "loss", "pipe.csv", "line.csv"), 1, "--delimiter '|'")
     command = "loss", "pipe.csv", "line.csv", "-d", "|", "--target-delimiter", ","
     assert_error(inside(capfdbinary, *command), 1, "line.csv", "--target-delimiter ';'")
+
+
+def test_weights_of_pandas_are_read_with_a_note(folder, capfdbinary):
+    Path("w.csv").write_text(",0\n0,0.5\n1,1\n2,2\n")
+    Path("plain-w.csv").write_text("0.5\n1\n2\n")
+    command = "loss", "named.csv", "words.csv", "--sample-weight"
+    result = inside(capfdbinary, *command, "w.csv")
+    assert result.out == inside(capfdbinary, *command, "plain-w.csv").out
+    assert "note: w.csv: column 1 has no name and numbers the rows" in result.err
+    assert_error(
+        inside(capfdbinary, *command, "w.csv", "--strict"), 1, "w.csv: column 1 has no name"
+    )
 
 
 def test_targets_of_one_line_of_words(folder, capfdbinary):
@@ -338,10 +351,12 @@ def test_a_first_line_with_a_number_is_no_header(data, shape):
         ),
         (b"a,b\r1,2\r3,4\r", "line 1: a carriage return without a line feed"),
         (b"1:2\n3:4\n", "line 1, column 1: '1:2' is not a number"),
+        (b"My numbers\n1,2\n3,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"My numbers\n1,2\n3.5,4\n", "line 1 has 1 name, and the next line 2 fields"),
         (b"# x\n1,2\n3,4\n", "line 1 has 1 name, and the next line 2 fields"),
+        (b"a,b\n3,1,2\n1,5,6\n", "line 1 has 2 names, and the next line 3 fields"),
         (b"a;b\n1,5;2\n", "line 1 has 1 name, and the next line 2 fields"),
-        (b"a,b\n", "only a header line"),
+        (b"a,b\n", "line 1 is a header, and nothing follows"),
         (b"\x1b[31ma,b\n1,2\n", "is not a number"),
         (b"Gr\xf6\xdfe,b\n1,2\n", "line 1: byte 3 is not UTF-8"),
         (b'1,"2\n3,4\n', "has a quote that is not closed"),
@@ -356,6 +371,20 @@ def test_a_first_line_with_a_number_is_no_header(data, shape):
 def test_what_is_no_table_is_an_error(data, words):
     with pytest.raises(XentError, match=r"^a table: ") as caught:
         opened(data).whole()
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines_of_text", "words"),
+    [
+        (b'"x\n\ny",1\n2\n', "line 5: 1 field, expected 2 as in line 2"),
+        (b'"x\n\ny",1\nz,w\n', "line 5, column 2: 'w' is not a number"),
+        (b'"x\n\ny",1\n"z\n",w\n', "line 6, column 2: 'w' is not a number"),
+    ],
+)
+def test_lines_are_numbered_as_an_editor_does(lines_of_text, words):
+    with pytest.raises(XentError) as caught:
+        opened(b"text,a\n" + lines_of_text, drop=("text",))
     assert words in str(caught.value)
 
 
@@ -424,6 +453,7 @@ def peak(act):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [b'"x, ""y""",', b"some words,"])
 def test_memory_is_bounded_with_columns_of_text(again):
     def drain(times):
@@ -463,6 +493,7 @@ def test_lines_are_counted_where_text_has_several(tmp_path):
         assert np.array_equal(np.concatenate(last), np.arange(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", [False, True])
 def test_a_first_line_of_many_megabytes_is_looked_at_in_its_first_bytes(header, monkeypatch):
     width = 1_500_000

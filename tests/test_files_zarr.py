@@ -315,6 +315,7 @@ DAMAGE = [
     (field("shape", [True, 31]), ["shape [True, 31]"]),
     (field("shape", None), ["shape None"]),
     (field("shape", [1] * 65), ["at most 64 sizes"]),
+    (field("shape", [2**40, 31]), ["only 8 of", "less than 1 in 1000"]),
     (field("shape", [23, 2**40]), ["not stored", "rows of 1099511627776 numbers"]),
     (field("data_type", "float33"), ["dtype float33 is not supported"]),
     (field("data_type", 3), ["data_type 3 is not one of zarr"]),
@@ -376,7 +377,7 @@ def test_folders_and_files_that_are_no_arrays_are_errors(files, capfdbinary):
     Path("empty.zarr").mkdir()
     Path("file.zarr").write_text("1,2\n")
     for path, code, words in (
-        ("empty.zarr", 4, "holds no zarr.json"),
+        ("empty.zarr", 4, "no zarr.json"),
         ("missing.zarr", 2, "no such file"),
         ("file.zarr", 1, "is a file"),
     ):

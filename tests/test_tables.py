@@ -115,6 +115,20 @@ def test_inspect_reads_them(name, capfdbinary):
     result = inside(capfdbinary, "inspect", TABLES / name, "--json", *options, *labels)
     (facts,) = strict_json(result.out)["arrays"]
     assert facts["shape"] == [4, 3]
+    assert facts.get("columns", []) == ([] if "awk" in name else _names(name))
+
+
+def _names(name):
+    """What the columns of a file are called."""
+    numbered = {"pandas-unnamed.csv": "{}", "polars-unnamed.csv": "column_{}"}
+    if name == "r-unnamed.table":
+        return ["V1", "V2", "V3"]
+    return [numbered[name].format(c) for c in range(3)] if name in numbered else list(CLASSES)
+
+
+def test_inspect_shows_the_names_of_the_columns(capfdbinary):
+    result = inside(capfdbinary, "inspect", TABLES / "polars-unnamed.csv")
+    assert result.text.endswith(" float64, csv, columns column_0, column_1, column_2\n")
 
 
 @pytest.mark.parametrize("name", [name for name, (_, said) in WITH_LABELS.items() if said])

@@ -163,19 +163,15 @@ def test_integers_are_counts_and_the_same_class_is_added(rng, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("tail", TAILS)
-def test_empty_slots_are_as_if_they_were_not_there(rng, backend, tail):
+@pytest.mark.parametrize(("divergence", "tail"), [p for p in COMBINATIONS if p[1]])
+def test_empty_slots_are_as_if_they_were_not_there(rng, backend, divergence, tail):
     x = rng.standard_normal((3, C))
     values, indices = top_of(rng.standard_normal((3, C)), 3)
     wide, ids = np.full((3, 6), 7.0), np.full((3, 6), -1)
     wide[:, [1, 2, 4]], ids[:, [1, 2, 4]] = values, indices
     wide[:, 0], ids[:, 0] = -np.inf, 8  # either of the three marks a slot as empty
     wide[:, 3], ids[:, 3] = -1000.0, indices[:, 0]
-    how = {
-        "kind": "log-probs",
-        "divergence": "forward-kl",
-        "tail": tail,
-    }
+    how = {"kind": "log-probs", "tail": tail, **LOSSES[divergence]}
     plain, padded = (
         cross_entropy(x, teacher=Teacher(v, i, **how), backend=backend)
         for v, i in ((values, indices), (wide, ids))
@@ -370,6 +366,12 @@ def test_a_softcap_caps_the_student(rng):
     plain = cross_entropy(4 * np.tanh(x / 4), teacher=teacher, reduction="none")
     np.testing.assert_allclose(r.loss, plain.loss, rtol=1e-12)
     np.testing.assert_allclose(r.grad, plain.grad / np.cosh(x / 4) ** 2, atol=1e-14)
+
+
+def test_a_softcap_that_unmasks_classes_is_noted():
+    teacher = Teacher([[0.5, 0.5, 0.0]], kind="probs", divergence="ce")
+    notes = cross_entropy([[1.0, 2.0, -np.inf]], teacher=teacher, softcap=30.0).notes
+    assert any("makes 1 logit of -inf finite" in note.text for note in notes)
 
 
 def test_a_stored_rest_is_used_as_it_is(rng, job):

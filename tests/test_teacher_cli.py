@@ -174,6 +174,13 @@ def test_what_is_said(job, capfdbinary):
     assert b"stores" not in inside(capfdbinary, "loss", "x.npy", *dense).err.encode()
 
 
+def test_an_ignore_index_without_targets_ignores_nothing(job, capfdbinary):
+    command = ["loss", "x.npy", *PAIR, *TOP, "-q"]
+    plain = inside(capfdbinary, *command)
+    assert plain.code == 0
+    assert inside(capfdbinary, *command, "--ignore-index", "3") == plain
+
+
 def test_losses_of_rows(job, capfdbinary):
     command = ["loss", "x.npy", "y.npy", *PAIR, *TOP, "--reduction", "none", "-q"]
     lines = inside(capfdbinary, *command).text.split()

@@ -62,13 +62,6 @@ class BinnedSums:
         self.top[rows], self.multiples[:, rows] = other.top, other.multiples
         self.nonfinite[rows] = other.nonfinite
 
-    def of(self, rows: slice) -> BinnedSums:
-        """Some of the rows."""
-        part = BinnedSums(0)
-        part.top, part.multiples = self.top[rows], self.multiples[:, rows]
-        part.nonfinite = self.nonfinite[rows]
-        return part
-
     def high_low(self) -> tuple[Array, Array]:
         """The sums as float64, and what their rounding leaves out."""
         digits = _carried(self.multiples)

@@ -104,6 +104,9 @@ def overlaps_itself(shape: Shape, strides: tuple[int, ...], itemsize: int) -> bo
 
 def is_dense(box: Array) -> bool:
     """Whether kernels can use a box: contiguous along an axis, in native byte order."""
+    flags = box.flags
+    if flags.c_contiguous and flags.aligned and box.dtype.kind == "f" and box.dtype.isnative:
+        return True
     axis = 1 if box.shape[2] == 1 else 2
     side_by_side = box.strides[axis] == box.itemsize or box.shape[axis] <= 1
     whole = all(stride % box.itemsize == 0 for stride in box.strides)

@@ -104,11 +104,9 @@ class Inputs:
             "grad": self.grad,
             "base": self.base,
         }
-        return [
-            Note(role, words, strict=True)
-            for role, reader in readers.items()
-            for words in (reader.remarks if reader else ())
-        ]
+        remarks = {role: reader.remarks for role, reader in readers.items() if reader}
+        remarks |= current().remarks
+        return [Note(role, words, strict=True) for role in remarks for words in remarks[role]]
 
 
 def loss_paths(
@@ -245,14 +243,16 @@ def _class_names(logits: Reader, reading: Reading, class_axis: int | None) -> tu
 
 def _whole(given: dict[str, str | Reader], style: TextStyle) -> dict[str, Array]:
     """The arrays that are small enough to be read whole."""
-    from xentcli.files.opening import load
+    from xentcli.files.opening import open_reader
     from xentcli.files.options import ReadOptions
 
-    roles = ("weight", "sample_weight", "upstream", "loss", "group")
-    paths = {role: path for role in roles if isinstance(path := given.get(role), str)}
-    return {
-        role: load(path, ReadOptions(style=style, key_option=None)) for role, path in paths.items()
-    }
+    arrays, how = {}, ReadOptions(style=style, key_option=None)
+    for role in ("weight", "sample_weight", "upstream", "loss", "group"):
+        if isinstance(path := given.get(role), str):
+            with open_reader(path, how) as reader:
+                arrays[role] = reader.whole()
+                current().remarks[role] = reader.remarks
+    return arrays
 
 
 def _check_paths(paths: list[str], outputs: Outputs) -> None:

@@ -61,7 +61,7 @@ class Job:
         if self._anywhere:
             return self._loss_on_cluster(self._anywhere, options, inputs, array, losses)
         problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
-        require_no_ignore_index(options.ignore_index, probs=problem.probs)
+        require_no_ignore_index(options.ignore_index, probs=problem.probs and bool(inputs.targets))
         self._note_one_class(problem.layout)
         streams.probs, streams.beside = inputs.targets if problem.probs else None, inputs.teacher
         task = self._task(problem, inputs, options, soft)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import click
 
 from xentcli.cli.declare import option
-from xentcli.errors import SafeText, Setting
+from xentcli.errors import SafeText, Setting, Words
 
 Color: TypeAlias = Literal["auto", "always", "never"]
 
@@ -37,12 +37,14 @@ class SessionOptions:
 class Session:
     """The options as far as they are parsed, and the names of the inputs by their role.
 
-    `class_names` are those given, or of the columns of the logits.
+    `class_names` are those given, or of the columns of the logits; `remarks` are those on inputs
+    that were read whole, such as weights.
     """
 
     options: SessionOptions = field(default_factory=SessionOptions)
     names: dict[str, str] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    remarks: dict[str, tuple[Words, ...]] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)  # what set which option, by its name
 
     def remember(self, name: str, value: Any) -> None:

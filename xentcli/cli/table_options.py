@@ -12,6 +12,7 @@ from xentcli.errors import OptionError, visible
 from xentcli.files.text.style import Header
 
 if TYPE_CHECKING:
+    from xentcli.files.columns import ColumnOptions
     from xentcli.files.options import ReadOptions
 
 
@@ -106,7 +107,9 @@ def logits_options(table: LogitsTable, options: ReadOptions) -> ReadOptions:
 
     _require_two_signs(table.delimiter, table.decimal, "")
     style = TextStyle(table.delimiter, table.header, None, table.decimal)
-    return replace(options, style=style, columns=ColumnOptions(table.columns, table.drop))
+    columns = ColumnOptions(table.columns, table.drop)
+    _require_table(options, columns, "--raw", "--columns and --drop")
+    return replace(options, style=style, columns=columns)
 
 
 def targets_options(table: TargetsTable, options: ReadOptions) -> ReadOptions:
@@ -118,9 +121,15 @@ def targets_options(table: TargetsTable, options: ReadOptions) -> ReadOptions:
     style = TextStyle(
         table.target_delimiter, table.target_header, None, table.target_decimal, "target_", True
     )
-    return replace(
-        options, style=style, columns=ColumnOptions(table.target_column, table.target_drop)
-    )
+    columns = ColumnOptions(table.target_column, table.target_drop)
+    _require_table(options, columns, "--target-raw", "--target-column and --target-drop")
+    return replace(options, style=style, columns=columns)
+
+
+def _require_table(options: ReadOptions, columns: ColumnOptions, raw: str, flags: str) -> None:
+    """An error for columns of a file that is no table."""
+    if options.raw and (columns.keep or columns.drop):
+        raise OptionError("command line", f"{flags} are for tables, and {raw} reads none")
 
 
 def _require_two_signs(delimiter: str | None, decimal: str, prefix: str) -> None:

@@ -79,12 +79,15 @@ def _fitting(cells: list[list[str]], heads: list[str], width: int) -> int:
 
 def facts_table(facts: dict[str, Any]) -> RenderableType:
     """Names and values."""
+    from xentcli.files.inspection import listed
+
     table = new_table()
     table.show_header = False
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
         shown = f"{value:.9g}" if isinstance(value, float) else str(value)
+        shown = listed(value) if name == "columns" else shown
         table.add_row(name.replace("_", " "), Text(shown))
     return table
 

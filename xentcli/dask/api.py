@@ -10,9 +10,9 @@ import numpy as np
 
 from xentcli import backends
 from xentcli.dask import parts, rows
+from xentcli.dask.graphs import fused
 from xentcli.dask.inputs import inputs, require_numpy
 from xentcli.dask.memory import of_client, require_fit
-from xentcli.dask.plan import fused
 from xentcli.dask.report import ReportInputs, report_graph
 from xentcli.dask.rows import How, LossGraph, result_meta
 from xentcli.dask.softmax import softmax_graph

@@ -12,7 +12,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Shape
 from xentcli.dask.files import CHUNK_BYTES, FileArray
-from xentcli.errors import OptionError
+from xentcli.errors import OptionError, Setting, StrictError
 from xentcli.files.contiguous import ContiguousReader
 from xentcli.files.reader import Reader
 
@@ -50,7 +50,7 @@ def logits_array(reader: Reader, class_axis: int) -> da.Array:
     slices = slices_of(reader)
     if slices is None:
         what = f"workers cannot read parts of this {reader.format} file"
-        hint = "write it as .zarr, or as an .npy or .safetensors file that is not compressed"
+        hint = "write it as .zarr, or as .npy in C order or .safetensors, not compressed"
         raise OptionError(reader.name, what, hint)
     return lazy(slices, logits_chunks(slices, class_axis))
 
@@ -89,3 +89,21 @@ def lazy(slices: Slices, chunks: Any) -> da.Array:
     meta = np.empty((0,) * len(slices.shape), slices.dtype)
     how = {"asarray": False, "inline_array": True, "name": False, "meta": meta}
     return da.from_array(slices, chunks=chunks, **how)
+
+
+def finite(array: da.Array) -> da.Array:
+    """The same array, whose computation fails where a number is not finite: strict mode."""
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    checked: da.Array = array.map_blocks(_require_finite, dtype=array.dtype, meta=meta)
+    return checked
+
+
+def _require_finite(values: Array, block_info: Any = None) -> Array:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        starts = (first for first, _ in block_info[0]["array-location"])
+        inside = np.unravel_index(bad[0], values.shape)
+        place = ", ".join(str(int(i) + first) for i, first in zip(inside, starts, strict=True))
+        hint = "without ", Setting("strict"), " it is written anyway"
+        raise StrictError("logits", f"the result is not finite at [{place}]", hint)
+    return values

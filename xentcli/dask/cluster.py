@@ -14,7 +14,7 @@ import dask.array as da
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm import CommClosedError
 
-from xentcli.dask.plan import fused
+from xentcli.dask.graphs import fused
 from xentcli.errors import FileError, UnavailableError, XentError, reason, visible
 
 PAUSE = 0.02  # seconds between looks at what is done
@@ -22,26 +22,50 @@ MORE_MEMORY = "use smaller chunks, or workers with more memory"
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """No output of dask's loggers, here and in workers that are started meanwhile, but what is
+    critical: our errors say what happened."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with dask.config.set({"logging.distributed": "critical"}):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def connected(address: str, patience: int = 20) -> Iterator[Client]:
+    """A client of the scheduler at an address, which answers within so many seconds."""
+    with quiet():
+        try:
+            client = Client(address, timeout=patience)
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            what = f"no scheduler of dask answers at {visible(address)}: {reason(error)}"
+            raise UnavailableError("cluster", what) from error
+        with client:
+            yield client
+
+
+@contextmanager
 def local(workers: int, threads: int = 1, memory: int | None = None) -> Iterator[Client]:
     """A client of processes on this machine, which end with the context.
 
-    They listen on the loopback device only, without a dashboard, and log only what is critical.
-    `memory` is the limit of each in bytes, by default its share of the machine's.
+    They listen on the loopback device only, without a dashboard. `memory` is the limit of each in
+    bytes, by default its share of the machine's.
     """
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
     place = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # any free port
     limits = {"threads_per_worker": threads, "memory_limit": "auto" if memory is None else memory}
     kwargs = {"scheduler_kwargs": {"dashboard": False}, "silence_logs": logging.CRITICAL}
-    try:
-        with (
-            LocalCluster(n_workers=workers, processes=True, **place, **limits, **kwargs) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client
-    finally:
-        logger.setLevel(level)
+    with (
+        quiet(),
+        LocalCluster(n_workers=workers, processes=True, **place, **limits, **kwargs) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 def run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,19 +10,17 @@ from typing import Any, NamedTuple
 import dask
 import dask.array as da
 import numpy as np
-from dask.array.optimization import optimize
 from dask.layers import ArraySliceDep
 
 from xentcli.arrays.dtypes import Array, reals
 from xentcli.arrays.layout import Layout
+from xentcli.dask.graphs import each, tree
 from xentcli.dask.inputs import Axes, Chunks, LossInputs, Place, row_chunks
 from xentcli.engine.problem import Problem, power_of, vector
 from xentcli.engine.reduction import ReductionPlan, RowTotals, plan
 from xentcli.engine.targets import TargetCheck, Whole, as_indices
 from xentcli.errors import DataError
 from xentcli.options import LossOptions
-
-FAN_IN = 16  # results that one task merges
 
 
 @dataclass(frozen=True)
@@ -97,32 +95,6 @@ def place_pair(layout: Layout, chunks: Chunks) -> tuple[Any, tuple[int, ...]]:
     return ArraySliceDep(row_chunks(layout, chunks)), Axes(layout).rows
 
 
-def tree(
-    parts: Sequence[Any],
-    merge: Callable[[list[Any]], Any],
-    last: Callable[..., Any] | None = None,
-    *more: Any,
-) -> Any:
-    """All parts merged in order, `FAN_IN` at a time, in the end by `last`, with more arguments."""
-    merged, level = dask.delayed(merge, pure=True), list(parts)
-    while len(level) > FAN_IN:
-        level = [merged(level[i : i + FAN_IN]) for i in range(0, len(level), FAN_IN)]
-    return dask.delayed(last or merge, pure=True)(level, *more)
-
-
-def parts_of(array: da.Array) -> list[Any]:
-    """The chunks of an array as delayed objects, in C order; those of empty arrays are none."""
-    return list(array.to_delayed(optimize_graph=False).reshape(-1))
-
-
-def fused() -> Any:
-    """A context in which delayed objects are optimised as arrays are.
-
-    Otherwise each chunk is read by a task of its own, and waits in memory for its next one.
-    """
-    return dask.config.set(delayed_optimize=optimize)
-
-
 def delayed_plan(inputs: LossInputs) -> Any:
     """The `ReductionPlan` of all rows; computing it raises the errors of targets and weights."""
     spec, power = ChunkSpec.of(inputs), _delayed_power(inputs)
@@ -139,25 +111,22 @@ def delayed_plan(inputs: LossInputs) -> Any:
         dtype=object,
         meta=np.empty((0,) * len(rows), object),
     )
-    merged = tree(parts_of(facts), _merged_facts)
-    return dask.delayed(_plan, pure=True)(spec.options, merged, whole, power)
+    return tree([facts], _merged_facts, partial(_plan, spec.options), whole, power)
 
 
 def _delayed_power(inputs: LossInputs) -> Any:
     """The power of two that row weights are divided by: from the largest of all."""
     if "sample_weight" not in inputs.per_row:
         return 0
-    largest = dask.delayed(_largest, pure=True)
-    parts = [largest(values) for values in parts_of(inputs.per_row["sample_weight"])]
-    return dask.delayed(_power, pure=True)(tree(parts, max))
+    return tree([each(_largest, inputs.per_row["sample_weight"])], max, _power)
 
 
 def _largest(values: Array) -> float:
     return float(np.abs(reals(values, "sample_weight")).max(initial=0.0))
 
 
-def _power(largest: float) -> int:
-    return power_of(np.array([largest]))
+def _power(largest: list[float]) -> int:
+    return power_of(np.array(largest))
 
 
 def _whole_problem(spec: ChunkSpec, weight: Any, upstream: Any) -> Problem:
@@ -195,6 +164,9 @@ def _merged_facts(parts: list[ChunkFacts]) -> ChunkFacts:
     return ChunkFacts(check, totals)
 
 
-def _plan(options: LossOptions, facts: ChunkFacts, whole: Problem, power: int) -> ReductionPlan:
+def _plan(
+    options: LossOptions, parts: list[ChunkFacts], whole: Problem, power: int
+) -> ReductionPlan:
+    facts = _merged_facts(parts)
     facts.targets.raise_if_invalid()
     return plan(whole, options, facts.totals, power)

@@ -9,7 +9,6 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
-import dask
 import dask.array as da
 import numpy as np
 
@@ -18,6 +17,7 @@ from xentcli.arrays.dtypes import Array, as_array, as_logits
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import Layout, find
 from xentcli.backends import Scalars
+from xentcli.dask.graphs import delayed_chunks, each, tree
 from xentcli.dask.inputs import (
     Axes,
     LossInputs,
@@ -29,7 +29,7 @@ from xentcli.dask.inputs import (
     row_chunks,
 )
 from xentcli.dask.memory import of_client, require_fit
-from xentcli.dask.plan import ChunkSpec, delayed_plan, parts_of, row_arrays, tree
+from xentcli.dask.plan import ChunkSpec, delayed_plan, row_arrays
 from xentcli.dask.rows import How
 from xentcli.dask.worker import run_for
 from xentcli.engine.notes import ProbabilityCheck
@@ -145,9 +145,8 @@ def _graph(
         dtype=object,
         meta=np.empty((0,) * checked.logits.ndim, object),
     )
-    chunks = parts_of(scores)
-    result = tree(chunks, partial(_added, spec), partial(_report, spec), plan)
-    done = [dask.delayed(_rows_done, pure=True)(chunk) for chunk in chunks]
+    result = tree([scores], partial(_added, spec), partial(_report, spec), plan)
+    done = delayed_chunks(each(_rows_done, scores))
     counts = row_chunks(checked.layout, checked.logits.chunks)
     return ReportGraph(result, done, [prod(shape) for shape in product(*counts)])
 

@@ -8,14 +8,14 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
-import dask
 import dask.array as da
 import numpy as np
 
 from xentcli.arrays.dtypes import Array, as_logits, default_output
 from xentcli.arrays.float_errors import ignoring_float_errors
+from xentcli.dask.graphs import delayed_chunks, each, tree
 from xentcli.dask.inputs import LossInputs
-from xentcli.dask.plan import ChunkSpec, delayed_plan, parts_of, row_arrays, tree
+from xentcli.dask.plan import ChunkSpec, delayed_plan, row_arrays
 from xentcli.dask.worker import run_for
 from xentcli.engine.cross_entropy import LossCalculation
 from xentcli.engine.output_buffer import Destination
@@ -97,16 +97,14 @@ def graph_of(
     grad: da.Array | None,
 ) -> LossGraph:
     """The graph from the results of all chunks of rows, which have `losses`, `lse` and `totals`."""
-    rows, results = inputs.axes.rows, parts_of(pieces[0])
-    chunks = [dask.delayed(_totals, pure=True)(piece) for piece in results]
+    rows, chunks = inputs.axes.rows, each(_totals, pieces[0])
     meta, dtype = np.empty((0,) * len(rows)), np.float64
     losses, lse = (
         da.blockwise(field, rows, *pieces, dtype=dtype, meta=meta) for field in (_losses, _lse)
     )
-    totals = tree(chunks, _merged_totals)
-    result = dask.delayed(_result, pure=True)(plan, totals, how.backend)
+    result = tree([chunks], _merged_totals, partial(_result, how.backend), plan)
     counts = [prod(shape) for shape in product(*losses.chunks)]
-    return LossGraph(result, losses, lse, grad, chunks, counts)
+    return LossGraph(result, losses, lse, grad, delayed_chunks(chunks), counts)
 
 
 @ignoring_float_errors
@@ -157,5 +155,5 @@ def _merged_totals(parts: list[LossTotals]) -> LossTotals:
     return merged
 
 
-def _result(plan: ReductionPlan, totals: LossTotals, backend: str) -> CrossEntropy:
-    return totals.result(plan, backend, RowArrays())
+def _result(backend: str, parts: list[LossTotals], plan: ReductionPlan) -> CrossEntropy:
+    return _merged_totals(parts).result(plan, backend, RowArrays())

@@ -8,7 +8,6 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
-import dask
 import dask.array as da
 import numpy as np
 
@@ -17,9 +16,10 @@ from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import find
 from xentcli.dask import parts
+from xentcli.dask.graphs import delayed_chunks, each, tree
 from xentcli.dask.inputs import Axes, Place, require_dask, require_numpy, row_chunks
 from xentcli.dask.memory import of_client, require_fit
-from xentcli.dask.plan import ChunkSpec, parts_of, place_pair, tree
+from xentcli.dask.plan import ChunkSpec, place_pair
 from xentcli.dask.rows import How, result_meta
 from xentcli.dask.worker import run_for
 from xentcli.engine.notes import LogitsCheck, NonfiniteRows
@@ -66,18 +66,14 @@ def softmax_graph(logits: Any, options: LogitsOptions, how: How, *, log: bool) -
         require_numpy(name)
         name = "numpy"
         array, facts = parts.softmax_graph(spec, x, place, log=log)
-        found = [*_delayed(_of_array, array), *_delayed(_of_facts, facts)]
+        found = [each(_of_facts, facts), each(_of_array, array)]
     else:
         name = backends.choose(name, x.size)
         pieces = _row_pieces(spec, x, How(name, threads, False), place, log=log)
-        array, found = _arrays(pieces, x, layout.class_axis), _delayed(_totals, pieces)
+        array, found = _arrays(pieces, x, layout.class_axis), [each(_totals, pieces)]
     result = tree(found, _merged, partial(_result, name))
     rows = [prod(shape) for shape in product(*row_chunks(layout, x.chunks))]
-    return SoftmaxGraph(result, array, found[: len(rows)], rows)
-
-
-def _delayed(function: Any, pieces: da.Array) -> list[Any]:
-    return [dask.delayed(function, pure=True)(piece) for piece in parts_of(pieces)]
+    return SoftmaxGraph(result, array, delayed_chunks(found[0]), rows)
 
 
 def _row_pieces(
@@ -150,10 +146,10 @@ def _of_facts(facts: parts.SoftmaxFacts) -> SoftmaxTotals:
 
 def _merged(found: list[SoftmaxTotals]) -> SoftmaxTotals:
     nonfinite, logits, entries = NonfiniteRows("result"), LogitsCheck(), 0
-    for each in found:
-        nonfinite.merge(each.nonfinite)
-        logits.merge(each.logits)
-        entries += each.entries
+    for part in found:
+        nonfinite.merge(part.nonfinite)
+        logits.merge(part.logits)
+        entries += part.entries
     return SoftmaxTotals(nonfinite, logits, entries)
 
 

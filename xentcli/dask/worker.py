@@ -32,12 +32,12 @@ def share() -> int | None:
 
 
 def say(text: str) -> None:
-    """Tell whoever looks that something takes long, such as a compilation: the worker's log, and
-    the topic `xentcli` of the scheduler."""
-    logging.getLogger("distributed.worker.xentcli").info(text)
+    """Tell whoever looks that something takes long, such as a compilation: the topic `xentcli` of
+    the scheduler, and the worker's log."""
     try:
         from distributed import get_worker
 
         get_worker().log_event("xentcli", text)
     except (ImportError, ValueError):
         return
+    logging.getLogger("distributed.worker.xentcli").info(text)

@@ -14,6 +14,8 @@ from xentcli.files.options import ReadOptions
 from xentcli.files.source import Source
 from xentcli.files.statistics import statistics
 
+LISTED = 10  # names of columns
+
 
 def inspect_path(path: str, options: ReadOptions, stats: bool) -> Inspected:
     """Facts, or an error, about each array of a file, one after the other.
@@ -50,6 +52,8 @@ def _of_reader(format: Format, source: Source, options: ReadOptions, stats: bool
     reader = format.open_reader(source, options)
     facts: Facts = {"name": source.name, "format": format.name, "shape": reader.shape}
     facts["dtype"] = name_of(reader.dtype)
+    if names := getattr(reader, "column_names", ()):  # of a table
+        facts["columns"] = list(names)
     if stats:
         facts |= statistics(reader.chunks())
     elif source.file is None:  # a pipe is read to its end, or its writer would be killed
@@ -73,6 +77,7 @@ def line(facts: Facts) -> str:
             f"{facts['byte_order']} endian".replace("none endian", "no byte order"),
         ]
         words.append(f"{facts['nbytes']} bytes")
+    words += [f"columns {listed(facts['columns'])}"] if "columns" in facts else []
     words += [
         f"{visible(name)}={visible(text)}" for name, text in facts.get("metadata", {}).items()
     ]
@@ -80,6 +85,12 @@ def line(facts: Facts) -> str:
         numbers = ("min", "max", "mean", "nan", "inf")
         words += [f"{name} {_short(facts[name])}" for name in numbers]
     return ", ".join(words)
+
+
+def listed(names: list[str]) -> str:
+    """Names in one line, the first ones of many."""
+    more = ["…"] if len(names) > LISTED else []
+    return ", ".join([*map(visible, names[:LISTED]), *more])
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from xentcli.backends.cpu.arithmetic import add_exponential, inline_jit
+from xentcli.backends.cpu.arithmetic import add_wide_exponential, inline_jit
 from xentcli.backends.cpu.exponential import ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import total_of
 from xentcli.backends.cpu.gradient_formulas import entries, in_every_lane
@@ -32,7 +32,7 @@ def float64_sum(x, classes, peak):
     sums = zero, zero, zero
     for c in range(0, classes, LANES):
         e = float64_exponentials(x, classes, c, peak)
-        sums = add_exponential(sums, e, constant(e, ONE))
+        sums = add_wide_exponential(sums, e, constant(e, ONE), False)
     ones, high, low = sums_across(sums)
     return total_of(ones, high, low, False)
 

@@ -47,7 +47,8 @@ class TeacherCalculation:
             plain=bool(np.isinf(task.scalars.softcap)),
         )
         self.plan = plan(replace(problem, weight=None), options)
-        self.totals, self.mass = LossTotals(), MassTotals(task.dtype, whole=not task.top)
+        self.totals = LossTotals(options.softcap)
+        self.mass = MassTotals(task.dtype, whole=not task.top)
         self.hard: LossCalculation | None = None
         if task.hard_share:
             how = replace(options, temperature=1.0), replace(run, progress=None)

@@ -11,7 +11,7 @@ from xentcli.arrays.dtypes import Array
 from xentcli.errors import Words, visible
 from xentcli.files.columns import chosen
 from xentcli.files.options import ReadOptions
-from xentcli.files.text.look import is_number
+from xentcli.files.text.look import counts, is_number
 from xentcli.files.text.style import TextStyle
 
 TARGETS = ("label", "labels", "target", "targets")  # names of columns that are no logits
@@ -80,6 +80,8 @@ def is_header_of_r(names: Sequence[str], cells: Sequence[str], width: int) -> bo
         return False  # or another delimiter parts the names
     if not all(map(str.isdecimal, cells)):
         return not all(map(is_number, cells))
+    if len(names) == 1:  # which may be a title
+        return counts(cells)
     numbers = [int(cell) for cell in cells]
     return numbers == sorted(set(numbers))
 

@@ -56,7 +56,8 @@ class TextReader:
         names = self._header(delimiter) if header else ()
         self._first, chunks = self._lines.read()
         if not chunks:
-            raise FormatError(self._where, "only a header line" if header else "the file is empty")
+            what = "line 1 is a header, and nothing follows" if header else "the file is empty"
+            raise FormatError(self._where, what)
         self.columns = self._find_columns(names, chunks)
         self._wanted = self._order = None
         if self.columns and not self.columns.are_all:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
@@ -118,6 +118,7 @@ def dense(box: Array) -> Array:
     return box if is_dense(box) else np.ascontiguousarray(box, native(box.dtype))
 
 
+@lru_cache(maxsize=256)  # a training loop asks for the same one in every step
 def find(shape: Shape, targets: Shape | None, class_axis: int | None) -> Layout:
     """The layout of logits: the class axis asked for, else the one that fits the targets.
 

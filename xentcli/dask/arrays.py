@@ -16,7 +16,7 @@ from xentcli.errors import OptionError, Setting, StrictError
 from xentcli.files.contiguous import ContiguousReader
 from xentcli.files.reader import Reader
 
-LARGEST = 1 << 27  # bytes of rows that are put together from chunks of some classes
+AGAIN = 8  # times at most that a chunk of the file is decoded
 
 
 class Slices(Protocol):
@@ -58,22 +58,38 @@ def logits_array(reader: Reader, class_axis: int) -> da.Array:
 def logits_chunks(slices: Slices, class_axis: int) -> Shape:
     """Chunks of about `CHUNK_BYTES`, of whole chunks of the file, with all classes if possible.
 
-    A file without chunks, or of plain ones, is read row by row.
+    Rows of all classes are put together from chunks of some, which may then be decoded for up to
+    `AGAIN` chunks of rows: that costs less than classes in parts, and has the bits of one machine.
+
+    >>> from types import SimpleNamespace
+    >>> file = SimpleNamespace(shape=(4096, 8192), dtype=np.dtype("f4"))
+    >>> logits_chunks(file, 1)
+    (1024, 8192)
+    >>> file.array = SimpleNamespace(stored=(300, 512))
+    >>> logits_chunks(file, 1)
+    (900, 8192)
     """
     shape, size = slices.shape, slices.dtype.itemsize
     array = getattr(slices, "array", None)
-    free = array is None or getattr(slices, "is_plain", False)
     stored = shape if array is None else array.stored
     chunks = [max(1, min(n, whole)) for n, whole in zip(stored, shape, strict=True)]
-    rows = prod(chunks) // chunks[class_axis] * max(1, shape[class_axis])
-    if free or rows * size <= LARGEST:
+    rows = prod(chunks) // chunks[class_axis] * max(1, shape[class_axis]) * size
+    if array is None or getattr(slices, "is_plain", False) or rows <= AGAIN * CHUNK_BYTES:
         chunks[class_axis] = max(1, shape[class_axis])
-    if free and prod(chunks) * size > CHUNK_BYTES:
-        chunks = [n if axis == class_axis else 1 for axis, n in enumerate(chunks)]
+        _split(chunks, class_axis, -(-prod(chunks) * size // CHUNK_BYTES))
     for axis in reversed(range(len(shape))):
         more = CHUNK_BYTES // max(1, prod(chunks) * size)
         chunks[axis] = min(chunks[axis] * max(1, more), max(1, shape[axis]))
     return tuple(chunks)
+
+
+def _split(chunks: list[int], class_axis: int, parts: int) -> None:
+    """Cut chunks into so many, along the axes of the rows, the longest first."""
+    others = [axis for axis in range(len(chunks)) if axis != class_axis]
+    for axis in sorted(others, key=lambda axis: -chunks[axis]):
+        here = min(parts, chunks[axis])
+        chunks[axis] = -(-chunks[axis] // here)
+        parts = -(-parts // here)
 
 
 def small_array(reader: Reader, chunks: Any) -> Any:

@@ -45,10 +45,10 @@ class Store(Protocol):
     def folders(self, key: str) -> list[str]:
         """The names of the folders in a folder."""
 
-    def files(self, key: str) -> Iterable[tuple[str, State]] | None:
-        """The keys of all files below a folder, relative to it, with size and time of change.
+    def files(self, key: str, depth: int) -> Iterable[tuple[str, State]] | None:
+        """The keys of the files below a folder, relative to it, with size and time of change.
 
-        None where they cannot be had.
+        Chunks may be so many folders deep. None where they cannot be had.
         """
 
     def write(self, key: str, data: Buffer) -> None:
@@ -90,20 +90,18 @@ class LocalStore:
         with file_errors(self.name, "reading"), os.scandir(self.path(key)) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir())
 
-    def files(self, key: str) -> Iterator[tuple[str, State]]:
+    def files(self, key: str, depth: int) -> Iterator[tuple[str, State]]:
         """The keys of the files below a folder, relative to it, with size and time of change."""
         with file_errors(self.name, "reading"), os.scandir(self.path(key)) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    if entry.name != "c" and not entry.name.isdecimal():
-                        continue  # chunks have no such keys, and a link may lead anywhere
-                    inner = f"{key}/{entry.name}" if key else entry.name
-                    for name, state in self.files(inner):
-                        yield f"{entry.name}/{name}", state
-                else:
+                if not entry.is_dir():
                     with suppress(FileNotFoundError):  # it was removed, or leads nowhere
                         found = entry.stat()
                         yield entry.name, (found.st_size, found.st_mtime_ns)
+                elif depth and (entry.name == "c" or entry.name.isdecimal()):  # as keys of chunks
+                    inner = f"{key}/{entry.name}" if key else entry.name
+                    for name, state in self.files(inner, depth - 1):
+                        yield f"{entry.name}/{name}", state
 
     def write(self, key: str, data: Buffer) -> None:
         """Write a whole file, or replace it."""
@@ -160,7 +158,7 @@ class RemoteStore:
         found = (entry for entry in entries if entry["type"] == "directory")
         return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found)
 
-    def files(self, key: str) -> list[tuple[str, State]] | None:
+    def files(self, key: str, depth: int) -> list[tuple[str, State]] | None:
         """The keys of all files below a folder; None where they cannot be listed."""
         if "http" in self._files.protocol:
             return None  # its listings are links of web pages

@@ -144,7 +144,7 @@ def _survey(store: Store, array: ZarrArray) -> tuple[int, int]:
     count, found, states = prod(array.grid), 0, 0
     if not isinstance(store, LocalStore) and count > LISTED:
         return 0, 0
-    files = store.files(array.key)
+    files = store.files(array.key, len(array.shape))
     if files is None:
         return 0, 0
     for name, state in files:

@@ -37,10 +37,10 @@ from xentcli.backends.cpu.long_rows_fast import (
     exp_pass,
     exp_pass_and_write,
     exp_scale,
-    find_rows_not_ignored,
     long_row_offsets,
 )
 from xentcli.backends.cpu.row_ops import (
+    find_rows_not_ignored,
     load_padded,
     max_across,
     row_max,
@@ -216,8 +216,8 @@ def top_fast_range(count, logits, top, targets, shared, per_row, grad, space, st
         i = rows[min(max(k - 1, 0), n - 1)]
         next_x, x = row_pointer(logits, rows[min(k, n - 1)]), row_pointer(logits, i)
         exps, before = (odd, even) if k % 2 else (even, odd)
-        peaks = constant_for(exps, peak)
-        state = start_pipeline(x, peaks)
+        peaks = constant_for(exps, peak), None
+        state = start_pipeline(x, *peaks)
         if grad is None or k < 2:
             sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps)
         else:

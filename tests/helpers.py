@@ -56,6 +56,14 @@ def assert_close(actual, expected, scale=1.0):
     np.testing.assert_allclose(actual, expected, rtol=2e-13, atol=2e-14 * scale)
 
 
+def loss_rtol(x, backend, tight):
+    """How close losses are: 2 ULP of float32 where a kernel has logits of fewer bits than 64.
+
+    The reference computes in float64 whatever the logits are, and is held to what that gives.
+    """
+    return tight if backend == "numpy" or np.dtype(x.dtype).itemsize == 8 else 2.0**-22
+
+
 def assert_same_bits(a, b):
     """Equal in every bit: zeros keep their sign, a NaN equals a NaN."""
     a, b = np.asarray(a), np.asarray(b)

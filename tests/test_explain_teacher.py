@@ -117,7 +117,7 @@ def test_a_row_of_another_class_axis_and_classes_that_are_missing(files, rng, ca
     command = ["x.npy", "--teacher", "t.npy", *flags, "--class-axis", 1, "--row", 7]
     d = explained(capfdbinary, *command)
     teacher = Teacher(t, kind="logits", divergence="ce", classes="pad")
-    expected = cross_entropy(x, teacher=teacher, class_axis=1)
+    expected = cross_entropy(x, teacher=teacher, class_axis=1, backend="numpy")
     assert_same_bits(d["gradient"], expected.grad[2, :, 1])
     assert d["q"][-2:] == [0, 0]
 

@@ -79,7 +79,7 @@ def all_kernels(*jobs, kind, own):
 def test_the_kernels_of_a_job_are_those_that_the_functions_use(used, kind, own):
     for classes in (3, 100):
         x, y = problem(classes, kind)
-        for options in ({}, {"label_smoothing": 0.1}):
+        for options in ({}, {"temperature": 2.0}, {"label_smoothing": 0.1}):
             for out in (None, in_kind(x.shape, kind)) if own else (None,):
                 cross_entropy(x, y, backend="cpu", out=out, **options)
                 softmax(x, backend="cpu", out=out)

@@ -44,8 +44,17 @@ def compile_all(say):
         say(f"no compiler: {type(error).__name__}")
         return None
 
-    from xentcli.backends.cuda import launch, long_rows, long_rows_fast, per_row_kernels, short_rows
+    from xentcli.backends.cuda import (
+        launch,
+        long_rows,
+        long_rows_fast,
+        per_row_kernels,
+        short_rows,
+        teacher_rows,
+        teacher_top,
+    )
     from xentcli.backends.cuda.launch_params import ExpConstants, LaunchParams
+    from xentcli.backends.cuda.teacher_formulas import TeacherParams
 
     plain, capped = (
         numba.typeof(LaunchParams(*[1] * 19, *[1.0] * 7, with_softcap, ExpConstants()))
@@ -56,6 +65,14 @@ def compile_all(say):
     def rows(x, targets, grad, call=plain):
         return (*arrays(x, targets, f8, f8), call, *arrays(f8, i8), results, *arrays(grad))
 
+    def dense(x, t, grad):
+        return (*arrays(x, t, i8, f8), against, results, *arrays(grad))
+
+    def top(x, grad):
+        stored = types.Array(i8, 1, "C"), *arrays(f8, f8, f8, f8)
+        return (*arrays(x), *stored, *arrays(i8, f8), against, results, *arrays(grad))
+
+    against = numba.typeof(TeacherParams(*[1] * 17, *[1.0] * 5))
     steps = types.UniTuple(i8, 2)
     jobs = [
         (long_rows_fast.fast_rows, rows(f4, i8, f4)),
@@ -68,6 +85,10 @@ def compile_all(say):
         (long_rows.general_deferred, rows(f8, i8, f8, capped)),
         (short_rows.short_rows, (*arrays(f4, f4, f8, f8), plain, results, *arrays(f4))),
         (short_rows.short_rows, (*arrays(f8, i8, f8, f8), capped, results, *arrays(f8))),
+        (teacher_rows.dense_rows, dense(f4, f4, f4)),
+        (teacher_rows.dense_rows, dense(bf16, f8, f16)),
+        (teacher_top.top_rows, top(f4, f4)),
+        (teacher_top.top_rows, top(f8, f8)),
         (launch._clear, (*arrays(i8), i8)),
         (per_row_kernels.class_indices, (*arrays(i8), i8, steps, i8, i8, *arrays(i8, i8))),
         (per_row_kernels.as_float64, (*arrays(f4), i8, steps, *arrays(f8, i8))),

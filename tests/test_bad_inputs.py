@@ -306,7 +306,7 @@ def test_b97_it_is_documented_that_text_is_parsed_as_float64(capfdbinary):
 def test_b98_hard_names_in_the_current_folder_are_read_and_written(name, files):
     Path("l.npy").rename(files / name)
     given = "./-" if name == "-" else name
-    result = run("grad", "-f", "npy", "-o", f"./{name}", "--", given, "t.npy")
+    result = run("grad", "--in-place", "-f", "npy", "-o", f"./{name}", "--", given, "t.npy")
     assert_done(result)
     np.testing.assert_allclose(from_npy((files / name).read_bytes()), GRADIENT, rtol=1e-15)
     assert sorted(path.name for path in files.iterdir()) == sorted([name, "t.npy"])

@@ -249,16 +249,13 @@ def test_calls_in_a_loop_have_no_limit_and_make_new_outputs():
     assert not np.shares_memory(run()[1], run()[1])
 
 
-def processes_of(*names, shape=(30, 8), dtype="f32"):
-    return processes.measure(
-        Case(shape, dtype),
-        Plan(names, warmup=0, runs=2, machine=("numpy", None)),
-        lambda text: None,
-    )
+def processes_of(*names, runs=1):
+    plan = Plan(names, warmup=0, runs=runs, machine=("numpy", None))
+    return processes.measure(Case((30, 8)), plan, lambda text: None)
 
 
 def test_whole_processes_of_xent_and_a_script():
-    result = processes_of("numpy")
+    result = processes_of("numpy", runs=2)
     mine, other = result.rows()
     assert [mine["who"], other["who"]] == ["xent", "numpy"]
     assert mine["times_ours"] == 1
@@ -328,18 +325,18 @@ def test_times_are_compared_in_units_of_what_was_measured_beside_them(old, new, 
 
 def test_a_case_that_has_become_slower_is_exit_code_1(tmp_path):
     old = tmp_path / "old.json"
-    assert run("bench", *SMALL, "-o", old).code == 0
-    done = run("bench", *SMALL, "--baseline", old, "--fail-above", "1000")
+    assert captured("bench", *SMALL, "-o", old).code == 0
+    done = captured("bench", *SMALL, "--baseline", old, "--fail-above", "1000")
     assert done.code == 0, done.err
     assert "× the baseline, in units of the limit" in done.err
     figures = json.loads(old.read_text())
     figures["cases"][0]["limit_ms"] *= 1e6
     old.write_text(json.dumps(figures))
-    done = run("bench", *SMALL, "--baseline", old, "--fail-above", "1000")
+    done = captured("bench", *SMALL, "--baseline", old, "--fail-above", "1000")
     assert done.code == 1
     assert done.err.rstrip().endswith(": slower")
     assert done.text  # the table is there all the same
-    assert_error(run("bench", "--shape", "3,3", "--baseline", old, "-q"), 2, "--baseline")
+    assert_error(captured("bench", "--shape", "3,3", "--baseline", old, "-q"), 2, "--baseline")
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,11 @@ def test_what_workers_cannot_do_is_an_error_that_says_what_they_can(cluster, arr
         assert_error(on(cluster, *arguments), code, *words)
     assert_error(run("loss", "l.npy", "t.npy", "--cluster", "tcp://127.0.0.1:9"), 3, "--cluster")
     assert_error(run("loss", "l.npy", "t.npy", "--cluster", "nonsense"), 3, "--cluster")
+    x = np.load("l.npy")
+    x[600, 7] = np.nan
+    np.save("nan.npy", x)
+    result = on(cluster, "softmax", "nan.npy", "-q", "--strict", "-o", "g.zarr")
+    assert_error(result, 1, "nan.npy", "not finite", "600")
     np.save("bad.npy", np.full(700, 300))
     bad = contents(arrays)
     result = on(cluster, "grad", "l.npy", "bad.npy", "-o", "g.npy")

@@ -1,12 +1,16 @@
 """`xent compile`: kernels ahead, and all that the commands need."""
 
+import itertools
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from cli import assert_error, bash, inside, run
 from test_cache import entries_in
 from test_kernels import KINDS, in_kind, problem
 
-from xentcli import cross_entropy, softmax
+from xentcli import Teacher, cross_entropy, softmax
 from xentcli.arrays.dtypes import NAMES, narrow
 from xentcli.backends.cpu import ahead, kept
 from xentcli.backends.cpu.kernel import Kernel
@@ -96,8 +100,61 @@ def test_the_kernels_for_probabilities_are_those_that_the_functions_use(used, ki
     assert used == all_kernels("probs", kind=kind, own=True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kernels_for_a_teacher_are_those_that_the_functions_use(used, kind):
+    x, _ = problem(100, kind)
+    indices, how = np.zeros((len(x), 1), int), {"kind": "log-probs", "divergence": "ce"}
+    teachers = [
+        Teacher(x, kind="logits", divergence="ce"),
+        Teacher(x, **how),
+        Teacher(x[:, :1], indices, tail="drop", **how),
+    ]
+    for teacher, temperature in itertools.product(teachers, (1.0, 2.0)):
+        options = {"teacher": teacher, "temperature": temperature, "backend": "cpu"}
+        for out in (None, in_kind(x.shape, kind)):
+            cross_entropy(x, out=out, **options)
+        cross_entropy(x, grad=False, **options)
+    assert used == all_kernels("teacher", kind=kind, own=True)
+
+
 def test_kernels_are_called_by_what_they_compute():
     assert ahead.describe(Kernel("general", "float64", "float32", None)) == (
         "float64 logits, targets float32, loss only: more than 64 classes, any option"
     )
+    assert ahead.describe(Kernel("teacher_fast", "float32", "float16", "float32")) == (
+        "float32 logits, teacher float16, gradient float32: all classes of a teacher's logits, "
+        "ce and forward-kl"
+    )
     assert np.unique([*map(str, ahead.kernels("bench", "f32"))]).size == 3
+
+
+PARTS = """
+import sys
+from numba.core import codegen
+made, add_module = [], codegen.JITCPUCodegen._add_module
+
+def note(self, module):
+    made.append(module.name)
+    return add_module(self, module)
+
+codegen.JITCPUCodegen._add_module = note
+from xentcli.backends.cpu import kernels, part_compiler
+from xentcli.backends.cpu.kernel import Kernel
+part_compiler.IS_KNOWN = sys.argv[1] == "parts"
+symbol, code = kernels.compile_kernel(Kernel("copy", "float32"))
+print("max_across" in made, "copy_lines" in made, code.hex())
+"""
+
+
+@pytest.mark.slow  # it compiles twice
+def test_only_the_whole_is_made_into_machine_code_and_it_is_the_same():
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", PARTS, how], capture_output=True, text=True, check=True
+        )
+        for how in ("parts", "all")
+    ]
+    parts, everything = (done.stdout.split() for done in found)
+    assert parts[:2] == ["False", "True"]
+    assert everything[:2] == ["True", "True"]
+    assert parts[2] == everything[2]

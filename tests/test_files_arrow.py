@@ -24,6 +24,7 @@ from xentcli.files import random_access
 from xentcli.files.columns import ColumnOptions
 from xentcli.files.opening import load, open_reader
 from xentcli.files.options import ReadOptions
+from xentcli.files.source import open_source
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -432,6 +433,28 @@ def test_an_encrypted_or_older_file_is_named():
         Path(name).write_bytes(b"1,2,3\n")
         with pytest.raises(FormatError, match="not a"):
             read(name)
+
+
+def test_a_negative_number_of_rows_is_an_error():
+    data = arrow(pa.table({"y": LABELS[:10]}))
+    rows, negative = (10).to_bytes(8, "little"), (-10).to_bytes(8, "little", signed=True)
+    assert data.count(rows) >= 2
+    Path("a.arrow").write_bytes(data.replace(rows, negative))
+    with pytest.raises(FormatError, match="damaged: it announces -10 rows"):
+        read("a.arrow")
+
+
+def test_no_read_is_longer_than_the_file(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"0123456789")
+    with open_source(str(path)) as source:
+        file = random_access.RandomAccess(source)
+        assert file.read(4) == b"0123"
+        assert file.read(1 << 60) == b"456789"
+        assert (file.read(5), file.seek(-3, 2), file.seek(1, 1), file.read()) == (b"", 7, 8, b"89")
+        buffer = bytearray(6)
+        assert (file.seek(7), file.readinto(buffer), buffer) == (7, 3, b"789\0\0\0")
+        assert file.tell() == 10
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(write):

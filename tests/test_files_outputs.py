@@ -509,6 +509,17 @@ def test_every_output_of_every_command_is_no_input(same, capfdbinary):
         assert_unchanged(same, inputs)
 
 
+def test_a_folder_is_replaced_only_in_place(same, capfdbinary):
+    pytest.importorskip("zarr")
+    (same / "e").mkdir()
+    for path in ("l.zarr", "e/l.zarr"):
+        assert_done(inside(capfdbinary, "softmax", "l.npy", "--log", "-o", path))
+        for output in (path, f"./d/../{path}"):
+            words = ["softmax", path, "--log", "-o", output]
+            assert_error(inside(capfdbinary, *words), 2, "is an input too", "--in-place")
+            assert_done(inside(capfdbinary, *words, "--in-place"))
+
+
 def test_in_place_allows_other_outputs_too(same, capfdbinary):
     assert_done(inside(capfdbinary, *GRAD, "-o", "g.npy", "--in-place"))
     assert_gradient("g.npy")

@@ -229,3 +229,12 @@ def test_the_files_are_those_that_pytorch_writes(tmp_path):
             datas = [[n for n in z.namelist() if "/data" in n] for z in (new, old)]
             assert datas[0] == datas[1]
             assert [new.read(n) for n in datas[0]] == [old.read(n) for n in datas[1]]
+
+
+@pytest.mark.parametrize("stride", [0, 7, 2**62, 2**63 - 1])
+def test_the_stride_of_an_axis_of_one_number_does_not_matter(stride, tmp_path):
+    array = np.arange(6.0)
+    made = pytorch(array, shape=(1, 3, 1), strides=(stride, 2, stride))
+    path = tmp_path / "a.pt"
+    path.write_bytes(repacked(made))
+    assert_same_bits(load(str(path), ReadOptions()), array[::2].reshape(1, 3, 1))

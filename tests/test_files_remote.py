@@ -242,6 +242,20 @@ def test_s3_is_read_and_written(s3, files):
 
 
 @pytest.mark.slow
+def test_workers_read_and_write_s3(s3, files):
+    pytest.importorskip("distributed")
+    np.save("wide.npy", WIDE)
+    np.save("y.npy", np.arange(23))
+    assert_done(at_s3(s3, "softmax", "wide.npy", "--log", "-o", "s3://bucket/wide.zarr"))
+    arguments = ("grad", "s3://bucket/wide.zarr", "y.npy", "-o")
+    assert_done(at_s3(s3, *arguments, "s3://bucket/wide-g.zarr", "--workers", "1"))
+    assert_done(at_s3(s3, *arguments, "g1.npy"))
+    assert_done(at_s3(s3, "softmax", "s3://bucket/wide-g.zarr", "-o", "p2.npy"))
+    assert_done(at_s3(s3, "softmax", "g1.npy", "-o", "p1.npy"))
+    assert_same_bits(np.load("p2.npy"), np.load("p1.npy"))
+
+
+@pytest.mark.slow
 def test_a_missing_bucket_is_an_error(s3, files):
     for arguments in (
         ("softmax", "s3://none/l.zarr"),

@@ -315,6 +315,7 @@ DAMAGE = [
     (field("shape", [True, 31]), ["shape [True, 31]"]),
     (field("shape", None), ["shape None"]),
     (field("shape", [1] * 65), ["at most 64 sizes"]),
+    (field("shape", [2**40, 31]), ["only 8 of", "less than 1 in 1000"]),
     (field("shape", [23, 2**40]), ["not stored", "rows of 1099511627776 numbers"]),
     (field("data_type", "float33"), ["dtype float33 is not supported"]),
     (field("data_type", 3), ["data_type 3 is not one of zarr"]),
@@ -376,7 +377,7 @@ def test_folders_and_files_that_are_no_arrays_are_errors(files, capfdbinary):
     Path("empty.zarr").mkdir()
     Path("file.zarr").write_text("1,2\n")
     for path, code, words in (
-        ("empty.zarr", 4, "holds no zarr.json"),
+        ("empty.zarr", 4, "no zarr.json"),
         ("missing.zarr", 2, "no such file"),
         ("file.zarr", 1, "is a file"),
     ):
@@ -386,24 +387,30 @@ def test_folders_and_files_that_are_no_arrays_are_errors(files, capfdbinary):
     )
 
 
-def test_an_array_that_changes_while_it_is_read_is_an_error(tmp_path):
-    def replaced(path):
-        make(path, WIDE + 1, (5, 31))
+@pytest.mark.parametrize("compressors", [None, "auto"], ids=["plain", "compressed"])
+@pytest.mark.parametrize("harm", ["replaced", "shortened", "a chunk less", "touched"])
+def test_an_array_that_changes_while_it_is_read_is_an_error(harm, compressors, tmp_path):
+    path = make(tmp_path / "a.zarr", WIDE, (5, 31), compressors=compressors)
+    chunk = Path(path, "c", "0", "0")
+    with open_reader(path) as reader:
+        reader.read(5 * 31)
+        if harm == "replaced":
+            make(path, WIDE + 1, (5, 31), compressors=compressors)
+        elif harm == "shortened":
+            change(path, shape=[20, 31])
+        elif harm == "touched":
+            os.utime(chunk, ns=(1, 1))
+        else:
+            chunk.unlink()
+        with pytest.raises(FileError, match="changed while it was read"):
+            reader.finish()
 
-    def shortened(path):
-        change(path, shape=[20, 31])
 
-    def without_a_chunk(path):
-        Path(path, "c", "0", "0").unlink()
-
-    for harm in (replaced, shortened, without_a_chunk):
-        path = make(tmp_path / "a.zarr", WIDE, (5, 31))
-        with open_reader(path) as reader:
-            reader.read(5 * 31)
-            os.utime(Path(path, "c", "0", "0"), ns=(1, 1))
-            harm(path)
-            with pytest.raises(FileError, match="changed while it was read"):
-                reader.finish()
+def test_links_that_lead_in_circles_are_left_alone(tmp_path):
+    path = make(tmp_path / "a.zarr", WIDE, (5, 31))
+    Path(path, "circle").symlink_to(".")
+    Path(path, "c", "99").symlink_to("..")
+    assert_same_bits(load(path), WIDE)
 
 
 # Writing
@@ -506,7 +513,9 @@ def test_an_old_array_is_replaced(renaming, files, capfdbinary):
 
 def test_an_array_that_is_read_can_be_replaced(renaming, files, capfdbinary):
     make("l.zarr", LOGITS, (1, 3))
-    assert_done(inside(capfdbinary, "grad", "l.zarr", "t.npy", "-o", "l.zarr"))
+    words = ["grad", "l.zarr", "t.npy", "-o", "l.zarr"]
+    assert_error(inside(capfdbinary, *words), 2, "l.zarr: is an input too", "--in-place")
+    assert_done(inside(capfdbinary, *words, "--in-place"))
     np.testing.assert_allclose(opened("l.zarr"), GRADIENT, rtol=1e-14)
 
 

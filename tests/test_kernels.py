@@ -20,6 +20,7 @@ CLASSES = [2, 16, 64, 65, 100, 1000]  # 16 rows at a time up to 64, then row aft
 OPTIONS = {
     "plain": {},
     "weighted, z-loss": {"z_loss": 0.01, "weight": True},
+    "temperature": {"temperature": 0.7, "z_loss": 0.01, "weight": True},
     "smoothing": {"label_smoothing": 0.1},
     "all": {"label_smoothing": 0.1, "z_loss": 0.01, "softcap": 20.0, "temperature": 0.7},
 }

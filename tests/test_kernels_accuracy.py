@@ -41,6 +41,16 @@ def test_float32_exponentials_below_its_range_come_back(classes, gap, upstream):
 
 
 @pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("temperature", [0.7, 1.3, 2.0**-21, 2.0**21])
+@pytest.mark.parametrize(("gap", "upstream"), [(3.0, 1.0), (90.0, 1.0), (121.0, 1e20), (150, -1.0)])
+def test_float32_rows_with_a_temperature(classes, temperature, gap, upstream):
+    """In and out of the range of float32, of rows and of temperatures."""
+    row = [gap * temperature, temperature] + [0.0] * (classes - 2)
+    for target in (0, 1):
+        assert_exact(row, target, "f32", upstream=upstream, temperature=temperature)
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
 def test_a_loss_of_float32_logits_below_the_range_of_float32(classes):
     row = [150.0, 1.0] + [0.0] * (classes - 2)
     r = cross_entropy(np.array([row], "f4"), [0], backend="cpu", weight=[1e30] * classes)
@@ -300,3 +310,36 @@ def test_random_options_of_extreme_sizes(backend, seed):
     for _ in range(150):
         row, options = extreme_options(rng)
         assert_promised(backend, row, int(rng.integers(len(row))), **options)
+
+
+def rows_of_every_kind(rng, rows, classes):
+    """Ordinary rows, rows of two or three different numbers, whose rounding errors add up, and
+    rows with one large number."""
+    scale, every = 10 ** rng.uniform(-3, 1.6, (rows, 1)), np.arange(rows)
+    ordinary = rng.normal(size=(rows, classes)) * scale
+    few = np.take_along_axis(ordinary, rng.integers(0, min(3, classes), (rows, classes)), 1)
+    equal = np.repeat(ordinary[:, :1], classes, 1)
+    equal[every, rng.integers(0, classes, rows)] = ordinary[:, 1]
+    large = ordinary.copy()
+    large[every, rng.integers(0, classes, rows)] += rng.uniform(0, 95, rows)
+    return np.concatenate([ordinary, few, equal, large]).astype("f4")
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 17, 64])
+def test_short_rows_in_float32_keep_the_promise(classes):
+    """Against the reference in float64: a factor of one word, as an example, is not enough."""
+    rng = np.random.default_rng(classes)
+    x = rows_of_every_kind(rng, 60_000 // classes, classes)
+    y = np.where(rng.random(len(x)) < 0.5, x.argmax(axis=1), rng.integers(0, classes, len(x)))
+    options = {"reduction": "none", "weight": rng.random(classes) * 3 + 0.01}
+    options["upstream"] = rng.normal(size=len(x))
+    found = cross_entropy(x, y, backend="cpu", **options)
+    expected = cross_entropy(x.astype("f8"), y, backend="numpy", **options)
+    bound = PROMISES["f32", "factors"]
+    for a, b, limit in (
+        (found.loss, expected.loss, bound.loss),
+        (found.grad, expected.grad, bound.others),
+    ):
+        unit = np.spacing(np.maximum(np.abs(b), np.finfo("f4").tiny).astype("f4")).astype("f8")
+        assert (np.abs(a.astype("f8") - b) / unit).max() <= limit
+    np.testing.assert_allclose(found.lse, expected.lse, rtol=0, atol=3e-9 * np.abs(x).max())

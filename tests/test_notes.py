@@ -8,6 +8,7 @@ from cli import LOGITS, TARGETS, assert_done, assert_error, inside, npy, run
 
 from xentcli import cross_entropy
 from xentcli.arrays.dtypes import BF16, NAMES, narrow, widen
+from xentcli.engine.notes import LogitsCheck
 from xentcli.errors import OptionError, ShapeError
 from xentcli.files.opening import load
 from xentcli.files.options import ReadOptions
@@ -85,6 +86,15 @@ def test_masked_logits_that_a_softcap_makes_finite_are_counted(dtype):
     given = narrow(logits, NAMES[dtype]), np.full(7, 4)
     texts = [note.text for note in cross_entropy(*given, softcap=5, backend="numpy").notes]
     assert any("makes 2 logits of -inf finite" in text for text in texts)
+
+
+def test_counts_of_parts_are_added():
+    parts = [LogitsCheck(softcap=5.0) for _ in range(3)]
+    for check in parts[:2]:
+        check.add(np.array([[[1.0], [-np.inf]]]))
+    for check in parts[1:]:
+        parts[0].merge(check)
+    assert (parts[0].masked, parts[0].rows) == (2, 2)
 
 
 def test_masked_logits_are_counted_by_every_command_and_in_pieces(files, capfdbinary):

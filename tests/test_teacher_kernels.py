@@ -68,6 +68,9 @@ def ulps_of_terms(x, how, temperature, exact, kind):
     """A unit in the last place of the largest number that each entry is a difference of: of p and
     q, or of p times logarithms and the value."""
     p = softmax(widen(x, NAMES["f64"]), temperature=temperature) / temperature
+    if how.get("tail") == "subset":
+        p = np.where(exact.grad != 0, p, 0)
+        p = p / np.maximum(p.sum(axis=1, keepdims=True) * temperature, 1e-300)
     if how["divergence"] in ("reverse-kl", "jsd"):
         size = p * (1 + np.abs(np.log(np.maximum(p, 1e-300))) + np.abs(exact.loss[:, None]))
     else:
@@ -93,7 +96,7 @@ def test_every_kind_and_width_against_the_reference(monkeypatch, kind, name, cla
     found, answered = widen(a.grad, NAMES["f64"]), ~np.isnan(b.grad)
     assert (np.isnan(found) == ~answered).all()
     off = np.abs(found - b.grad) / ulps_of_terms(x, how, temperature, b, kind)
-    assert off[answered].max() <= (4 if kind == "f64" else 2)
+    assert off[answered].max() <= (8 if kind == "f64" else 2)
     np.testing.assert_allclose(a.loss, b.loss, rtol=1e-14 if kind == "f64" else 2.5e-7, atol=1e-16)
     np.testing.assert_allclose(a.lse, b.lse, rtol=1e-14 if kind == "f64" else 1e-7)
 

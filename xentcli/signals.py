@@ -86,11 +86,15 @@ def remove_folder(path: str) -> None:
         renamed = f"{path.removesuffix('.tmp')}-removed.tmp"
         os.rename(path, renamed)  # noqa: PTH104 (nothing can be added by the old path any more)
         for folder, inner, names in os.walk(renamed, topdown=False):
-            for name in names:
-                os.unlink(os.path.join(folder, name))  # noqa: PTH108, PTH118 (imports little)
-            for name in inner:
-                os.rmdir(os.path.join(folder, name))  # noqa: PTH106, PTH118 (likewise)
+            for name in [*names, *inner]:
+                _remove(os.path.join(folder, name))  # noqa: PTH118 (imports little)
         os.rmdir(renamed)  # noqa: PTH106 (likewise)
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        is_folder = os.path.isdir(path) and not os.path.islink(path)  # noqa: PTH112, PTH114 (likewise)
+        (os.rmdir if is_folder else os.unlink)(path)
 
 
 @contextmanager

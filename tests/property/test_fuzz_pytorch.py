@@ -21,6 +21,7 @@ from xentcli.files.opening import load
 from xentcli.files.options import ReadOptions
 from xentcli.files.source import CHUNK
 
+MOST = 10**4  # numbers that are compared
 SMALL = st.integers(0, 4)
 HUGE = st.sampled_from([-1, -(2**63), 10**6, 2**31, 2**62, 2**63 - 1])
 
@@ -41,7 +42,7 @@ def views(draw):
 
 def numbers_of(storage, offset, shape, strides):
     """The numbers of a view, one by one; None where one is not in the storage."""
-    if min((offset, *shape, *strides)) < 0 or prod(shape) > 10**4:
+    if min((offset, *shape, *strides)) < 0:
         return None
     if 0 in shape:
         too_large = prod(n for n in shape if n) * storage.itemsize >= 2**63
@@ -106,10 +107,12 @@ def check(example):
     finally:
         tracemalloc.stop()
     assert peak < 2 * CHUNK + 100 * len(data), f"{peak} bytes for a file of {len(data)}"
+    if not is_whole or (min(view[2], default=0) >= 0 and prod(view[2]) > MOST):
+        return  # of the latter ours are a few numbers many times, or an error
     expected = numbers_of(*view)
-    if is_whole and expected is None:
+    if expected is None:
         assert ours is None, "numbers out of the storage"
-    elif is_whole:
+    else:
         assert ours is not None, "a right file is refused"
         assert ours.shape == expected.shape, "another shape"
         assert ours.dtype == expected.dtype, "another dtype"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
@@ -104,6 +104,9 @@ def overlaps_itself(shape: Shape, strides: tuple[int, ...], itemsize: int) -> bo
 
 def is_dense(box: Array) -> bool:
     """Whether kernels can use a box: contiguous along an axis, in native byte order."""
+    flags = box.flags
+    if flags.c_contiguous and flags.aligned and box.dtype.kind == "f" and box.dtype.isnative:
+        return True
     axis = 1 if box.shape[2] == 1 else 2
     side_by_side = box.strides[axis] == box.itemsize or box.shape[axis] <= 1
     whole = all(stride % box.itemsize == 0 for stride in box.strides)
@@ -115,6 +118,7 @@ def dense(box: Array) -> Array:
     return box if is_dense(box) else np.ascontiguousarray(box, native(box.dtype))
 
 
+@lru_cache(maxsize=256)  # a training loop asks for the same one in every step
 def find(shape: Shape, targets: Shape | None, class_axis: int | None) -> Layout:
     """The layout of logits: the class axis asked for, else the one that fits the targets.
 

@@ -170,12 +170,12 @@ def _sum_in_units(values: Array, largest: float, room: Array) -> int:
         power = max(exponent + 52 - KEPT, 52 - UNIT)
         shift = math.ldexp(1.5, power)
         np.add(values, shift, out=upper)
-        counted = int(upper.view(np.int64).sum()) - len(values) * _bits(shift)
+        counted = int(np.add.reduce(upper.view(np.int64))) - len(values) * _bits(shift)
         counted = (counted + 2**63) % 2**64 - 2**63  # the sum of the bits overflows
         units += counted << (power - 52 + UNIT)
         upper -= shift
         np.subtract(values, upper, out=lower)
-        if not lower.any():
+        if not np.count_nonzero(lower):
             return units
         values, exponent = lower, power - 52
 

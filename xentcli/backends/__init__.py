@@ -30,6 +30,7 @@ from xentcli.errors import OptionError, Setting, UnavailableError
 
 if TYPE_CHECKING:
     from xentcli.backends.cpu.backend import CpuBackend
+    from xentcli.backends.cuda.teacher import CudaTeacher
     from xentcli.backends.teacher import TeacherBackend
 
 __all__ = [
@@ -176,14 +177,16 @@ def for_teacher(
     Class weights, and a softcap (`plain` is false), are computed by the reference alone.
     """
     name, threads = require_known(name, threads)
-    if name == "cuda":
-        what = "losses against a teacher are computed by numpy and cpu, not by cuda"
-        raise OptionError("backend", what, ("use ", Setting("backend", "cpu")))
+    if name == "cuda" and (weight is not None or not plain):
+        what = "class weights and a softcap beside a teacher are computed by numpy, not by cuda"
+        raise OptionError("backend", what, ("use ", Setting("backend", "numpy")))
     small = name == "auto" and entries <= AUTO_LIMIT
     if name == "numpy" or small or weight is not None or not plain:
         from xentcli.backends.reference_teacher import NumpyTeacher
 
         return NumpyTeacher(weight)
+    if name == "cuda":
+        return _cuda(threads, notify)
     _start_cpu()
     from xentcli.backends.cpu.teacher import CpuTeacher
 
@@ -219,16 +222,17 @@ def _start_cpu() -> None:
         raise OptionError("backend", what, hint)
 
 
-def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> Backend:
+def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> CudaTeacher:
     numba_start.check_environment()
     driver = None if devices.is_simulated() else devices.find()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that numba-cuda is newer than Numba's own target
             from xentcli.backends import cuda
+            from xentcli.backends.cuda.teacher import CudaTeacher
 
             cuda.check(driver)
-            return cuda.CudaBackend(threads, notify if driver else None)
+            return CudaTeacher(threads, notify if driver else None)
     except UnavailableError:
         raise
     except Exception as error:  # a broken installation fails in any way

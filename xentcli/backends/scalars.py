@@ -26,6 +26,12 @@ class Scalars(NamedTuple):
         return self._replace(z_loss=0.0).are_default
 
     @property
+    def are_tempered(self) -> bool:
+        """Whether there is a temperature besides those, which float32 has the range for."""
+        near = 2.0**-20 < self.temperature < 2.0**20
+        return near and self._replace(temperature=1.0).are_plain
+
+    @property
     def are_default(self) -> bool:
         """Whether there is no option at all, as the fast kernel for short rows needs it."""
         return self._replace(scale_error=0.0) == type(self)()

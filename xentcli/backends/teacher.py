@@ -53,6 +53,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from xentcli.arrays.dtypes import Array
 from xentcli.backends.scalars import Scalars
 
@@ -124,6 +126,18 @@ class TopK(NamedTuple):
     surplus: (
         Array  # float64 (n,): Σ q + r − 1, the terms' mass of the teacher less that of a softmax
     )
+
+
+def spread(top: TopK, rows: slice, shape: tuple[int, int, int]) -> Array:
+    """The probabilities of all classes of some rows, `rest` evenly among the others, as a box."""
+    outer, classes, inner = shape
+    stored = top.classes[rows]
+    there = stored >= 0
+    each = top.rest[rows] / np.maximum(classes - there.sum(axis=1), 1)
+    q = np.repeat(each[:, None], classes, axis=1)
+    row, slot = np.nonzero(there)
+    q[row, stored[row, slot]] = top.q[rows][row, slot]
+    return np.ascontiguousarray(q.reshape(outer, inner, classes).transpose(0, 2, 1))
 
 
 class TeacherBackend(Protocol):

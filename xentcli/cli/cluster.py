@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +12,7 @@ from xentcli import signals
 from xentcli.cli.console import Progress, note
 from xentcli.cli.options import RunningAnywhere
 from xentcli.cli.sinks import ArrayOutput, LossConsumers
-from xentcli.errors import OptionError, UnavailableError, plural, reason, visible
+from xentcli.errors import OptionError, UnavailableError, plural
 
 if TYPE_CHECKING:
     from xentcli.cli.inputs import Inputs
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from xentcli.report.result import Report
 
     Result = TypeVar("Result", CrossEntropy, Probabilities, Report)
-
-PATIENCE = 20  # seconds for a scheduler to answer
 
 
 class Cluster:
@@ -48,6 +46,21 @@ class Cluster:
             note(text)
         return found
 
+    def stored(self, result: Any, array: ArrayOutput) -> Any:
+        """A delayed writing of a result into an output, which workers write."""
+        import numpy as np
+
+        from xentcli.arrays.dtypes import HALVES, name_of
+        from xentcli.dask.arrays import finite
+        from xentcli.dask.files import store
+
+        target = shared_target(array, tuple(sizes[0] for sizes in result.chunks))
+        rounded = result.dtype == np.float32 and array.dtype in HALVES
+        if array.dtype != result.dtype and not rounded:
+            what = f"workers write {result.dtype.name} here, and not {name_of(array.dtype)}"
+            raise OptionError("dtype", what, "leave the option out, or compute without a cluster")
+        return store(finite(result) if self._running.strict else result, target)
+
     def called(self, backend: str) -> str:
         """A backend in the summary line."""
         return f"{backend} on {plural(self.workers, 'worker')}"
@@ -58,41 +71,15 @@ def connected(running: RunningAnywhere, *, grad: bool = False) -> Iterator[Clust
     """The cluster of the options; one of this machine ends with the command."""
     if running.cluster is not None and running.workers is not None:
         raise OptionError("command line", "--cluster and --workers exclude each other")
-    import dask
-    from distributed import Client
+    from xentcli.dask import connection  # an error where dask is not installed
 
-    import xentcli.dask  # noqa: F401 (an error where dask is not installed)
-
-    for name in ("distributed", "distributed.client", "asyncio"):  # our errors say what they say
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    quiet = dask.config.set({"logging.distributed": "critical"})  # of the workers
-    with quiet, signals.unwinding(), _address(running) as address:
-        try:
-            client = Client(address, timeout=PATIENCE, set_as_default=True)
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            what = f"no scheduler of dask answers at {visible(str(running.cluster))}"
-            raise UnavailableError("cluster", f"{what}: {reason(error)}") from error
-        with client:
-            cluster = Cluster(client, running, grad=grad)
-            if not cluster.workers:
-                raise UnavailableError("cluster", "the cluster has no workers", "start some first")
-            yield cluster
-
-
-@contextmanager
-def _address(options: RunningAnywhere) -> Iterator[Any]:
-    if options.workers is None:
-        yield options.cluster
-        return
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=options.workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",  # any free port; None would be 8787, with a warning
-        silence_logs=logging.CRITICAL,
-    ) as cluster:
+    with (
+        signals.unwinding(),
+        connection.connected(running.cluster, running.workers) as client,
+    ):
+        cluster = Cluster(client, running, grad=grad)
+        if not cluster.workers:
+            raise UnavailableError("cluster", "the cluster has no workers", "start some first")
         yield cluster
 
 
@@ -104,18 +91,17 @@ def loss(
     losses: LossConsumers | None,
 ) -> CrossEntropy:
     """The loss, its gradient into `array`, and the loss of each row into `losses`."""
-    import dask
-
     from xentcli.cli.summary import nbytes
     from xentcli.dask.api import graph_of_loss
 
     logits, targets = _logits_and_targets(inputs, options.class_axis)
-    graph = graph_of_loss(logits, targets, options, inputs.extras, cluster.how)
+    with _warnings_as_notes():
+        graph = graph_of_loss(logits, targets, options, inputs.extras, cluster.how)
     wanted = [graph.result]
     if losses:
-        wanted.append(dask.delayed(graph.losses))
+        wanted.append(graph.losses)
     if array:
-        wanted.append(_stored(graph.grad, array))
+        wanted.append(cluster.stored(graph.grad, array))
     result: CrossEntropy
     result, *more = cluster.run(wanted, graph, nbytes(inputs.logits))
     if losses:
@@ -135,7 +121,7 @@ def softmax(
     axis = find(inputs.logits.shape, None, options.class_axis).class_axis
     logits = logits_array(inputs.logits, axis)
     graph = softmax_graph(logits, options, cluster.how, log=log)
-    wanted = [graph.result, _stored(graph.array, array)]
+    wanted = [graph.result, cluster.stored(graph.array, array)]
     result: Probabilities
     result, *_ = cluster.run(wanted, graph, nbytes(inputs.logits))
     return _named(result, cluster)
@@ -156,7 +142,8 @@ def report(
         base = inputs.base.whole() if slices is None else lazy(slices, logits.chunks)
     weights = inputs.extras.sample_weight
     arrays = ReportInputs(logits, targets, base, weights, inputs.group)
-    graph = report_graph(arrays, scoring, options, cluster.how)
+    with _warnings_as_notes():
+        graph = report_graph(arrays, scoring, options, cluster.how)
     result: Report = cluster.run([graph.result], graph, nbytes(inputs.logits))[0]
     return _named(result, cluster)
 
@@ -175,27 +162,28 @@ def _logits_and_targets(inputs: Inputs, class_axis: int | None) -> tuple[Any, An
     return logits, small_array(inputs.targets, chunks)
 
 
-def _stored(result: Any, array: ArrayOutput) -> Any:
-    """A delayed writing of a result into an output, which workers write."""
-    import numpy as np
+def shared_target(array: ArrayOutput, chunks: tuple[int, ...]) -> Any:
+    """What takes parts of an output from several processes; an error where there is no such."""
+    from xentcli.files import shared
+    from xentcli.files.compression import by_suffix
 
-    from xentcli.arrays.dtypes import HALVES, name_of
-    from xentcli.dask.files import store
-
-    require_shared(array)
-    rounded = result.dtype == np.float32 and array.dtype in HALVES
-    if array.dtype != result.dtype and not rounded:
-        what = f"workers write {result.dtype.name} here, and not {name_of(array.dtype)}"
-        raise OptionError("dtype", what, "leave the option out, or compute without a cluster")
-    return store(result, array.shared_target(tuple(sizes[0] for sizes in result.chunks)))
-
-
-def require_shared(array: ArrayOutput) -> None:
-    """An error for an output that several processes cannot write."""
-    if not array.is_shared:
+    sink, (format, create) = array.sink, array.hand_over()
+    raw = sink and format.is_raw and not by_suffix(sink.path)
+    if sink is None or not sink.is_file or not (raw or format.is_folder):
         what = "workers write the result themselves, and can do so only into .zarr, and into .npy "
         hint = "and .safetensors files that are not compressed"
         raise OptionError("output", f"{what}{hint}", "-o FILE.zarr")
+    return shared.shared_target(sink, create, (array.shape, chunks, array.dtype))
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """What the library warns of, such as other chunks, as notes."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(item.message) for item in found):
+        note(text)
 
 
 def _named(result: Result, cluster: Cluster) -> Result:

@@ -11,6 +11,7 @@ from xentcli.cli.console import note, show, stdout_is_terminal
 from xentcli.cli.options import WritingOptions
 from xentcli.errors import OptionError
 from xentcli.files import registry
+from xentcli.files.writer import Written
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array
@@ -64,16 +65,6 @@ class DeferredWriter:
         return self._started
 
 
-class Written:
-    """The writer of an array that others have written."""
-
-    def write(self, values: Array) -> None:
-        """Nothing is left to write."""
-
-    def finish(self) -> None:
-        """Nothing follows."""
-
-
 class ArrayOutput:
     """The array that a command computes. It is opened before the work, which may be long.
 
@@ -92,7 +83,7 @@ class ArrayOutput:
         self.shape: tuple[int, ...] = ()
         self.dtype: Any = None
         self._format = "npy"
-        self._writer: DeferredWriter | Written = DeferredWriter(self._create)
+        self._writer: Writer = DeferredWriter(self._create)
         self._check: NonfiniteEntries | None = None
 
     def words(self, name: str | None = None) -> str:
@@ -140,26 +131,10 @@ class ArrayOutput:
             self._check.require_none()
         self._writer.finish()
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether other processes can write parts of it; known once it is `expect`ed."""
-        from xentcli.files.compression import by_suffix
-
-        format = registry.get(self._format)
-        raw = format.is_raw and not (self.sink and by_suffix(self.sink.path))
-        return self.sink is not None and self.sink.is_file and (format.is_folder or raw)
-
-    def shared_target(self, chunks: tuple[int, ...]) -> Any:
-        """What takes parts of the array by their place, in other processes too.
-
-        A folder gets these chunks, a file its header and room for the numbers.
-        """
-        from xentcli.files.shared import shared_target
-
-        assert self.sink
-        target = shared_target(self.sink, self._create, (self.shape, chunks, self.dtype))
+    def hand_over(self) -> tuple[Format, Callable[[], Writer]]:
+        """Its format, and what writes the header: whoever calls this writes the numbers too."""
         self._writer = Written()
-        return target
+        return registry.get(self._format), self._create
 
     def _create(self) -> Writer:
         from xentcli.files.opening import create_writer

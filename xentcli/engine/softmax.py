@@ -19,7 +19,9 @@ from xentcli.engine.notes import LogitsCheck, NonfiniteRows, Note
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import without_targets
 from xentcli.engine.rows import RowPiece
-from xentcli.options import Backend, LogitsOptions
+from xentcli.options import Backend, LogitsOptions, remembered
+
+logits_options = remembered(LogitsOptions)
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     Source: Bridle, Probabilistic interpretation of feedforward classification network outputs
     (1990).
     """
-    options = LogitsOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
+    options = logits_options(temperature=temperature, softcap=softcap, class_axis=class_axis)
     return probabilities(logits, options, Run(backend, threads), log=False, out=out)
 
 
@@ -159,5 +161,5 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     Source: Blanchard, Higham, Higham, Accurately computing the log-sum-exp and softmax
     functions, IMA Journal of Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
     """
-    options = LogitsOptions(temperature=temperature, softcap=softcap, class_axis=class_axis)
+    options = logits_options(temperature=temperature, softcap=softcap, class_axis=class_axis)
     return probabilities(logits, options, Run(backend, threads), log=True, out=out)

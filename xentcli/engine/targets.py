@@ -104,7 +104,8 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     In memory of their own, contiguous, of the narrowest integers that can hold them: what a kernel
     uses is what was checked, whoever writes into the targets meanwhile.
     """
-    require_row_shaped(targets.shape, layout)
+    if targets.shape != layout.row_shape:
+        require_row_shaped(targets.shape, layout)
     check = TargetCheck(layout, ignore_index)
     indices = np.empty(0, np.min_scalar_type(-layout.classes))
     for chunk in targets.chunks():

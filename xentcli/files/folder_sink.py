@@ -12,6 +12,7 @@ import json
 import os
 import stat
 from contextlib import suppress
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from xentcli import signals
@@ -67,6 +68,10 @@ class FolderSink(Sink):
         """Whether a path is that of this output."""
         return path == self.path
 
+    def would_overwrite(self, path: str, state: os.stat_result) -> bool:
+        """Whether it replaces the folder at a path, or one that holds it."""
+        return False
+
     def finish(self) -> None:
         """Write everything out; the target is still the old folder."""
 
@@ -102,6 +107,11 @@ class LocalSink(FolderSink):
         with file_errors(self.name, "writing"), signals.deferred():
             os.mkdir(self._temporary)  # noqa: PTH102 (likewise)
             signals.temporary_folders.add(self._temporary)
+
+    def would_overwrite(self, path: str, state: os.stat_result) -> bool:
+        """Whether it replaces the folder at a path, or one that holds it."""
+        real = PurePath(os.path.realpath(path))
+        return path != "-" and PurePath(self._target) in (real, *real.parents)
 
     def _checked(self) -> Permissions | None:
         """The permissions of the array that is there; an error for what must not be replaced."""

@@ -127,7 +127,8 @@ class File:
 
         dataset = self.dataset(key)
         packing = {"chunks": dataset.chunks, "compression": dataset.compression}
-        attributes = {k: v for k, v in dataset.attrs.items() if isinstance(v, str)}
+        with library_errors(self.where(key), "HDF5"):
+            attributes = {k: v for k, v in dataset.attrs.items() if isinstance(v, str)}
         metadata = {k: str(v) for k, v in packing.items() if v} | attributes
         facts: Facts = {"name": self.where(key), "shape": dataset.shape, "dtype": _words(dataset)}
         facts |= {"metadata": metadata} if metadata else {}

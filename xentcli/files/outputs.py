@@ -24,7 +24,7 @@ class Outputs:
     ) -> None:
         self._no_clobber, self._fsync, self._in_place = no_clobber, fsync, in_place
         self._sinks: list[Sink] = []
-        self._inputs: list[tuple[str, os.stat_result]] = []  # names and identities
+        self._inputs: list[tuple[str, os.stat_result]] = []  # paths and identities
 
     def __enter__(self) -> Outputs:
         return self
@@ -39,8 +39,8 @@ class Outputs:
         self._sinks.append(sink)
         if others:
             raise OptionError(sink.name, f"is given as output twice, once as {others[0]}")
-        for name, state in self._inputs:
-            self._require_apart(sink, name, state)
+        for given, state in self._inputs:
+            self._require_apart(sink, given, state)
         return sink
 
     def moved(self) -> list[str]:
@@ -58,14 +58,14 @@ class Outputs:
                 state = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116 (nor changed)
             except (OSError, ValueError):  # opening it will say why
                 continue
-            name = "<stdin>" if path == "-" else visible(path)
-            self._inputs.append((name, state))
+            self._inputs.append((path, state))
             for sink in self._sinks:
-                self._require_apart(sink, name, state)
+                self._require_apart(sink, path, state)
 
-    def _require_apart(self, sink: Sink, name: str, state: os.stat_result) -> None:
-        if not sink.would_overwrite(state):
+    def _require_apart(self, sink: Sink, path: str, state: os.stat_result) -> None:
+        if not sink.would_overwrite(path, state):
             return
+        name = "<stdin>" if path == "-" else visible(path)
         if not sink.is_file:
             raise OptionError(name, f"is written to as {sink.name} while it is read")
         if not self._in_place:

@@ -148,7 +148,8 @@ def _reader(file: File, key: str) -> Reader:
         values = FLOAT8.get(name)
         return float8.Float8Reader(flat, values()) if values else flat
     numbers = _stretch(file, key, (last - tensor.offset,), dtype).whole()
-    strides = tuple(stride * dtype.itemsize for stride in tensor.strides)
+    steps = zip(tensor.shape, tensor.strides, strict=True)  # any stride is right for one number
+    strides = tuple(stride * dtype.itemsize if size > 1 else 0 for size, stride in steps)
     view = np.ndarray(tensor.shape, dtype, numbers, 0, strides)
     if name in FLOAT8:
         view = FLOAT8[name]()[view]

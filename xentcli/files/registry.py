@@ -195,7 +195,7 @@ def _folder_format(where: str, path: str, name: str | None) -> Format:
     folders = [format for format in asked or FORMATS if format.is_folder]
     if folders:
         return folders[0]
-    what = "an address" if is_address(path) else "a folder"
+    what = "an address" if is_address(path) else "a directory"
     allowed = ", ".join(names(format for format in FORMATS if format.is_folder))
     raise FileError(where, f"is {what}, which cannot be read as {asked[0].name}; only as {allowed}")
 

@@ -153,8 +153,8 @@ class Sink:
         in_place = not (self.is_file and other.is_file)
         return in_place and self._identity is not None and self._identity == other._identity
 
-    def would_overwrite(self, state: os.stat_result) -> bool:
-        """Whether it replaces the plain file with this `os.stat`, or is written into it."""
+    def would_overwrite(self, path: str, state: os.stat_result) -> bool:
+        """Whether it replaces the plain file at a path, or is written into it; its `os.stat`."""
         return stat.S_ISREG(state.st_mode) and self._identity == identity_of(state)
 
     @property

@@ -26,7 +26,8 @@ COPY = 1 << 20  # bytes of a pipe that are copied at a time
 class Source:
     """A stream of bytes with a name for messages and, for a plain file, a size.
 
-    Unlike a pipe, it has a `peek`. `compression` is the name of that which was taken off it.
+    Unlike a pipe, it has a `peek`. `compression` is the name of that which was taken off it, `path`
+    that of a plain file.
     """
 
     compression: str | None = None
@@ -35,7 +36,7 @@ class Source:
     def __init__(self, stream: IO[bytes], name: str, path: str | None = None) -> None:
         self._stream = stream
         self._ahead = b""  # bytes that were peeked at and not read
-        self._path = path
+        self.path = path
         self._state = os.fstat(stream.fileno()) if path else None
         self._recording: IO[bytes] | None = None  # gets a copy of what is read
         self._recorded: IO[bytes] | None = None
@@ -59,14 +60,9 @@ class Source:
         return self._stream
 
     @property
-    def path(self) -> str | None:
-        """The path of a plain file; None for anything else."""
-        return self._path
-
-    @property
     def can_be_opened_again(self) -> bool:
         """Whether its path is that of a plain file."""
-        return self._path is not None
+        return self.path is not None
 
     def close(self) -> None:
         """Remove the temporary copy; the stream itself is closed by whoever opened it."""
@@ -192,14 +188,14 @@ class Source:
 
     def verify(self) -> None:
         """An error where a plain file has changed since it was opened."""
-        if self._state is None or self._path is None:
+        if self._state is None or self.path is None:
             return
         with file_errors(self.name, "reading"):
             now = os.fstat(self._stream.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
             raise FileError(self.name, "changed while it was read")
         with suppress(OSError):  # a file that was removed could be read to its end
-            there = os.stat(self._path)  # noqa: PTH116 (Path would change the name)
+            there = os.stat(self.path)  # noqa: PTH116 (Path would change the name)
             if (there.st_dev, there.st_ino) != (now.st_dev, now.st_ino):
                 raise FileError(self.name, "was replaced while it was read")
 

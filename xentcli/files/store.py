@@ -8,9 +8,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from xentcli.errors import FileError, OptionError, UnavailableError, XentError, reason, visible
 from xentcli.files.descriptor import Descriptor, file_errors
@@ -20,6 +20,8 @@ from xentcli.files.source import Source
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+State: TypeAlias = "tuple[int, int]"
+NO_STATE = (0, 0)
 MAX_FILE = 100_000_000  # bytes of a file that is read whole
 
 
@@ -43,8 +45,11 @@ class Store(Protocol):
     def folders(self, key: str) -> list[str]:
         """The names of the folders in a folder."""
 
-    def files(self, key: str) -> list[str] | None:
-        """The keys of all files below a folder, relative to it; None where they cannot be had."""
+    def files(self, key: str, depth: int) -> Iterable[tuple[str, State]] | None:
+        """The keys of the files below a folder, relative to it, with size and time of change.
+
+        Chunks may be so many folders deep. None where they cannot be had.
+        """
 
     def write(self, key: str, data: Buffer) -> None:
         """Write a whole file, or replace it."""
@@ -85,13 +90,18 @@ class LocalStore:
         with file_errors(self.name, "reading"), os.scandir(self.path(key)) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir())
 
-    def files(self, key: str) -> list[str]:
-        """The keys of all files below a folder, relative to it."""
-        found, top = [], self.path(key)
-        for folder, _, names in os.walk(top, followlinks=True):
-            inside = os.path.relpath(folder, top).replace(os.sep, "/")
-            found += names if inside == "." else [f"{inside}/{name}" for name in names]
-        return found
+    def files(self, key: str, depth: int) -> Iterator[tuple[str, State]]:
+        """The keys of the files below a folder, relative to it, with size and time of change."""
+        with file_errors(self.name, "reading"), os.scandir(self.path(key)) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    with suppress(FileNotFoundError):  # it was removed, or leads nowhere
+                        found = entry.stat()
+                        yield entry.name, (found.st_size, found.st_mtime_ns)
+                elif depth and (entry.name == "c" or entry.name.isdecimal()):  # as keys of chunks
+                    inner = f"{key}/{entry.name}" if key else entry.name
+                    for name, state in self.files(inner, depth - 1):
+                        yield f"{entry.name}/{name}", state
 
     def write(self, key: str, data: Buffer) -> None:
         """Write a whole file, or replace it."""
@@ -148,7 +158,7 @@ class RemoteStore:
         found = (entry for entry in entries if entry["type"] == "directory")
         return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found)
 
-    def files(self, key: str) -> list[str] | None:
+    def files(self, key: str, depth: int) -> list[tuple[str, State]] | None:
         """The keys of all files below a folder; None where they cannot be listed."""
         if "http" in self._files.protocol:
             return None  # its listings are links of web pages
@@ -158,7 +168,7 @@ class RemoteStore:
                 found = self._files.find(top)
             except (FileNotFoundError, NotImplementedError):
                 return None
-        return [name.removeprefix(top) for name in found if name.startswith(top)]
+        return [(name.removeprefix(top), NO_STATE) for name in found if name.startswith(top)]
 
     def write(self, key: str, data: Buffer) -> None:
         """Write a whole file, or replace it."""

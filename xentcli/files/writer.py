@@ -6,9 +6,10 @@ lines of the last axis at a time.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from xentcli.arrays.dtypes import Array
+if TYPE_CHECKING:
+    from xentcli.arrays.dtypes import Array
 
 
 class Writer(Protocol):
@@ -19,3 +20,13 @@ class Writer(Protocol):
 
     def finish(self) -> None:
         """Write what comes after the last number."""
+
+
+class Written:
+    """The writer of an array that others write."""
+
+    def write(self, values: Array) -> None:
+        """Nothing is left to write."""
+
+    def finish(self) -> None:
+        """Nothing follows."""

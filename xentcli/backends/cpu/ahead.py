@@ -18,7 +18,7 @@ def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
 
     >>> [str(kernel) for kernel in kernels("loss", "f32")]
     ['short_fast float32 none none', 'short float32 none none', 'fast float32 none none', \
-'general float32 none none']
+'tempered float32 none none', 'general float32 none none']
     """
     logits = name_of(NAMES[dtype])
     outs = [name_of(default_output(NAMES[dtype])), *([logits] if own else [])]
@@ -39,9 +39,8 @@ def kernels(job: Job, dtype: str, own: bool = False) -> Iterator[Kernel]:
             yield from (Kernel(name, logits, logits, out) for name in ("short", "general"))
     else:
         for out in outs if job == "grad" else (None,):
-            names = [
-                name for name in ROWS if name != "short_fast" or "float64" not in (logits, out)
-            ]
+            single = "float64" not in (logits, out)
+            names = [name for name in ROWS if single or name not in ("short_fast", "tempered")]
             yield from (Kernel(name, logits, None, out) for name in names)
 
 
@@ -72,6 +71,7 @@ ROWS = {
     "short_fast": "up to 64 classes, no option but weights",
     "short": "up to 64 classes, any option",
     "fast": "more than 64 classes, no option but weights and z-loss",
+    "tempered": "more than 64 classes, temperature",
     "general": "more than 64 classes, any option",
 }
 TEACHER = {

@@ -133,6 +133,23 @@ def add_exponential(sums, e, one):
 
 
 @inline_jit
+def add_wide_exponential(sums, e, one, exact):
+    """The same for float64; unless `exact`, sums in float64 need no error terms."""
+    if exact:
+        return add_exponential(sums, e, one)
+    is_one, zero = equal(e, one), constant(e, 0.0)
+    return select(is_one, sums[0] + one, sums[0]), sums[1] + select(is_one, zero, e), sums[2]
+
+
+@inline_jit
+def add_wide(high, low, value, exact):
+    """Add to a sum in float64, which carries its rounding error if `exact`."""
+    if exact:
+        return add(high, low, value)
+    return high + value, low
+
+
+@inline_jit
 def log1p(x, x_low):
     """log(1 + x + x_low) for 0 ≤ x < 2⁵⁰⁰ in two words, of which the error is 0.3 ULP of the first.
 

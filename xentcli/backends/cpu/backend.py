@@ -71,10 +71,17 @@ def uses_streaming_stores(logits: Array, grad: Array | None) -> bool:
     return address(grad) != address(logits)
 
 
-def _is_single(logits: Array, grad: Array | None, scalars: Scalars) -> bool:
-    """Whether short rows are computed in float32."""
+def _function(logits: Array, probs: Array | None, grad: Array | None, scalars: Scalars) -> str:
+    """Which kernel computes losses and gradients."""
+    classes = logits.shape[1]
     single = logits.itemsize < 8 and (grad is None or grad.itemsize < 8)
-    return single and scalars.are_default and logits.shape[1] > 1
+    if probs is not None or classes > FAST_MAX_CLASSES:
+        return "short" if classes <= SHORT else "general"
+    if classes <= SHORT:
+        return "short_fast" if single and scalars.are_default and classes > 1 else "short"
+    if scalars.are_plain:
+        return "fast"
+    return "tempered" if single and scalars.are_tempered else "general"
 
 
 def is_jit_disabled() -> bool:
@@ -127,11 +134,6 @@ class CpuBackend:
     ) -> None:
         """Losses, log-sum-exps and gradients."""
         probs = targets if targets.ndim == 3 else None
-        fast = probs is None and scalars.are_plain
-        fast &= logits.shape[1] <= FAST_MAX_CLASSES
-        name = "fast" if fast else "general"
-        if logits.shape[1] <= SHORT:
-            name = "short_fast" if fast and _is_single(logits, grad, scalars) else "short"
         losses = address(results)
         per_row = address(scale), int(len(scale) > 1), losses, losses + results.strides[0]
         indices = address(targets) if probs is None else 0
@@ -139,6 +141,7 @@ class CpuBackend:
         numbers = *inputs, *scalars, *per_row, *box(grad)
         arrays = logits, targets, weight, scale, scalars, results, grad
         work = self._work(logits, uses_streaming_stores(logits, grad))
+        name = _function(logits, probs, grad, scalars)
         self.run(Kernel.of(name, logits, probs, grad), work, numbers, arrays)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:

@@ -25,7 +25,7 @@ from xentcli.backends.cpu.load_store import (
     store_masked,
 )
 from xentcli.backends.cpu.long_rows import general_range, row_buffers, softmax_range
-from xentcli.backends.cpu.long_rows_fast import fast_range
+from xentcli.backends.cpu.long_rows_fast import fast_range, tempered_range
 from xentcli.backends.cpu.row_ops import BoxView, outer_and_inner, per_row_from, row_start
 from xentcli.backends.cpu.row_statistics import statistics_range
 from xentcli.backends.cpu.row_tiles import TileOutput, load_tile, tile_rows
@@ -155,6 +155,7 @@ def _for_boxes(kernel: Any) -> Any:
 
 
 fast_boxes = _for_boxes(fast_range)
+tempered_boxes = _for_boxes(tempered_range)
 general_boxes = _for_boxes(general_range)
 
 

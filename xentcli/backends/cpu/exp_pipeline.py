@@ -48,40 +48,43 @@ class PipelineState(NamedTuple):
     stage2: Any
 
 
-def start_pipeline(x: Any, peak: Any) -> Any:
+def start_pipeline(x: Any, peak: Any, inverse: Any) -> Any:
     """Empty sums, and exponentials that are 0 in the pipeline."""
     raise NotImplementedError  # compiled code takes `_start_pipeline`
 
 
-def pipeline_step(state: PipelineState, next_x: Any, x: Any, peak: Any) -> Any:
-    """Feed 16 logits `x`, and 16 of the next row; the new state, and 16 finished exponentials."""
+def pipeline_step(state: PipelineState, next_x: Any, x: Any, peak: Any, inverse: Any) -> Any:
+    """Feed 16 logits `x`, and 16 of the next row; the new state, and 16 finished exponentials.
+
+    In float32 gaps are multiplied by `inverse`: see `exp_stage1_f32`.
+    """
     raise NotImplementedError  # compiled code takes `_pipeline_step`
 
 
 @overload(start_pipeline, jit_options=INLINE_OPTIONS)
-def _start_pipeline(x, peak):
+def _start_pipeline(x, peak, inverse):
     if peak == F64:
 
-        def double(x, peak):
+        def double(x, peak, inverse):
             zero, least = constant(peak, 0.0), constant_for(x, -math.inf)
             parts = exp_stage1(as_float64(least), peak)
             return PipelineState(PipelineSums(least, zero, zero, zero), parts, exp_stage2(parts))
 
         return double
 
-    def single(x, peak):
+    def single(x, peak, inverse):
         zero, least = constant(peak, 0.0), constant_for(x, -math.inf)
-        parts = exp_stage1_f32(least, peak)
+        parts = exp_stage1_f32(least, peak, inverse)
         return PipelineState(PipelineSums(least, zero, zero, zero), parts, exp_stage2_f32(parts))
 
     return single
 
 
 @overload(pipeline_step, jit_options=INLINE_OPTIONS)
-def _pipeline_step(state, next_x, x, peak):
+def _pipeline_step(state, next_x, x, peak, inverse):
     if peak == F64:
 
-        def double(state, next_x, x, peak):
+        def double(state, next_x, x, peak, inverse):
             first, second = exp_stage1(as_float64(x), peak), exp_stage2(state.stage1)
             (e, lost), sums = exp_stage3(state.stage2), state.sums
             one = constant(e, 2.0**SCALE_BITS)
@@ -92,8 +95,8 @@ def _pipeline_step(state, next_x, x, peak):
 
         return double
 
-    def single(state, next_x, x, peak):
-        first, second = exp_stage1_f32(x, peak), exp_stage2_f32(state.stage1)
+    def single(state, next_x, x, peak, inverse):
+        first, second = exp_stage1_f32(x, peak, inverse), exp_stage2_f32(state.stage1)
         (e, lost), sums = exp_stage3_f32(state.stage2), state.sums
         one = constant(e, 2.0**F32_SCALE_BITS)
         added = add_exponential((sums.ones, sums.high, sums.low + lost), e, one)

@@ -132,9 +132,20 @@ def exp_stage3(parts):
 
 
 @inline_jit
-def exp_stage1_f32(x, peak):
-    """The first stage of exp(x − peak)·2⁴⁸ of float32 x ≤ peak."""
+def times_inverse(high, low, inverse):
+    """A product in two words."""
+    total = high * inverse[0]
+    rest = fma(high, inverse[0], constant(high, 0.0) - total)
+    return total, rest + fma(high, inverse[1], low * inverse[0])
+
+
+@inline_jit
+def exp_stage1_f32(x, peak, inverse):
+    """The first stage of exp((x − peak)·inverse)·2⁴⁸ of float32 x ≤ peak; `inverse` has two words,
+    or is None for 1."""
     gap, error = difference(x, peak)
+    if inverse is not None:
+        gap, error = times_inverse(gap, error, inverse)
     biased = fma(gap, constant(gap, PER_LN2), constant(gap, F32_ROUND))
     n = biased - constant(gap, F32_ROUND)
     high = fma(n, constant(gap, -F32_LN2_HIGH), gap)  # exact

@@ -108,7 +108,9 @@ def gap_over(peak, x, scalars, exact):
     A difference of float32 logits is exact enough in float64 without an error.
     """
     if not exact:
-        return divide(peak - x, scalars.temperature), constant(x, 0.0)
+        if 2.0**-900 < scalars.temperature < 2.0**900:
+            return (peak - x) * (1.0 / scalars.temperature), constant(x, 0.0)
+        return (peak - x) / scalars.temperature, constant(x, 0.0)
     high, low = difference(peak, x)
     if scalars.temperature != 1.0:
         # Where the difference may overflow, half of it is taken. T is t·2ᵏ: a quotient by T itself

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from xentcli.arrays.dtypes import Array, name_of
 
-_name = cache(name_of)  # NumPy takes 5 µs to name a dtype
+Dtype: TypeAlias = "np.dtype[Any]"
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Kernel:
     @classmethod
     def of(cls, function: str, logits: Array, probs: Array | None, out: Array | None) -> Kernel:
         """The kernel for some arrays."""
-        names = (None if array is None else _name(array.dtype) for array in (probs, out))
-        return cls(function, _name(logits.dtype), *names)
+        dtypes = (None if array is None else array.dtype for array in (probs, out))
+        return _kernel(function, logits.dtype, *dtypes)
 
     @property
     def compute(self) -> str:
@@ -44,6 +47,12 @@ class Kernel:
     def dtypes(self) -> tuple[str | None, str | None, str | None]:
         """Of logits, probabilities and output."""
         return self.logits, self.probs, self.out
+
+
+@cache  # NumPy takes 5 µs to name a dtype
+def _kernel(function: str, logits: Dtype, probs: Dtype | None, out: Dtype | None) -> Kernel:
+    names = (None if dtype is None else name_of(dtype) for dtype in (logits, probs, out))
+    return Kernel(function, *names)  # type: ignore[arg-type] # only the last two may be None
 
 
 def address(array: Array) -> int:

@@ -22,6 +22,7 @@ from xentcli.backends.teacher import TeacherScalars
 
 FUNCTIONS: dict[str, Any] = {
     "fast": dispatch.fast_boxes,
+    "tempered": dispatch.tempered_boxes,
     "general": dispatch.general_boxes,
     "short": dispatch.short_boxes,
     "short_fast": fast_short_boxes,

@@ -90,6 +90,8 @@ class MachineCode:
         except Exception as error:  # llvmlite has only RuntimeError, and ORC may be missing
             raise CannotLoadError(str(error)) from error
         self._unused = (ctypes.c_void_p * 2)()  # where None is returned to, and no error either
+        begin = ctypes.addressof(self._unused)
+        self._ignored = begin, begin + ctypes.sizeof(ctypes.c_void_p)
         self._function: Any = None
 
     def prepare(self, numbers: Sequence[int | float]) -> None:
@@ -104,7 +106,7 @@ class MachineCode:
         """Run it, without the interpreter's lock."""
         if self._function is None:
             self.prepare(numbers)
-        if status := self._function(self._unused, ctypes.byref(self._unused, 8), *numbers):
+        if status := self._function(*self._ignored, *numbers):
             raise RuntimeError(f"a kernel ended with status {status}")
 
 

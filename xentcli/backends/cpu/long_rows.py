@@ -16,7 +16,7 @@ import math
 from typing import Any, NamedTuple
 
 from xentcli.backends.cpu import workspace
-from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit
+from xentcli.backends.cpu.arithmetic import add, add_wide, add_wide_exponential, inline_jit, jit
 from xentcli.backends.cpu.exponential import ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
@@ -110,7 +110,7 @@ def row_exponentials(x, classes, peak, scalars, exact, keep):
             store(buffers.slopes, c, slope)
         if keep_gaps:
             store(buffers.gaps, c, gap + error)
-        sums = add_exponential(sums, e, one)
+        sums = add_wide_exponential(sums, e, one, exact)
         if exact:
             sums = sums[0], sums[1], sums[2] + lost
         prefetch(x, c + classes)  # the next row, while this one is computed
@@ -138,13 +138,14 @@ def mass_of_class(q, weight, c, scalars, uniform):
 
 
 @inline_jit
-def mass_sums(q, weight, classes, gaps, scalars, uniform):
+def mass_sums(q, setup, gaps, uniform):
     """Σ a_c·d_c, and Σ a_c with its error."""
+    weight, classes, scalars, exact = setup
     sum_high = constant_for(weight, 0.0)
     sum_low, gap_high, gap_low = sum_high, sum_high, sum_high
     for c in range(0, classes, LANES):
         a = masses_from(q, weight, classes, c, scalars, uniform)
-        gap_high, gap_low = add(gap_high, gap_low, mass_times_gap(a, load(gaps, c)))
+        gap_high, gap_low = add_wide(gap_high, gap_low, mass_times_gap(a, load(gaps, c)), exact)
         sum_high, sum_low = add(sum_high, sum_low, a)
     high, low = sum_across(gap_high, gap_low)
     sums = sum_across(sum_high, sum_low)
@@ -164,7 +165,7 @@ def loss_and_sums(x, y, q, setup, buffers):
     if all_classes:
         argmax = index_of_one(buffers.exps, classes)
         mass_of_max = mass_of_class(q, weight, argmax, scalars, uniform)
-        gaps, total, error = mass_sums(q, weight, classes, buffers.gaps, scalars, uniform)
+        gaps, total, error = mass_sums(q, setup, buffers.gaps, uniform)
         rest = (total - mass_of_max) + error
     distance = gaps, 0.0
     if q is None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from xentcli.backends.cpu.arithmetic import add_exponential, inline_jit
+from xentcli.backends.cpu.arithmetic import add_wide_exponential, inline_jit
 from xentcli.backends.cpu.exponential import ONE, exp_of_gap
-from xentcli.backends.cpu.formulas import total_of
+from xentcli.backends.cpu.formulas import gap_over, total_of
 from xentcli.backends.cpu.gradient_formulas import entries, in_every_lane
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for
 from xentcli.backends.cpu.load_store import load, store
@@ -19,29 +19,30 @@ from xentcli.backends.cpu.simd import LANES, constant
 
 
 @inline_jit
-def float64_exponentials(x, classes, c, peak):
+def float64_exponentials(x, classes, c, peak, scalars):
     """16 exponentials of float32 logits, multiplied by 2⁹⁰⁰."""
     z = as_float64(load_padded(x, classes, c, -math.inf))
-    return exp_of_gap(constant(z, peak) - z, z, False)[0]
+    gap, _ = gap_over(constant(z, peak), z, scalars, False)
+    return exp_of_gap(gap, z, False)[0]
 
 
 @inline_jit
-def float64_sum(x, classes, peak):
+def float64_sum(x, classes, peak, scalars):
     """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰."""
-    zero = constant(float64_exponentials(x, classes, 0, peak), 0.0)
+    zero = constant(float64_exponentials(x, classes, 0, peak, scalars), 0.0)
     sums = zero, zero, zero
     for c in range(0, classes, LANES):
-        e = float64_exponentials(x, classes, c, peak)
-        sums = add_exponential(sums, e, constant(e, ONE))
+        e = float64_exponentials(x, classes, c, peak, scalars)
+        sums = add_wide_exponential(sums, e, constant(e, ONE), False)
     ones, high, low = sums_across(sums)
     return total_of(ones, high, low, False)
 
 
 @inline_jit
-def write_float64_gradient(x, classes, peak, factors, exps):
+def write_float64_gradient(x, classes, peak, scalars, factors, exps):
     """Replace the float32 exponentials of a row by its gradient, computed in float64."""
     for c in range(0, classes, LANES):
-        e = float64_exponentials(x, classes, c, peak) * factors.before
+        e = float64_exponentials(x, classes, c, peak, scalars) * factors.before
         g = e * factors.high * factors.unit
         store(exps, c, cast_for(exps, g) + constant_for(exps, 0.0))
 

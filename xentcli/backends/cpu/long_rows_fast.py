@@ -31,6 +31,7 @@ from xentcli.backends.cpu.formulas import (
     finish_row,
     gap_over,
     hot_gap,
+    largest,
     total_of,
 )
 from xentcli.backends.cpu.gradient_formulas import (
@@ -56,6 +57,7 @@ from xentcli.backends.cpu.long_rows_again import (
 from xentcli.backends.cpu.row_ops import (
     element,
     elements_to_boundary,
+    find_rows_not_ignored,
     load_padded,
     max_across,
     row_pointer,
@@ -97,18 +99,18 @@ def scaled_exponentials(grad, exps, c, grad_scale):
 
 
 @inline_jit
-def exp_pass(state, rows, classes, begin, peaks, exps):
+def exp_pass(state, rows, classes, begin, peak, exps):
     """Pass 1 of the next row and pass 2 of this one, from a class on to the end."""
     next_x, x = rows
     body = classes - classes % LANES
     for c in range(begin, body, LANES):
         prefetch_next(next_x, c)
-        state, e = pipeline_step(state, load(next_x, c), load(x, c), peaks)
+        state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
         if exps is not None:
             store(exps, c - LATENCY, e)
     for c in range(body, classes + LATENCY, LANES):  # the last classes, then empty the pipeline
         last = load_padded(next_x, classes, c, -math.inf)
-        state, e = pipeline_step(state, last, load_padded(x, classes, c, -math.inf), peaks)
+        state, e = pipeline_step(state, last, load_padded(x, classes, c, -math.inf), *peak)
         if exps is not None:
             store(exps, c - LATENCY, e)
     return state.sums
@@ -123,7 +125,7 @@ def prefetch_next(x, c):
 
 
 @inline_jit
-def exp_pass_and_write(state, rows, classes, peaks, buffers, grad_scale, out):
+def exp_pass_and_write(state, rows, classes, peak, buffers, grad_scale, out):
     """Pass 1 of the next row, pass 2 of this one, pass 3 of the one before.
 
     The target's own entry is written with the 16 it belongs to. Written afterwards, it made the
@@ -139,7 +141,7 @@ def exp_pass_and_write(state, rows, classes, peaks, buffers, grad_scale, out):
     while True:
         while c < stop:
             prefetch_next(next_x, c)
-            state, e = pipeline_step(state, load(next_x, c), load(x, c), peaks)
+            state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
             store(exps, c - LATENCY, e)
             g = scaled_exponentials(grad, before, c + start, grad_scale)
             if streaming:
@@ -149,7 +151,7 @@ def exp_pass_and_write(state, rows, classes, peaks, buffers, grad_scale, out):
             c += LANES
         if c >= body:
             break
-        state, e = pipeline_step(state, load(next_x, c), load(x, c), peaks)
+        state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
         store(exps, c - LATENCY, e)
         g = gradient_vector(grad, before, c + start, y, grad_scale)
         if streaming:
@@ -162,7 +164,7 @@ def exp_pass_and_write(state, rows, classes, peaks, buffers, grad_scale, out):
     store_masked(
         grad, end, lanes_below(classes - end), gradient_vector(grad, before, end, y, grad_scale)
     )
-    return exp_pass(state, rows, classes, body, peaks, exps)
+    return exp_pass(state, rows, classes, body, peak, exps)
 
 
 @inline_jit
@@ -201,13 +203,14 @@ def finish_losses(x, y, row, exps, sums, scalars):
     others, others_low = others_of(sums, exps)
     enough = exact or not others < classes * (ONE * 2.0**-146)
     if not enough:
-        others, others_low = float64_sum(x, classes, peak)
+        others, others_low = float64_sum(x, classes, peak, scalars)
     target_x = element(x, y)
     gap, error = gap_over(peak, target_x, scalars, exact)
     distance = hot_gap(hot, gap, error, exact)
     masses = Masses(hot, 0.0, 0.0, target_x == peak)
     both = others, others_low
-    loss, lse, found = finish_row((peak, 0.0), both, masses, distance, scalars, exact)
+    limit = largest(peak, 0.0, scalars, exact)
+    loss, lse, found = finish_row(limit, both, masses, distance, scalars, exact)
     return loss, lse, found, enough
 
 
@@ -233,24 +236,13 @@ def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     in_range = enough and (small == 0.0 or 2.0**-114 <= abs(small) <= 2.0**-25)
     in_range = in_range and near
     if not in_range:
-        write_float64_gradient(x, classes, peak, factors, exps)
+        write_float64_gradient(x, classes, peak, scalars, factors, exps)
     return GradientScale(high, small - high, target, in_range)
 
 
 @inline_jit
-def find_rows_not_ignored(count, targets, rows):
-    """Write the indices of the rows that are not ignored; how many there are."""
-    n = 0
-    for i in range(count):
-        if targets[i] >= 0:
-            rows[n] = i
-            n += 1
-    return n
-
-
-@jit
-def fast_range(count, logits, targets, probs, shared, per_row, grad, space, streaming):
-    """Some rows; `space` is of the dtype that is computed in, and `probs` is None."""
+def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, inverse):
+    """Some rows; `space` is of the dtype that is computed in."""
     weight, classes, scalars = shared
     write_ignored_rows(count, classes, targets, per_row, grad)
     second, indices, _, _, _ = long_row_offsets(classes, count, 0)
@@ -265,8 +257,8 @@ def fast_range(count, logits, targets, probs, shared, per_row, grad, space, stre
         x = row_pointer(logits, i)
         both = next_x, x
         exps, before = (odd, even) if k % 2 else (even, odd)
-        peaks = constant_for(exps, peak)
-        state = start_pipeline(x, peaks)
+        peaks = constant_for(exps, peak), inverse
+        state = start_pipeline(x, *peaks)
         if grad is None:
             sums = exp_pass(state, both, classes, 0, peaks, None)
         elif k < 2:
@@ -285,3 +277,18 @@ def fast_range(count, logits, targets, probs, shared, per_row, grad, space, stre
                 row_scale = per_row.scale[i * per_row.scale_step]
                 grad_scale = gradient_scale(x, y, row, exps, row_scale, row_sums, scalars, enough)
         peak = max_across(sums.maximum)
+
+
+@jit
+def fast_range(count, logits, targets, probs, shared, per_row, grad, space, streaming):
+    """Some rows, without a temperature; `probs` is None."""
+    fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, None)
+
+
+@jit
+def tempered_range(count, logits, targets, probs, shared, per_row, grad, space, streaming):
+    """Some rows, computed in float32, with a temperature; `probs` is None."""
+    inverse = 1.0 / shared[2].temperature
+    high = np.float64(np.float32(inverse))
+    words = constant_for(space, high), constant_for(space, inverse - high)
+    fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, words)

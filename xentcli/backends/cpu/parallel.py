@@ -220,6 +220,7 @@ def _lines(kernel: Any) -> Callable[..., None]:
 
 FUNCTIONS: dict[str, Callable[..., None]] = {
     "fast": _rows(dispatch.fast_boxes),
+    "tempered": _rows(dispatch.tempered_boxes),
     "general": _rows(dispatch.general_boxes),
     "short": _rows(dispatch.short_boxes),
     "short_fast": _rows(fast_short_boxes),

@@ -222,3 +222,14 @@ def write_ignored_rows(count, classes, targets, per_row, grad):
             per_row.losses[i], per_row.lses[i] = 0.0, math.nan
             if grad is not None:
                 fill(row_pointer(grad, i), classes, 0.0)
+
+
+@inline_jit
+def find_rows_not_ignored(count, targets, rows):
+    """Write the indices of the rows that are not ignored; how many there are."""
+    n = 0
+    for i in range(count):
+        if targets[i] >= 0:
+            rows[n] = i
+            n += 1
+    return n

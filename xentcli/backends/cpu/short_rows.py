@@ -12,7 +12,13 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import add, add_exponential, any_lane, inline_jit
+from xentcli.backends.cpu.arithmetic import (
+    add,
+    add_wide,
+    add_wide_exponential,
+    any_lane,
+    inline_jit,
+)
 from xentcli.backends.cpu.exponential import ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
@@ -110,7 +116,7 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
             store(slopes, c * LANES, slope)
         if keep_gaps:
             store(gaps, c * LANES, gap + error)
-        sums = add_exponential(sums, e, one)
+        sums = add_wide_exponential(sums, e, one, exact)
         if exact:
             sums = sums[0], sums[1], sums[2] + lost
     ones, high, low = sums
@@ -119,13 +125,15 @@ def tile_exponentials(xs, setup, peak, exps, keep_gaps):
 
 
 @inline_jit
-def mass_sums(qs, weight, classes, gaps, scalars, uniform):
+def mass_sums(qs, setup, gaps, uniform, exact):
     """Σ a_c·d_c, and Σ a_c with its error."""
+    weight, classes, scalars = setup
     zero = constant(load(gaps, 0), 0.0)
     sum_high, sum_low, gap_high, gap_low = zero, zero, zero, zero
     for c in range(classes):
         a = mass_of_class(qs, weight, c, scalars, uniform)
-        gap_high, gap_low = add(gap_high, gap_low, mass_times_gap(a, load(gaps, c * LANES)))
+        product = mass_times_gap(a, load(gaps, c * LANES))
+        gap_high, gap_low = add_wide(gap_high, gap_low, product, exact)
         sum_high, sum_low = add(sum_high, sum_low, a)
     return gap_high + finite_or_zero(gap_low, gap_high), sum_high, sum_low
 
@@ -155,7 +163,7 @@ def losses_and_sums(xs, qs, exps, y, setup, tile):
     if qs is not None or uniform > 0.0:
         argmax = first_maxima(exps, classes)
         of_max = picked_mass(qs, setup, argmax, uniform)
-        all_gaps, high, low = mass_sums(qs, weight, classes, gaps, scalars, uniform)
+        all_gaps, high, low = mass_sums(qs, setup, gaps, uniform, exact)
         rest = (high - of_max) + low
     distance = all_gaps, zero
     if qs is None:

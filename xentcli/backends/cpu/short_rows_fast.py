@@ -18,6 +18,7 @@ from xentcli.backends.cpu import workspace
 from xentcli.backends.cpu.arithmetic import (
     add,
     add_exponential,
+    add_wide_exponential,
     fast_add,
     inline_jit,
     jit,
@@ -86,7 +87,7 @@ class Total(NamedTuple):
 @inline_jit
 def exp_f32(x, peak):
     """exp(x − peak)·2⁴⁸ and its rounding error; NaN of NaN."""
-    return exp_stage3_f32(exp_stage2_f32(exp_stage1_f32(x, peak)))
+    return exp_stage3_f32(exp_stage2_f32(exp_stage1_f32(x, peak, None)))
 
 
 @inline_jit
@@ -231,7 +232,7 @@ def tile_again(logits, row, end, index, hot, scale, space, g):
         gap, here = peak - load(exps, c * LANES), equal(index, constant(index, float(c)))
         e, _ = exp_of_gap(gap, zero, False)
         store(exps, c * LANES, e)
-        sums = add_exponential(sums, e, one)
+        sums = add_wide_exponential(sums, e, one, False)
         e_y, gap_y = select(here, e, e_y), select(here, gap, gap_y)
     others, _ = total_of(*sums, False)
     others = select(

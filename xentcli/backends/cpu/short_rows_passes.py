@@ -54,12 +54,13 @@ from xentcli.backends.cpu.simd import (
     select_max,
 )
 from xentcli.backends.cpu.tile_blocks import (
-    Block,
+    block_from,
     first_element,
     is_contiguous,
     lines_from,
     load_block,
     next_block,
+    rows_to_boundary,
     write_block,
     write_end,
     write_numbers,
@@ -202,49 +203,72 @@ def write_tile(classes, kept, exps, g, before):
             store(g, c, select(far, load(before, c), load(g, c)))
 
 
+@inline_jit
+def sum_block(logits, block, targets, kept, space):
+    """Pass 2."""
+    ahead, step, apart = next_block(logits, block)
+    for k in range(block.tiles):
+        place, xs = place_of(block, k, kept), advance(space, k * block.size)
+        sum_tile(xs, logits.shape[1], place, targets, advance(ahead, k * apart), step)
+
+
+@inline_jit
+def finish_block(logits, block, targets, weights, per_row, to, kept, again, g):
+    """Pass 3."""
+    losses, lses = to
+    for k in range(block.tiles):
+        to = advance(losses, (k + 1) * LANES), advance(lses, (k + 1) * LANES)
+        place, tile = place_of(block, k, kept), tile_of(g, k * block.size)
+        finish_tile(logits, place, targets, weights, per_row, to, again, tile)
+
+
+@inline_jit
+def gradient_block(classes, block, kept, space, again, g):
+    """Pass 4, except for writing to the box."""
+    for k in range(block.tiles):
+        xs, tile = advance(space, k * block.size), advance(g, k * block.size)
+        write_tile(classes, place_of(block, k, kept).kept, xs, tile, pointer_at(again, 0, tile))
+
+
 @jit
 def fast_short_boxes(span, logits, targets, probs, weight, scalars, per_row, grad, space):
     """The rows `span` of a box; at least two classes, and `probs` is None.
 
     With `grad` in place of `logits`, no row is overwritten before it has been read.
     """
-    start, end, streaming = span
+    begin, end, streaming = span
     classes = logits.shape[1]
-    size, most = tile_size(classes), tiles_per_block(classes)
+    size, most = tile_size(classes), tiles_per_block(classes, logits.shape[2])
     at = block_offsets(classes, most)
     kept, again = pointer_at(space, at[0], space), pointer_at(space, at[1], space)
     losses, lses = float64_at(space, at[2]), float64_at(space, at[3])
-    many = end - start >= STREAM_RESULTS
-    loss_lines = lines_from(advance(per_row.losses, start), losses, many)
-    lse_lines = lines_from(advance(per_row.lses, start), lses, many)
     weights = weight, constant_for(weight, weight[0]), is_uniform(weight, classes)
     g = pointer_or_none(grad, space, at[4])
-    if grad is not None:
-        lines = lines_from(first_element(grad, start), advance(g, most * size), streaming)
-    row = start
-    while row < end:
-        block = Block(row, min(most, (end - row + LANES - 1) // LANES), end, size)
-        load_block(logits, block, space)
-        ahead, step, apart = next_block(logits, block)
-        for k in range(block.tiles):
-            place, xs = place_of(block, k, kept), advance(space, k * size)
-            sum_tile(xs, classes, place, targets, advance(ahead, k * apart), step)
-        for k in range(block.tiles):
-            to = advance(losses, (k + 1) * LANES), advance(lses, (k + 1) * LANES)
-            place, tile = place_of(block, k, kept), tile_of(g, k * size)
-            finish_tile(logits, place, targets, weights, per_row, to, again, tile)
-        write_numbers(per_row.losses, block, loss_lines, row == start)
-        write_numbers(per_row.lses, block, lse_lines, row == start)
+    middle = begin
+    if grad is not None:  # noqa: SIM102 (as below)
+        if streaming:
+            middle += rows_to_boundary(grad, begin, end)
+    for start, stop in ((begin, middle), (middle, end)):
+        many = stop - start >= STREAM_RESULTS
+        loss_lines = lines_from(advance(per_row.losses, start), losses, many)
+        lse_lines = lines_from(advance(per_row.lses, start), lses, many)
         if grad is not None:
-            for k in range(block.tiles):
-                xs, tile = advance(space, k * size), advance(g, k * size)
-                before = pointer_at(again, 0, tile)
-                write_tile(classes, place_of(block, k, kept).kept, xs, tile, before)
-            write_block(grad, block, g, lines, row == start)
-        row += block.tiles * LANES
-    whole = (end - start) // LANES
-    write_end(advance(per_row.losses, start + whole * LANES), whole, loss_lines)
-    write_end(advance(per_row.lses, start + whole * LANES), whole, lse_lines)
-    if grad is not None:  # noqa: SIM102 (Numba prunes a whole block, not half a condition)
-        if is_contiguous(grad):
-            write_end(first_element(grad, start + whole * LANES), whole, lines)
+            lines = lines_from(first_element(grad, start), advance(g, most * size), streaming)
+        row = start
+        while row < stop:
+            block = block_from(logits, row, stop, most, size)
+            load_block(logits, block, space)
+            sum_block(logits, block, targets, kept, space)
+            finish_block(logits, block, targets, weights, per_row, (losses, lses), kept, again, g)
+            write_numbers(per_row.losses, block, loss_lines, row == start)
+            write_numbers(per_row.lses, block, lse_lines, row == start)
+            if grad is not None:
+                gradient_block(classes, block, kept, space, again, g)
+                write_block(grad, block, g, lines, row == start)
+            row += block.tiles * LANES
+        whole = (stop - start) // LANES
+        write_end(advance(per_row.losses, start + whole * LANES), whole, loss_lines)
+        write_end(advance(per_row.lses, start + whole * LANES), whole, lse_lines)
+        if grad is not None:  # noqa: SIM102 (Numba prunes a whole block, not half a condition)
+            if is_contiguous(grad):
+                write_end(first_element(grad, start + whole * LANES), whole, lines)

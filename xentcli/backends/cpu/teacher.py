@@ -19,7 +19,7 @@ from xentcli.backends.cpu.backend import (
 )
 from xentcli.backends.cpu.kernel import Kernel, address, box
 from xentcli.backends.cpu.workspace import space_for_long_rows, space_for_top
-from xentcli.backends.teacher import Divergence, Kind, Tail, TeacherScalars, TopK
+from xentcli.backends.teacher import Divergence, Kind, Tail, TeacherScalars, TopK, spread
 
 AGAIN = 1 << 22  # logits that are copied at a time, of rows that are computed again
 
@@ -137,8 +137,7 @@ class CpuTeacher(CpuBackend):
         for begin in range(0, outer, step):
             end = min(begin + step, outer)
             rows = slice(begin * inner, end * inner)
-            q = _spread(top, rows, classes).reshape(end - begin, inner, classes)
-            q = np.ascontiguousarray(q.transpose(0, 2, 1))
+            q = spread(top, rows, (end - begin, classes, inner))
             own_scale = scale[rows] if len(scale) > 1 else scale
             g = None if grad is None else grad[begin:end]
             boxes = logits[begin:end], q, targets[rows]
@@ -160,18 +159,6 @@ def _is_fast(kernel: Kernel, classes: int, scalars: TeacherScalars) -> bool:
     temperatures = scalars.temperature, scalars.teacher_temperature
     usual = all(LEAST_TEMPERATURE < t < MOST_TEMPERATURE for t in temperatures)
     return narrow and pulled and scalars.kind == Kind.LOGITS and usual
-
-
-def _spread(top: TopK, rows: slice, classes: int) -> Array:
-    """The probabilities of all classes of some rows."""
-    stored = top.classes[rows]
-    there = stored >= 0
-    others = classes - there.sum(axis=1)
-    each = top.rest[rows] / np.maximum(others, 1)
-    q = np.repeat(each[:, None], classes, axis=1)
-    row, slot = np.nonzero(there)
-    q[row, stored[row, slot]] = top.q[rows][row, slot]
-    return q
 
 
 def _plain(scalars: TeacherScalars) -> TeacherScalars:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends import Scalars
 from xentcli.backends.cpu.arithmetic import add, add_exponential, inline_jit, jit
 from xentcli.backends.cpu.exponential import ONE, UNSCALE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
@@ -52,7 +51,7 @@ from xentcli.backends.cpu.teacher_formulas import (
     log,
     mass_correction,
     product_or_zero,
-    student_scalars,
+    softmax_options,
     term,
 )
 from xentcli.backends.teacher import Kind
@@ -97,7 +96,7 @@ def teacher_of(t, classes, scalars):
     if scalars.kind == LOG_PROBS and peak == -math.inf:
         peak = 0.0  # nothing has a probability
     temperature = scalars.teacher_temperature if scalars.kind == LOGITS else 1.0
-    return Teacher(scalars.kind, peak, Scalars(0.0, temperature, math.inf, 0.0, 0.0))
+    return Teacher(scalars.kind, peak, softmax_options(temperature))
 
 
 @inline_jit
@@ -263,7 +262,7 @@ def dense_range(count, logits, teachers, targets, shared, per_row, grad, space, 
     classes, scalars = shared
     write_ignored_rows(count, classes, targets, per_row, grad)
     buffers, exact = row_buffers(space, classes), is_float64(space)
-    student, costs = student_scalars(scalars), costs_of(scalars)
+    student, costs = softmax_options(scalars.temperature), costs_of(scalars)
     options = student, costs.divergence == CE, exact
     for i in range(count):
         if targets[i] < 0:

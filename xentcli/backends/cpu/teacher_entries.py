@@ -65,14 +65,14 @@ def sum_terms(stored, share, costs):
     by = UNSCALE / (1.0 + (share.others + share.others_low) * UNSCALE)
     total, low, mass, middle, pull = zero, zero, zero, zero, zero
     for j in range(0, stored.slots, LANES):
-        inside = lanes_below(stored.slots - j)
+        inside, (_, there) = lanes_below(stored.slots - j), slots_at(stored, j)
         e, gap = load(stored.exps, j), load(stored.gaps, j)
         q, log_q = load_masked(stored.q, j, inside), load_masked(stored.log_q, j, inside)
         p, y = e * by, (gap + log_q) + share.log_sum
         if costs.divergence == CE:
             excluded = equal(log_q, constant(log_q, -math.inf))
             y = select(excluded, zero, gap + share.log_sum)
-        value, x = term(costs, p, q, y)
+        value, x = term(costs, p, q, select(there, y, zero))  # an empty slot adds nothing
         store(stored.gaps, j, x)
         total, low = add(total, low, value)
         mass, middle = mass + p, middle + product_or_zero(p, x)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends import Scalars
 from xentcli.backends.cpu.arithmetic import inline_jit, log1p, polynomial
 from xentcli.backends.cpu.divergence import excess_series
 from xentcli.backends.cpu.exponential import SLOPE_UNIT, exp_and_expm1
@@ -64,10 +63,18 @@ def costs_of(scalars):
     return Costs(scalars.divergence, beta, log_beta, log_other, scalars.tail != DROP)
 
 
+class SoftmaxOptions(NamedTuple):
+    """What `gap_over` and `row_factors` take from `Scalars`."""
+
+    temperature: Any
+    z_loss: Any
+    scale_error: Any
+
+
 @inline_jit
-def student_scalars(scalars):
-    """The options of the student's softmax, as the other kernels take them."""
-    return Scalars(0.0, scalars.temperature, math.inf, 0.0, 0.0)
+def softmax_options(temperature):
+    """Those of a softmax at a temperature."""
+    return SoftmaxOptions(temperature, 0.0, 0.0)
 
 
 @inline_jit

@@ -56,7 +56,7 @@ from xentcli.backends.cpu.teacher_entries import (
     scatter_entries,
     write_nan,
 )
-from xentcli.backends.cpu.teacher_formulas import CE, SUBSET, costs_of, student_scalars
+from xentcli.backends.cpu.teacher_formulas import CE, SUBSET, costs_of, softmax_options
 from xentcli.backends.cpu.teacher_stored import (
     pipeline_sums,
     remove_stored,
@@ -148,7 +148,7 @@ def finish_top(x, exps, stored, sums, row, scalars, scale):
     """Value and log-sum-exp of a row, and its sums for the gradient, which end with the factor of
     the classes that are not stored."""
     peak, classes, exact = row
-    student, costs, tail = student_scalars(scalars), costs_of(scalars), scalars.tail
+    student, costs, tail = softmax_options(scalars.temperature), costs_of(scalars), scalars.tail
     by = divide(scale, scalars.temperature)
     again, value, factor, lse = False, 0.0, 0.0, 0.0
     while True:
@@ -177,7 +177,7 @@ def pass_factor(x, exps, sums, row, scale, scalars):
     """The factor of the exponentials for pass 3. Exponentials that it cannot be a factor of are
     replaced by the gradient."""
     peak, classes, exact = row
-    factors = row_factors(sums, scale, student_scalars(scalars), False, exact)
+    factors = row_factors(sums, scale, softmax_options(scalars.temperature), False, exact)
     near = factors.before == 1.0 and factors.unit == 1.0
     if exact:
         if not near:
@@ -255,7 +255,11 @@ def top_range(count, logits, top, targets, shared, per_row, grad, space, streami
     """Some rows at any temperature."""
     classes, scalars, top_at = shared
     write_ignored_rows(count, classes, targets, per_row, grad)
-    exps, exact, student = float64_at(space, 0), is_float64(space), student_scalars(scalars)
+    exps, exact, student = (
+        float64_at(space, 0),
+        is_float64(space),
+        softmax_options(scalars.temperature),
+    )
     for i in range(count):
         if targets[i] < 0:
             continue

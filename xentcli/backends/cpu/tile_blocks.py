@@ -32,6 +32,8 @@ from xentcli.backends.cpu.transpose import (
     rows_to_classes,
 )
 
+FEW_ROWS = 256  # of an image: it does not pay to begin at a line
+
 
 class Block(NamedTuple):
     """Consecutive rows, and the tiles that they are in, `size` elements apart."""
@@ -61,6 +63,24 @@ def is_contiguous(box):
 def full_tiles(block, more):
     """How many tiles have 16 rows of their own and `more` rows behind them."""
     return min(max((block.end - block.row - more) // LANES, 0), block.tiles)
+
+
+@inline_jit
+def block_from(box, row, end, most, size):
+    """The next rows, as many as fit into `most` tiles; of an image no more than its own rows,
+    unless that is less than a tile."""
+    tiles = min(most, (end - row + LANES - 1) // LANES)
+    if box.shape[2] > 1:
+        tiles = min(tiles, max((box.shape[2] - row % box.shape[2]) // LANES, 1))
+    return Block(row, tiles, end, size)
+
+
+@inline_jit
+def rows_to_boundary(box, row, end):
+    """How many rows of an image lie before the first class that begins a line of memory."""
+    if box.shape[2] < FEW_ROWS:
+        return 0
+    return min(elements_to_boundary(first_element(box, row)), end - row)
 
 
 @inline_jit

@@ -37,9 +37,10 @@ def short_row_offsets(classes: int) -> tuple[int, int, int]:
 KEPT = 6  # vectors that are kept of a tile from one pass to the next
 
 
-def tiles_per_block(classes: int) -> int:
-    """How many tiles of short rows are computed together, in float32."""
-    return min(max(BLOCK // max(classes, LANES), 1), 16)
+def tiles_per_block(classes: int, inner: int) -> int:
+    """How many tiles of short rows are computed together, in float32: more where the numbers of
+    each class are far apart in memory, and are read a line for each tile."""
+    return min(max((BLOCK if inner == 1 else 2 * BLOCK) // max(classes, LANES), 1), 16)
 
 
 def result_offset(classes: int) -> int:
@@ -74,7 +75,7 @@ def space_for_copies(classes: int, inner: int) -> int:
 def space_for(classes: int, rows: int, inner: int) -> int:
     """The bytes that a kernel needs for this many rows."""
     if classes <= SHORT:
-        tiles, tile = tiles_per_block(classes), max(classes, LANES) * LINE
+        tiles, tile = tiles_per_block(classes, inner), max(classes, LANES) * LINE
         gradients = block_offsets(classes, tiles)[4] + (2 * tiles * tile + 2 * LINE)
         return max(gradients, short_row_offsets(classes)[2] + 2 * tile)
     return space_for_long_rows(classes, rows, inner)

@@ -17,6 +17,8 @@ from xentcli.files.store import LocalStore, Store, needs_zarr, remote_errors, sa
 from xentcli.files.zarr.layout import Bands, Box, pieces, size_of
 from xentcli.files.zarr.metadata import ZarrArray
 
+AWAY = 4  # times as much is read together at an address, where each request takes its time
+
 
 class DecodedChunks:
     """The numbers of an array that zarr reads, band by band."""
@@ -26,7 +28,8 @@ class DecodedChunks:
         self._dtype = array.require_dtype(name)
         self._local, self._place = isinstance(store, LocalStore), store.place
         self._zarr = _open(store, array, name)
-        self.bands = Bands.of(array.shape, array.chunks, self._dtype.itemsize)
+        factor = 1 if self._local else AWAY
+        self.bands = Bands.of(array.shape, array.chunks, self._dtype.itemsize, factor)
         self._numbers = size_of(tuple(slice(0, n) for n in array.shape))
         self._band: tuple[int, int, Array] = 0, 0, np.empty(0, self._dtype)
         self._next: _Ahead | None = None
@@ -87,9 +90,6 @@ class DecodedChunks:
         if isinstance(error, OSError) or not self._local:
             return FileError(where, f"reading failed: {said(error, self._place)}")
         return FormatError(where, f"cannot be decoded: {reason(error)}")
-
-    def verify(self) -> None:
-        """Nothing more can be seen of chunks that were read by zarr."""
 
 
 class _Ahead:

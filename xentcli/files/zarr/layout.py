@@ -14,7 +14,7 @@ from typing import TypeAlias
 Shape: TypeAlias = tuple[int, ...]
 Box: TypeAlias = tuple[slice, ...]
 
-WANTED = 1 << 26  # bytes that are decoded together: several chunks in parallel
+WANTED = 1 << 24  # bytes that are decoded together: several chunks in parallel
 LARGEST = 1 << 28  # bytes; of larger chunks only some rows are kept, and they are decoded again
 
 
@@ -84,9 +84,9 @@ class Bands:
     times: int
 
     @classmethod
-    def of(cls, shape: Shape, chunks: Shape, itemsize: int) -> Bands:
-        """The bands of an array."""
-        times = 1
+    def of(cls, shape: Shape, chunks: Shape, itemsize: int, factor: int = 1) -> Bands:
+        """The bands of an array, of about `factor` times `WANTED` bytes."""
+        times, wanted = 1, WANTED * factor
         for axis in range(max(1, len(shape) - 1)):
             if not shape:
                 break
@@ -94,9 +94,9 @@ class Bands:
             whole = max(1, min(chunks[axis], shape[axis]))
             last = axis >= len(shape) - 2
             if whole * inner <= LARGEST:
-                return cls(shape, axis, max(1, WANTED // (whole * inner)) * whole, times)
-            if last or inner <= WANTED:
-                step = max(1, WANTED // inner)
+                return cls(shape, axis, max(1, wanted // (whole * inner)) * whole, times)
+            if last or inner <= wanted:
+                step = max(1, wanted // inner)
                 return cls(shape, axis, step, times * -(-whole // step))
             times *= whole
         return cls(shape, 0, 1, 1)

@@ -168,14 +168,14 @@ def _separator(value: Any, where: str) -> str:
 def _version_2(document: Document, key: str, shape: Shape, where: str) -> ZarrArray:
     chunks = _sizes(document.get("chunks"), "chunks", 1, where)
     name, dtype = _dtype_2(document.get("dtype"), where)
-    codecs = [document.get("compressor"), *(document.get("filters") or [])]
-    used = [str(codec.get("id")) for codec in codecs if isinstance(codec, dict)]
+    codecs = [document.get("compressor"), document.get("filters")]
+    used = list(_names_of(codecs))
     return ZarrArray(
         key, 2, shape, chunks, chunks, dtype, name, fill_value(document, dtype, where),
         prefix="",
         separator=_separator(document.get("dimension_separator", "."), where),
-        plain=not used and document.get("order", "C") == "C",
-        compression=visible("+".join(used)),
+        plain=not any(codecs) and document.get("order", "C") == "C",
+        compression="+".join(used),
         document=_for_zarr(document, "dtype", "<u2", dtype, where),
     )  # fmt: skip
 
@@ -245,7 +245,11 @@ def _names_of(value: Any) -> Iterator[str]:
             yield from _names_of(item)
     elif isinstance(value, dict):
         yield visible(str(value.get("name", value.get("id", ""))))
-        yield from _names_of((value.get("configuration") or {}).get("codecs", []))
+        configuration = value.get("configuration")
+        if isinstance(configuration, dict):
+            yield from _names_of(configuration.get("codecs"))
+    elif isinstance(value, str):
+        yield visible(value)
 
 
 def _refuse_pickle(value: Any, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from xentcli.errors import FileError, FormatError, OptionError, visible
 from xentcli.files.keys import choose_key
@@ -82,10 +83,10 @@ def _node(store: Store, key: str) -> Node | None:
 
 def _members(store: Store, root: Node | None) -> dict[str, Node]:
     """The arrays of a group, from its consolidated metadata if it has them."""
+    if root is None and not is_address(store.place):
+        what = "is a directory that holds no zarr array: no zarr.json, .zarray or .zgroup"
+        raise FileError(store.name, what)
     if root is None:
-        if not is_address(store.place):
-            raise FileError(store.name, "is a folder, and not of zarr: it holds no zarr.json, "
-                            ".zarray or .zgroup")  # fmt: skip
         raise OptionError(store.name, "there is no zarr array at this address, or no such bucket")
     listed = dict(_consolidated(store, root))
     return listed or {node.key: node for node in _walk(store, "")}
@@ -93,14 +94,13 @@ def _members(store: Store, root: Node | None) -> dict[str, Node]:
 
 def _consolidated(store: Store, root: Node) -> Iterator[tuple[str, Node]]:
     if root.version == 3:
-        documents = (root.document.get("consolidated_metadata") or {}).get("metadata") or {}
+        documents = _object(_object(root.document.get("consolidated_metadata")).get("metadata"))
     else:
         raw = store.read(CONSOLIDATED_2)
         found = parse_json(raw, f"{store.name}/{CONSOLIDATED_2}") if raw else {}
-        entries = found.get("metadata") or {}
         documents = {
             key.removesuffix(f"/{ARRAY_2}"): value
-            for key, value in entries.items()
+            for key, value in _object(found.get("metadata")).items()
             if key.endswith(f"/{ARRAY_2}")
         }
     for key, document in documents.items():
@@ -109,6 +109,11 @@ def _consolidated(store: Store, root: Node) -> Iterator[tuple[str, Node]]:
             raise FormatError(store.name, what)
         if root.version == 2 or document.get("node_type") == "array":
             yield key, Node(key, root.version, document, is_array=True)
+
+
+def _object(value: Any) -> Document:
+    """An object of JSON; an empty one where there is something else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _walk(store: Store, key: str) -> Iterator[Node]:

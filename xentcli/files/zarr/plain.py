@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.errors import FileError, FormatError
+from xentcli.errors import FormatError
 from xentcli.files.descriptor import Descriptor, file_errors
 from xentcli.files.store import LocalStore
 from xentcli.files.zarr.layout import Box, Shape, boxes, pieces, size_of
@@ -28,7 +28,6 @@ class PlainChunks:
         if merged:
             self._shape, self._chunks = _merged(array.shape, array.chunks)
         self._size = prod(self._chunks) * self._dtype.itemsize
-        self._states: dict[str, tuple[int, int] | None] = {}  # size and time of change, by path
 
     def read(self, start: int, out: Array) -> None:
         """Read `out.size` numbers from a position on: whole rows of the last axis."""
@@ -59,11 +58,10 @@ class PlainChunks:
             try:
                 file = Descriptor(path, "rb")
             except FileNotFoundError:
-                self._note_state(path, key, None)
                 target[...] = self._array.fill.astype(self._dtype)[0]
                 return
             with file:
-                self._note_state(path, key, os.fstat(file.fileno()))
+                self._check_size(os.fstat(file.fileno()).st_size, key)
                 self._read_runs(file, inside, target)
 
     def _read_runs(self, file: Descriptor, inside: Box, target: Array) -> None:
@@ -88,25 +86,12 @@ class PlainChunks:
                 _fill(file, whole.reshape(-1), offset)
                 run[...] = whole[:, columns]
 
-    def _note_state(self, path: str, key: str, state: os.stat_result | None) -> None:
-        """Keep what is needed to see that a file changes; an error if it has the wrong size."""
-        found = (state.st_size, state.st_mtime_ns) if state else None
-        if self._states.setdefault(path, found) != found:
-            raise FileError(f"{self._name}: chunk {key}", "changed while it was read")
-        if state and state.st_size != self._size:
-            what = f"has {state.st_size} bytes; chunks {self._array.chunks} of "
-            what += f"{self._array.dtype_name} need {self._size}"
-            raise FormatError(f"{self._name}: chunk {key}", what)
-
-    def verify(self) -> None:
-        """An error if a file has changed since it was read."""
-        for path, before in self._states.items():
-            try:
-                state = os.stat(path)  # noqa: PTH116 (Path would change the name)
-            except OSError:
-                state = None
-            if before != ((state.st_size, state.st_mtime_ns) if state else None):
-                raise FileError(self._name, "changed while it was read")
+    def _check_size(self, size: int, key: str) -> None:
+        if size != self._size:
+            what = (
+                f"has {size} bytes; chunks {self._array.chunks} of {self._array.dtype_name} need "
+            )
+            raise FormatError(f"{self._name}: chunk {key}", f"{what}{self._size}")
 
 
 def _merged(shape: Shape, chunks: Shape) -> tuple[Shape, Shape]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from xentcli.arrays.dtypes import BF16, Array, name_of
-from xentcli.errors import FormatError, Words, plural
+from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, widen
+from xentcli.errors import FileError, FormatError, Words, plural
 from xentcli.files.contiguous import SAFE
 from xentcli.files.format import Facts, Inspected, of_each
 from xentcli.files.options import ReadOptions
@@ -23,6 +23,7 @@ from xentcli.files.zarr.metadata import OPAQUE, ZarrArray, nbytes
 from xentcli.files.zarr.plain import PlainChunks
 from xentcli.files.zarr.slices import ZarrSlices
 
+SPARSE = 1000  # of so many chunks one at least has to be stored
 LISTED = 100_000  # files that are looked for before the numbers are read
 
 
@@ -55,30 +56,33 @@ class ZarrReader:
         self._plain = array.plain and isinstance(store, LocalStore)
         self._chunks = _chunks(store, array, self.name, plain=self._plain)
         self._done = 0
-        missing = _missing(store, array)
-        self._check_rows(missing)
+        self._survey = _survey(store, array)
+        missing = self._survey[0]
+        self._check_stored(missing)
         self.remarks = self._remarks(missing)
 
     def _remarks(self, missing: int) -> tuple[Words, ...]:
         found = []
         if missing:
-            fill = self.array.fill.astype(np.float64)[0] if self.dtype.kind in "biuf" else "0"
+            fill = widen(self.array.fill, NAMES["f64"])[0] if self.dtype.kind in "biuf" else None
+            known = "" if fill is None else f" {fill:g}"
             what = f"{missing} of {plural(prod(self.array.grid), 'chunk')} are not stored, and are "
-            found.append(f"{what}read as the fill value {fill:g}" if fill != "0" else what)
+            found.append(f"{what}read as the fill value{known}")
         if isinstance(self._chunks, DecodedChunks) and self._chunks.bands.times > 1:
             times = self._chunks.bands.times
             what = f"chunks {self.array.chunks} hold too many rows: each is decoded {times} times; "
             found.append(what + "chunks of fewer rows are read faster")
         return tuple(found)
 
-    def _check_rows(self, missing: int) -> None:
-        """An error for a row that is large because only the metadata say so."""
-        row = self.unit * self.dtype.itemsize
+    def _check_stored(self, missing: int) -> None:
+        """An error for an array or rows that are large because only the metadata say so."""
+        count, row = prod(self.array.grid), self.unit * self.dtype.itemsize
         if missing and row > SAFE:
-            what = (
-                f"rows of {self.unit} numbers have chunks that are not stored, which is an error "
-            )
+            what = f"rows of {self.unit} numbers have chunks that are not stored, an error "
             raise FormatError(self.name, f"{what}for rows of more than {SAFE} bytes")
+        if count > SPARSE * max(1, count - missing):
+            what = f"only {count - missing} of {count} chunks are stored, less than 1 in {SPARSE}"
+            raise FormatError(self.name, f"shape {self.shape}: {what}")
 
     def make_buffer(self, count: int) -> Array | None:
         """A buffer for numbers that are read from plain chunks; decoded ones have their own."""
@@ -108,8 +112,9 @@ class ZarrReader:
 
     def finish(self) -> None:
         """Check that the array has not changed."""
-        self._chunks.verify()
         nodes.require_same(self._store, self.array)
+        if isinstance(self._store, LocalStore) and _survey(self._store, self.array) != self._survey:
+            raise FileError(self.name, "changed while it was read")
 
     def chunks(self) -> Iterator[Array]:
         """The whole array in pieces."""
@@ -131,15 +136,22 @@ def _chunks(
     return DecodedChunks(store, array, name)
 
 
-def _missing(store: Store, array: ZarrArray) -> int:
-    """How many files of chunks are not there; 0 where that cannot be found out quickly."""
-    count = prod(array.grid)
+def _survey(store: Store, array: ZarrArray) -> tuple[int, int]:
+    """How many files of chunks are not there, and a number that changes where a file does.
+
+    0 are missing where that cannot be found out quickly; files at an address have no such number.
+    """
+    count, found, states = prod(array.grid), 0, 0
     if not isinstance(store, LocalStore) and count > LISTED:
-        return 0
-    files = store.files(array.key)
+        return 0, 0
+    files = store.files(array.key, len(array.shape))
     if files is None:
-        return 0
-    return count - len({place for name in files if (place := array.place_of(name)) is not None})
+        return 0, 0
+    for name, state in files:
+        place = array.place_of(name)
+        if place is not None:
+            found, states = found + 1, states ^ hash((name, state))
+    return count - found, states
 
 
 def inspect_zarr(source: Source, options: ReadOptions, stats: bool) -> Inspected:

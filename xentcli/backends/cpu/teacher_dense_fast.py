@@ -145,12 +145,12 @@ def value_terms(buffers, c, values, cross):
 
 @inline_jit
 def gradient_entries(grad, buffers, c, values):
-    """F·e − P·w of 16 classes for the gradient, rounded about once; never −0.0."""
+    """F·e − P·w of 16 classes for the gradient: P·w is rounded, and the difference; never −0.0."""
     e, w = load(buffers[0], c), load(buffers[1], c)
     pulled = w * constant(w, values.pull)
     lost = fma(w, constant(w, values.pull), constant(w, 0.0) - pulled)
     low = fma(e, constant(e, values.factor_low), fma(w, constant(w, values.pull_low), lost))
-    g = fma(e, constant(e, values.factor), pulled) + low
+    g = fma(e, constant(e, values.factor), pulled + low)
     one = constant(e, ONE_F32)
     both = select(equal(w, one), constant(e, values.both), g)
     return cast_for(grad, select(equal(e, one), both, g)) + constant_for(grad, 0.0)

@@ -15,10 +15,10 @@ from xentcli.backends.cpu.arithmetic import add_exponential, difference, inline_
 from xentcli.backends.cpu.exponential import (
     F32_LN2_HIGH,
     F32_LN2_LOW,
+    F32_MIN_DIFFERENCE,
     F32_ROUND,
     F32_SCALE_BITS,
-    exp_stage2_f32,
-    exp_stage3_f32,
+    exp_series_f32,
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for, itemsize
 from xentcli.backends.cpu.load_store import (
@@ -36,6 +36,7 @@ from xentcli.backends.cpu.simd import (
     constant,
     equal,
     fma,
+    less_equal_or_nan,
     power_of_two,
     select,
     select_max,
@@ -94,18 +95,36 @@ def first_stage(gap, error):
 
 
 @inline_jit
+def second_stage(parts):
+    """The second stage: within 0.54 ULP, where that of `exponential` is within 0.7."""
+    gap, high, low, r, power = parts
+    curved = fma(r * r, exp_series_f32(r), low)
+    one = constant(gap, 1.0)
+    near = one + high
+    return gap, near + ((high - (near - one)) + curved), power
+
+
+@inline_jit
+def third_stage(parts):
+    """The third stage: the exponential, NaN of NaN."""
+    gap, number, power = parts
+    near = less_equal_or_nan(constant(gap, F32_MIN_DIFFERENCE), gap)
+    return select(near, power * number, constant(gap, 0.0))
+
+
+@inline_jit
 def start_stages(like):
     """Empty sums, and exponentials that are 0 in the pipeline."""
     least, zero = constant(like, -math.inf), constant(like, 0.0)
     first = first_stage(least, zero)
-    return Stages(first, exp_stage2_f32(first), (zero, zero, zero))
+    return Stages(first, second_stage(first), (zero, zero, zero))
 
 
 @inline_jit
 def step(stages, gap, error):
     """Feed 16 gaps; the new stages, and 16 finished exponentials."""
-    first, second = first_stage(gap, error), exp_stage2_f32(stages.first)
-    e, _ = exp_stage3_f32(stages.second)
+    first, second = first_stage(gap, error), second_stage(stages.first)
+    e = third_stage(stages.second)
     one = constant(e, ONE_F32)
     return Stages(first, second, add_exponential(stages.sums, e, one)), e
 

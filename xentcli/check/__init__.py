@@ -6,7 +6,8 @@ the errors are, and tries which known mistake would explain them.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
 from xentcli.arrays.float_errors import ignoring_float_errors
@@ -14,10 +15,14 @@ from xentcli.check.calling import host_array, named_options
 from xentcli.check.judging import JudgeOptions, Method, judge, judge_loss
 from xentcli.check.oracles.ulp import JudgedDtype, Tolerance
 from xentcli.check.report import Report
-from xentcli.engine.problem import Extras, build
-from xentcli.engine.rows import RowSource
+from xentcli.engine.problem import Extras, Problem, build
+from xentcli.engine.rows import RowSource, in_memory
 from xentcli.engine.targets import Whole, as_targets
 from xentcli.options import EmptyMean, LossOptions, Reduction, TargetKind
+
+if TYPE_CHECKING:
+    from xentcli.engine.teacher.arrays import Teacher
+    from xentcli.engine.teacher.task import TeacherTask
 
 __all__ = [
     "How",
@@ -53,6 +58,7 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
     empty_mean: EmptyMean = "nan",
     target_kind: TargetKind = "auto",
     class_axis: int | None = None,
+    teacher: Teacher | None = None,
     ulp: float | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -72,6 +78,7 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
     the default too with like_peers. The report's `precision` says how a gradient passed. method
     "exact", or "finite-diff" to compare with differences of the loss, of so many rows, by
     default as many as take ten seconds; dtype "f16", "bf16", "f32" or "f64" to judge in its ULP.
+    With a teacher the loss is the one against it, and targets may be None.
 
     Shapes: as in `cross_entropy`; grad the shape of the logits; loss one number, or one per row
     with reduction "none". Arrays of PyTorch and JAX are taken as they are.
@@ -104,9 +111,9 @@ def check(  # noqa: PLR0913 (the options of cross_entropy, by their names, and t
     extras = Extras(**{name: host_array(values, name) for name, values in given.items()})
     how = JudgeOptions(method, Tolerance(ulp, rtol, atol, like_peers, exact), dtype, rows)
     losses = None if loss is None else as_logits(host_array(loss, "loss"), "loss")
-    x, t = as_logits(host_array(logits, "logits")), as_targets(host_array(targets, "targets"))
+    x, t = as_logits(host_array(logits, "logits")), _targets(targets, teacher)
     candidate = as_array(host_array(grad, "grad"), "grad")
-    return _judged((x, t, candidate), options, extras.as_arrays(), how, losses)
+    return _judged(_Given(x, t, candidate, options, extras.as_arrays(), teacher), how, losses)
 
 
 @named_options
@@ -129,6 +136,7 @@ def assert_grad_close(  # noqa: PLR0913 (those of check)
     empty_mean: EmptyMean = "nan",
     target_kind: TargetKind = "auto",
     class_axis: int | None = None,
+    teacher: Teacher | None = None,
     ulp: float | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -183,6 +191,7 @@ def assert_loss_close(  # noqa: PLR0913 (the options of cross_entropy, and the t
     empty_mean: EmptyMean = "nan",
     target_kind: TargetKind = "auto",
     class_axis: int | None = None,
+    teacher: Teacher | None = None,
     ulp: float | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -222,28 +231,60 @@ def assert_loss_close(  # noqa: PLR0913 (the options of cross_entropy, and the t
         target_kind=target_kind,
         class_axis=class_axis,
     )
-    x, t = as_logits(host_array(logits, "logits")), as_targets(host_array(targets, "targets"))
+    x, t = as_logits(host_array(logits, "logits")), _targets(targets, teacher)
     given = {"weight": weight, "sample_weight": sample_weight}
     extras = Extras(**{name: host_array(values, name) for name, values in given.items()})
-    problem = build(x.shape, Whole(t), options, extras.as_arrays())
-    source = RowSource.of_arrays(x, t if problem.probs else None)
+    problem, source, task = _Given(x, t, None, options, extras.as_arrays(), teacher).built()
     tolerance, values = Tolerance(ulp, rtol, atol, like_peers, exact), host_array(loss, "loss")
-    verdict = judge_loss(problem, source, options, tolerance, as_logits(values, "loss"))
+    verdict = judge_loss(problem, source, options, tolerance, as_logits(values, "loss"), task)
     if verdict and verdict.off:
         raise AssertionError(verdict.words())
 
 
+def _targets(targets: Any, teacher: Teacher | None) -> Array | None:
+    """The targets; beside a teacher there may be none."""
+    if targets is None and teacher is not None:
+        return None
+    return as_targets(host_array(targets, "targets"))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Everything that a loss is computed from, and its gradient as somebody else computed it."""
+
+    logits: Array
+    targets: Array | None
+    grad: Array | None
+    options: LossOptions
+    extras: Extras
+    teacher: Teacher | None
+
+    def built(self) -> tuple[Problem, RowSource, TeacherTask | None]:
+        """The problem, the arrays to be walked over, and what is to be computed of a teacher."""
+        x, t, teacher = self.logits, self.targets, self.teacher
+        problem = build(x.shape, None if t is None else Whole(t), self.options, self.extras)
+        source = RowSource.of_arrays(x, t if problem.probs else None, self.grad)
+        if teacher is None:
+            return problem, source, None
+        from xentcli.engine.teacher.arrays import require_teacher, require_use_of
+        from xentcli.engine.teacher.task import task_of
+
+        require_teacher(teacher)
+        names = ("values", "indices", "rest")
+        teacher = replace(teacher, **{n: host_array(getattr(teacher, n), n) for n in names})
+        arrays, soft = teacher.arrays, teacher.options
+        require_use_of(t, problem, soft)
+        rest = len(arrays) > 2
+        task = task_of(problem.layout, arrays, self.options, soft, self.extras, has_rest=rest)
+        source.beside = tuple(in_memory(array, "teacher") for array in arrays)
+        return problem, source, task
+
+
 @ignoring_float_errors
-def _judged(
-    arrays: tuple[Array, Array, Array],
-    options: LossOptions,
-    extras: Extras,
-    how: JudgeOptions,
-    loss: Array | None,
-) -> Report:
+def _judged(given: _Given, how: JudgeOptions, loss: Array | None) -> Report:
     """The report on logits, targets and gradient."""
-    x, t, candidate = arrays
-    candidate = candidate.view(BF16) if candidate.dtype.name == "bfloat16" else candidate
-    problem = build(x.shape, Whole(t), options, extras)
-    source = RowSource.of_arrays(x, t if problem.probs else None, candidate)
-    return judge(problem, source, options, how, loss)
+    candidate = given.grad
+    if candidate is not None and candidate.dtype.name == "bfloat16":
+        given = replace(given, grad=candidate.view(BF16))
+    problem, source, task = given.built()
+    return judge(problem, source, given.options, how, loss, task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -19,14 +19,17 @@ from xentcli.check.loss import ExactLosses, LossVerdict, loss_verdict
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.finite_differences import FiniteDifferenceOracle, rows_to_check
 from xentcli.check.oracles.float64 import ReferenceOracle
-from xentcli.check.oracles.naive import allowed_grad, naive_gradient
+from xentcli.check.oracles.naive import NaiveGradient, allowed_grad, naive_gradient
 from xentcli.check.oracles.rows import (
     FloatRows,
     GradientSpec,
     OracleResult,
+    TeacherSpec,
     scale_of,
     with_usual_weights,
 )
+from xentcli.check.oracles.teacher import TeacherOracle
+from xentcli.check.oracles.teacher_naive import hard_spec, naive_teacher
 from xentcli.check.oracles.ulp import (
     FLOATS,
     Errors,
@@ -48,10 +51,11 @@ from xentcli.files.registry import TEXT
 from xentcli.options import LossOptions, require_allowed, setting
 
 if TYPE_CHECKING:
+    from xentcli.engine.teacher.task import TeacherTask
     from xentcli.files.reader import Reader
 
 ENTRIES = 1 << 14  # at a time: two dozen arrays of so many float64 stay in the cache
-Oracle: TypeAlias = DoubleDoubleOracle | ReferenceOracle | FiniteDifferenceOracle
+Oracle: TypeAlias = DoubleDoubleOracle | ReferenceOracle | TeacherOracle | FiniteDifferenceOracle
 Method: TypeAlias = Literal["exact", "finite-diff"]
 
 
@@ -81,7 +85,7 @@ class Judge:
     ) -> None:
         self.problem, self.spec = problem, spec
         self.tolerance = how.tolerance
-        self.promised = promised_ulp(problem, spec.options, spec.finfo)
+        self.promised = promised_ulp(problem, spec)
         layout, finite = problem.layout, how.method == "finite-diff"
         self.only = rows_to_check(layout, how.rows) if finite else None
         self.exact_oracle = _oracle(spec)
@@ -135,7 +139,7 @@ class Judge:
         if not len(which):
             return off
         with np.errstate(all="ignore"):
-            naive = naive_gradient(rows.some(which), self.spec)
+            naive = _naive(rows.some(which), self.spec)
             most = allowed_grad(naive, exact.grad.high[which], self.spec.finfo)
         result = off.copy()
         result[which] &= ~(found.absolute[which] <= most)
@@ -145,11 +149,18 @@ class Judge:
 OUTPUTS: dict[str, Output] = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}
 
 
-def promised_ulp(problem: Problem, options: LossOptions, finfo: FloatInfo) -> float:
+def _naive(rows: FloatRows, spec: GradientSpec) -> NaiveGradient:
+    """The gradient in plain arithmetic, against a teacher if there is one."""
+    return naive_teacher(rows, spec).gradient if spec.teacher else naive_gradient(rows, spec)
+
+
+def promised_ulp(problem: Problem, spec: GradientSpec) -> float:
     """The ULP within which a gradient is exact: those that xent promises for its own."""
-    output = OUTPUTS.get(finfo.name, "f64")
+    options, output = spec.options, OUTPUTS.get(spec.finfo.name, "f64")
     kind: Kind = "plain"
-    if options.label_smoothing or options.z_loss or problem.probs:
+    if spec.teacher:
+        kind = "cancelling"
+    elif options.label_smoothing or options.z_loss or problem.probs:
         kind = "cancelling" if output == "f64" else "plain"  # in units of float64
     elif options.softcap is not None:
         kind = "softcap"
@@ -159,9 +170,13 @@ def promised_ulp(problem: Problem, options: LossOptions, finfo: FloatInfo) -> fl
     return max(bound.target, bound.others)
 
 
-def _oracle(spec: GradientSpec) -> DoubleDoubleOracle | ReferenceOracle:
+def _oracle(spec: GradientSpec) -> DoubleDoubleOracle | ReferenceOracle | TeacherOracle:
     """The exact one."""
-    options, scale, finfo = spec
+    options, scale, finfo = spec[:3]
+    if spec.teacher:
+        hard = hard_spec(spec)
+        beside = DoubleDoubleOracle(hard.options, hard.scale) if hard else None
+        return TeacherOracle(options, scale, spec.teacher.task, beside)
     return (DoubleDoubleOracle if finfo.name == "float64" else ReferenceOracle)(options, scale)
 
 
@@ -171,44 +186,66 @@ def judge(
     options: LossOptions,
     how: JudgeOptions,
     loss: Array | None = None,
+    task: TeacherTask | None = None,
 ) -> Report:
     """Read everything once, and say how far off the gradient is and, if given, the loss.
 
-    The gradient is the `second` array of the source.
+    The gradient is the `second` array of the source; `task` is what is to be computed of the
+    teacher beside the logits, if there is one.
     """
     assert source.second
     require_same(source.second.shape, problem.layout)
     float_info_of(source.second.dtype, how.dtype)  # an error comes before any number is read
     if loss is not None:
         require_loss(loss.shape, problem.layout, options)
-    problem = with_usual_weights(problem, options)
+    if task and how.method != "exact":
+        raise OptionError("method", f"{how.method} is for losses without a teacher")
+    problem = problem if task else with_usual_weights(problem, options)
     pieces = walk(problem, source)
     first = list(islice(pieces, 1))
     finfo = _judged_in(source.second, first, how.dtype)
     by_digits = how.dtype == "auto" and finfo != float_info_of(source.second.dtype)
-    spec = GradientSpec(options, scale_of(problem, options), finfo)
+    spec = _spec(problem, options, finfo, task)
     judging = Judge(problem, spec, how, losses=loss is not None)
     for piece in chain(first, pieces):
         for part in piece.split(ENTRIES):
             assert part.second is not None
-            judging.add(FloatRows.of(part), _candidate(part.second, finfo, narrowed=by_digits))
+            judging.add(
+                FloatRows.of(part, task), _candidate(part.second, finfo, narrowed=by_digits)
+            )
             if how.progress and how.method == "exact":
                 how.progress(part.rows.stop, problem.layout.rows)
     return _report(judging, loss, by_digits=by_digits)
 
 
+def _spec(
+    problem: Problem, options: LossOptions, finfo: FloatInfo, task: TeacherTask | None
+) -> GradientSpec:
+    """What the gradient should be. A teacher's terms have class weights, but not its mean."""
+    scale = scale_of(problem, options)
+    if task is None:
+        return GradientSpec(options, scale, finfo)
+    soft = scale_of(replace(problem, weight=None), options)
+    return GradientSpec(options, soft, finfo, TeacherSpec(task, scale))
+
+
 def judge_loss(
-    problem: Problem, source: RowSource, options: LossOptions, tolerance: Tolerance, loss: Array
+    problem: Problem,
+    source: RowSource,
+    options: LossOptions,
+    tolerance: Tolerance,
+    loss: Array,
+    task: TeacherTask | None = None,
 ) -> LossVerdict | None:
     """Say how far off a loss is, without a gradient; None where there are no losses."""
     require_loss(loss.shape, problem.layout, options)
-    problem = with_usual_weights(problem, options)
+    problem = problem if task else with_usual_weights(problem, options)
     finfo = FLOATS["f64" if source.logits.dtype == NAMES["f64"] else "f32"]
-    spec = GradientSpec(options, scale_of(problem, options), finfo)
+    spec = _spec(problem, options, finfo, task)
     oracle, losses = _oracle(spec), ExactLosses(plan(problem, options), spec)
     for piece in walk(problem, source):
         for part in piece.split(ENTRIES):
-            rows = FloatRows.of(part)
+            rows = FloatRows.of(part, task)
             losses.add_rows(rows, oracle(rows).losses)
     return loss_verdict(losses, loss, tolerance) if prod(loss.shape) else None
 

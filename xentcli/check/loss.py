@@ -13,6 +13,7 @@ from xentcli.check.finding import number, short
 from xentcli.check.oracles.dd_arithmetic import Pair, divide, normal, pair, scaled
 from xentcli.check.oracles.naive import allowed_loss
 from xentcli.check.oracles.rows import FloatRows, GradientSpec
+from xentcli.check.oracles.teacher_naive import naive_teacher
 from xentcli.check.oracles.ulp import (
     FLOATS,
     Errors,
@@ -78,43 +79,71 @@ class ExactLosses:
         self._spec = spec
         self._each: list[Array] = []
         self._allowed: list[Array] = []
-        self._sum, self._allowed_sum = RunningSum(), RunningSum()
+        self._sizes: list[Array] = []
+        self._sum, self._allowed_sum, self._size_sum = RunningSum(), RunningSum(), RunningSum()
         rounds = np.log2(max(2, reduction.problem.layout.rows))
         self._rounding = rounds * FLOATS["f64" if spec.finfo.name == "float64" else "f32"].epsilon
 
     def add_rows(self, rows: FloatRows, losses: Pair) -> None:
         """The next rows with their losses, and how far off plain arithmetic may be."""
         with np.errstate(all="ignore"):
-            self.add(losses, allowed_loss(rows, self._spec, losses.high))
+            if not self._spec.teacher:
+                self.add(losses, allowed_loss(rows, self._spec, losses.high))
+                return
+            naive = naive_teacher(rows, self._spec)
+            allowed = naive.allowed_loss(losses.high, self._spec)
+            self.add(losses, allowed, np.where(np.isfinite(losses.high), naive.loss_size, 0.0))
 
-    def add(self, losses: Pair, allowed: Array) -> None:
-        """The losses of the next rows, and how far off each may be."""
+    def add(self, losses: Pair, allowed: Array, size: Array | None = None) -> None:
+        """The losses of the next rows, how far off each may be, and the size of its terms.
+
+        Without a size the losses are no differences of larger terms.
+        """
         if self._plan.per_row:
             self._each.append(losses.high)
             self._allowed.append(allowed)
-        else:
-            self._sum.add_sums(losses.high, losses.low)
-            self._allowed_sum.add(allowed + self._rounding * np.abs(losses.high))
+            self._sizes.append(np.zeros_like(allowed) if size is None else size)
+            return
+        self._sum.add_sums(losses.high, losses.low)
+        self._allowed_sum.add(allowed + self._rounding * np.abs(losses.high))
 
     def allowed(self) -> Array:
         """How far off plain arithmetic may be: in its rows, and in adding them up."""
         if self._plan.per_row:
             return np.concatenate([np.empty(0), *self._allowed])
+        return self._mean(self._allowed_sum)
+
+    def size(self) -> Array:
+        """The size of the terms where they are larger than the losses, as of a divergence; or 0."""
+        if self._plan.per_row:
+            return np.concatenate([np.empty(0), *self._sizes])
+        return self._mean(self._size_sum)
+
+    def _mean(self, total: RunningSum) -> Array:
         with np.errstate(all="ignore"):
-            share = self._allowed_sum.value() / np.abs(self._denominator.high)
+            share = total.value() / np.abs(self._denominator.high)
         return np.array([share if np.isfinite(share) else 0.0])
 
     def merge(self, other: ExactLosses) -> None:
         """Take the losses of the rows that follow."""
         self._each += other._each
         self._allowed += other._allowed
+        self._sizes += other._sizes
         self._allowed_sum.merge(other._allowed_sum)
+        self._size_sum.merge(other._size_sum)
         self._sum.merge(other._sum)
 
     @property
     def finfo(self) -> FloatInfo:
         """The dtype of the gradient."""
         return self._spec.finfo
+
+    @property
+    def promised(self) -> float:
+        """The ULP within which a loss is exact."""
+        if not self._spec.teacher:
+            return PROMISES["f64", "plain"].loss
+        return PROMISES["f64" if self.finfo.name == "float64" else "f32", "cancelling"].loss
 
     def value(self) -> Array:
         """One number, or one per row, rounded to float64."""
@@ -136,8 +165,9 @@ def loss_verdict(losses: ExactLosses, loss: Array, tolerance: Tolerance) -> Loss
     if own.name == "float64":
         own = finfo if finfo.name in ("float32", "float64") else FLOATS["f32"]
     exact, given = pair(losses.value().reshape(-1)), widen(loss, NAMES["f64"]).reshape(-1)
-    found = errors(given, exact, exact.high, np.zeros(len(given)), own)
-    sharp = PROMISES["f64", "plain"].loss * found.unit
+    size = np.maximum(np.abs(exact.high), losses.size())
+    found = errors(given, exact, size, np.zeros(len(given)), own)
+    sharp = losses.promised * found.unit
     most = tolerance.allowed(found, exact.high) if tolerance.given else sharp
     if tolerance.plain:
         most = np.maximum(most, losses.allowed() + found.unit)

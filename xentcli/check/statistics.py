@@ -198,8 +198,7 @@ class ErrorStatistics:
     def _masks(self, rows: FloatRows, exact: OracleResult) -> dict[str, Array]:
         shape = rows.x.shape
         present = rows.present[:, None]
-        at = np.argmax(rows.q, axis=1) if rows.target is None else rows.target
-        target = (np.arange(shape[1]) == at[:, None]) & present
+        target = (np.arange(shape[1]) == rows.likeliest[:, None]) & present
         confident = (exact.uncertainty < CONFIDENT)[:, None] & present
         last = np.arange(shape[1]) >= shape[1] - self.tail
         return {

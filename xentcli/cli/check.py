@@ -11,18 +11,18 @@ from xentcli.cli import summary as out
 from xentcli.cli.command import command
 from xentcli.cli.console import Progress, inform, show, stdout_is_terminal, write_stdout
 from xentcli.cli.declare import argument, option
-from xentcli.cli.inputs import loss_paths, loss_reading, open_inputs
+from xentcli.cli.inputs import open_inputs
 from xentcli.cli.options import (
     DtypeName,
     JsonOption,
-    LossInputs,
     NoClobberOption,
     ProgressOption,
     format_option,
     key_option,
 )
 from xentcli.cli.session import as_flag, require_no_ignore_index
-from xentcli.options import LossOptions
+from xentcli.cli.teacher import TaughtInputs, task_of_inputs, taught_inputs
+from xentcli.options import LossOptions, TeacherOptions
 
 if TYPE_CHECKING:
     from xentcli.check import Report
@@ -33,11 +33,10 @@ Method: TypeAlias = Literal["exact", "finite-diff"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckInputs(LossInputs):
+class CheckInputs(TaughtInputs):
     """The inputs of a loss, and what another program computed from them."""
 
-    targets: str = argument("TARGETS")
-    grad: str = argument("GRAD")
+    grad: str | None = argument("GRAD", required=False)
     grad_format: str | None = format_option("gradient")
     grad_key: str | None = key_option("gradient")
     loss: str | None = option(
@@ -110,6 +109,7 @@ class CheckOptions:
 def check(
     how: CheckOptions,
     options: LossOptions,
+    soft: TeacherOptions,
     sources: CheckInputs,
     bar: ProgressOption,
     form: CheckOutput,
@@ -118,22 +118,24 @@ def check(
 
     GRAD has the shape of LOGITS, and is compared with the exact gradient: computed in float64 for
     float32 and smaller, in twice that precision for float64. One of the three may be - for
-    standard input. PASS, exact: within the few ULP that xent promises for its own gradients. PASS
-    at plain precision: within twice the error of a naive implementation in the same dtype. FAIL:
-    anything else, with exit code 1. --exact, --ulp, --rtol and --atol replace these bounds.
+    standard input; beside a teacher TARGETS may be left out. PASS, exact: within the few ULP that
+    xent promises for its own gradients. PASS at plain precision: within twice the error of a naive
+    implementation in the same dtype. FAIL: anything else, with exit code 1. --exact, --ulp, --rtol
+    and --atol replace these bounds.
     """
     from xentcli.files.outputs import Outputs
 
     work = out.Work()
-    paths = loss_paths(sources.logits, sources.targets, sources)
+    sources = _with_grad(sources)
+    paths, reading = taught_inputs(sources, soft, how.dtype)
     paths = replace(paths, grad=sources.grad, loss=sources.loss)
-    reading = _reading(sources, how.dtype)
+    reading = _reading(sources, reading, how.dtype)
     with Outputs(no_clobber=form.no_clobber) as outputs:
         junit = outputs.open(form.junit) if form.junit else None
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            report = _checked(inputs, how, options, bar)
+            report = _checked(inputs, how, options, soft, bar)
             report = replace(report, class_names=inputs.class_names)
-            work.done(inputs.logits, inputs.grad)
+            work.done(inputs.logits, *inputs.teacher, inputs.grad)
         if junit:
             junit.write(_junit(report, sources, work.seconds))
     _print(report, form.as_json)
@@ -142,38 +144,50 @@ def check(
     return 0 if report.ok else 1
 
 
-def _reading(sources: CheckInputs, dtype: DtypeName) -> Reading:
+def _with_grad(sources: CheckInputs) -> CheckInputs:
+    """The same with GRAD, which is the second of two files beside a teacher."""
+    if sources.grad is None and sources.teacher is not None:
+        sources = replace(sources, targets=None, grad=sources.targets)
+    if sources.grad is None:
+        raise click.MissingParameter(param_hint="'GRAD'", param_type="argument")
+    return sources
+
+
+def _reading(sources: CheckInputs, reading: Reading, dtype: DtypeName) -> Reading:
     from xentcli.files.options import ReadOptions
 
-    reading = loss_reading(sources, dtype)
     grad = ReadOptions(sources.grad_format, sources.grad_key, reading.style, "grad_key", dtype)
     return replace(reading, grad=grad)
 
 
 def _checked(
-    inputs: Inputs, how: CheckOptions, options: LossOptions, bar: ProgressOption
+    inputs: Inputs,
+    how: CheckOptions,
+    options: LossOptions,
+    soft: TeacherOptions,
+    bar: ProgressOption,
 ) -> Report:
     from xentcli.check import JudgeOptions, Tolerance, judge
     from xentcli.engine.problem import build
     from xentcli.engine.rows import RowSource
 
-    assert inputs.targets
     problem = build(inputs.logits.shape, inputs.targets, options, inputs.extras)
-    require_no_ignore_index(options.ignore_index, probs=problem.probs)
+    require_no_ignore_index(options.ignore_index, probs=problem.probs and bool(inputs.targets))
+    task = task_of_inputs(problem, inputs, options, soft)
     out.emit_notes(inputs.notes(), strict=False)
     probs = inputs.targets if problem.probs else None
-    source = RowSource(inputs.logits, probs, inputs.grad)
+    source = RowSource(inputs.logits, probs, inputs.grad, inputs.teacher)
     tolerance = Tolerance(how.ulp, how.rtol, how.atol, how.like_peers, how.exact)
     rate, size = how.method == "exact", out.nbytes(inputs.logits)
     with Progress(not bar.no_progress, size, rate=rate) as progress:
         judging = JudgeOptions(how.method, tolerance, how.dtype, how.rows, progress)
-        return judge(problem, source, options, judging, inputs.loss)
+        return judge(problem, source, options, judging, inputs.loss, task)
 
 
 def _junit(report: Report, sources: CheckInputs, seconds: float) -> bytes:
     from xentcli.check.junit import as_junit
 
-    names = {"gradient": sources.grad, "loss": sources.loss or ""}
+    names = {"gradient": sources.grad or "", "loss": sources.loss or ""}
     return as_junit(report, names, seconds, as_flag).encode()
 
 

@@ -14,6 +14,7 @@ from xentcli.cli.options import DtypeName, RunningAnywhere, RunningOptions
 from xentcli.cli.session import require_no_ignore_index
 from xentcli.cli.sinks import ArrayOutput, LossConsumers
 from xentcli.cli.summary import emit_notes, nbytes
+from xentcli.cli.teacher import task_of_inputs
 from xentcli.errors import OptionError, Setting
 from xentcli.options import LogitsOptions, LossOptions, TeacherOptions
 
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 
     from xentcli.arrays.layout import Layout
     from xentcli.engine.cross_entropy import Run
-    from xentcli.engine.problem import Problem
     from xentcli.engine.result import CrossEntropy
     from xentcli.engine.softmax import Probabilities
-    from xentcli.engine.teacher.task import TeacherTask
     from xentcli.engine.top import TopArrays
 
 
@@ -64,7 +63,7 @@ class Job:
         require_no_ignore_index(options.ignore_index, probs=problem.probs and bool(inputs.targets))
         self._note_one_class(problem.layout)
         streams.probs, streams.beside = inputs.targets if problem.probs else None, inputs.teacher
-        task = self._task(problem, inputs, options, soft)
+        task = task_of_inputs(problem, inputs, options, soft)
         if options.reduction == "none":
             streams.losses = losses
             losses.expect(problem.layout.row_shape)
@@ -72,19 +71,6 @@ class Job:
             result = stream.cross_entropy(problem, streams, options, self._run(progress), task)
         emit_notes(result.notes, strict=self.running.strict)
         return result
-
-    def _task(
-        self, problem: Problem, inputs: Inputs, options: LossOptions, soft: TeacherOptions
-    ) -> TeacherTask | None:
-        """What is to be computed of a teacher, if there is one."""
-        if not inputs.teacher:
-            return None
-        from xentcli.engine.teacher.arrays import require_use_of
-        from xentcli.engine.teacher.task import task_of
-
-        require_use_of(inputs.targets, problem, soft)
-        rest = len(inputs.teacher) > 2
-        return task_of(problem.layout, inputs.teacher, options, soft, inputs.extras, has_rest=rest)
 
     def _loss_on_cluster(
         self,

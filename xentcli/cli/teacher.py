@@ -6,12 +6,14 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from xentcli.cli.declare import option
-from xentcli.cli.inputs import InputPaths, Reading, loss_paths, loss_reading
+from xentcli.cli.inputs import InputPaths, Inputs, Reading, loss_paths, loss_reading
 from xentcli.cli.options import LossInputs, key_option
 from xentcli.errors import OptionError, Setting
-from xentcli.options import TeacherOptions
+from xentcli.options import LossOptions, TeacherOptions
 
 if TYPE_CHECKING:
+    from xentcli.engine.problem import Problem
+    from xentcli.engine.teacher.task import TeacherTask
     from xentcli.files.options import ReadOptions
 
 ROLES = ("teacher", "teacher_indices", "teacher_rest")
@@ -84,6 +86,20 @@ def with_teacher(
     if paths.targets is None and soft.alpha == 1:
         reading = replace(reading, targets=None)
     return replace(paths, **given), replace(reading, teacher=read)
+
+
+def task_of_inputs(
+    problem: Problem, inputs: Inputs, options: LossOptions, soft: TeacherOptions
+) -> TeacherTask | None:
+    """What is to be computed of a teacher, if there is one."""
+    if not inputs.teacher:
+        return None
+    from xentcli.engine.teacher.arrays import require_use_of
+    from xentcli.engine.teacher.task import task_of
+
+    require_use_of(inputs.targets, problem, soft)
+    rest = len(inputs.teacher) > 2
+    return task_of(problem.layout, inputs.teacher, options, soft, inputs.extras, has_rest=rest)
 
 
 def _read(files: TeacherFiles, role: str, reading: Reading) -> ReadOptions:

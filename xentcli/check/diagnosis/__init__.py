@@ -60,7 +60,7 @@ def diagnose(
 ) -> tuple[Finding, ...]:
     """The mistakes that would explain a gradient that is off, if any."""
     sampled = sample.all()
-    if not statistics.off or sampled is None:
+    if not statistics.off or sampled is None or spec.teacher:
         return ()
     with np.errstate(all="ignore"):
         ignored = ignored_rows(sampled, spec, problem)
@@ -192,7 +192,7 @@ def _case(
     return HypothesisCase(
         sampled.rows,
         sampled.candidate,
-        *spec,
+        *spec[:3],
         layout,
         present=layout.rows - problem.ignored,
         columns=sample.transposed(sampled.rows.numbers),

@@ -30,7 +30,7 @@ def ignored_rows(sampled: SampledRows, spec: GradientSpec, problem: Problem) -> 
 
 def _content(some: SampledRows, spec: GradientSpec) -> str:
     """What the ignored rows hold, if that is recognised."""
-    options, _, finfo = spec
+    options, _, finfo = spec[:3]
     p = softmax(capped(some.rows.x, options.temperature, options.softcap))
     classes, target = p.shape[1], options.ignore_index
     wrapped = np.eye(classes)[target % classes]
@@ -57,7 +57,7 @@ def zeros(sampled: SampledRows) -> list[Finding]:
 
 def overflow(sampled: SampledRows, spec: GradientSpec) -> list[Finding]:
     """A softmax without the shift by the maximum: NaN where exp is infinite or all of it is 0."""
-    options, _, finfo = spec
+    options, _, finfo = spec[:3]
     nan = ~np.isfinite(sampled.candidate).all(axis=1) & np.isfinite(sampled.exact).all(axis=1)
     if not nan.any():
         return []

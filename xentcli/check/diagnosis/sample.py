@@ -14,6 +14,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
 from xentcli.check.oracles.rows import FloatRows
+from xentcli.check.oracles.teacher_rows import StoredClasses
 
 ENTRIES = 1 << 18  # 2 MiB for each array of float64
 GROUP = 4
@@ -119,4 +120,7 @@ def _joined(parts: list[FloatRows]) -> FloatRows:
     names = ("x", "q", "sample_weight", "upstream", "numbers")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     targets = [part.target for part in parts if part.target is not None]
-    return replace(parts[0], target=np.concatenate(targets) if targets else None, **arrays)
+    teachers = [part.teacher for part in parts if part.teacher is not None]
+    teacher = StoredClasses(*map(np.concatenate, zip(*teachers, strict=True))) if teachers else None
+    target = np.concatenate(targets) if targets else None
+    return replace(parts[0], target=target, teacher=teacher, **arrays)

@@ -194,3 +194,13 @@ def log1p(t: Pair) -> Pair:
     step = divide(subtract(t, back), add(pair(1.0), t))
     small = subtract(t, multiply(t, scaled(t, np.array(-1))))  # t − t²/2
     return choose(t.high < TINY, small, add(pair(first), step))
+
+
+def log(a: Pair) -> Pair:
+    """ln a for a ≥ 0: one step of Newton's from float64's; −∞ for 0."""
+    number, power = normal(a)
+    first = np.log(number.high)
+    step = add(multiply(number, scaled(*exp(pair(-first)))), pair(-1.0))
+    step = subtract(step, multiply(step, scaled(step, np.array(-1))))  # ln(1 + t) is t − t²/2
+    value = add(add(pair(first), step), multiply(constant(LN2), pair(power.astype(np.float64))))
+    return choose(a.high == 0, pair(-np.inf), value)

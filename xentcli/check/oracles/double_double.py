@@ -44,7 +44,7 @@ HUGE = 2.0**1000
 SATURATED = 4000.0  # where tanh is 1 to any precision
 
 
-class _Logits(NamedTuple):
+class ShiftedLogits(NamedTuple):
     """z − max z, max z, and dz/dx as a number and a power of two; which entries are −∞."""
 
     below: Pair
@@ -54,7 +54,7 @@ class _Logits(NamedTuple):
     masked: Array
 
 
-class _PairSoftmax(NamedTuple):
+class PairSoftmax(NamedTuple):
     """p and 1 − p as numbers and powers of two, −log p and log-sum-exp as they are."""
 
     p: Pair
@@ -90,8 +90,8 @@ class DoubleDoubleOracle:
         return np.where(np.isnan(top), top, 0.0)
 
     def _usable(self, rows: FloatRows) -> OracleResult:
-        logits = self._logits(rows.x)
-        s = _softmax(logits)
+        logits = shifted(rows.x, self.options.temperature, self.options.softcap)
+        s = pair_softmax(logits)
         a, a_power = masses(rows, self.options)
         z_loss = self._z_loss(rows.weight)
         grad, size, power = _gradient(s, a, z_loss)
@@ -113,23 +113,6 @@ class DoubleDoubleOracle:
         if not self.options.z_loss:
             return None
         return scaled(multiply(pair(self.options.z_loss), self.scale.ratio), -_unit(weight))
-
-    def _logits(self, x: Array) -> _Logits:
-        temperature, cap = self.options.temperature, self.options.softcap
-        where = np.argmax(x, axis=1)[:, None]
-        top = np.take_along_axis(x, where, axis=1)
-        if cap is None:
-            high, low = two_sum(x, -top)
-            masked = ~np.isfinite(high)
-            gap = Pair(np.where(masked, 0.0, high), np.where(masked, 0.0, low))
-            slope, power = normal(quotient(pair(np.ones_like(x)), temperature))
-            return _Logits(
-                quotient(gap, temperature), quotient(pair(top), temperature), slope, power, masked
-            )
-        capped = _Capped.of(x, top, temperature, cap)
-        slope, power = capped.slope()
-        slope = quotient(slope, temperature)
-        return _Logits(capped.below(), capped.top(where), slope, power, np.full(x.shape, False))
 
 
 @dataclass(frozen=True)
@@ -180,6 +163,24 @@ class _Capped:
         return multiply(value, pair(2.0 * self.cap))
 
 
+def shifted(x: Array, temperature: float, cap: float | None) -> ShiftedLogits:
+    """z of rows that have a largest one."""
+    where = np.argmax(x, axis=1)[:, None]
+    top = np.take_along_axis(x, where, axis=1)
+    if cap is None:
+        high, low = two_sum(x, -top)
+        masked = ~np.isfinite(high)
+        gap = Pair(np.where(masked, 0.0, high), np.where(masked, 0.0, low))
+        slope, power = normal(quotient(pair(np.ones_like(x)), temperature))
+        return ShiftedLogits(
+            quotient(gap, temperature), quotient(pair(top), temperature), slope, power, masked
+        )
+    capped = _Capped.of(x, top, temperature, cap)
+    slope, power = capped.slope()
+    slope = quotient(slope, temperature)
+    return ShiftedLogits(capped.below(), capped.top(where), slope, power, np.full(x.shape, False))
+
+
 def _within(a: Pair, limit: float) -> Pair:
     """Clipped; there the function is flat."""
     high = np.clip(a.high, -limit, limit)
@@ -196,7 +197,7 @@ def _signed(a: Pair, like: Pair) -> Pair:
     return choose(like.high < 0, -a, a)
 
 
-def _softmax(logits: _Logits) -> _PairSoftmax:
+def pair_softmax(logits: ShiftedLogits) -> PairSoftmax:
     """The largest term is 1 exactly; the others are summed in the scale of the second largest."""
     e, power = exp(logits.below)
     e = choose(logits.masked, pair(0.0), e)
@@ -210,7 +211,7 @@ def _softmax(logits: _Logits) -> _PairSoftmax:
     rest = subtract(pair(1.0), scaled(p, power))
     log_s = log1p(scaled(others, second))
     neg_log_p = subtract(log_s, logits.below)
-    return _PairSoftmax(
+    return PairSoftmax(
         p=p,
         p_power=power,
         rest=choose(is_top, divide(others, s), rest),
@@ -244,7 +245,7 @@ def _others(a: Pair) -> Pair:
     return choose(is_largest, without, subtract(total(a).at(..., None), a))
 
 
-def _gradient(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array, Array]:
+def _gradient(s: PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array, Array]:
     """∂L/∂z and the size of its terms, both to be multiplied by 2^power."""
     plus = multiply(s.p, _others(a))
     plus_size = np.abs(plus.high)
@@ -266,7 +267,7 @@ def _gradient(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Arra
     return subtract(scaled(plus, up), scaled(minus, down)), size, power
 
 
-def _losses(s: _PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array]:
+def _losses(s: PairSoftmax, a: Pair, z_loss: Pair | None) -> tuple[Pair, Array]:
     """The loss of each row as a number and a power of two."""
     size = np.where(np.isfinite(s.neg_log_p.high), np.abs(s.neg_log_p.high), 0.0).max(axis=1)
     down = np.where(size > LARGE, 100, 0)

@@ -29,13 +29,13 @@ class NaiveGradient(NamedTuple):
 
 def naive_gradient(rows: FloatRows, spec: GradientSpec) -> NaiveGradient:
     """The gradient of rows in the arithmetic of its dtype; in float32 for float16 and bfloat16."""
-    options, scale, finfo = spec
-    dtype = NAMES["f64"] if finfo.name == "float64" else NAMES["f32"]
+    options, scale, finfo = spec[:3]
+    dtype = working(finfo).dtype
     classes = rows.x.shape[1]
     q, w = rows.q.astype(dtype), rows.weight.astype(dtype)
     a = w * (dtype.type(1 - options.label_smoothing) * q)
     a += w * dtype.type(options.label_smoothing / classes)
-    s = _softmax(rows.x, options, dtype)
+    s = naive_softmax(rows.x, options, dtype)
     mass = a.sum(axis=1, keepdims=True)
     z_loss = dtype.type(2 * options.z_loss * float(scale.ratio.high)) * s.lse
     row, power = scale.of(rows)
@@ -47,25 +47,46 @@ def naive_gradient(rows: FloatRows, spec: GradientSpec) -> NaiveGradient:
     return NaiveGradient(widen(grad, NAMES["f64"]), widen(size, NAMES["f64"]), a != 0)
 
 
-def allowed_loss(rows: FloatRows, spec: GradientSpec, exact: Array) -> Array:
-    """Twice the error of each row's naive loss, before the reduction; at least two epsilons."""
-    options, scale, finfo = spec
-    work = FLOATS["f64" if finfo.name == "float64" else "f32"]
-    dtype = work.dtype
+class NaiveLosses(NamedTuple):
+    """The losses of rows, before the reduction, and the size of what goes into them."""
+
+    losses: Array
+    size: Array
+
+
+def naive_losses(rows: FloatRows, spec: GradientSpec) -> NaiveLosses:
+    """The losses in the same arithmetic; zero in rows that are ignored."""
+    options, scale, finfo = spec[:3]
+    dtype = working(finfo).dtype
     a = rows.weight * ((1 - options.label_smoothing) * rows.q)
     a = (a + rows.weight * options.label_smoothing / rows.x.shape[1]).astype(dtype)
-    s = _softmax(rows.x, options, dtype)
+    s = naive_softmax(rows.x, options, dtype)
     z_term = dtype.type(options.z_loss * float(scale.ratio.high)) * s.lse[:, 0] ** 2
     naive = np.where(a == 0, 0, a * (s.lse - s.z)).sum(axis=1) + z_term
     size = np.where(a == 0, 0, np.abs(a) * (np.abs(s.lse) + np.abs(s.z))).sum(axis=1) + z_term
     weighted = np.where(rows.present, np.abs(rows.sample_weight), 0.0)
-    missed = np.abs(widen(naive, NAMES["f64"]) * weighted - exact)
+    return NaiveLosses(*(widen(part, NAMES["f64"]) * weighted for part in (naive, size)))
+
+
+def allowed_loss(rows: FloatRows, spec: GradientSpec, exact: Array) -> Array:
+    """Twice the error of each row's naive loss, before the reduction; at least two epsilons."""
+    return loss_error(*naive_losses(rows, spec), exact, working(spec.finfo))
+
+
+def loss_error(naive: Array, size: Array, exact: Array, work: FloatInfo) -> Array:
+    """Twice the error of naive losses; at least two epsilons of the size of their terms."""
+    missed = np.abs(naive - exact)
     missed = np.where(np.isfinite(missed), missed, 0.0)
-    least = FLOOR * work.epsilon * widen(size, NAMES["f64"]) * weighted
+    least = FLOOR * work.epsilon * size
     return 2 * np.maximum(missed, np.where(np.isfinite(least), least, 0.0))
 
 
-class _NaiveSoftmax(NamedTuple):
+def working(finfo: FloatInfo) -> FloatInfo:
+    """The dtype that naive arithmetic is done in."""
+    return FLOATS["f64" if finfo.name == "float64" else "f32"]
+
+
+class NaiveSoftmax(NamedTuple):
     """z, p, log-sum-exp, dz/dx, and the sizes of what the exponent of p and dz/dx are made of."""
 
     z: Array
@@ -76,13 +97,16 @@ class _NaiveSoftmax(NamedTuple):
     bend: Array
 
 
-def _softmax(x: Array, options: LossOptions, dtype: Any) -> _NaiveSoftmax:
-    """The softmax as it is usually written."""
+def naive_softmax(
+    x: Array, options: LossOptions, dtype: Any, kept: Array | None = None
+) -> NaiveSoftmax:
+    """The softmax as it is usually written; of the classes that are kept."""
     t = dtype.type(options.temperature)
     z, bent = x.astype(dtype) / t, np.zeros((), dtype)
     if options.softcap is not None:
         bent = np.tanh(z / dtype.type(options.softcap))
         z = bent * dtype.type(options.softcap)
+    z = z if kept is None else np.where(kept, z, -dtype.type(np.inf))
     top = z.max(axis=1, keepdims=True)
     e = np.exp(z - top)
     s = e.sum(axis=1, keepdims=True)
@@ -92,7 +116,7 @@ def _softmax(x: Array, options: LossOptions, dtype: Any) -> _NaiveSoftmax:
         exponent = exponent + np.abs(z) + np.abs(top)
     squared = bent * bent + np.zeros_like(z)
     exponent = np.where(e > 0, exponent, 0)
-    return _NaiveSoftmax(z, e / s, lse, (1 - squared) / t, exponent, (1 + squared) / t)
+    return NaiveSoftmax(z, e / s, lse, (1 - squared) / t, exponent, (1 + squared) / t)
 
 
 def allowed_grad(rows: NaiveGradient, exact: Array, finfo: FloatInfo) -> Array:
@@ -102,7 +126,7 @@ def allowed_grad(rows: NaiveGradient, exact: Array, finfo: FloatInfo) -> Array:
     may be lucky. Target entries, which a subtraction makes, are separate from the others. A
     16-bit gradient is rounded once, to a unit.
     """
-    work = FLOATS["f64" if finfo.name == "float64" else "f32"]
+    work = working(finfo)
     share = np.where(rows.size > 0, np.abs(rows.grad - exact) / rows.size, 0.0)
     share = np.where(np.isfinite(share), share, 0.0)
     result = np.full_like(share, FLUSHED * 2.0**finfo.smallest)

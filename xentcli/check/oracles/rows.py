@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from xentcli.engine.reduction import plan
 from xentcli.engine.rows import RowPiece, float_rows
 from xentcli.options import LossOptions
 
+if TYPE_CHECKING:
+    from xentcli.check.oracles.teacher_rows import StoredClasses
+    from xentcli.engine.teacher.task import TeacherTask
+
 USUAL = 900  # the power of two from which on sums and products of weights may leave float64
 
 
@@ -32,7 +36,8 @@ class FloatRows:
     """Rows as float64: x logits and q target mass (n, C); everything else one per row or class.
 
     `target` is the class of an index target, −1 where the row is ignored, and None for
-    probabilities. `numbers` are the rows' numbers in the whole.
+    probabilities. `numbers` are the rows' numbers in the whole. `teacher` is what it stores of
+    them, if there is one; q is 0 without hard targets.
     """
 
     x: Array
@@ -42,16 +47,18 @@ class FloatRows:
     sample_weight: Array
     upstream: Array
     numbers: Array
+    teacher: StoredClasses | None = None
 
     @classmethod
-    def of(cls, piece: RowPiece) -> FloatRows:
-        """The rows of a piece."""
+    def of(cls, piece: RowPiece, task: TeacherTask | None = None) -> FloatRows:
+        """The rows of a piece; `task` is what is to be computed of a teacher, if there is one."""
         problem, x, target = piece.problem, float_rows(piece.logits), piece.targets
         if piece.probs is not None:
             q = float_rows(piece.probs, "targets")
-        else:
-            assert target is not None
+        elif target is not None:
             q = one_hot(target, x.shape[1])
+        else:
+            q = np.zeros_like(x)
         return cls(
             x=x,
             q=q,
@@ -60,6 +67,7 @@ class FloatRows:
             sample_weight=problem.sample_weights(slice(None)),
             upstream=np.broadcast_to(problem.upstream, len(x)),
             numbers=np.arange(piece.rows.start, piece.rows.stop),
+            teacher=None if task is None else _stored(piece, task),
         )
 
     @property
@@ -71,7 +79,22 @@ class FloatRows:
         """The rows of a mask, or of a list of places."""
         names = ("x", "q", "sample_weight", "upstream", "numbers")
         parts = {name: getattr(self, name)[which] for name in names}
-        return replace(self, target=None if self.target is None else self.target[which], **parts)
+        target = None if self.target is None else self.target[which]
+        teacher = None if self.teacher is None else self.teacher.some(which)
+        return replace(self, target=target, teacher=teacher, **parts)
+
+    @property
+    def likeliest(self) -> Array:
+        """The class that each row should have: its target, or the likeliest of soft ones."""
+        if self.teacher is not None:
+            return self.teacher.likeliest
+        return np.asarray(np.argmax(self.q, axis=1)) if self.target is None else self.target
+
+
+def _stored(piece: RowPiece, task: TeacherTask) -> StoredClasses:
+    from xentcli.check.oracles.teacher_rows import stored_classes
+
+    return stored_classes(piece, task)
 
 
 def one_hot(target: Array, classes: int) -> Array:
@@ -125,6 +148,14 @@ class GradientSpec(NamedTuple):
     options: LossOptions
     scale: Scale
     finfo: FloatInfo
+    teacher: TeacherSpec | None = None
+
+
+class TeacherSpec(NamedTuple):
+    """What is to be computed of a teacher, and what a reduction does to hard targets beside it."""
+
+    task: TeacherTask
+    hard_scale: Scale
 
 
 def with_usual_weights(problem: Problem, options: LossOptions) -> Problem:

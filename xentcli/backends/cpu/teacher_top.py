@@ -95,7 +95,7 @@ def buffer_sums(x, exps, classes, peak, student, exact):
 
 
 @jit
-def sums_again(x, stored, classes, peak):
+def sums_again(x, stored, classes, peak, student):
     """The three sums of the classes that are not stored, in float64, at temperature 1: from one
     stored class to the next, of which the order is ascending."""
     zero = constant_for(stored.gaps, 0.0)
@@ -105,7 +105,9 @@ def sums_again(x, stored, classes, peak):
         end = stored.classes[slot] if slot < stored.slots else -1
         end = end if end >= 0 else classes
         for c in range(begin, end, LANES):
-            e = select(lanes_below(end - c), float64_exponentials(x, classes, c, peak), zero)
+            e = select(
+                lanes_below(end - c), float64_exponentials(x, classes, c, peak, student), zero
+            )
             sums = add_exponential(sums, e, one)
         begin = end + 1
         if end == classes:
@@ -114,7 +116,7 @@ def sums_again(x, stored, classes, peak):
 
 
 @inline_jit
-def sums_of_others(x, exps, stored, sums, its_sums, row, again):
+def sums_of_others(x, exps, stored, sums, its_sums, row, again, student):
     """The three sums of the classes that are not stored, multiplied by 2⁹⁰⁰.
 
     Where the stored classes are most of the row the others are added up without them, from the
@@ -129,7 +131,7 @@ def sums_of_others(x, exps, stored, sums, its_sums, row, again):
     elif high + low < classes * (ONE * 2.0**-146):
         again = True
     if again:
-        return sums_again(x, stored, classes, peak)
+        return sums_again(x, stored, classes, peak, student)
     total, part = ones + (high + low), its_sums[0] + its_sums[1]
     if part > total * (MOST_TAKEN if is_float64(exps) else MOST_TAKEN_F32):
         remove_stored(exps, stored)
@@ -153,7 +155,7 @@ def finish_top(x, exps, stored, sums, row, scalars, scale):
     again, value, factor, lse = False, 0.0, 0.0, 0.0
     while True:
         its_sums = store_exponentials(x, peak, stored, student, exact)
-        rest = sums_of_others(x, exps, stored, sums, its_sums, row, again)
+        rest = sums_of_others(x, exps, stored, sums, its_sums, row, again, student)
         share = share_of(its_sums, rest, exact)
         others, others_low = share.others, share.others_low
         lse = divide(peak, scalars.temperature) + share.log_sum

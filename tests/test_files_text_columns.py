@@ -133,7 +133,7 @@ def test_a_wrong_choice_says_what_there_is(options, code, words, folder, capfdbi
         ("table.csv", ["TARGETS is missing", "--target-column NAME"]),
         ("twice.csv words.csv", ["several classes are called 'cat'"]),
         ("a.npy --target-column label", ["TARGETS is missing"]),
-        ("a.npy indices.csv --columns 1", ["this is npy, and --columns is for tables: parquet, arrow,"]),
+        ("a.npy indices.csv --columns 1", ["this is npy, and --columns is for tables: parquet"]),
     ],
 )  # fmt: skip
 def test_words_that_name_no_class_are_one_error(command, words, folder, capfdbinary):

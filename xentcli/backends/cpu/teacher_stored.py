@@ -159,7 +159,7 @@ def pipeline_sums(x, peak, stored):
     for j in range(0, stored.slots, LANES):
         index, there = slots_at(stored, j)
         value = gather(x, index)
-        parts = exp_stage2_f32(exp_stage1_f32(value, constant(value, peak)))
+        parts = exp_stage2_f32(exp_stage1_f32(value, constant(value, peak), None))
         e, lost = exp_stage3_f32(parts)
         e, lost = select(there, as_float64(e), zero), select(there, as_float64(lost), zero)
         ones, high, _ = add_exponential((ones, high, zero), e, constant(zero, F32_ONE))

@@ -179,7 +179,8 @@ def pass_factor(x, exps, sums, row, scale, scalars):
     """The factor of the exponentials for pass 3. Exponentials that it cannot be a factor of are
     replaced by the gradient."""
     peak, classes, exact = row
-    factors = row_factors(sums, scale, softmax_options(scalars.temperature), False, exact)
+    student = softmax_options(scalars.temperature)
+    factors = row_factors(sums, scale, student, False, exact)
     near = factors.before == 1.0 and factors.unit == 1.0
     if exact:
         if not near:
@@ -190,7 +191,7 @@ def pass_factor(x, exps, sums, row, scale, scalars):
     in_range = near and (small == 0.0 or 2.0**-114 <= abs(small) <= 2.0**-25)
     in_range = in_range and sums.others >= classes * (ONE * 2.0**-146)
     if not in_range:
-        write_float64_gradient(x, classes, peak, factors, exps)
+        write_float64_gradient(x, classes, peak, student, factors, exps)
     return GradientScale(high, small - high, 0.0, in_range)
 
 

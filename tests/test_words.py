@@ -47,7 +47,7 @@ def shell(command, folder):
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=300,  # a guard against hanging
+        timeout=900,  # a guard against hanging; `xent compile --all` takes five minutes
     )
     assert done.returncode == 0, done.stderr
     return masked(done.stdout + done.stderr)

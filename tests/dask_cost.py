@@ -1,7 +1,8 @@
 """What a cluster costs: `python tests/dask_cost.py [FOLDER]` compares workers with one process.
 
 The same work each time: float32 logits and targets in .npy files, the gradient into another. One
-process with two threads is `xentcli.engine.stream` on the whole file; workers have one thread each.
+process with two threads is `xentcli.engine.stream` on the whole file, warm; workers have one thread
+each. Both overwrite a file whose pages are in memory: less than that no command can take.
 Seconds and processor seconds are medians of three, taken in turn; MiB is the largest worker.
 """
 
@@ -44,9 +45,10 @@ def cpu():
 
 
 def worker_usage():
-    """Processor seconds and MiB of a worker."""
+    """Processor seconds and MiB of a worker; `ru_maxrss` would be that of its parent, if larger."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return used.ru_utime + used.ru_stime, int(status["VmHWM"].split()[0]) / 1024
 
 
 class Rows:

@@ -75,7 +75,8 @@ def test_the_signatures_name_and_type_the_options(function):
     parameters = inspect.signature(function).parameters
     ours = inspect.signature(cross_entropy).parameters
     for name in ours.keys() - {"grad", "out", "backend", "threads", "upstream"}:
-        assert parameters[name].default == ours[name].default
+        if name != "targets":  # which a teacher may replace
+            assert parameters[name].default == ours[name].default
         assert parameters[name].annotation == ours[name].annotation
 
 

@@ -238,7 +238,8 @@ def assert_loss_close(  # noqa: PLR0913 (the options of cross_entropy, and the t
     tolerance, values = Tolerance(ulp, rtol, atol, like_peers, exact), host_array(loss, "loss")
     verdict = judge_loss(problem, source, options, tolerance, as_logits(values, "loss"), task)
     if verdict and verdict.off:
-        raise AssertionError(verdict.words())
+        words = [verdict.words(), *(f"diagnosis: {text}" for text in verdict.diagnosis())]
+        raise AssertionError("\n".join(words))
 
 
 def _targets(targets: Any, teacher: Teacher | None) -> Array | None:

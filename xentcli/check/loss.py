@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xentcli.arrays.dtypes import NAMES, Array, widen
 from xentcli.arrays.sums import RunningSum
 from xentcli.backends.accuracy import PROMISES
-from xentcli.check.finding import number, short
+from xentcli.check.diagnosis.teacher_losses import JudgedLosses, WrongLosses
+from xentcli.check.finding import Finding, number, short
 from xentcli.check.oracles.dd_arithmetic import Pair, divide, normal, pair, scaled
 from xentcli.check.oracles.naive import allowed_loss
 from xentcli.check.oracles.rows import FloatRows, GradientSpec
@@ -26,6 +27,7 @@ from xentcli.check.oracles.ulp import (
 )
 from xentcli.check.statistics import Misses
 from xentcli.engine.reduction import ReductionPlan
+from xentcli.errors import Setting, Speak
 
 
 class JudgedBy(NamedTuple):
@@ -46,6 +48,7 @@ class LossVerdict(NamedTuple):
     off: int
     row: int
     precision: Precision | None
+    findings: tuple[Finding, ...] = ()
 
     @classmethod
     def of(
@@ -58,6 +61,14 @@ class LossVerdict(NamedTuple):
         precision = judged.tolerance.precision(off, inexact)
         ulp = float(found.ulp[row])
         return cls(given, exact, ulp, judged.kind, len(misses.off), off, row, precision)
+
+    def facts(self) -> dict[str, Any]:
+        """The numbers, without what explains them."""
+        return {name: value for name, value in self._asdict().items() if name != "findings"}
+
+    def diagnosis(self, speak: Speak = Setting.python) -> list[str]:
+        """What would explain a loss that is off."""
+        return [f"loss: {finding.text(speak)}" for finding in self.findings]
 
     def words(self) -> str:
         """The verdict in one line."""
@@ -81,11 +92,16 @@ class ExactLosses:
         self._allowed: list[Array] = []
         self._sizes: list[Array] = []
         self._sum, self._allowed_sum, self._size_sum = RunningSum(), RunningSum(), RunningSum()
+        self.wrong: WrongLosses | None = None
+        if spec.teacher:
+            self.wrong = WrongLosses(spec, per_row=reduction.per_row)
         rounds = np.log2(max(2, reduction.problem.layout.rows))
         self._rounding = rounds * FLOATS["f64" if spec.finfo.name == "float64" else "f32"].epsilon
 
     def add_rows(self, rows: FloatRows, losses: Pair) -> None:
         """The next rows with their losses, and how far off plain arithmetic may be."""
+        if self.wrong:
+            self.wrong.add(rows)
         with np.errstate(all="ignore"):
             if not self._spec.teacher:
                 self.add(losses, allowed_loss(rows, self._spec, losses.high))
@@ -131,6 +147,8 @@ class ExactLosses:
         self._sizes += other._sizes
         self._allowed_sum.merge(other._allowed_sum)
         self._size_sum.merge(other._size_sum)
+        if self.wrong and other.wrong:
+            self.wrong.merge(other.wrong)
         self._sum.merge(other._sum)
 
     @property
@@ -172,4 +190,8 @@ def loss_verdict(losses: ExactLosses, loss: Array, tolerance: Tolerance) -> Loss
     if tolerance.plain:
         most = np.maximum(most, losses.allowed() + found.unit)
     misses = Misses(beyond(found, most), beyond(found, sharp))
-    return LossVerdict.of((given, exact.high), found, misses, JudgedBy(own.name, tolerance))
+    verdict = LossVerdict.of((given, exact.high), found, misses, JudgedBy(own.name, tolerance))
+    if not verdict.off or not losses.wrong:
+        return verdict
+    judged = JudgedLosses(given, exact.high, np.maximum(sharp, losses.allowed()), own)
+    return verdict._replace(findings=losses.wrong.findings(judged))

@@ -159,9 +159,10 @@ class Report:
 
     def diagnosis(self, speak: Speak = Setting.python) -> list[str]:
         """What would explain the errors, or that nothing does."""
-        if self.ok or not self.statistics.off:
-            return []
-        return [finding.text(speak) for finding in self.findings] or [NOT_KNOWN]
+        lines = self.loss.diagnosis(speak) if self.loss else []
+        if not self.statistics.off:
+            return lines
+        return ([finding.text(speak) for finding in self.findings] or [NOT_KNOWN]) + lines
 
     def lines(self, speak: Speak = Setting.python) -> list[str]:
         """The report for a pipe, and for an assertion."""
@@ -247,9 +248,12 @@ class Report:
             "off_columns": s.off_columns or None,
             "not_finite": asdict(s.nonfinite),
             "worst": [self._worst_fact(entry, plain) for entry in s.worst],
-            "loss": _plain(self.loss._asdict(), plain) if self.loss else None,
-            "diagnosis": [finding.facts(speak) for finding in self.findings],
+            "loss": _plain(self.loss.facts(), plain) if self.loss else None,
+            "diagnosis": [finding.facts(speak) for finding in self._all_findings()],
         }
+
+    def _all_findings(self) -> tuple[Finding, ...]:
+        return self.findings + (self.loss.findings if self.loss else ())
 
     def _counts(self) -> dict[str, int]:
         s = self.statistics

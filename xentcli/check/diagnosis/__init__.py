@@ -41,6 +41,7 @@ from xentcli.check.diagnosis.precision import (
     rounded_text,
 )
 from xentcli.check.diagnosis.sample import Sample, SampledRows
+from xentcli.check.diagnosis.teacher_mistakes import OF_GRADIENTS, TeacherCase
 from xentcli.check.finding import Finding
 from xentcli.check.oracles.rows import GradientSpec
 from xentcli.check.statistics import ErrorStatistics
@@ -60,7 +61,7 @@ def diagnose(
 ) -> tuple[Finding, ...]:
     """The mistakes that would explain a gradient that is off, if any."""
     sampled = sample.all()
-    if not statistics.off or sampled is None or spec.teacher:
+    if not statistics.off or sampled is None:
         return ()
     with np.errstate(all="ignore"):
         ignored = ignored_rows(sampled, spec, problem)
@@ -91,6 +92,8 @@ def _of_present(
     printed = rounded_text(finite, spec.finfo.epsilon)
     if printed:
         return [*first, printed]
+    if right and spec.teacher:
+        return [rounded(case, finite)]
     if right:
         return cancelled(case, finite, statistics)
     return [*first, *(_explained(case, finite) or unwritten(finite, statistics))]
@@ -104,7 +107,7 @@ def _explained(case: HypothesisCase, sampled: SampledRows) -> list[Finding]:
         found = _matches(case, rows)
         if found:
             return [match.finding(_count(case, rows)) for match in found]
-    for trials in (_forgotten(case), _pairs(case)):
+    for trials in () if isinstance(case, TeacherCase) else (_forgotten(case), _pairs(case)):
         found = _different([match for match in trials if match])
         if found:
             return [match.finding(_count(case, rows)) for match in found]
@@ -189,7 +192,7 @@ def _case(
     sample: Sample, problem: Problem, sampled: SampledRows, spec: GradientSpec
 ) -> HypothesisCase:
     layout = problem.layout
-    return HypothesisCase(
+    case = HypothesisCase(
         sampled.rows,
         sampled.candidate,
         *spec[:3],
@@ -198,6 +201,7 @@ def _case(
         columns=sample.transposed(sampled.rows.numbers),
         whole=sample.whole,
     )
+    return TeacherCase(**vars(case), teacher=spec.teacher) if spec.teacher else case
 
 
 def _matches(case: HypothesisCase, rows: Array) -> list[Match]:
@@ -219,7 +223,7 @@ def _different(matches: list[Match]) -> list[Match]:
 
 def _tried(case: HypothesisCase, rows: Array) -> Iterator[Match | None]:
     exact = case.make().grad[rows]
-    for mistake in KNOWN:
+    for mistake in OF_GRADIENTS if isinstance(case, TeacherCase) else KNOWN:
         if case.rough and case.finfo.name != "float32" and mistake is not RIGHT:
             continue  # so little precision cannot tell mistakes apart
         hypothesis = mistake.make(case)

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-from xentcli.check.diagnosis.hypothesis_case import HypothesisCase
-
-
-class Factor(NamedTuple):
-    """A constant that a gradient may be too large by, and why."""
-
-    value: float
-    name: str
-    words: str
+from xentcli.check.diagnosis.hypothesis_case import Factor, HypothesisCase
 
 
 def factors(case: HypothesisCase) -> list[Factor]:
@@ -32,6 +23,7 @@ def factors(case: HypothesisCase) -> list[Factor]:
         Factor(t, "no-temperature-factor", "the factor 1/T of the temperature is left out")
     )
     found.append(Factor(1 / t, "twice-temperature", "the factor 1/T is applied twice"))
+    found += case.factors
     return [found[0], *(one for one in found if abs(one.value - 1) > 1e-9 and usable(one.value))]
 
 

@@ -25,6 +25,14 @@ class Hypothesis(NamedTuple):
     size: Array
 
 
+class Factor(NamedTuple):
+    """A constant that a gradient may be too large by, and why."""
+
+    value: float
+    name: str
+    words: str
+
+
 @dataclass(frozen=True)
 class HypothesisCase:
     """Rows that count, the options, and what their gradients were divided by.
@@ -44,6 +52,11 @@ class HypothesisCase:
     columns: Array | None
     whole: bool
     rough: bool = False
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """Constants that are known beside those of every loss."""
+        return ()
 
     @property
     def classes(self) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.check.diagnosis import mistakes
-from xentcli.check.diagnosis.factors import Factor, factors, usable
-from xentcli.check.diagnosis.hypothesis_case import Hypothesis, HypothesisCase
+from xentcli.check.diagnosis.factors import factors, usable
+from xentcli.check.diagnosis.hypothesis_case import Factor, Hypothesis, HypothesisCase
 from xentcli.check.diagnosis.mistakes import Mistake
 from xentcli.check.finding import Finding, short
 from xentcli.check.oracles.ulp import FloatInfo

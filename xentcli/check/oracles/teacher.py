@@ -27,7 +27,6 @@ from xentcli.check.oracles.dd_arithmetic import (
     choose,
     constant,
     divide,
-    exp,
     log,
     multiply,
     pair,
@@ -44,20 +43,13 @@ from xentcli.check.oracles.double_double import (
     shifted,
 )
 from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale, scatter
+from xentcli.check.oracles.teacher_probabilities import TeacherProbabilities, probabilities
 from xentcli.check.oracles.teacher_rows import StoredClasses, padded
 from xentcli.engine.teacher.task import TeacherTask
 from xentcli.options import LossOptions
 
 LOST = 2.0**-1000  # what is smaller has no second word
 LOWEST = -(1 << 20)  # a power of two below all others
-
-
-class TeacherProbabilities(NamedTuple):
-    """ln q and q by class, and r, (n, 1): all of them 0 where nothing is stored."""
-
-    log_q: Pair
-    q: Pair
-    rest: Pair
 
 
 class Compared(NamedTuple):
@@ -174,38 +166,6 @@ class TeacherOracle:
         if subset:
             logits = logits._replace(masked=logits.masked | ~stored)
         return logits, pair_softmax(logits)
-
-
-def probabilities(task: TeacherTask, teacher: StoredClasses) -> TeacherProbabilities:
-    """The teacher's probabilities of the stored classes, and of all others."""
-    values, stored, rest = teacher
-    log_q, q = _stored(task, values, stored)
-    captured, tail = total(q).at(..., None), task.options.tail
-    if tail in ("subset", "teacher"):
-        log_q, q = subtract(log_q, log(captured)), divide(q, captured)
-    r = pair(np.zeros((len(q.high), 1)))
-    if task.top and task.kind in ("log-probs", "probs") and tail in ("bucket", "uniform"):
-        r = subtract(pair(1.0), captured)
-        if task.has_rest:
-            r = pair(rest[:, None])
-            r = scaled(*exp(r)) if task.kind == "log-probs" else r
-        r = choose((r.high > 0) & ~stored.all(axis=1, keepdims=True), r, pair(0.0))
-    return TeacherProbabilities(choose(q.high != 0, log_q, pair(0.0)), q, r)
-
-
-def _stored(task: TeacherTask, values: Array, stored: Array) -> tuple[Pair, Pair]:
-    """ln q and q by their kind; 0 where none is stored."""
-    if task.kind == "logits":
-        z = np.where(stored, values, -np.inf)
-        s = pair_softmax(shifted(z, task.scalars.teacher_temperature, None))
-        return -s.neg_log_p, scaled(s.p, s.p_power)
-    if task.kind == "log-probs":
-        q = scaled(*exp(pair(np.where(stored, values, -np.inf))))
-        return pair(values), choose(stored, q, pair(0.0))
-    q = pair(np.where(stored, values, 0.0))
-    if task.kind == "counts":
-        q = divide(q, total(q).at(..., None))
-    return log(q), q
 
 
 def _compared(

@@ -580,3 +580,31 @@ def test_the_inspection_of_one_column_per_class_is_of_one_array(write, capfdbina
     mixed = write(a=LOGITS[:, 0], y=TARGETS, text=["a", "b"])
     result = inside(capfdbinary, "inspect", mixed)
     assert result.text.startswith(f"{mixed}: (2, 3) double and int64 and string")
+
+
+def test_the_inspection_shows_the_columns_that_are_chosen(write, capfdbinary):
+    path = write(y=TARGETS, a=LOGITS[:, 0], b=LOGITS[:, 1], text=["a", "b"])
+    for options in (["--drop", "y,text"], ["--columns", "a,b"], ["--columns", "2-3"]):
+        result = inside(capfdbinary, "inspect", path, "--stats", *options)
+        assert result.text.startswith(f"{path}: (2, 2) float64, "), result.err
+        assert "min 0, max 0.693147181" in result.text
+    lists = write(logits=fixed(LOGITS), y=TARGETS)
+    result = inside(capfdbinary, "inspect", lists, "--drop", "y")
+    assert result.text.startswith(f"{lists}[logits]: (2, 3) float64")
+    assert len(result.text.splitlines()) == 1
+
+
+def test_the_hint_for_a_column_of_words_is_the_option_of_that_input(write, capfdbinary):
+    path = write(a=LOGITS[:, 0], b=LOGITS[:, 1], text=["a", "b"])
+    np.save("l.npy", LOGITS)
+    np.save("t.npy", TARGETS)
+    logits = inside(capfdbinary, "loss", path, "t.npy")
+    assert_error(logits, 1, "[text]: type", "--drop text leaves it out")
+    targets = inside(capfdbinary, "loss", "l.npy", path)
+    assert_error(targets, 1, "[text]: type", "--target-drop text leaves it out")
+    weights = inside(capfdbinary, "loss", "l.npy", "t.npy", "--sample-weight", path)
+    assert_error(weights, 1, "[text]: type")
+    assert "--drop" not in weights.err
+    mixed = write(a=LOGITS[:, 0], y=TARGETS)
+    targets = inside(capfdbinary, "loss", "l.npy", mixed)
+    assert_error(targets, 1, "column 'y' is int64", "--target-drop y leaves it out")

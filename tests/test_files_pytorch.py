@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cli import GRADIENT, LOGITS, assert_done, assert_error, from_npy, inside, run
 from helpers import assert_same_bits
-from pytorch_files import pickled, pytorch, repacked
+from pytorch_files import pickled, pytorch, repacked, value
 
 from xentcli.arrays.dtypes import BF16, widen
 from xentcli.errors import XentError
@@ -195,13 +195,12 @@ def test_an_archive_that_was_packed_again_is_read(files):
         ({"a/data.pkl": b"\x80\x02}]K\x01s."}, "keys"),
         ({"a/data.pkl": b"\x80\x02X\xff\xff\xff\xff."}, "damaged"),
         ({"a/data.pkl": pickled(**GOOD), "a/data/0": bytes(48), "a/byteorder": b"big"}, "byte"),
-        ({"a/data.pkl": b"\x80\x02}."}, "0 arrays"),
+        ({"a/data.pkl": b"\x80\x02}."}, "holds no tensors"),
     ],
 )
 def test_a_damaged_file_is_one_error(members, words, files, capfdbinary):
     Path("l.pt").write_bytes(repacked(members))
-    code = 2 if words == "0 arrays" else 1
-    assert_error(inside(capfdbinary, "softmax", "l.pt"), code, "l.pt", words)
+    assert_error(inside(capfdbinary, "softmax", "l.pt"), 1, "l.pt", words)
 
 
 def test_every_cut_is_an_error():
@@ -223,8 +222,8 @@ def test_a_pytorch_file_under_another_name_is_named(files, capfdbinary):
 def test_the_files_are_those_that_pytorch_writes(tmp_path):
     torch = pytest.importorskip("torch")
     made = runpy.run_path(str(FOLDER / "make.py"))["contents"]()
-    for name, value in made.items():
-        torch.save(value, tmp_path / name)
+    for name, tensors in made.items():
+        torch.save(tensors, tmp_path / name)
         with zipfile.ZipFile(tmp_path / name) as new, zipfile.ZipFile(FOLDER / name) as old:
             datas = [[n for n in z.namelist() if "/data" in n] for z in (new, old)]
             assert datas[0] == datas[1]
@@ -238,3 +237,29 @@ def test_the_stride_of_an_axis_of_one_number_does_not_matter(stride, tmp_path):
     path = tmp_path / "a.pt"
     path.write_bytes(repacked(made))
     assert_same_bits(load(str(path), ReadOptions()), array[::2].reshape(1, 3, 1))
+
+
+def test_tensors_in_dicts_in_dicts_have_both_names(files, capfdbinary):
+    members = pytorch(LOGITS)
+    inner = members["a/data.pkl"][2:-1]
+    members["a/data.pkl"] = (
+        b"\x80\x02}(" + value("epoch") + value(3) + value("out")
+        + b"}(" + value("logits") + inner + value("list") + b"]" + inner + b"auu."
+    )  # fmt: skip
+    Path("l.pt").write_bytes(repacked(members))
+    for key in ("out.logits", "out.list.0"):
+        assert_same_bits(load("l.pt", ReadOptions(key=key)), LOGITS)
+    result = inside(capfdbinary, "inspect", "l.pt")
+    assert [line.split(":")[0] for line in result.text.splitlines()] == [
+        "l.pt[out.logits]",
+        "l.pt[out.list.0]",
+    ]
+
+
+def test_a_pickle_that_is_nested_without_end_is_an_error(files, capfdbinary):
+    itself = b"\x80\x02]q\x00h\x00a."  # a list in itself
+    deep = b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."
+    for data, words in ((itself, "holds no tensors"), (deep, "nested too deeply")):
+        Path("l.pt").write_bytes(repacked({"a/data.pkl": data}))
+        for command in ("softmax", "inspect"):
+            assert_error(inside(capfdbinary, command, "l.pt"), 1, "l.pt", words)

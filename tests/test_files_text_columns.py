@@ -546,3 +546,42 @@ def test_a_name_that_is_there_twice_needs_a_number():
     with pytest.raises(OptionError, match="2 columns are called 'a': 1, 3"):
         chosen(ColumnOptions(("a",)), ["a", "b", "a"], 3, "x")
     assert chosen(ColumnOptions(("3",)), ["a", "b", "a"], 3, "x") == (2,)
+
+
+@pytest.mark.parametrize(
+    "data", [b"1,2\n1,x\n", b"a,b\n1,2\n3,4,\n", b"a,b\n1,2,3\n", b"cat\ndog\n"]
+)
+def test_no_hint_is_for_an_option_of_another_input(data, files, capfdbinary):
+    Path("w.csv").write_bytes(data)
+    for role in ("--weight", "--sample-weight", "--teacher"):
+        kind = ["--teacher-kind", "logits", "--divergence", "ce"] if role == "--teacher" else []
+        result = inside(capfdbinary, "loss", "l.npy", "t.npy", role, "w.csv", *kind)
+        assert "w.csv: " in result.err  # an error or a note
+        assert "--drop" not in result.err
+        assert "--header" not in result.err
+
+
+def test_no_hint_leaves_the_only_column_out(files, capfdbinary):
+    Path("l.csv").write_bytes(b"word\ncat\ndog\n")
+    result = inside(capfdbinary, "softmax", "l.csv")
+    assert_error(result, 1, "line 2, column 1: 'cat' is not a number")
+    assert "--drop" not in result.err
+    result = inside(capfdbinary, "softmax", "l.csv", "--header", "no")
+    assert_error(result, 1, "--header yes skips line 1")
+    assert "--drop" not in result.err
+
+
+def test_numbers_without_a_header_are_named_with_how_to_read_them(files, capfdbinary):
+    numbers = np.random.default_rng(3).normal(size=(20, 3))
+    for dtype in ("<f4", "<f2", "<f8"):
+        Path("l.bin").write_bytes(numbers.astype(dtype).tobytes())
+        result = inside(capfdbinary, "softmax", "l.bin")
+        assert_error(result, 1, "binary, not text", "--raw f32 --shape N,C")
+    assert inside(capfdbinary, "softmax", "l.bin", "--raw", "f64", "--shape", "20,3").code == 0
+    targets = inside(capfdbinary, "loss", "l.npy", "l.bin")
+    assert_error(targets, 1, "binary, not text", "--target-raw f32 --target-shape N,C")
+    Path("l.bin").write_bytes(bytes(48))
+    assert_error(inside(capfdbinary, "softmax", "l.bin"), 1, "NUL", "--raw f32 --shape N,C")
+    weights = inside(capfdbinary, "loss", "l.npy", "t.npy", "--weight", "l.bin")
+    assert_error(weights, 1, "NUL")
+    assert "--raw" not in weights.err

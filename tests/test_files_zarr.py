@@ -666,3 +666,14 @@ def test_outputs_that_are_no_arrays_cannot_be_folders(files, capfdbinary):
     assert_unchanged(files, before)
     with pytest.raises(OptionError, match="no stream of bytes"):
         save(io.BytesIO(), LOGITS, WriteOptions("zarr"))
+
+
+def test_an_output_that_cannot_be_a_folder_is_named(files, capfdbinary):
+    before = contents(files)
+    for suffix in ("gz", "xz", "bz2"):
+        result = inside(capfdbinary, "grad", "l.npy", "t.npy", "-o", f"p.zarr.{suffix}")
+        assert_error(result, 2, f"p.zarr.{suffix}: a zarr array is a folder of chunks")
+        assert "--format" not in result.err
+    result = inside(capfdbinary, "grad", "l.npy", "t.npy", "--format", "zarr")
+    assert_error(result, 2)
+    assert_unchanged(files, before)

@@ -126,7 +126,7 @@ def text_style(inputs: LogitsTable, decimals: int | None = None) -> TextStyle:
     """How a command writes text, and reads what has no options of its own, such as weights."""
     from xentcli.files.text.style import TextStyle
 
-    return TextStyle(inputs.delimiter, "auto", decimals, inputs.decimal)
+    return TextStyle(inputs.delimiter, "auto", decimals, inputs.decimal, has_columns=False)
 
 
 def logits_reading(inputs: ArrayReading, dtype: str = "auto") -> Reading:

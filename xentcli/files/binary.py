@@ -116,7 +116,7 @@ def _open_zarr(source: Source, options: ReadOptions) -> Reader:
 def _create_zarr(stream: Writable, shape: Shape, dtype: Dtype, options: WriteOptions) -> Writer:
     from xentcli.files.zarr.writer import create_zarr
 
-    return create_zarr(stream, shape, dtype)
+    return create_zarr(stream, shape, dtype, options.path)
 
 
 def _inspect_zarr(source: Source, options: ReadOptions, stats: bool) -> Inspected:

@@ -8,6 +8,7 @@ Source: `_rebuild_tensor_v2` and `_rebuild_tensor_v3` in torch/_utils.py, torch/
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ class Tensor:
 
 
 MARK = object()
+MAX_NAMES = 1 << 24  # characters of the names around those of tensors
 
 
 class _RefusedError(Exception):
@@ -69,7 +71,10 @@ class _RefusedError(Exception):
 
 
 def tensors_of(data: bytes, where: str) -> dict[str, Tensor]:
-    """The tensors by name: of a dict by its keys, of a list by their numbers, of one `tensor`."""
+    """The tensors by name: of a dict by its keys, of a list by their numbers, of one `tensor`.
+
+    Those in a dict or list inside of another have both names, with a dot between.
+    """
     try:
         root = _Machine().run(data)
     except _RefusedError as error:
@@ -81,11 +86,30 @@ def tensors_of(data: bytes, where: str) -> dict[str, Tensor]:
         raise FormatError(where, what) from error
     if isinstance(root, Tensor):
         return {"tensor": root}
-    items = root.items() if isinstance(root, dict) else enumerate(root)
-    found = [(str(name), value) for name, value in items if isinstance(value, Tensor)]
+    found = list(_inside(root, where))
+    if not found:
+        raise FormatError(where, "the pickle in this PyTorch file holds no tensors")
     if len(dict(found)) < len(found):
-        raise FormatError(where, "has two tensors of the same name, one of them a number")
+        raise FormatError(where, "has two tensors of the same name")
     return dict(found)
+
+
+def _inside(root: Any, where: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors with their names; a dict or list that is there twice has the first name."""
+    todo: list[tuple[str, Any]] = [("", root)]
+    seen: set[int] = set()
+    length = 0
+    while todo:
+        prefix, value = todo.pop()
+        if isinstance(value, Tensor):
+            yield prefix.removesuffix("."), value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            length += len(value) * len(prefix)
+            if length > MAX_NAMES:
+                raise FormatError(where, "the pickle in this PyTorch file is nested too deeply")
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += [(f"{prefix}{name}.", item) for name, item in reversed(list(items))]
 
 
 class _Machine:

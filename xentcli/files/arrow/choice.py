@@ -14,6 +14,7 @@ from xentcli.files.class_names import ClassNames
 from xentcli.files.columns import chosen
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
+from xentcli.files.text.style import TextStyle
 
 SUPPORTED = "supported: floats, integers, and lists of them"
 
@@ -60,7 +61,7 @@ def choose(columns: list[Column], index: set[str], options: ReadOptions, where: 
         return Chosen((_numbers_of(found[0], options, where),), per_class=False)
     if any(column.shape for column in found):
         choose_key([column.name for column in found], options, where)  # an error that lists them
-    return _per_class(found, left_out, where)
+    return _per_class(found, left_out, where, options.style)
 
 
 def _of_key(columns: list[Column], options: ReadOptions, where: str) -> Chosen:
@@ -83,26 +84,34 @@ def _numbers_of(column: Column, options: ReadOptions, where: str) -> Column:
     return column
 
 
-def _require_numbers(column: Column, where: str) -> None:
+def _require_numbers(column: Column, where: str, one_of: TextStyle | None = None) -> None:
+    """An error for a column of no numbers; `one_of` has the options for those of several."""
     if column.dtype is None:
         what = f"type {visible(column.type)} is not supported"
-        hint = (
-            "targets that are words need the names of the classes" if column.is_text else SUPPORTED
-        )
+        hint: Words = SUPPORTED
+        if one_of and one_of.has_columns:
+            hint = one_of.option("drop", column.name), " leaves it out"
+        elif column.is_text:
+            hint = "targets that are words need the names of the classes"
         raise DtypeError(f"{where}[{visible(column.name)}]", what, hint)
 
 
-def _per_class(columns: list[Column], left_out: list[str], where: str) -> Chosen:
+def _per_class(columns: list[Column], left_out: list[str], where: str, style: TextStyle) -> Chosen:
     """A table of one column per class."""
     for column in columns:
-        _require_numbers(column, where)
+        _require_numbers(column, where, style)
     floats = [column for column in columns if column.dtype and column.dtype.kind == "f"]
     others = [column for column in columns if column.dtype and column.dtype.kind != "f"]
     if floats and others:
         one, other = visible(others[0].name), visible(floats[0].name)
         what = f"column '{one}' is {others[0].type}, column '{other}' is {floats[0].type}"
-        out, targets = Setting("drop", others[0].name), Setting("target_column", others[0].name)
-        raise DtypeError(where, what, (out, " leaves it out, ", targets, " takes it as targets"))
+        hint: Words | None = None
+        if style.has_columns:
+            hint = style.option("drop", others[0].name), " leaves it out"
+            if not style.of_targets:
+                targets = Setting("target_column", others[0].name)
+                hint = (*hint, ", ", targets, " takes it as targets")
+        raise DtypeError(where, what, hint)
     remarks: tuple[Words, ...] = ()
     if left_out:
         words = ", ".join(map(visible, left_out))

@@ -12,6 +12,7 @@ from xentcli.errors import FormatError, visible
 from xentcli.files.arrow.choice import Chosen, choose, index_names
 from xentcli.files.arrow.columns import Column, Selection, columns_of, lengths_of
 from xentcli.files.batches import BatchReader
+from xentcli.files.columns import chosen
 from xentcli.files.contiguous import Extent
 from xentcli.files.format import Facts, Inspected, of_each
 from xentcli.files.keys import choose_key
@@ -97,20 +98,31 @@ class Table:
 
     def inspect(self, options: ReadOptions, stats: bool) -> Inspected:
         """Facts about every array, or about the one that the options choose."""
-        usual = [c for c in self.columns if c.name not in index_names(self.file.schema)]
+        all_names = self.names()
+        kept = chosen(options.columns, all_names, len(all_names), self.source.name)
+        columns = [self.columns[number] for number in kept]
+        usual = [c for c in columns if c.name not in index_names(self.file.schema)]
         metadata = self.file.facts | _metadata(self.file.schema)
         if options.key is None and not any(column.shape for column in usual):
-            return [self._facts(None, metadata, stats)]
-        names = self.names()
+            how = ReadOptions(columns=options.columns)
+            return [self._facts(how, columns, metadata, stats)]
+        names = [column.name for column in columns]
         if options.key is not None:
             names = [choose_key(names, options, self.source.name)]
-        return of_each(names, lambda name: self._facts(name, metadata, stats))
 
-    def _facts(self, key: str | None, metadata: dict[str, str], stats: bool) -> Facts:
+        def facts(name: str) -> Facts:
+            found = [column for column in columns if column.name == name]
+            return self._facts(ReadOptions(key=name), found, metadata, stats)
+
+        return of_each(names, facts)
+
+    def _facts(
+        self, how: ReadOptions, found: list[Column], metadata: dict[str, str], stats: bool
+    ) -> Facts:
         """Facts about the column of a name, or about the table of numbers."""
         from xentcli.files.statistics import statistics  # reading does not need it
 
-        found = [c for c in self.columns if c.name == key] if key is not None else self.columns
+        key = how.key
         name = self.source.name if key is None else f"{self.source.name}[{visible(key)}]"
         if not all(column.dtype for column in found):
             types = dict.fromkeys(visible(column.type) for column in found)
@@ -121,10 +133,10 @@ class Table:
                 "dtype": " and ".join(types),
                 "metadata": metadata,
             }
-        reader = self.reader(ReadOptions(key=key))
+        reader = self.reader(how)
         facts: Facts = {"name": name, "shape": reader.shape, "dtype": name_of(reader.dtype)}
         if key is None:
-            facts["columns"] = self.names()
+            facts["columns"] = [column.name for column in found]
         facts["metadata"] = metadata
         return facts | (statistics(reader.chunks()) if stats else {})
 

@@ -68,8 +68,8 @@ def find_columns(
         return found
     if indices[0] == 0 and not names[0] and (unnamed or _are_of_rows(cells)):
         kind = "numbers" if all(map(is_number, cells)) else "names"
-        what = f"column 1 has no name and {kind} the rows, so it is left out; "
-        says = what, options.style.option("drop", "1-1" if "1" in names else "1"), " says so"
+        what = f"column 1 has no name and {kind} the rows, so it is left out"
+        says = options.style.noted(what, "drop", "1-1" if "1" in names else "1", " says so")
         return replace(found, indices=indices[1:], names=found.names[1:], remarks=(says,))
     return replace(found, remarks=tuple(_remarks(found, cells, options.style)))
 
@@ -105,5 +105,5 @@ def as_class(columns: TextColumns, place: int, why: str, style: TextStyle) -> Wo
     number = str(columns.indices[place] + 1)
     name = columns.names[place] if columns.names else ""
     shown = f"column {number}, '{visible(name)}'," if name else f"column {number}"
-    what = f"{shown} {why}was read as class {place}; "
-    return what, style.option("drop", name or number), " leaves it out"
+    what = f"{shown} {why}was read as class {place}"
+    return style.noted(what, "drop", name or number, " leaves it out")

@@ -58,7 +58,7 @@ class Mistakes:
         cell, number = raw.decode().strip(" "), self.dialect.marked(raw).text.decode().strip(" ")
         if not number:
             last = around[1] and around[0].column  # a delimiter may end every line
-            hint = self._drops(around[0].column) if last else None
+            hint = self._drops(around[0].column) if last and self.style.has_columns else None
             return FormatError(self.where, f"{at}: an empty field", hint)
         if NUMBER.fullmatch(number):
             what = f"{at}: {visible(cell[:40])} is out of the range of float64"
@@ -69,7 +69,7 @@ class Mistakes:
         sign_hint = self._of_signs(cell, *around)
         if sign_hint is None and self.classes.names:
             return self.classes.unknown(unquoted(raw), self.where, f"{at}: ")
-        word_hint = sign_hint or self._of_word(cell.strip('"'), around[0])
+        word_hint = sign_hint or self._of_word(cell.strip('"'), *around)
         return FormatError(self.where, f"{at}: '{visible(cell[:40])}' is not a number", word_hint)
 
     def _of_signs(self, cell: str, place: Place, ends_line: bool) -> Words | None:
@@ -94,7 +94,8 @@ class Mistakes:
     def of_header(self, count: int, width: int, line: str) -> FormatError:
         """The error for a first line of `count` names above a line of `width` cells."""
         what = f"line 1 has {plural(count, 'name')}, and the next line {plural(width, 'field')}"
-        hint: Words | None = (self.style.option("header", "yes"), " skips line 1")
+        skips = self.style.option("header", "yes"), " skips line 1"
+        hint: Words | None = skips if self.style.has_columns else None
         rows = [cells for sign in ";\t" if (cells := cells_of(line, sign))[1:]]
         if any(_DECIMAL_COMMA.fullmatch(cell) for row in rows for cell in row):
             hint = self._decimal_comma() or hint
@@ -106,14 +107,18 @@ class Mistakes:
         what = f" leaves column {column + 1} out"
         return self.style.option("drop", name or str(column + 1)), what
 
-    def _of_word(self, word: str, place: Place) -> Words | None:
+    def _of_word(self, word: str, place: Place, ends_line: bool) -> Words | None:
         """What to do about a word, in a column of words or in a header."""
         if not word[:1].isalpha() and word[:1] not in "_#":
             return None
         if self.style.of_targets:
             hint = "if it names a class, give the names: ", Setting("names"), " FILE or a,b,c"
             return None if self.classes.names else hint
-        drops = self._drops(place.column)
+        if not self.style.has_columns:
+            return None
+        is_only = ends_line and not place.column  # without it nothing is left
+        drops = () if is_only else self._drops(place.column)
         if place.line > 1 or self.style.header == "yes":
-            return drops
-        return (*drops, ", ", self.style.option("header", "yes"), " skips line 1")
+            return drops or None
+        comma = (", ",) if drops else ()
+        return (*drops, *comma, self.style.option("header", "yes"), " skips line 1")

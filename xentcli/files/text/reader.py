@@ -8,6 +8,7 @@ are parsed one by one.
 from __future__ import annotations
 
 import re
+from codecs import utf_8_decode
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,8 +31,10 @@ from xentcli.files.text.parsing import LONGEST, Cells, Place, cell_count, parse
 
 if TYPE_CHECKING:
     from xentcli.files.text.mistakes import Mistakes
+    from xentcli.files.text.style import TextStyle
 
 _LOOK = 4096  # bytes that are checked before more are read
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # what text does not have
 _LONGEST_TEXT = 1 << 22  # bytes of a cell that is not read
 
 
@@ -48,7 +51,7 @@ class TextReader:
         header: bool = False,
         options: ReadOptions = DEFAULT,
     ) -> None:
-        look_at(source)
+        look_at(source, options.style)
         self._where, self._options = source.name, options
         self._dialect = Dialect(delimiter.encode(), options.style.decimal.encode())
         self._classes = ClassNames(options.class_names)
@@ -176,20 +179,44 @@ class TextReader:
             raise FormatError(self._where, f"line {number}: {what}")
 
 
-def look_at(source: Source) -> None:
+def look_at(source: Source, style: TextStyle) -> None:
     """An error for a stream that is not text, before all of it is read: it may be endless."""
     start = source.peek(_LOOK)
     if start[:2] == b"\x1f\x8b":  # what is compressed once was decompressed before
         raise FormatError(source.name, "the bytes are those of gzip: this is not text")
+    is_utf_16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
     if 2 * start.count(0) > len(start):
-        raise FormatError(source.name, "most bytes are NUL: this is not text")
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise FormatError(source.name, "most bytes are NUL: this is not text", _as_raw(style))
+    if not is_utf_16 and _CONTROL.search(start) and not _is_utf_8(start):
+        raise FormatError(source.name, "this is binary, not text", _as_raw(style))
+    if is_utf_16:
         raise FormatError(source.name, "the text is UTF-16", "save it as UTF-8")
     if b"\n" not in start and start.count(b"\r") > 1:
         what = "line 1: a carriage return without a line feed"
         raise FormatError(source.name, what, "save it with line feeds at the ends of lines")
     if start[:3] == b"\xef\xbb\xbf":
         source.read(3)
+
+
+def _is_utf_8(start: bytes) -> bool:
+    """Whether these are the first bytes of text; its last character may be cut."""
+    try:
+        utf_8_decode(start, "strict", False)  # not final
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _as_raw(style: TextStyle) -> Words | None:
+    """How to read numbers that have no header, where there are options for that."""
+    if not style.has_columns:
+        return None
+    return (
+        "numbers without a header: ",
+        style.option("raw", "f32"),
+        " ",
+        style.option("shape", "N,C"),
+    )
 
 
 def _pieces(chunks: deque[Chunk], dialect: Dialect, longest: int) -> Iterator[tuple[bytes, Marked]]:

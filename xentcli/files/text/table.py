@@ -23,7 +23,7 @@ AHEAD = 1 << 20  # numbers; a table of no more is read into memory at once
 def open_text(source: Source, options: ReadOptions, delimiter: str) -> Reader:
     """The reader of a table; `delimiter` is that of the format, which the options may replace."""
     dtype = NAMES.get(options.dtype, NAMES["f64"])
-    look_at(source)
+    look_at(source, options.style)
     start = source.peek(BYTES)
     start = start if len(start) == BYTES else start + b"\n"
     found = look(start, options.style, delimiter, ClassNames(options.class_names))
@@ -61,8 +61,8 @@ def _remarks(first: Array, table: TextReader, options: ReadOptions) -> Iterator[
     style, columns = options.style, table.columns
     guessed = style.header == "auto" and not table.has_header
     if guessed and rows > 1 and count > 2 and _counts(first[0]):
-        what = "line 1 counts up, like names of columns, and was read as a row; "
-        yield what, style.option("header", "yes"), " skips it"
+        what = "line 1 counts up, like names of columns, and was read as a row"
+        yield style.noted(what, "header", "yes", " skips it")
     if options.columns.keep or rows <= 2 or count == 1 or not _counts(first[:, 0]):
         return
     columns = columns or TextColumns(count, tuple(range(count)))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, Array, name_of
-from xentcli.errors import OptionError
+from xentcli.errors import OptionError, visible
 from xentcli.files.contiguous import little_endian
 from xentcli.files.folder_sink import FolderSink
 from xentcli.files.sink import Writable
@@ -55,10 +55,13 @@ def metadata(shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[An
     return json.dumps(document, indent=2).encode()
 
 
-def create_zarr(stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ZarrWriter:
+def create_zarr(
+    stream: Writable, shape: tuple[int, ...], dtype: np.dtype[Any], path: str
+) -> ZarrWriter:
     """The writer of an array; an error for an output that is no folder."""
     if not isinstance(stream, FolderSink):
-        raise OptionError("format", "a zarr array is a folder of chunks, and no stream of bytes")
+        where = "format" if path in ("", "-") else visible(path)
+        raise OptionError(where, "a zarr array is a folder of chunks, and no stream of bytes")
     return ZarrWriter(stream, shape, dtype)
 
 

@@ -53,7 +53,7 @@ def exact_rows(x, teacher, **options):
 # The oracle
 
 
-@pytest.mark.parametrize("kind", ["log-probs", "probs"])
+@pytest.mark.parametrize("kind", ["log-probs", pytest.param("probs", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("divergence", "tail"), COMBINATIONS)
 def test_the_oracle_agrees_with_the_definition(divergence, tail, kind, rng):
     if tail is None and kind == "probs":
@@ -103,8 +103,8 @@ def data(rng):
     return {"x": x, "z": z, "t": t, "v": rng.random(N) + 0.5, "w": rng.random(C) + 0.5}
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("alpha", [1.0, 0.3])
+@pytest.mark.parametrize("dtype", ["f4", pytest.param("f8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("alpha", [0.3, pytest.param(1.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("divergence", "tail"), COMBINATIONS)
 def test_our_own_gradient_is_exact_and_a_wrong_one_is_not(divergence, tail, alpha, dtype, data):
     x, y = data["x"].astype(dtype), data["t"]

@@ -226,7 +226,13 @@ def differences(task: TeacherTask, both: Compared) -> Differences:
         size = (p.high * (size_p + size_q)).sum(axis=1)
         f = choose(is_class, add(x, pair(1.0)), zero)
         return Differences(value, f, zero, size, size_p + size_q + 1 + size[:, None])
-    of_q = pair(task.scalars.beta)
+    return _jsd(both, pair(task.scalars.beta), (size_p, size_q))
+
+
+def _jsd(both: Compared, of_q: Pair, sizes: tuple[Array, Array]) -> Differences:
+    """The same for jsd."""
+    log_p, p, log_q, q, _ = both
+    (size_p, size_q), zero = sizes, pair(0.0)
     of_p = subtract(pair(1.0), of_q)
     a, b = multiply(of_q, q), multiply(of_p, p)
     m = add(a, b)

@@ -155,6 +155,26 @@ def test_a_teacher_of_other_classes_is_padded(data):
         assert check(data["x"], None, r.grad, loss=r.loss, teacher=teacher, exact=True).ok
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(("divergence", "tail"), COMBINATIONS)
+def test_numbers_that_are_not_finite_and_extreme_ones(divergence, tail, dtype, data):
+    x, z = data["x"].astype(dtype), data["z"].astype(dtype)
+    x[0, 1], x[1, 2], x[2, 3], z[3, 1] = -np.inf, np.nan, np.inf, np.nan
+    if (divergence, tail) != ("reverse-kl", "drop"):  # whose value is 1e-19 where it is less
+        x[4] *= 200
+    z[5] *= 100
+    if tail is None:
+        z[0, 1] = z[4, 0] = -np.inf
+    values, indices, kind = of_tail(z, tail, dtype)
+    if indices is not None:
+        values[4, 0], indices[5, 1] = -2000, -1
+    teacher = Teacher(values, indices, kind=kind, tail=tail, **LOSSES[divergence])
+    for softcap in (None, 5.0):
+        how = {"reduction": "none", "softcap": softcap, "teacher": teacher}
+        r = cross_entropy(x, backend="numpy", **how)
+        assert check(x, None, r.grad, loss=r.loss, **how).ok
+
+
 def test_other_layouts_and_empty_slots(rng):
     x = rng.standard_normal((2, C, 4)).astype("f4")
     values, indices = -rng.random((2, K, 4)) - 1, np.argsort(rng.random((2, C, 4)), axis=1)[:, :K]

@@ -148,6 +148,7 @@ class TeacherOracle:
         grad = scaled(multiply(grad, factor), power).at(..., slice(classes))
         size = scaled(pair(size * np.abs(factor.high)), power).high[:, :classes]
         broken = np.isinf(d.value.high)[:, None] & (self.task.options.divergence == "reverse-kl")
+        size = np.where(broken, 0.0, size)
         weighted = multiply(multiply(d.value, pair(rows.sample_weight)), pair(self.task.factor))
         losses = d.value.high * rows.sample_weight * self.task.factor
         return OracleResult(
@@ -222,8 +223,8 @@ def differences(task: TeacherTask, both: Compared) -> Differences:
         return Differences(value, None, a, size, np.zeros_like(w))
     if divergence == "reverse-kl":
         x = choose(has_p & has_q, subtract(log_p, log_q), zero)
-        endless = (has_p & ~has_q).any(axis=1)
-        value = choose(endless, pair(np.inf), total(multiply(p, x)))
+        endless = np.any(has_p & ~has_q, axis=1)
+        value = choose(np.asarray(endless), pair(np.inf), total(multiply(p, x)))
         size = (p.high * (size_p + size_q)).sum(axis=1)
         f = choose(has_p, add(x, pair(1.0)), zero)
         return Differences(value, f, zero, size, size_p + size_q + 1 + size[:, None])

@@ -103,6 +103,8 @@ def task_of(
     _require_consistent(loss, teacher, kind, tail)
     _require_weight(extras, teacher, tail)
     t = loss.temperature
+    if not top:
+        _require_uncapped(loss, columns, layout)
     scalars = TeacherScalars(
         DIVERGENCES[teacher.divergence or ""],
         tail,
@@ -216,6 +218,13 @@ def _require_consistent(
         what += "capped before or after they are divided changes the loss"
         raise OptionError("softcap", what, "pass logits that are capped already")
     _require_alpha(loss, teacher)
+
+
+def _require_uncapped(loss: LossOptions, columns: int, layout: Layout) -> None:
+    """A softcap would give the classes that only the teacher has a probability above 0."""
+    if loss.softcap is not None and columns > layout.classes:
+        what = f"applies to the {layout.classes} classes of the logits; the teacher has {columns}"
+        raise OptionError("softcap", what, "pass logits that are capped already")
 
 
 def _require_alpha(loss: LossOptions, teacher: TeacherOptions) -> None:

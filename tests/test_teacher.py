@@ -249,7 +249,9 @@ def test_a_student_equal_to_its_teacher_has_no_loss(rng, backend, divergence):
     teacher = Teacher(x, kind="logits", **LOSSES[divergence])
     r = cross_entropy(x, teacher=teacher, reduction="none", backend=backend)
     assert (np.abs(r.loss) < 1e-20).all()
-    assert (np.abs(r.grad) < 1e-15).all()
+    single = backend == "cpu" and divergence == "forward-kl"  # the kernel computes in float32
+    limit = 2.0**-22 * 2 * softmax(x.astype("f8")) if single else 1e-15
+    assert (np.abs(r.grad) <= limit).all()
 
 
 # How the options go together

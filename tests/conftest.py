@@ -11,7 +11,7 @@ from backends import BACKENDS
 from cli import LOGITS, TARGETS
 
 # Scripts that read their own arguments, or need PyTorch.
-collect_ignore = ["compiling.py", "pytorch/make.py"]
+collect_ignore = ["compiling.py", "pytorch/make.py", "tables/make.py"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options

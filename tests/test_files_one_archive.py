@@ -156,7 +156,7 @@ def test_a_file_of_one_array_needs_targets(command, files, capfdbinary):
 
 def test_check_takes_three_files(write, capfdbinary):
     path = write(logits=LOGITS, targets=TARGETS)
-    assert_error(inside(capfdbinary, "check", path), 2, "TARGETS")
+    assert_error(inside(capfdbinary, "check", path), 2, "GRAD")
 
 
 def test_large_logits_of_one_file_are_read_in_pieces(write, capfdbinary, monkeypatch):

@@ -61,7 +61,8 @@ def masked(text):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     # The README shows what is printed by the second job of a kind.
-    subprocess.run([sys.executable, "-m", "xentcli", "compile", "-q"], check=True)
+    jobs = [part for job in ("grad", "loss", "softmax", "teacher") for part in ("--job", job)]
+    subprocess.run([sys.executable, "-m", "xentcli", "compile", "-q", *jobs], check=True)
     shutil.copytree(ROOT / "sample_data", folder / "sample_data")
     digits = folder / "sample_data" / "digits"
     for name in ("logits", "targets"):

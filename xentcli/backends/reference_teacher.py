@@ -83,9 +83,9 @@ def _rest(rows: RowsOf, top: TopK) -> Array:
 
 def stored_alone(rows: RowsOf, top: TopK) -> Found:
     """The stored classes are the terms, and the softmax is theirs."""
-    x = np.take_along_axis(rows.x, np.maximum(top.classes, 0), axis=-1)
+    x, empty = np.take_along_axis(rows.x, np.maximum(top.classes, 0), axis=-1), top.classes < 0
     how = rows.scalars.of_student
-    log_p, p = log_p_and_p(softmax(np.where(top.classes < 0, -np.inf, x), how))
+    log_p, p = log_p_and_p(softmax(np.where(empty, -np.inf, x), how, empty))
     terms = _terms(log_p, p, top)
     each, h = evaluate(terms, rows.scalars, _weights(rows, top))
     g = add(h, -multiply(p, total(h).times(2.0**-LIFT)))

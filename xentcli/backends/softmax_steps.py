@@ -72,11 +72,16 @@ class SoftmaxSteps(NamedTuple):
         return choose(index == self.best, multiply(self.others, inverse), usual)
 
 
-def softmax(x: Array, scalars: Scalars) -> SoftmaxSteps:
-    """Everything that depends on the logits alone."""
+def softmax(x: Array, scalars: Scalars, left_out: Array | None = None) -> SoftmaxSteps:
+    """Everything that depends on the logits alone; p is 0 where an entry is left out.
+
+    Those have a logit of −∞, which a softcap alone would make finite.
+    """
     best = np.argmax(x, axis=-1)[:, None]
     top = answerable(np.take_along_axis(x, best, axis=-1), scalars)
     gap, top_z, slope = below_top(x, top, scalars)
+    if left_out is not None:
+        gap = choose(left_out, one_word(np.inf), gap)
     e = exp_minus(gap, LIFT)
     others = total(without(e, best))
     log_total = log1p(others.times(2.0**-LIFT))

@@ -41,7 +41,8 @@ from xentcli.check.diagnosis.precision import (
     rounded_text,
 )
 from xentcli.check.diagnosis.sample import Sample, SampledRows
-from xentcli.check.diagnosis.teacher_mistakes import OF_GRADIENTS, TeacherCase
+from xentcli.check.diagnosis.teacher_case import TeacherCase
+from xentcli.check.diagnosis.teacher_mistakes import OF_GRADIENTS
 from xentcli.check.finding import Finding
 from xentcli.check.oracles.rows import GradientSpec
 from xentcli.check.statistics import ErrorStatistics

@@ -8,7 +8,8 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
-from xentcli.check.diagnosis.teacher_mistakes import TEACHER_MISTAKES, Setup, TeacherMistake
+from xentcli.check.diagnosis.teacher_case import Setup
+from xentcli.check.diagnosis.teacher_mistakes import TEACHER_MISTAKES, TeacherMistake
 from xentcli.check.finding import Finding
 from xentcli.check.oracles.rows import FloatRows, GradientSpec
 from xentcli.check.oracles.ulp import FloatInfo

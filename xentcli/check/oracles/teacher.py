@@ -148,6 +148,7 @@ class TeacherOracle:
         grad = scaled(multiply(grad, factor), power).at(..., slice(classes))
         size = scaled(pair(size * np.abs(factor.high)), power).high[:, :classes]
         broken = np.isinf(d.value.high)[:, None] & (self.task.options.divergence == "reverse-kl")
+        size = np.where(broken, 0.0, size)
         weighted = multiply(multiply(d.value, pair(rows.sample_weight)), pair(self.task.factor))
         losses = d.value.high * rows.sample_weight * self.task.factor
         return OracleResult(
@@ -183,17 +184,17 @@ def _compared(
     if tail == "uniform":
         even = divide(teacher.rest, pair(np.maximum((~stored).sum(axis=1), 1.0)[:, None]))
         q = choose(stored, q, even)
-        log_q = choose(stored, log_q, choose(even.high > 0, log(even), pair(0.0)))
+        log_q = choose(stored, log_q, log(even))
     both, share = Compared(log_p, p, log_q, q, w), pair(np.zeros(stored.shape))
     if tail not in ("bucket", "drop", "subset"):
         return both, share, everything
     zero = pair(0.0)
-    both = Compared(choose(stored, log_p, zero), choose(stored, p, zero), log_q, q, w)
+    none = pair(-np.inf)
+    both = Compared(choose(stored, log_p, none), choose(stored, p, zero), log_q, q, w)
     if tail != "bucket":
         return both, share, stored
     log_mass, mass, share = _group(s, ~stored)
-    log_r = choose(teacher.rest.high > 0, log(teacher.rest), zero)
-    group = Compared(log_mass, mass, log_r, teacher.rest, np.ones((len(stored), 1)))
+    group = Compared(log_mass, mass, log(teacher.rest), teacher.rest, np.ones((len(stored), 1)))
     return both.beside(group), share, stored
 
 
@@ -204,7 +205,7 @@ def _group(s: PairSoftmax, others: Array) -> tuple[Pair, Pair, Pair]:
     mass = total(parts).at(..., None)
     log_mass = add(log(mass), multiply(constant(LN2), pair(top.astype(np.float64))))
     there = mass.high > 0
-    log_mass = choose(there, log_mass, pair(np.where(others.any(axis=1), -np.inf, 0.0)[:, None]))
+    log_mass = choose(there, log_mass, pair(-np.inf))
     return log_mass, scaled(mass, top), choose(there & others, divide(parts, mass), pair(0.0))
 
 
@@ -212,21 +213,28 @@ def differences(task: TeacherTask, both: Compared) -> Differences:
     """The value, and what the gradient is made of."""
     log_p, p, log_q, q, w = both
     divergence, zero = task.options.divergence, pair(0.0)
+    has_p, has_q = (np.isfinite(a.high) for a in (log_p, log_q))
     size_p, size_q = (np.where(np.isfinite(a.high), np.abs(a.high), 0.0) for a in (log_p, log_q))
     if divergence in ("ce", "forward-kl"):
         a, kl = multiply(q, pair(w)), divergence == "forward-kl"
         cost = subtract(log_q, log_p) if kl else -log_p
-        value = _sum(a, cost, np.isneginf(log_p.high) & (q.high != 0))
+        value = _sum(a, cost, ~has_p & (a.high != 0))
         size = (np.abs(a.high) * (size_p + kl * size_q)).sum(axis=1)
         return Differences(value, None, a, size, np.zeros_like(w))
     if divergence == "reverse-kl":
-        is_class = p.high != 0
-        x = choose(is_class, subtract(log_p, log_q), zero)
-        value = _sum(p, x, is_class & (q.high == 0))
+        x = choose(has_p & has_q, subtract(log_p, log_q), zero)
+        endless = np.any(has_p & ~has_q, axis=1)
+        value = choose(np.asarray(endless), pair(np.inf), total(multiply(p, x)))
         size = (p.high * (size_p + size_q)).sum(axis=1)
-        f = choose(is_class, add(x, pair(1.0)), zero)
+        f = choose(has_p, add(x, pair(1.0)), zero)
         return Differences(value, f, zero, size, size_p + size_q + 1 + size[:, None])
-    of_q = pair(task.scalars.beta)
+    return _jsd(both, pair(task.scalars.beta), (size_p, size_q))
+
+
+def _jsd(both: Compared, of_q: Pair, sizes: tuple[Array, Array]) -> Differences:
+    """The same for jsd."""
+    log_p, p, log_q, q, _ = both
+    (size_p, size_q), zero = sizes, pair(0.0)
     of_p = subtract(pair(1.0), of_q)
     a, b = multiply(of_q, q), multiply(of_p, p)
     m = add(a, b)

@@ -82,22 +82,34 @@ def naive_teacher(rows: FloatRows, spec: GradientSpec) -> NaiveTeacher:
         s = naive_softmax(x, spec.options, dtype, kept)
         both, share = _compared(task, s, rows.teacher, rows.weight.astype(dtype))
         d = _differences(task, both)
-        own, own_size = (_spread(a, share) for a in (d.pull, d.pull_size))
-        mass, mass_size = (a.sum(axis=1, keepdims=True) for a in (d.pull, d.pull_size))
-        row, power = spec.scale.of(rows)
-        factor = (np.ldexp(row.high, power) * task.factor)[:, None].astype(dtype)
-        grad = (own - s.p * mass) * s.slope * factor
-        size = (own_size + s.p * (1 + s.exponent / 2) * mass_size) * s.bend * np.abs(factor)
+        size = _size(d, s, share)
+        if kept is not None:  # of a softmax over all classes something is left in the others
+            size = np.where(kept, size, _size(d, naive_softmax(x, spec.options, dtype), share))
+        factor = _factor(rows, spec, task).astype(dtype)
+        mass = d.pull.sum(axis=1, keepdims=True)
+        grad = (_spread(d.pull, share) - s.p * mass) * s.slope * factor
         weight = rows.sample_weight * task.factor
         soft = NaiveTeacher(
             _wide(grad[:, :classes], rows.present),
-            _wide(size[:, :classes], rows.present),
+            _wide((size * s.bend * np.abs(factor))[:, :classes], rows.present),
             _wide(d.value * weight, rows.present),
             _wide(d.size * np.abs(weight), rows.present),
             _wide(d.rounding * np.abs(weight), rows.present),
             (both.q[:, :classes] > 0) & rows.teacher.stored[:, :classes],
         )
         return _with_hard(soft, rows, spec)
+
+
+def _factor(rows: FloatRows, spec: GradientSpec, task: TeacherTask) -> Array:
+    """What multiplies each row's gradient, (n, 1)."""
+    row, power = spec.scale.of(rows)
+    return np.asarray((np.ldexp(row.high, power) * task.factor)[:, None])
+
+
+def _size(d: _Slopes, s: NaiveSoftmax, share: Array) -> Array:
+    """The size of what ∂L/∂s is made of."""
+    mass = d.pull_size.sum(axis=1, keepdims=True)
+    return np.asarray(_spread(d.pull_size, share) + s.p * (1 + s.exponent / 2) * mass)
 
 
 def _wide(values: Array, present: Array) -> Array:
@@ -138,28 +150,26 @@ def _compared(
     """What is compared, and each class's share of the bucket; −1 where it has a term itself."""
     tail, stored, dtype = task.options.tail, teacher.stored, s.p.dtype
     log_q, q, q_size = _stored(task, teacher, dtype)
+    r, r_size = _rest(task, teacher, q)
     w = np.ones(stored.shape, dtype)
     w[:, : len(weight)] = weight
-    log_p, log_p_size = s.z - s.lse, np.abs(s.z) + np.abs(s.lse)
+    parts = [s.z - s.lse, s.p, log_q, q, w, np.abs(s.z) + np.abs(s.lse), q_size]
     share = np.full(stored.shape, dtype.type(-1))
-    if tail == "bucket":
-        share = np.where(stored, share, s.p / np.where(stored, 0, s.p).sum(axis=1, keepdims=True))
-    elif tail == "drop":
-        share = np.where(stored, share, dtype.type(0))
     if tail == "uniform":
-        even = _rest(task, teacher, q) / np.maximum((~stored).sum(axis=1, keepdims=True), 1)
-        q, log_q = np.where(stored, q, even), np.where(stored, log_q, np.log(even))
-        q_size = np.where(stored, q_size, np.abs(even))
-    p = s.p
+        count = np.maximum((~stored).sum(axis=1, keepdims=True), 1)
+        even = np.log(r / count), r / count, w, parts[5], r_size / count
+        others = zip(parts[2:], even, strict=True)
+        parts[2:] = [np.where(stored, *both).astype(dtype) for both in others]
     if tail in ("bucket", "drop", "subset"):
-        p, q = np.where(stored, p, 0), np.where(stored, q, 0)
-    parts = [log_p, p, log_q, q, w, log_p_size, q_size]
+        parts[1] = np.where(stored, s.p, 0)
+    if tail == "drop":
+        share = np.where(stored, share, dtype.type(0))
     if tail == "bucket":
-        r, p_r = _rest(task, teacher, q), np.where(stored, 0, s.p).sum(axis=1, keepdims=True)
-        r_size = r if task.has_rest else np.ones_like(r)
+        p_r = np.where(stored, 0, s.p).sum(axis=1, keepdims=True)
+        share = np.where(stored, share, np.where(p_r > 0, s.p / p_r, 0))
         more = np.log(p_r), p_r, np.log(r), r, np.ones_like(r), np.abs(np.log(p_r)), r_size
         parts = [np.hstack(both).astype(dtype) for both in zip(parts, more, strict=True)]
-    return _Compared(*parts), np.where(np.isnan(share), 0, share)
+    return _Compared(*parts), share
 
 
 def _stored(task: TeacherTask, teacher: StoredClasses, dtype: Any) -> tuple[Array, Array, Array]:
@@ -183,14 +193,15 @@ def _stored(task: TeacherTask, teacher: StoredClasses, dtype: Any) -> tuple[Arra
     return log_q, q, size
 
 
-def _rest(task: TeacherTask, teacher: StoredClasses, q: Array) -> Array:
-    """r, (n, 1)."""
-    r = 1 - np.where(teacher.stored, q, 0).sum(axis=1, keepdims=True)
+def _rest(task: TeacherTask, teacher: StoredClasses, q: Array) -> tuple[Array, Array]:
+    """r, (n, 1), and the size of what goes into it."""
+    r = 1 - q.sum(axis=1, keepdims=True)
+    size = np.ones_like(r)
     if task.has_rest:
         r = teacher.rest[:, None].astype(q.dtype)
-        r = np.exp(r) if task.kind == "log-probs" else r
+        r = size = np.exp(r) if task.kind == "log-probs" else r
     whole = task.kind in ("logits", "counts") or teacher.stored.all(axis=1, keepdims=True)
-    return np.asarray(np.where(whole, 0, np.maximum(r, 0)))
+    return np.where(whole, 0, np.maximum(r, 0)), np.where(whole, 0, size)
 
 
 def _differences(task: TeacherTask, both: _Compared) -> _Slopes:

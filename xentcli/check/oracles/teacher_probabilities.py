@@ -24,7 +24,7 @@ from xentcli.engine.teacher.task import TeacherTask
 
 
 class TeacherProbabilities(NamedTuple):
-    """ln q and q by class, and r, (n, 1): all of them 0 where nothing is stored."""
+    """ln q and q by class, −∞ and 0 where none is stored, and r, (n, 1)."""
 
     log_q: Pair
     q: Pair
@@ -37,7 +37,9 @@ def probabilities(task: TeacherTask, teacher: StoredClasses) -> TeacherProbabili
     log_q, q = _stored(task, values, stored)
     captured, tail = total(q).at(..., None), task.options.tail
     if tail in ("subset", "teacher"):
-        log_q, q = subtract(log_q, log(captured)), divide(q, captured)
+        finite = np.isfinite(log_q.high)
+        log_q = choose(finite, subtract(log_q, log(captured)), log_q)
+        q = divide(q, captured)
     r = pair(np.zeros((len(q.high), 1)))
     if task.top and task.kind in ("log-probs", "probs") and tail in ("bucket", "uniform"):
         r = subtract(pair(1.0), captured)
@@ -45,7 +47,7 @@ def probabilities(task: TeacherTask, teacher: StoredClasses) -> TeacherProbabili
             r = pair(rest[:, None])
             r = scaled(*exp(r)) if task.kind == "log-probs" else r
         r = choose((r.high > 0) & ~stored.all(axis=1, keepdims=True), r, pair(0.0))
-    return TeacherProbabilities(choose(q.high != 0, log_q, pair(0.0)), q, r)
+    return TeacherProbabilities(choose(stored, log_q, pair(-np.inf)), q, r)
 
 
 def _stored(task: TeacherTask, values: Array, stored: Array) -> tuple[Pair, Pair]:

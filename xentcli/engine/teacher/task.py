@@ -102,6 +102,7 @@ def task_of(
     tail = _tail_of(teacher, kind, columns, layout, top=top)
     _require_consistent(loss, teacher, kind, tail)
     _require_weight(extras, teacher, tail)
+    _require_uncapped(loss, layout, columns, tail)
     t = loss.temperature
     scalars = TeacherScalars(
         DIVERGENCES[teacher.divergence or ""],
@@ -216,6 +217,13 @@ def _require_consistent(
         what += "capped before or after they are divided changes the loss"
         raise OptionError("softcap", what, "pass logits that are capped already")
     _require_alpha(loss, teacher)
+
+
+def _require_uncapped(loss: LossOptions, layout: Layout, columns: int, tail: Tail) -> None:
+    """A softcap would give the classes that only the teacher has a probability above 0."""
+    if loss.softcap is not None and tail == Tail.ALL and columns > layout.classes:
+        what = f"applies to the {layout.classes} classes of the logits; the teacher has {columns}"
+        raise OptionError("softcap", what, "pass logits that are capped already")
 
 
 def _require_alpha(loss: LossOptions, teacher: TeacherOptions) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -648,3 +649,18 @@ def test_finite_differences_of_some_rows_say_how_many(rng, files):
     assert "in all 12 rows of a sample, of 200" in result.text
     result = captured("check", "x.npy", "y.npy", "p.npy", "--rows", "12")
     assert_error(result, 2, "--rows: applies to the method finite-diff only")
+
+
+def test_the_targets_may_be_a_column_of_the_logits(files, capfdbinary):
+    logits, targets = np.load("l.npy"), np.load("t.npy")
+    rows = [[*row, target] for row, target in zip(logits, targets, strict=True)]
+    Path("all.csv").write_text(
+        "a,b,c,label\n" + "".join(",".join(map(repr, map(float, row))) + "\n" for row in rows)
+    )
+    grad = inside(capfdbinary, "grad", "l.npy", "t.npy", "-o", "g.npy")
+    assert grad.code == 0, grad.err
+    result = inside(capfdbinary, "check", "all.csv", "g.npy", "--target-column", "label")
+    assert (result.code, result.text[:4]) == (0, "PASS"), result.err
+    result = inside(capfdbinary, "check", "all.csv", "g.npy")
+    assert result.code == 2
+    assert "Missing argument 'GRAD'" in result.err

@@ -159,9 +159,11 @@ def test_workers_of_this_machine_are_started_and_ended(arrays):
 
 def test_what_workers_cannot_do_is_an_error_that_says_what_they_can(cluster, arrays):
     np.savetxt("l.csv", np.load("l.npy"), delimiter=",")
+    np.save("p.npy", np.full((700, 300), 1 / 300))
     before = contents(arrays)
     for arguments, code, words in (
         (("grad", "l.csv", "t.npy", "-o", "g.npy"), 2, ["l.csv", "cannot read parts", ".zarr"]),
+        (("loss", "p.npy", "t.npy", "--logits-kind", "probs"), 2, ["p.npy", "no logarithms"]),
         (("grad", "l.npy", "t.npy", "-o", "g.csv"), 2, ["--output", "only into .zarr"]),
         (("grad", "l.npy", "t.npy"), 2, ["--output", "only into .zarr"]),
         (("grad", "l.npy", "t.npy", "-o", "g.npy.gz"), 2, ["--output", "only into .zarr"]),

@@ -118,7 +118,8 @@ def check(
 
     GRAD has the shape of LOGITS, and is compared with the exact gradient: computed in float64 for
     float32 and smaller, in twice that precision for float64. One of the three may be - for
-    standard input; beside a teacher TARGETS may be left out. PASS, exact: within the few ULP that
+    standard input; TARGETS may be left out beside a teacher, and where --target-column names them
+    in LOGITS. PASS, exact: within the few ULP that
     xent promises for its own gradients. PASS at plain precision: within twice the error of a naive
     implementation in the same dtype. FAIL: anything else, with exit code 1. --exact, --ulp, --rtol
     and --atol replace these bounds.
@@ -145,8 +146,8 @@ def check(
 
 
 def _with_grad(sources: CheckInputs) -> CheckInputs:
-    """The same with GRAD, which is the second of two files beside a teacher."""
-    if sources.grad is None and sources.teacher is not None:
+    """The same with GRAD, the second of two files beside a teacher or a column of targets."""
+    if sources.grad is None and (sources.teacher is not None or sources.target_column):
         sources = replace(sources, targets=None, grad=sources.targets)
     if sources.grad is None:
         raise click.MissingParameter(param_hint="'GRAD'", param_type="argument")

@@ -14,6 +14,7 @@ from xentcli.arrays.layout import Shape
 from xentcli.dask.files import CHUNK_BYTES, FileArray
 from xentcli.errors import OptionError, Setting, StrictError
 from xentcli.files.contiguous import ContiguousReader
+from xentcli.files.interpreted import underlying
 from xentcli.files.reader import Reader
 
 AGAIN = 8  # times at most that a chunk of the file is decoded
@@ -49,6 +50,9 @@ def logits_array(reader: Reader, class_axis: int) -> da.Array:
     """The logits of an open file: in chunks of whole rows where their chunks allow it."""
     slices = slices_of(reader)
     if slices is None:
+        if underlying(reader) is not reader:
+            what = "workers take no logarithms of probabilities, and no bits of bfloat16"
+            raise OptionError(reader.name, what, "write the numbers that are meant, once")
         what = f"workers cannot read parts of this {reader.format} file"
         hint = "write it as .zarr, or as .npy in C order or .safetensors, not compressed"
         raise OptionError(reader.name, what, hint)

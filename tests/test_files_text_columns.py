@@ -585,3 +585,11 @@ def test_numbers_without_a_header_are_named_with_how_to_read_them(files, capfdbi
     weights = inside(capfdbinary, "loss", "l.npy", "t.npy", "--weight", "l.bin")
     assert_error(weights, 1, "NUL")
     assert "--raw" not in weights.err
+
+
+@pytest.mark.parametrize("word", ["NA", '"NA"', "N/A", "#N/A", "NULL", "None"])
+def test_a_missing_number_is_no_reason_to_leave_its_class_out(word, files, capfdbinary):
+    Path("l.csv").write_text(f"a,b,c\n1,2,3\n3,{word},4\n")
+    result = inside(capfdbinary, "softmax", "l.csv")
+    assert_error(result, 1, "line 3, column 2", "for a missing number write nan")
+    assert "--drop" not in result.err

@@ -15,6 +15,7 @@ from xentcli.files.text.style import TextStyle
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_MISSING = ("na", "n/a", "#n/a", "null", "none")  # of R, spreadsheets, databases, Python
 _SIGNS = ((";", "';'"), ("\t", "tab"), (" ", "' '"), ("|", "'|'"), (",", "','"))
 
 
@@ -109,6 +110,8 @@ class Mistakes:
 
     def _of_word(self, word: str, place: Place, ends_line: bool) -> Words | None:
         """What to do about a word, in a column of words or in a header."""
+        if word.casefold() in _MISSING and place.line > 1:
+            return "for a missing number write nan, or leave the row out"
         if not word[:1].isalpha() and word[:1] not in "_#":
             return None
         if self.style.of_targets:

@@ -66,9 +66,9 @@ add = TABLE.add
 
 # Format: suffix and first bytes
 
-add("suffix .csv on .npy bytes", {"l.csv": NPY}, "softmax l.csv", "error", ("NUL byte",))
+add("suffix .csv on .npy bytes", {"l.csv": NPY}, "softmax l.csv", "error", ("another format",))
 add("suffix .npy on text", {"l.npy": CSV}, "softmax l.npy", "error", ("not an .npy file",))
-add("suffix .csv on a zip", {"l.csv": npz(a=L)}, "softmax l.csv", "error", ("line 1",))
+add("suffix .csv on a zip", {"l.csv": npz(a=L)}, "softmax l.csv", "error", ("another format",))
 add("suffix .npz on .npy bytes", {"l.npz": NPY}, "softmax l.npz", "error", ("not an .npz file",))
 add("no suffix, .npy bytes", {"l": NPY}, "softmax l", "rule", ("else the first bytes",), logits=L)
 add("no suffix, text", {"l": CSV}, "softmax l", "rule", ("else it is text",), logits=L)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _LOOK = 4096  # bytes that are checked before more are read
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # what text does not have
+_KNOWN = b"\x93NUMPY", b"PK\x03\x04", b"PAR1", b"ARROW1", b"\x89HDF"  # under a text suffix
 _LONGEST_TEXT = 1 << 22  # bytes of a cell that is not read
 
 
@@ -188,7 +189,9 @@ def look_at(source: Source, style: TextStyle) -> None:
     if 2 * start.count(0) > len(start):
         raise FormatError(source.name, "most bytes are NUL: this is not text", _as_raw(style))
     if not is_utf_16 and _CONTROL.search(start) and not _is_utf_8(start):
-        raise FormatError(source.name, "this is binary, not text", _as_raw(style))
+        known = start.startswith(_KNOWN)
+        hint = "its first bytes are those of another format" if known else _as_raw(style)
+        raise FormatError(source.name, "this is binary, not text", hint)
     if is_utf_16:
         raise FormatError(source.name, "the text is UTF-16", "save it as UTF-8")
     if b"\n" not in start and start.count(b"\r") > 1:

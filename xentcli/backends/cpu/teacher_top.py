@@ -96,8 +96,8 @@ def buffer_sums(x, exps, classes, peak, student, exact):
 
 @jit
 def sums_again(x, stored, classes, peak, student):
-    """The three sums of the classes that are not stored, in float64, at temperature 1: from one
-    stored class to the next, of which the order is ascending."""
+    """The three sums of the classes that are not stored, in float64: from one stored class to the
+    next, of which the order is ascending."""
     zero = constant_for(stored.gaps, 0.0)
     one, sums = constant(zero, ONE), (zero, zero, zero)
     begin = 0

@@ -133,7 +133,7 @@ class TeacherCalculation:
             rest = np.exp(rest) if self.task.kind == "log-probs" else rest
         double = piece.logits.dtype == NAMES["f64"]
         mass = mass_of(self.task, slots, rest, double=double)
-        self.mass.add(mass.captured, present)
+        self.mass.add(mass.captured, present, mass.smallest)
         return mass.top
 
     def _dense(self, piece: RowPiece, present: Array) -> Array:
@@ -143,7 +143,7 @@ class TeacherCalculation:
         if kind == "counts":
             rows = box.astype(np.float64)
             box = rows / exact_sum(rows.transpose(0, 2, 1))[:, None, :]
-        elif kind != "logits" and self.mass.rows < LOOKED_AT:
+        if kind != "logits" and self.mass.rows < LOOKED_AT:
             q = float_rows(box[:LOOKED_AT], "teacher")
             self.mass.add_dense(np.exp(q) if kind == "log-probs" else q, present)
         missing = piece.layout.classes - box.shape[1]

@@ -613,6 +613,16 @@ def test_negative_probabilities_and_counts_are_noted(kind, top):
     assert not ignored
 
 
+def test_probabilities_as_a_teachers_logits_are_noted(rng):
+    x, t = rng.standard_normal((2, 3, C))
+    teacher = Teacher(softmax(t), kind="logits", divergence="ce")
+    (note,) = cross_entropy(x, teacher=teacher).notes
+    assert (note.where, note.strict) == ("teacher", True)
+    assert note.text.endswith("as probabilities do; kind='probs'")
+    for values, kind in ((t, "logits"), (softmax(t), "probs")):
+        assert not cross_entropy(x, teacher=Teacher(values, kind=kind, divergence="ce")).notes
+
+
 def test_captured_mass_is_merged_in_order():
     dtype = np.dtype("f4")
     whole, first, second = (MassTotals(dtype, whole=False) for _ in range(3))

@@ -150,6 +150,54 @@ def test_the_gradient_and_each_loss_are_written_together(cluster, arrays):
         assert Path(f"{name}1.npy").read_bytes() == Path(f"{name}2.npy").read_bytes()
 
 
+def test_shapes_that_do_not_fit_are_the_errors_of_one_machine(cluster, arrays):
+    np.save("few.npy", np.zeros(6, int))
+    np.save("other.npy", np.zeros((6, 300), "f4"))
+    for arguments in (
+        ("loss", "l.npy", "few.npy"),
+        ("grad", "l.npy", "other.npy", "-o", "g.npy"),
+        ("report", "l.npy", "t.npy", "--base", "other.npy"),
+        ("report", "l.npy", "t.npy", "--base", "few.npy"),
+    ):
+        one, many = run(*arguments), on(cluster, *arguments)
+        assert (many.code, many.err) == (one.code, one.err) != (0, "")
+    np.savetxt("base.csv", np.load("l.npy"), delimiter=",")
+    result = on(cluster, "report", "l.npy", "t.npy", "--base", "base.csv")
+    assert_error(result, 2, "base.csv", "cannot read parts")
+
+
+def test_a_base_and_logits_of_other_axes_have_the_report_of_one_machine(cluster, arrays):
+    np.save("cube.npy", np.load("l.npy").reshape(7, 100, 300))
+    np.save("cube_t.npy", np.load("t.npy").reshape(7, 100))
+    arguments = ("report", "cube.npy", "cube_t.npy", "--base", "l.npy", "--json", "-q")
+    one, many = (json.loads(r.text) for r in (run(*arguments), on(cluster, *arguments)))
+    assert one["statistics"] == many["statistics"]
+
+
+def test_one_row_and_its_target_without_axes(cluster, arrays):
+    np.save("row.npy", np.float32([1, 2, 3]))
+    np.save("target.npy", np.int64(1))
+    one, many = run("loss", "row.npy", "target.npy"), on(cluster, "loss", "row.npy", "target.npy")
+    assert (many.code, many.text) == (0, one.text)
+
+
+def test_what_workers_said_for_earlier_commands_is_not_said_again(cluster, arrays):
+    from distributed import Client
+
+    with Client(cluster.address, timeout=TIMEOUT) as client:
+        client.log_event("xentcli", "said before")
+    result = on(cluster, "loss", "l.npy", "t.npy")
+    assert result.code == 0, result.err
+    assert "said before" not in result.err
+
+
+def test_no_password_of_an_address_is_shown(arrays):
+    for address in ("tcp://user:secret@127.0.0.1:9", "user:secret@127.0.0.1:9"):
+        result = run("loss", "l.npy", "t.npy", "--cluster", address)
+        assert_error(result, 2, "--cluster", "no user and password")
+        assert "secret" not in result.err
+
+
 def test_workers_of_this_machine_are_started_and_ended(arrays):
     result = run("grad", "l.npy", "t.npy", "--workers", "1", "-o", "g.zarr")
     assert result.code == 0, result.err

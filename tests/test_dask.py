@@ -361,6 +361,17 @@ def test_a_report_has_the_bits_of_one_machine(options, kind, rng):
     assert repr(found) == repr(expected)
 
 
+def test_the_base_of_a_report_may_have_its_rows_in_one_axis(rng):
+    x, y = rng.normal(size=(5, 10, 9)), rng.integers(0, 9, (5, 10))
+    base = rng.normal(size=(50, 9))
+    lazy = da.from_array(base, chunks=(7, 9))
+    with pytest.warns(da.PerformanceWarning, match=r"base: shape \(50, 9\) differs"):
+        found = report(da.from_array(x, chunks=(2, 10, 9)), y, base=lazy)
+    assert repr(found.compute()) == repr(report_of_arrays(x, y, base=base))
+    with pytest.raises(ShapeError, match="base: shape"):
+        report(da.from_array(x, chunks=(2, 10, 9)), y, base=lazy[1:])
+
+
 def test_a_report_of_parts_of_the_classes_rechunks_them_and_says_so(rng):
     x, y = rng.normal(size=(20, 9)), rng.integers(0, 9, 20)
     with pytest.warns(da.PerformanceWarning, match="a report needs chunks of consecutive"):
@@ -379,6 +390,15 @@ def test_files_are_read_and_written_in_parts(chunks, tmp_path, rng):
     target = FileArray(str(tmp_path / "y.npy"), x.shape, x.dtype, 128)
     assert store(lazy, target).compute() == x.size
     assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
+
+
+def test_a_number_without_axes_is_read_and_written(tmp_path):
+    for name, value in (("x", 7), ("y", 0)):
+        np.save(tmp_path / f"{name}.npy", np.int64(value))
+    lazy = from_file(FileArray.to_read(str(tmp_path / "x.npy"), (), np.dtype("i8"), 128), ())
+    assert lazy.compute() == 7
+    assert store(lazy, FileArray(str(tmp_path / "y.npy"), (), np.dtype("i8"), 128)).compute() == 1
+    assert np.load(tmp_path / "y.npy") == 7
 
 
 def test_a_file_that_changes_or_ends_early_is_an_error(tmp_path):

@@ -1,6 +1,7 @@
 """xentcli.dask on a cluster of two processes: bits, killed workers, memory, a lost scheduler."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -206,6 +207,24 @@ def test_kernels_use_the_threads_of_their_worker(client):
     with local(1, threads=4) as other:
         assert other.submit(share, pure=False).result() == 4
     assert share() is None  # outside a worker, in the main thread: all cores
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc")
+def test_workers_of_this_machine_use_the_memory_of_one_chunk_for_the_next(client):
+    """Otherwise the kernel gives each chunk new pages, which takes as long as the work."""
+    later = [client.submit(faults_of_chunks, pure=False).result() for _ in range(3)][-1]
+    assert later < 64, "of 16 MiB and 32 MiB, which have 48 huge pages at least"
+    assert client.submit(os.environ.get, "OMP_NUM_THREADS").result() == "1"
+
+
+def faults_of_chunks():
+    """Page faults while several arrays of a chunk's size are filled."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(4):
+        np.empty(1 << 25, np.uint8).fill(1), np.empty(1 << 24, np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
 
 def test_a_scheduler_that_is_gone_is_an_error(tmp_path):

@@ -126,3 +126,26 @@ def test_a_row_out_of_range(job, capfdbinary):
     flags, _ = options_of("ce", None)
     result = inside(capfdbinary, "explain", "x.npy", "--teacher", "z.npy", *flags, "--row", 9)
     assert_error(result, 2, "--row: 9 is out of range for 3 rows")
+
+
+@pytest.mark.parametrize("divergence", ["ce", "forward-kl", "reverse-kl", "jsd"])
+def test_a_class_of_the_bucket_has_its_share_of_the_buckets_gradient(divergence, job, capfdbinary):
+    """As the page says of the gradient's formula, which is that of the stored classes."""
+    flags, _ = options_of(divergence, "bucket")
+    command = ["x.npy", "--teacher", "v.npy", "--teacher-indices", "i.npy", *flags, "--row", 1]
+    d = explained(capfdbinary, *command)
+    p, q, value = d["p_rest"], d["rest"], d["value"]
+    m = 0.3 * q + 0.7 * p
+    others = ~np.array(d["stored"])
+    stored_p = np.array(d["p"])[~others]
+    stored_m = 0.3 * np.array(d["q"])[~others] + 0.7 * stored_p
+    pull = p * np.log(p / m) + (stored_p * np.log(stored_p / stored_m)).sum()
+    own = {
+        "ce": p - q,
+        "forward-kl": p - q,
+        "reverse-kl": p * (np.log(p / q) - value),
+        "jsd": 0.7 * p * (np.log(p / m) - pull),
+    }[divergence]
+    share = np.array(d["p"])[others] / p
+    np.testing.assert_allclose(np.array(d["row_gradient"])[others], share * own, rtol=1e-9)
+    assert "p / p_r times that of the bucket" in inside(capfdbinary, "explain", *command).text

@@ -519,6 +519,46 @@ def test_zeros_and_infinities(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_bucket_of_classes_that_the_student_excludes(backend, temperature):
+    """Both give the bucket nothing: it adds nothing, and its classes have the gradient 0."""
+    x, stored = np.array([[0.5, 2.0, -np.inf, -np.inf]]), [[0, 1]]
+    for name, loss in LOSSES.items():
+        teacher = Teacher([[0.5, 0.5]], stored, kind="probs", tail="bucket", **loss)
+        r = cross_entropy(x, teacher=teacher, backend=backend, temperature=temperature)
+        two = Teacher([[0.5, 0.5]], kind="probs", **loss)
+        alone = cross_entropy(x[:, :2], teacher=two, backend=backend, temperature=temperature)
+        assert r.loss == pytest.approx(alone.loss, rel=1e-14), name
+        np.testing.assert_allclose(r.grad[:, :2], alone.grad, rtol=1e-14)
+        assert_same_bits(r.grad[:, 2:], np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_probability_that_underflows_is_no_zero(backend):
+    """Infinite by the definition: only the other distribution excludes the class."""
+    x, one = np.array([[1000.0, 0.0, 1.0]]), {"kind": "probs", "divergence": "reverse-kl"}
+    for teacher in (
+        Teacher([[1.0, 0.0, 0.0]], **one),
+        Teacher([[1.0]], [[0]], tail="bucket", **one),
+        Teacher([[1.0]], [[0]], tail="uniform", **one),
+    ):
+        r = cross_entropy(x, teacher=teacher, backend=backend)
+        assert r.loss == np.inf
+        assert np.isnan(r.grad).all()
+    for divergence in ("ce", "forward-kl"):
+        teacher = Teacher([[0.0, -2000.0, -700.0]], kind="log-probs", divergence=divergence)
+        r = cross_entropy([[1.0, -np.inf, 0.0]], teacher=teacher, backend=backend)
+        assert r.loss == np.inf
+        assert np.isfinite(r.grad).all()
+
+
+def test_a_class_whose_weight_is_0_adds_nothing():
+    teacher = Teacher([[0.5, 0.5]], kind="probs", divergence="ce")
+    r = cross_entropy([[0.0, -np.inf]], teacher=teacher, weight=[1.0, 0.0])
+    assert r.loss == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_rows_and_one_class(backend):
     teacher = Teacher(np.zeros((0, 3)), kind="logits", divergence="ce")
     assert np.isnan(cross_entropy(np.zeros((0, 3)), teacher=teacher, backend=backend).loss)
@@ -556,6 +596,33 @@ def test_what_cannot_be_probabilities_is_noted(rng):
     teacher = Teacher(rng.standard_normal((3, C)) + 3, kind="log-probs", divergence="ce")
     (note,) = cross_entropy(x, teacher=teacher).notes
     assert "do not sum to 1" in note.text
+
+
+@pytest.mark.parametrize("top", [False, True])
+@pytest.mark.parametrize("kind", ["probs", "counts"])
+def test_negative_probabilities_and_counts_are_noted(kind, top):
+    """Although they sum to 1, as counts always do."""
+    values = np.array([[0.5, 0.5, 0.0], [0.75, -0.5, 0.75]]) * (1 if kind == "probs" else 8)
+    indices = [[0, 1, 2]] * 2 if top else None
+    how = {"tail": "bucket"} if top and kind == "probs" else {}
+    teacher = Teacher(values, indices, kind=kind, divergence="ce", **how)
+    notes = cross_entropy(np.zeros((2, 3)), teacher=teacher).notes
+    assert notes[0].strict
+    assert "1 of 2 rows" in notes[0].text
+    assert "are negative or" in notes[0].text
+    assert "row 1 has -0.5" in notes[0].text
+    ignored = cross_entropy(np.zeros((2, 3)), [0, -100], teacher=teacher).notes
+    assert not ignored
+
+
+def test_probabilities_as_a_teachers_logits_are_noted(rng):
+    x, t = rng.standard_normal((2, 3, C))
+    teacher = Teacher(softmax(t), kind="logits", divergence="ce")
+    (note,) = cross_entropy(x, teacher=teacher).notes
+    assert (note.where, note.strict) == ("teacher", True)
+    assert note.text.endswith("as probabilities do; kind='probs'")
+    for values, kind in ((t, "logits"), (softmax(t), "probs")):
+        assert not cross_entropy(x, teacher=Teacher(values, kind=kind, divergence="ce")).notes
 
 
 def test_captured_mass_is_merged_in_order():

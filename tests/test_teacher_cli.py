@@ -174,6 +174,18 @@ def test_what_is_said(job, capfdbinary):
     assert b"stores" not in inside(capfdbinary, "loss", "x.npy", *dense).err.encode()
 
 
+@pytest.mark.parametrize(("broken", "least"), [(slice(1), True), (slice(None), False)])
+def test_a_teacher_that_is_nan_is_null_in_json(broken, least, job, capfdbinary):
+    """The mean mass too, and the least one where there is no other."""
+    job["v"][broken, 0] = np.nan
+    np.save("v.npy", job["v"])
+    result = inside(capfdbinary, "loss", "x.npy", *PAIR, *TOP, "--json")
+    about = json.loads(result.out)
+    assert result.code == 0
+    assert (about["loss"], about["captured"]["mean"]) == (None, None)
+    assert isinstance(about["captured"]["least"], float) == least
+
+
 def test_an_ignore_index_without_targets_ignores_nothing(job, capfdbinary):
     command = ["loss", "x.npy", *PAIR, *TOP, "-q"]
     plain = inside(capfdbinary, *command)

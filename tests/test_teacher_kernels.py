@@ -169,6 +169,23 @@ def test_rows_out_of_float32s_range_are_exact_and_change_no_other(name, upstream
     assert_same_bits(a.loss[usual], c.loss)
 
 
+@pytest.mark.parametrize("divergence", ["ce", "forward-kl", "reverse-kl", "jsd"])
+@pytest.mark.parametrize("gap", [80.0, 115.0, 130.0, 300.0])
+def test_others_that_are_0_in_float32_are_a_bucket(divergence, gap):
+    """Some stored classes are near the largest, and all others are far below."""
+    x = np.random.default_rng(2).normal(size=(4, 60)).astype("f4")
+    x[:, 5:] -= gap
+    how = {"divergence": divergence, "kind": "probs", "tail": "bucket"}
+    how["beta"] = 0.3 if divergence == "jsd" else None
+    teacher = Teacher(np.full((4, 5), 0.1999), np.tile(np.arange(5), (4, 1)), **how)
+    options = {"teacher": teacher, "reduction": "none"}
+    a = cross_entropy(x, backend="cpu", **options)
+    b = cross_entropy(x.astype("f8"), backend="numpy", **options)
+    assert np.isfinite(b.loss).all()
+    np.testing.assert_allclose(a.loss, b.loss, rtol=2.5e-7)
+    np.testing.assert_allclose(a.grad, b.grad, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("classes", [65, 1000])
 @pytest.mark.parametrize(
     "name", ["fast", *(pytest.param(n, marks=pytest.mark.slow) for n in ("general", "top"))]

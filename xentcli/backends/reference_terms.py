@@ -58,10 +58,11 @@ def evaluate(t: Terms, how: TeacherScalars, weight: Array) -> tuple[TwoWords, Tw
     if how.divergence == Divergence.REVERSE_KL:
         x = _plus(t.log_p, -t.log_q)
         h = where(has_p, _times(t.p, _plus(x, one_word(1.0))))
-        return where(has_p, _times(t.p.times(2.0**-LIFT), x)), h
+        return where(has_p, _unless_infinite(t.p.times(2.0**-LIFT), x)), h
     cost = -t.log_p if how.divergence == Divergence.CE else _plus(t.log_q, -t.log_p)
     a = _times(one_word(weight), where(has_q, t.q))
-    return where(has_q, _times(a.times(2.0**-LIFT), cost)), -a
+    each = _unless_infinite(a.times(2.0**-LIFT), cost)
+    return where(has_q & (weight != 0), each), -a
 
 
 def _jsd(t: Terms, beta: float, has_p: Array, has_q: Array) -> tuple[TwoWords, TwoWords]:
@@ -105,6 +106,11 @@ def _plus(a: TwoWords, b: TwoWords) -> TwoWords:
 def _times(a: TwoWords, b: TwoWords) -> TwoWords:
     """a·b, where b may be infinite or huge."""
     return choose(np.abs(b.high) < LARGE, multiply(a, b), one_word(a.high * b.high))
+
+
+def _unless_infinite(a: TwoWords, b: TwoWords) -> TwoWords:
+    """a·b of an a that is 0 only by underflow: where it is, a b of +∞ stays."""
+    return choose((a.high == 0) & (b.high == np.inf), b, _times(a, b))
 
 
 def value(each: TwoWords, excess: TwoWords) -> Array:

@@ -34,6 +34,7 @@ class Cluster:
         self._client, self._running = client, running
         self.how = How(running.backend, running.threads, grad)
         self.workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        self._before = max((time for time, _ in self._events()), default=0.0)
 
     def run(self, wanted: Sequence[Any], graph: Any, nbytes: int) -> list[Any]:
         """Compute, with a progress bar; what the workers note is told once."""
@@ -42,9 +43,13 @@ class Cluster:
         parts = list(zip(graph.rows, graph.chunks, strict=True))
         with Progress(not self._running.no_progress, nbytes) as progress:
             found = run(self._client, wanted, parts, progress)
-        for text in sorted({str(event) for _, event in self._client.get_events("xentcli") or ()}):
+        for text in sorted({str(event) for time, event in self._events() if time > self._before}):
             note(text)
         return found
+
+    def _events(self) -> Sequence[tuple[float, Any]]:
+        """What workers noted and when, also for earlier commands of a scheduler that stays."""
+        return self._client.get_events("xentcli") or ()
 
     def stored(self, result: Any, array: ArrayOutput) -> Any:
         """A delayed writing of a result into an output, which workers write."""
@@ -132,14 +137,11 @@ def report(
 ) -> Report:
     """The statistics of a report."""
     from xentcli.cli.summary import nbytes
-    from xentcli.dask.arrays import lazy, slices_of
+    from xentcli.dask.arrays import like_logits
     from xentcli.dask.report import ReportInputs, report_graph
 
     logits, targets = _logits_and_targets(inputs, scoring.class_axis)
-    base = None
-    if inputs.base:
-        slices = slices_of(inputs.base)
-        base = inputs.base.whole() if slices is None else lazy(slices, logits.chunks)
+    base = like_logits(inputs.base, logits) if inputs.base else None
     weights = inputs.extras.sample_weight
     arrays = ReportInputs(logits, targets, base, weights, inputs.group)
     with _warnings_as_notes():

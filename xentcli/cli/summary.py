@@ -83,13 +83,14 @@ def loss_json(
 
     from xentcli.files.json import plain
 
+    captured = result.captured and {k: plain(v) for k, v in result.captured._asdict().items()}
     return {
         "loss": plain(loss, decimals),
         "nonfinite": int(np.count_nonzero(~np.isfinite(loss))),
         "reduction": options.reduction,
         "rows": result.rows,
         "ignored": result.ignored,
-        **({"captured": result.captured._asdict()} if result.captured else {}),
+        **({"captured": captured} if captured else {}),
         "backend": result.backend,
         "seconds": round(seconds, 6),
         "notes": [note_text(item) for item in result.notes],

@@ -59,6 +59,14 @@ def logits_array(reader: Reader, class_axis: int) -> da.Array:
     return lazy(slices, logits_chunks(slices, class_axis))
 
 
+def like_logits(reader: Reader, logits: da.Array) -> da.Array:
+    """Other logits of an open file, in the chunks of the first where they have their shape."""
+    slices = slices_of(reader)
+    if slices is not None and tuple(slices.shape) == logits.shape:
+        return lazy(slices, logits.chunks)
+    return logits_array(reader, len(reader.shape) - 1)
+
+
 def logits_chunks(slices: Slices, class_axis: int) -> Shape:
     """Chunks of about `CHUNK_BYTES`, of whole chunks of the file, with all classes if possible.
 
@@ -97,9 +105,9 @@ def _split(chunks: list[int], class_axis: int, parts: int) -> None:
 
 
 def small_array(reader: Reader, chunks: Any) -> Any:
-    """Targets and the like: lazy in these chunks where that can be, else whole."""
+    """Targets and the like: lazy in these chunks where they fit its shape, else whole."""
     slices = slices_of(reader)
-    if slices is None or len(slices.shape) != len(chunks):
+    if slices is None or tuple(slices.shape) != tuple(sum(sizes) for sizes in chunks):
         return reader.whole()
     return lazy(slices, chunks)
 

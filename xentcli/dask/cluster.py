@@ -18,6 +18,15 @@ from xentcli.dask.graphs import fused
 from xentcli.errors import FileError, UnavailableError, XentError, reason, visible
 
 PAUSE = 0.02  # seconds between looks at what is done
+
+# Of the workers of this machine, for glibc. dask lets it return memory at once, so each chunk and
+# each result get new pages, which the kernel fills with zeros: that takes as long as the work. One
+# heap for all threads keeps what the next chunk takes; what is larger is returned as before.
+MALLOC = {
+    "MALLOC_ARENA_MAX": 1,
+    "MALLOC_MMAP_THRESHOLD_": 1 << 27,
+    "MALLOC_TRIM_THRESHOLD_": 1 << 27,
+}
 MORE_MEMORY = "use smaller chunks, or workers with more memory"
 
 
@@ -57,11 +66,13 @@ def local(workers: int, threads: int = 1, memory: int | None = None) -> Iterator
     They listen on the loopback device only, without a dashboard. `memory` is the limit of each in
     bytes, by default its share of the machine's.
     """
+    environment = {f"distributed.nanny.pre-spawn-environ.{key}": n for key, n in MALLOC.items()}
     place = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # any free port
     limits = {"threads_per_worker": threads, "memory_limit": "auto" if memory is None else memory}
     kwargs = {"scheduler_kwargs": {"dashboard": False}, "silence_logs": logging.CRITICAL}
     with (
         quiet(),
+        dask.config.set(environment),
         LocalCluster(n_workers=workers, processes=True, **place, **limits, **kwargs) as cluster,
         Client(cluster) as client,
     ):

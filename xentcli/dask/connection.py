@@ -10,7 +10,7 @@ import dask
 from distributed import Client
 
 from xentcli.dask.cluster import local
-from xentcli.errors import UnavailableError, reason, visible
+from xentcli.errors import OptionError, UnavailableError, reason, visible
 
 PATIENCE = 20  # seconds for a scheduler to answer
 
@@ -28,6 +28,9 @@ def connected(address: str | None, workers: int | None) -> Iterator[Client]:
             with local(workers) as client:
                 yield client
             return
+        if "@" in str(address):  # errors of dask would show what is before it
+            what = "an address of dask, such as tcp://host:8786, has no user and password"
+            raise OptionError("cluster", what)
         try:
             client = Client(address, timeout=PATIENCE)
         except (OSError, ValueError, ImportError, RuntimeError) as error:

@@ -97,7 +97,8 @@ class FileArray:
         for place in np.ndindex(*(len(r) for r in ranges[:outer])):
             parts = zip(ranges, place, steps, strict=False)
             first = sum((part.start + i) * step for part, i, step in parts)
-            yield self.offset + (first + last) * self.dtype.itemsize, _flat_bytes(box[place])
+            part = box[(*place, ...)]  # a view, also of an array without axes
+            yield self.offset + (first + last) * self.dtype.itemsize, _flat_bytes(part)
 
 
 def _flat_bytes(part: Array) -> Array:

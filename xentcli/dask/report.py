@@ -123,7 +123,8 @@ def _base(values: Any, x: da.Array, layout: Layout) -> da.Array:
     base = require_dask(values, "base")
     require_base(base.shape, layout)
     if base.shape != layout.shape:
-        base = base.reshape(layout.shape)
+        why = f"shape {base.shape} differs from that of the logits, {layout.shape}"
+        return rechunked(base.reshape(layout.shape), "base", x.chunks, why)
     return like_logits(whole_rows(base, "base", layout), "base", x)
 
 

@@ -12,6 +12,7 @@ from xentcli.arrays.dtypes import BF16, HALVES, NAMES, Array, bits, widen
 from xentcli.errors import Setting, StrictError, Words, plural, worded
 
 LOOKED_AT = 8  # entries of the first row that tell at once that logits are no probabilities
+KIND_OF_LOGITS = Setting("logits_kind", "probs", in_python="logits are their logarithms")
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
 
 
@@ -146,8 +147,10 @@ class LogitsCheck:
     'softcap=30.0 makes 1 logit of -inf finite, so that masked classes get a probability'
     """
 
-    def __init__(self, softcap: float | None = None) -> None:
-        self.softcap = softcap
+    def __init__(
+        self, softcap: float | None = None, where: str = "logits", kind: Setting = KIND_OF_LOGITS
+    ) -> None:
+        self.softcap, self.where, self.kind = softcap, where, kind
         self.masked = 0  # logits of −inf, counted with a softcap
         self.rows = 0
         self.all_alike = True  # so far
@@ -184,12 +187,11 @@ class LogitsCheck:
         found: list[Words] = []
         if self.rows and self.all_alike and self.fractions:
             what = "all rows are in [0, 1] and sum to 1, as probabilities do; "
-            kind = Setting("logits_kind", "probs", in_python="logits are their logarithms")
-            found.append((what, kind))
+            found.append((what, self.kind))
         if self.masked:
             what = f" makes {plural(self.masked, 'logit')} of -inf finite, so that masked classes "
             found.append((Setting("softcap", self.softcap), f"{what}get a probability"))
-        return [Note("logits", words, strict=True) for words in found]
+        return [Note(self.where, words, strict=True) for words in found]
 
 
 def _count_masked(logits: Array) -> int:

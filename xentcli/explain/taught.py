@@ -191,7 +191,7 @@ def _from_slots(
     if task.has_rest:
         rest = boxes[2].reshape(1)
         rest = np.exp(rest) if task.kind == "log-probs" else rest
-    top, captured = mass_of(task, slots, rest, double=True)
+    top, captured, _ = mass_of(task, slots, rest, double=True)
     stored = np.zeros(len(p), bool)
     stored[top.classes[0][top.classes[0] >= 0]] = True
     r = float(top.rest[0])

@@ -49,6 +49,8 @@ TAILS: dict[int, str] = {
     "divergence, and may be negative.",
 }
 
+OF_BUCKET = "Of a class that is not stored it is p / p_r times that of the bucket, of p_r and r."
+
 
 def to_document(d: TaughtRow, display: DisplayOptions) -> Document:
     """The document of a row; raises `OptionError` unless there is a name per class."""
@@ -148,7 +150,9 @@ def _gradients(d: TaughtRow, shown: ClassSelection) -> tuple[Step, Step]:
     if t != 1:
         formula = Formula(f"({formula.text}) / {t:g}", rf"\bigl({formula.latex}\bigr)/{t:g}")
     own = shown.column(Formula("dL/dx", r"\partial L/\partial x_c"), d.row_gradient, bar="signed")
-    first = shown.step("Gradient", formula, [own, shown.directions(d.row_gradient)])
+    bucket = d.task.scalars.tail == Tail.BUCKET and not d.stored.all()
+    columns, remarks = [own, shown.directions(d.row_gradient)], (OF_BUCKET,) * bucket
+    first = shown.step("Gradient", formula, columns, remarks=remarks)
     facts = []
     if soft.scale_t2:
         facts.append(Fact(Formula("τ²", r"\tau^2"), t * t, "the squared temperature"))

@@ -89,7 +89,7 @@ def top_row(stored, share, costs, tail, has_others):
     rest, bucket = share.rest if has_others else 0.0, 0.0
     if has_others and (tail == BUCKET or (tail == TEACHER and costs.divergence == JSD)):
         q = stored.rest if tail == BUCKET else 0.0
-        y = log(q / rest)
+        y = 0.0 if q == 0.0 and rest == 0.0 else log(q / rest)  # a bucket of excluded classes
         if costs.divergence == CE:
             y = log1p(share.odds, 0.0)[0] if share.odds < 2.0**400 else 0.0 - log(rest)
             y = y if q > 0.0 else 0.0

@@ -44,6 +44,7 @@ from xentcli.backends.cpu.simd import (
 )
 
 F32_ONE = 2.0**F32_SCALE_BITS  # what exp(0) is kept as in float32
+LEAST = 2.0**-1074  # of p that float64 cannot represent, which is no 0
 stored_step = inline_jit(workspace.stored_step)
 
 
@@ -193,9 +194,10 @@ def share_of(sums, rest, exact):
     others, low = others + low, low - ((others + low) - others)
     high, log_low, unit = log_of_sum(others, low, exact)
     beside, mass = rest[0] + (rest[1] + rest[2]), sums[0] + (sums[1] + sums[2])
-    total = ONE + (others + low)
-    log_sum = high * unit + log_low * unit
-    return Share(others, low, log_sum, beside / total, mass / beside)
+    log_sum, p = high * unit + log_low * unit, beside / (ONE + (others + low))
+    if p == 0.0 and beside > 0.0:
+        p = LEAST
+    return Share(others, low, log_sum, p, mass / beside)
 
 
 @inline_jit

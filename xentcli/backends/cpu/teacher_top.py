@@ -96,8 +96,8 @@ def buffer_sums(x, exps, classes, peak, student, exact):
 
 @jit
 def sums_again(x, stored, classes, peak, student):
-    """The three sums of the classes that are not stored, in float64, at temperature 1: from one
-    stored class to the next, of which the order is ascending."""
+    """The three sums of the classes that are not stored, in float64: from one stored class to the
+    next, of which the order is ascending."""
     zero = constant_for(stored.gaps, 0.0)
     one, sums = constant(zero, ONE), (zero, zero, zero)
     begin = 0
@@ -120,15 +120,15 @@ def sums_of_others(x, exps, stored, sums, its_sums, row, again, student):
     """The three sums of the classes that are not stored, multiplied by 2⁹⁰⁰.
 
     Where the stored classes are most of the row the others are added up without them, from the
-    buffer; and `again` from the logits, in float64.
+    buffer; and `again`, or where float32 has none of them, from the logits in float64.
     """
     peak, classes, _ = row
     scale = exp_scale(exps)
-    more = ONE / scale
+    more, least = ONE / scale, classes * (ONE * 2.0**-146)
     ones, high, low = sums[0] * more, sums[1] * more, sums[2] * more
     if is_float64(exps):
         again = False
-    elif high + low < classes * (ONE * 2.0**-146):
+    elif high + low < least:
         again = True
     if again:
         return sums_again(x, stored, classes, peak, student)
@@ -136,7 +136,9 @@ def sums_of_others(x, exps, stored, sums, its_sums, row, again, student):
     if part > total * (MOST_TAKEN if is_float64(exps) else MOST_TAKEN_F32):
         remove_stored(exps, stored)
         ones, high, low = sums_of_buffer(exps, classes, scale)
-        return ones * more, high * more, low * more
+        if is_float64(exps) or (ones + (high + low)) * more >= least:
+            return ones * more, high * more, low * more
+        return sums_again(x, stored, classes, peak, student)
     taken = its_sums
     if not is_float64(exps):
         ones_taken, others_taken = pipeline_sums(x, peak, stored)

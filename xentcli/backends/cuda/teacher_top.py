@@ -40,6 +40,8 @@ from xentcli.backends.cuda.teacher_rows import (
 )
 from xentcli.backends.cuda.two_words import add
 
+LEAST = 2.0**-1074  # of p that float64 cannot represent, which is no 0
+
 
 @device
 def count_stored(classes, base, slots):
@@ -130,11 +132,12 @@ def rest_terms(r, rest, stored, has_others, params):
         return value, times_or_zero(rest, u), 0.0, u
     if params.tail != BUCKET:
         return 0.0, 0.0, 0.0, 0.0
-    y = log(ratio(r, rest))
-    if params.divergence == CE:
-        y = 0.0
-        if r > 0.0:
-            y = log1p(ratio(stored, rest))
+    y = 0.0
+    if params.divergence != CE:
+        if not (r == 0.0 and rest == 0.0):  # else a bucket of excluded classes
+            y = log(ratio(r, rest))
+    elif r > 0.0:
+        y = log1p(ratio(stored, rest))
     value, u = term(params, rest, r, y)
     return value, times_or_zero(rest, u), r, u
 
@@ -226,6 +229,8 @@ def top_rows(x, classes, q, log_q, rests, surpluses, targets, scale, params, res
     whole = norm_of(peak, ones + rest_ones, both, params.temperature)
     norm, total = whole, 1.0 + whole.others
     beside = (rest_ones + (rest[0] + rest[1]) * UNIT) / total
+    if beside == 0.0 and rest[0] + rest[1] > 0.0:
+        beside = LEAST
     stored = (ones + (others[0] + others[1]) * UNIT) / total
     if params.tail == SUBSET:
         norm = stored_norm(x, start, classes, base, n, task, params, sums)

@@ -14,6 +14,7 @@ from xentcli.arrays.layout import Block, dense
 from xentcli.arrays.sums import exact_sum
 from xentcli.backends.reference import clear_negative_zero
 from xentcli.engine.cross_entropy import LossCalculation, RowLosses, Run
+from xentcli.engine.notes import LogitsCheck
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import plan
@@ -22,6 +23,7 @@ from xentcli.engine.rows import RowPiece, float_rows
 from xentcli.engine.teacher.mass import LOOKED_AT, MassTotals
 from xentcli.engine.teacher.task import TeacherTask
 from xentcli.engine.teacher.top_k import class_columns, mass_of, slots_of
+from xentcli.errors import Setting
 from xentcli.options import LossOptions
 
 TOGETHER = 1 << 20  # logits at a time where a gradient is the sum of two, or rows are padded
@@ -49,6 +51,8 @@ class TeacherCalculation:
         self.plan = plan(replace(problem, weight=None), options)
         self.totals = LossTotals(options.softcap)
         self.mass = MassTotals(task.dtype, whole=not task.top)
+        kind = Setting("teacher_kind", "probs", in_python="kind='probs'")
+        self.logits_check = LogitsCheck(where="teacher", kind=kind)
         self.hard: LossCalculation | None = None
         if task.hard_share:
             how = replace(options, temperature=1.0), replace(run, progress=None)
@@ -133,7 +137,7 @@ class TeacherCalculation:
             rest = np.exp(rest) if self.task.kind == "log-probs" else rest
         double = piece.logits.dtype == NAMES["f64"]
         mass = mass_of(self.task, slots, rest, double=double)
-        self.mass.add(mass.captured, present)
+        self.mass.add(mass.captured, present, mass.smallest)
         return mass.top
 
     def _dense(self, piece: RowPiece, present: Array) -> Array:
@@ -143,7 +147,9 @@ class TeacherCalculation:
         if kind == "counts":
             rows = box.astype(np.float64)
             box = rows / exact_sum(rows.transpose(0, 2, 1))[:, None, :]
-        elif kind != "logits" and self.mass.rows < LOOKED_AT:
+        if kind == "logits":
+            self.logits_check.add(box)
+        elif self.mass.rows < LOOKED_AT:
             q = float_rows(box[:LOOKED_AT], "teacher")
             self.mass.add_dense(np.exp(q) if kind == "log-probs" else q, present)
         missing = piece.layout.classes - box.shape[1]
@@ -154,6 +160,7 @@ class TeacherCalculation:
         """Take the totals of the rows that follow, of the same problem."""
         self.totals.merge(other.totals)
         self.mass.merge(other.mass)
+        self.logits_check.merge(other.logits_check)
         self.rows += other.rows
         if self.hard and other.hard:
             self.hard.merge(other.hard)
@@ -161,7 +168,8 @@ class TeacherCalculation:
     def result(self, arrays: RowArrays | None = None) -> CrossEntropy:
         """The result over all rows, with the arrays that were kept."""
         found = self.totals.result(self.plan, self.backend.name, arrays or RowArrays())
-        loss, notes = found.loss, [*self.mass.notes(), *found.notes]
+        loss = found.loss
+        notes = [*self.mass.notes(), *self.logits_check.notes(), *found.notes]
         if not self.plan.per_row:
             loss = loss * self.task.factor
         if self.hard:

@@ -35,28 +35,34 @@ class MassTotals:
         self._tolerance, self._whole = 1e-2 if dtype in HALVES else 1e-3, whole
         self._sum, self.rows, self._counted = RunningSum(), 0, 0
         self._least = (np.inf, 0)  # and its row
-        self._wrong, self._worst = 0, (0.0, 0, 0.0)  # its error, its row, and its sum
+        self._wrong, self._worst = 0, (0.0, 0, "")  # its error, its row, and what is wrong with it
+        self._negative = False
 
-    def add(self, mass: Array, present: Array) -> None:
-        """The sums of the next rows' probabilities, float64 (n,), and which rows count."""
+    def add(self, mass: Array, present: Array, smallest: Array | None = None) -> None:
+        """The sums of the next rows' probabilities, float64 (n,), which rows count, and the
+        smallest probability of each row."""
         counted = np.flatnonzero(present)
         q = mass[counted]
+        least = np.zeros(len(q)) if smallest is None else smallest[counted]
         self._sum.add(q)
         self._counted += len(q)
         if len(q):
             at = int(np.argmin(np.where(np.isnan(q), np.inf, q)))
             self._least = min(self._least, (float(q[at]), self.rows + int(counted[at])))
             error = np.abs(q - 1) if self._whole else q - 1
+            error = np.where(least < 0, np.fmax(error, 1 - least), error)
             at = int(np.argmax(np.where(np.isnan(error), 0.0, error)))
             self._wrong += int(np.count_nonzero(error > self._tolerance))
-            found = float(error[at]), -self.rows - int(counted[at]), float(q[at])
+            self._negative |= bool(np.any(least < 0))
+            what = f"has {least[at]:.6g}" if least[at] < 0 else f"sums to {q[at]:.6g}"
+            found = float(error[at]), -self.rows - int(counted[at]), what
             self._worst = max(self._worst, found)
         self.rows += len(mass)
 
     def add_dense(self, q: Array, present: Array) -> None:
         """The same from probabilities of all classes (n, C), of which the first are looked at."""
         left = max(0, LOOKED_AT - self.rows)
-        self.add(exact_sum(q[:left]), present[:left])
+        self.add(exact_sum(q[:left]), present[:left], q[:left].min(axis=-1, initial=np.inf))
         self.rows += len(q) - min(left, len(q))
 
     def merge(self, other: MassTotals) -> None:
@@ -66,22 +72,26 @@ class MassTotals:
         self._wrong += other._wrong
         least, row = other._least
         self._least = min(self._least, (least, self.rows + row))
-        error, minus_row, mass = other._worst
-        self._worst = max(self._worst, (error, minus_row - self.rows, mass))
+        error, minus_row, what = other._worst
+        self._worst = max(self._worst, (error, minus_row - self.rows, what))
+        self._negative |= other._negative
         self.rows += other.rows
 
     def captured(self) -> Captured | None:
         """The mean and the smallest mass; None where no row counts."""
         if not self._counted:
             return None
-        return Captured(self._sum.value() / self._counted, *self._least)
+        least, row = self._least
+        least = least if np.isfinite(least) else np.nan  # no row has a mass
+        return Captured(self._sum.value() / self._counted, least, row)
 
     def notes(self) -> list[Note]:
         """What was found."""
         if not self._wrong:
             return []
-        _, minus_row, mass = self._worst
+        _, minus_row, what = self._worst
         rows = plural(self._counted, "row") + (" looked at" if self._whole else "")
         than = "do not sum to 1" if self._whole else "sum to more than 1"
+        than = f"are negative or {than}" if self._negative else than
         text = f"the probabilities of {self._wrong} of {rows} {than}"
-        return [Note("teacher", f"{text}; the worst: row {-minus_row} sums to {mass:.6g}", True)]
+        return [Note("teacher", f"{text}; the worst: row {-minus_row} {what}", True)]

@@ -115,6 +115,7 @@ class Mass(NamedTuple):
 
     top: TopK
     captured: Array
+    smallest: Array  # probability of each row
 
 
 @ignoring_float_errors
@@ -124,12 +125,12 @@ def mass_of(task: TeacherTask, slots: Slots, rest: Array | None, *, double: bool
     `double` is whether the results have to be right to the digits of float64.
     """
     (log_q, q), tail = _probabilities(task, slots), task.scalars.tail
-    captured = exact_sum(q)
+    captured, smallest = exact_sum(q), q.min(axis=-1, initial=np.inf)
     if tail in (Tail.SUBSET, Tail.TEACHER):
         log_q = log_q - np.log(captured)[:, None]
         q = np.exp(log_q)
         top = TopK(slots.classes, q, log_q, np.zeros(len(q)), np.zeros(len(q)))
-        return Mass(top, captured)
+        return Mass(top, captured, smallest)
     whole = task.kind in ("logits", "counts")  # what is stored is a distribution
     lack = 1.0 - captured
     small = np.flatnonzero(np.abs(lack) < (1.0 if double else SMALL))
@@ -141,7 +142,7 @@ def mass_of(task: TeacherTask, slots: Slots, rest: Array | None, *, double: bool
         has_others = np.count_nonzero(~slots.empty, axis=-1) < task.layout.classes
         r = np.where(has_others, r, 0.0)
     surplus = np.zeros(len(q)) if whole else r - lack
-    return Mass(TopK(slots.classes, q, log_q, r, surplus), captured)
+    return Mass(TopK(slots.classes, q, log_q, r, surplus), captured, smallest)
 
 
 def _exact_lack(task: TeacherTask, values: Array, log_q: Array) -> Array:

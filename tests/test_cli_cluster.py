@@ -205,6 +205,25 @@ def test_workers_of_this_machine_are_started_and_ended(arrays):
     assert zarr.open_array("g.zarr", mode="r").shape == (700, 300)
 
 
+def importing(command):
+    """Whether two child processes are larger than Python alone."""
+    sizes = (child.memory_info().rss for child in command.children(recursive=True))
+    return sum(size > 20 << 20 for size in sizes) == 2
+
+
+def test_an_interrupt_while_workers_start_ends_the_command_quietly(arrays):
+    """A terminal sends Ctrl-C to the workers too, which are still importing."""
+    psutil = pytest.importorskip("psutil")
+    arguments = ("grad", "l.npy", "t.npy", "--workers", "2", "-o", "g.npy")
+    with started(*arguments, start_new_session=True) as process:
+        wait_for(lambda: importing(psutil.Process(process.pid)))
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (-signal.SIGINT, b"")
+    assert temporaries(arrays) == []
+    assert not Path("g.npy").exists()
+
+
 def test_what_workers_cannot_do_is_an_error_that_says_what_they_can(cluster, arrays):
     np.savetxt("l.csv", np.load("l.npy"), delimiter=",")
     np.save("p.npy", np.full((700, 300), 1 / 300))

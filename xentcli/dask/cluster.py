@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
@@ -70,13 +71,29 @@ def local(workers: int, threads: int = 1, memory: int | None = None) -> Iterator
     place = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # any free port
     limits = {"threads_per_worker": threads, "memory_limit": "auto" if memory is None else memory}
     kwargs = {"scheduler_kwargs": {"dashboard": False}, "silence_logs": logging.CRITICAL}
-    with (
-        quiet(),
-        dask.config.set(environment),
-        LocalCluster(n_workers=workers, processes=True, **place, **limits, **kwargs) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with quiet(), dask.config.set(environment), ExitStack() as stack:
+        with _without_interrupts():
+            cluster = LocalCluster(n_workers=workers, processes=True, **place, **limits, **kwargs)
+            stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster))
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started inside never gets SIGINT, which a terminal sends to all processes of a
+    command: half started they would end with tracebacks. Here it arrives at the end."""
+    mask: Any = getattr(signal, "pthread_sigmask", None)
+    if not mask:  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # which unblocks signals, where it is started later
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        mask(signal.SIG_SETMASK, before)
 
 
 def run(

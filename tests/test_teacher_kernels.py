@@ -170,7 +170,7 @@ def test_rows_out_of_float32s_range_are_exact_and_change_no_other(name, upstream
 
 
 @pytest.mark.parametrize("divergence", ["ce", "forward-kl", "reverse-kl", "jsd"])
-@pytest.mark.parametrize("gap", [80.0, 115.0, 130.0, 300.0])
+@pytest.mark.parametrize("gap", [80.0, 115.0, 130.0, 300.0, 900.0])
 def test_others_that_are_0_in_float32_are_a_bucket(divergence, gap):
     """Some stored classes are near the largest, and all others are far below."""
     x = np.random.default_rng(2).normal(size=(4, 60)).astype("f4")
@@ -183,7 +183,9 @@ def test_others_that_are_0_in_float32_are_a_bucket(divergence, gap):
     b = cross_entropy(x.astype("f8"), backend="numpy", **options)
     assert np.isfinite(b.loss).all()
     np.testing.assert_allclose(a.loss, b.loss, rtol=2.5e-7)
-    np.testing.assert_allclose(a.grad, b.grad, rtol=1e-6, atol=1e-9)
+    stored = slice(5 if gap > 700 else None)  # a share of what float64 has not is not pulled
+    np.testing.assert_allclose(a.grad[:, stored], b.grad[:, stored], rtol=1e-6, atol=1e-9)
+    assert np.isfinite(a.grad).all()
 
 
 @pytest.mark.parametrize("classes", [65, 1000])

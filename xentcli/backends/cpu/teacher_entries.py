@@ -89,10 +89,12 @@ def top_row(stored, share, costs, tail, has_others):
     rest, bucket = share.rest if has_others else 0.0, 0.0
     if has_others and (tail == BUCKET or (tail == TEACHER and costs.divergence == JSD)):
         q = stored.rest if tail == BUCKET else 0.0
-        y = 0.0 if q == 0.0 and rest == 0.0 else log(q / rest)  # a bucket of excluded classes
+        y = log(q / rest) if rest > 2.0**-1000 else log(q) - share.log_rest
         if costs.divergence == CE:
-            y = log1p(share.odds, 0.0)[0] if share.odds < 2.0**400 else 0.0 - log(rest)
+            y = log1p(share.odds, 0.0)[0] if share.odds < 2.0**400 else 0.0 - share.log_rest
             y = y if q > 0.0 else 0.0
+        if q == 0.0 and rest == 0.0:  # a bucket of excluded classes
+            y = 0.0
         of_bucket, bucket = term(costs, rest, q, y)
         value, middle = value + of_bucket, middle + product_or_zero(rest, bucket)
         pull += q
@@ -107,7 +109,9 @@ def factor_of_others(stored, share, row, costs, tail):
     if tail == SUBSET:
         return share.log_sum * 0.0
     if costs.divergence <= FORWARD_KL:
-        return a - stored.rest / share.rest if tail == BUCKET and share.rest > 0.0 else a
+        if tail == BUCKET and stored.rest < share.rest * 2.0**1000:
+            return a - stored.rest / share.rest
+        return a
     if costs.divergence == REVERSE_KL:
         return row.bucket - row.value if tail == BUCKET else 0.0 - (row.value + row.mass)
     x = 0.0 if tail == DROP else row.bucket

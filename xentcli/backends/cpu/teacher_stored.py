@@ -42,6 +42,7 @@ from xentcli.backends.cpu.simd import (
     select,
     select_max,
 )
+from xentcli.backends.cpu.teacher_formulas import log
 
 F32_ONE = 2.0**F32_SCALE_BITS  # what exp(0) is kept as in float32
 LEAST = 2.0**-1074  # of p that float64 cannot represent, which is no 0
@@ -80,6 +81,7 @@ class Share(NamedTuple):
     others_low: Any
     log_sum: Any
     rest: Any  # Σ p of the classes that are not stored
+    log_rest: Any  # its logarithm, also where it is too small for float64
     odds: Any  # Σ p of the stored, over that
 
 
@@ -197,7 +199,8 @@ def share_of(sums, rest, exact):
     log_sum, p = high * unit + log_low * unit, beside / (ONE + (others + low))
     if p == 0.0 and beside > 0.0:
         p = LEAST
-    return Share(others, low, log_sum, p, mass / beside)
+    log_rest = (log(beside) - log(ONE)) - log_sum
+    return Share(others, low, log_sum, p, log_rest, mass / beside)
 
 
 @inline_jit

@@ -149,7 +149,7 @@ def factor_of_others(r, rest, value, middle, mass, bucket, surplus, params):
     if params.tail == SUBSET:
         return 0.0
     if params.divergence <= FORWARD_KL:
-        if params.tail == BUCKET and rest > 0.0:
+        if params.tail == BUCKET and r < rest * 2.0**1000:
             return a - r / rest
         return a
     if params.divergence == REVERSE_KL:

@@ -293,6 +293,9 @@ def damaged(chunk, change):
     return damage
 
 
+LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
 def field(name, value):
     """A function that changes one field of the metadata."""
     return lambda path: change(path, **{name: value})
@@ -325,7 +328,7 @@ DAMAGE = [
     (field("codecs", [{"name": "bytes"}, {"name": "numcodecs.pickle"}]), ["pickles", "any code"]),
     (field("codecs", [{"name": "bytes"}, {"name": "zstd"}]), ["cannot open this array: Named"]),
     (
-        field("codecs", [{"name": "bytes"}, {"name": "crc32c"}]),
+        field("codecs", [LITTLE, {"name": "crc32c"}]),
         ["chunk c/0/0: cannot be decoded", "checksum"],
     ),
     (field("chunk_key_encoding", {"name": "x"}), ["separator ''"]),

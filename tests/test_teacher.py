@@ -733,6 +733,8 @@ def test_classes_that_the_student_lacks_cannot_be_capped(rng):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_empty_slots_are_no_classes_under_a_softcap(backend):
+    if backend == "cuda":
+        pytest.skip("a softcap beside a teacher is computed by numpy")
     x, q = np.array([[1.0, 2.0, 3.0, 0.5]]), np.array([0.5, 0.3])
     teacher = Teacher(
         [[0.5, 0.3, 0.0]], [[0, 1, -1]], kind="probs", tail="subset", divergence="forward-kl"

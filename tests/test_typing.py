@@ -12,18 +12,23 @@ from xentcli.cli.inputs import loss_paths, loss_reading, open_inputs
 from xentcli.cli.job import Job
 from xentcli.cli.options import LogitsReading, LossInputs, RunningOptions, WritingOptions
 from xentcli.cli.sinks import LossConsumers, open_outputs
-from xentcli.options import LossOptions
+from xentcli.options import LossOptions, TeacherOptions
 
 
 @command("mean", examples=[])
 def mean(
-    options: LossOptions, sources: LossInputs, writing: WritingOptions, running: RunningOptions
+    options: LossOptions,
+    soft: TeacherOptions,
+    sources: LossInputs,
+    writing: WritingOptions,
+    running: RunningOptions,
 ) -> None:
     paths = loss_paths(sources.logits, sources.targets, sources)
     reading = loss_reading(sources, writing.dtype)
     with open_outputs(writing) as outputs:
         with open_inputs(paths, reading, outputs, options.class_axis) as inputs:
-            Job(running, writing.dtype).cross_entropy(options, inputs, None, LossConsumers())
+            job = Job(running, writing.dtype)
+            job.cross_entropy(options, inputs, None, LossConsumers(), soft)
 
 
 LossOptions(reduction="mean", label_smoothing=0.1)

@@ -146,6 +146,7 @@ def test_every_command_and_option_has_help(name):
 def test_the_examples_of_the_help_run(name, folder):
     assert 2 <= len(COMMANDS[name].examples) <= 3
     for line in COMMANDS[name].examples:
+        line = line.replace("compile --all", "compile --dtype f64 --job loss")  # not minutes
         if "| man " in line and not shutil.which("man"):
             continue
         shell(line.replace("~", shlex.quote(str(folder))), folder)

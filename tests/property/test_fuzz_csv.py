@@ -4,6 +4,7 @@ our error.
 `python tests/fuzz.py` runs the same for minutes.
 """
 
+import codecs
 import io
 import math
 import re
@@ -124,10 +125,25 @@ def pieces_of(chunk, ahead):
         lines.CHUNK, table.AHEAD = before
 
 
+CONTROL = {*range(9), *range(14, 27), 28, 29, 30, 31}
+
+
+def is_utf_8(start):
+    """Whether bytes are text, of which the last character may be cut."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        decoder.decode(start)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def by_hand(data, delimiter, header, skipped):
     """The table of numbers without some columns on its left, or None where it is none."""
     start = data[:4096]
     if start[:2] in (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b") or 2 * start.count(0) > len(start):
+        return None
+    if set(start) & CONTROL and not is_utf_8(start):  # binary
         return None
     rows = list(lines_of(data.removeprefix(b"\xef\xbb\xbf")))[header:]
     while rows and not rows[-1].strip(b" \r"):

@@ -175,7 +175,6 @@ def loss(
     examples=[
         "xent softmax logits.npy -o probabilities.npy",
         "xent softmax logits.csv --temperature 2 --decimals 4",
-        "xent softmax logits.npy --log | xent inspect - --stats",
         "xent softmax teacher.npy --log --top 64 --rest -o top.npz",
     ],
 )

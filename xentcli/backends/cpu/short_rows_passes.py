@@ -164,7 +164,7 @@ def finish_tile(logits, place, targets, weights, per_row, to, again, g):
         hot = pick_weight(weight, select_max(index, zero), classes)
     total, log = log_of_total(sums)
     largest = as_float64(sums.peak)
-    loss = hot * log + mass_times_gap(hot, largest - as_float64(sums.x_y))
+    loss = hot * log + mass_times_gap(hot, largest - as_float64(sums.x_y)) + zero
     lse, far = largest + log, sums_out_of_range(sums, classes)
     scale = scales_of(per_row, place, index)
     factor = two_words(scale * hot, place.kept)
@@ -183,7 +183,7 @@ def finish_tile(logits, place, targets, weights, per_row, to, again, g):
         results = float64_at(again, result_offset(classes))
         loss, lse = select(far, load(results, 0), loss), select(far, load(results, LANES), lse)
     ignored = less(index, zero)
-    store(to[0], 0, select(ignored, zero, loss))
+    store(to[0], 0, select(ignored, zero, loss) + zero)
     store(to[1], 0, select(ignored, constant(lse, math.nan), lse))
 
 

@@ -175,7 +175,7 @@ def loss(
     examples=[
         "xent softmax logits.npy -o probabilities.npy",
         "xent softmax logits.csv --temperature 2 --decimals 4",
-        "xent softmax teacher.npy --log --top 64 --rest -o top.npz",
+        "xent softmax logits.npy --log --top 5 --rest -o top.npz",
     ],
 )
 def softmax(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -150,10 +149,13 @@ class Problem:
         power += 0 if targets is None else self.weight_power
         return total.exact() * Fraction(2) ** power
 
-    @cached_property
+    @property
     def ignored(self) -> int:
         """How many rows are left out."""
-        return 0 if self.targets is None else int(np.count_nonzero(self.targets == IGNORED))
+        targets = self.targets
+        if targets is None or not targets.size or targets.item(targets.argmin()) >= 0:
+            return 0
+        return int(np.count_nonzero(targets == IGNORED))
 
 
 def power_of(values: Array | None) -> int:

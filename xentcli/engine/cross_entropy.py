@@ -83,8 +83,9 @@ class LossCalculation:
         for block in piece.layout.blocks(self.backend.block):
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
-            self.totals.add_losses(out[0])
-            plan.unscale(out[0])
+            losses = out[0]
+            self.totals.add_losses(losses)
+            plan.unscale(losses)
             self.rows += block.stop - block.start
             if self.run.progress:
                 self.run.progress(self.rows, self.plan.problem.layout.rows)

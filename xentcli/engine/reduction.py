@@ -24,6 +24,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum, rounded
+from xentcli.backends import Scalars
 from xentcli.engine.notes import Note
 from xentcli.engine.problem import Problem
 from xentcli.engine.scales import SharedScale, over_power, quotient, shared_scale
@@ -97,13 +98,14 @@ class ReductionPlan(NamedTuple):
     """How the losses of a problem are reduced.
 
     `totals` are those of all rows, of which the problem may be a part. `shared` is the factor of
-    the gradients where it is the same for all rows.
+    the gradients where it is the same for all rows; `scalars` are what kernels get.
     """
 
     problem: Problem
     totals: RowTotals
     terms: Terms
     shared: SharedScale | None
+    scalars: Scalars
 
     def of(self, problem: Problem) -> ReductionPlan:
         """The same denominators for some of the rows; `problem` is theirs."""
@@ -133,11 +135,6 @@ class ReductionPlan(NamedTuple):
         scale = upstream.reshape(1) if upstream.ndim == 0 else upstream[rows]
         weight = None if weight is None else weight[rows]
         return quotient(scale, weight, self.terms.kernel_denominator)
-
-    @property
-    def scale_error(self) -> float:
-        """How far off the rounded scale is that all rows share, relative to it."""
-        return 0.0 if self.shared is None else self.shared.error
 
     def weigh(self, losses: Array, rows: slice) -> None:
         """Turn the losses of some rows into v_i·L_i, divided by 2^row_power; never −0.0."""
@@ -192,18 +189,18 @@ def plan(
     power = max(problem.weight_power, 0) if options.z_loss else problem.weight_power
     row_power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
     terms = _terms(totals, options, (power, row_power))
-    return ReductionPlan(problem, totals, terms, _shared(_one_factor(problem), terms))
+    return ReductionPlan(problem, totals, *_kernel_terms(terms, _one_factor(problem), options))
 
 
 @lru_cache(maxsize=256)  # a training loop asks for the same in every step
 def _of_counts(
     rows: int, ignored: int, options: LossOptions, upstream: float | None
-) -> tuple[RowTotals, Terms, SharedScale | None]:
+) -> tuple[RowTotals, Terms, SharedScale | None, Scalars]:
     """All of a plan where there are no weights."""
     counted = Fraction(rows - ignored)
     totals = RowTotals(rows, ignored, counted, counted)
     terms = _terms(totals, options, (0, 0))
-    return totals, terms, _shared(upstream, terms)
+    return totals, *_kernel_terms(terms, upstream, options)
 
 
 def _terms(totals: RowTotals, options: LossOptions, powers: tuple[int, int]) -> Terms:
@@ -220,6 +217,14 @@ def _terms(totals: RowTotals, options: LossOptions, powers: tuple[int, int]) -> 
         ratio = over_power(weighted / plain, powers[0])
         z_loss = rounded(Fraction(options.z_loss) * ratio)
     return Terms(weighted, z_loss if plain else 0.0, *powers)
+
+
+def _kernel_terms(
+    terms: Terms, upstream: float | None, options: LossOptions
+) -> tuple[Terms, SharedScale | None, Scalars]:
+    """With the scale that all rows share, if there is one, and what kernels get of the options."""
+    shared = _shared(upstream, terms)
+    return terms, shared, Scalars.of(options, terms.z_loss, shared.error if shared else 0.0)
 
 
 def _one_factor(problem: Problem) -> float | None:

@@ -7,8 +7,7 @@ Probabilities keep their dtype and their shape, that of the logits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,8 +35,7 @@ class Values(Protocol):
         """All its numbers in C order, in flat pieces; once."""
 
 
-@dataclass(frozen=True)
-class Whole:
+class Whole(NamedTuple):
     """An array in memory."""
 
     array: Array

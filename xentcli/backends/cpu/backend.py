@@ -59,11 +59,11 @@ def shares_of(rows: int, threads: int, least: int) -> tuple[tuple[int, int], ...
     Source: Polychronopoulos, Kuck, Guided self-scheduling, IEEE Transactions on Computers (1987).
 
     >>> shares_of(100, 2, 10)
-    ((0, 25), (25, 43), (43, 57), (57, 67), (67, 77), (77, 87), (87, 97), (97, 100))
+    ((0, 33), (33, 55), (55, 70), (70, 80), (80, 90), (90, 100))
     """
     ends = [0]
     while rest := rows - ends[-1]:
-        ends.append(ends[-1] + min(max(least, rest // (2 * threads)), rest))
+        ends.append(ends[-1] + min(max(least, rest // (threads + 1)), rest))
     return tuple(pairwise(ends))
 
 

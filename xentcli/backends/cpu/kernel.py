@@ -6,9 +6,8 @@ Machine code is an ordinary C function of integers and floats: addresses, length
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from xentcli.arrays.dtypes import Array, name_of
 Dtype: TypeAlias = "np.dtype[Any]"
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """One specialisation: the function, and the dtypes of its boxes.
 
     >>> str(Kernel("general", "float16", "float32", None))

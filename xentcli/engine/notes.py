@@ -149,8 +149,7 @@ class LogitsCheck:
     'softcap=30.0 makes 1 logit of -inf finite, so that masked classes get a probability'
     """
 
-    masked = 0  # logits of −inf, counted with a softcap
-    rows = 0
+    rows = masked = 0  # logits of −inf are counted with a softcap
     all_alike = True  # so far
     fractions = False  # whether there is an entry between 0 and 1
 
@@ -166,11 +165,12 @@ class LogitsCheck:
             self.masked += _count_masked(logits)
         if not self.all_alike or not logits.size:
             return
-        if logits.dtype.kind == "f":
-            few = logits[0, :LOOKED_AT, 0]
-            if not (0 <= few.item(0) <= LARGEST and all(0 <= z <= LARGEST for z in few.tolist())):
-                self.all_alike = False
-                return
+        if logits.dtype.kind == "f" and not (
+            0 <= logits.item(0) <= LARGEST
+            and all(0 <= value <= LARGEST for value in logits[0, :LOOKED_AT, 0].tolist())
+        ):
+            self.all_alike = False
+            return
         tolerance = tolerance_of(logits.dtype)
         with np.errstate(all="ignore"):
             for box in (logits[:1, :, :1], logits):

@@ -152,10 +152,18 @@ class CpuBackend:
         _, classes, inner = logits.shape
         probs = targets if targets.ndim == 3 else None
         losses = address(results)
-        per_row = address(scale), int(len(scale) > 1), losses, losses + results.strides[0]
-        indices = address(targets) if probs is None else 0
-        inputs = *box(logits), indices, *box(probs), address(weight)
-        numbers = *inputs, *scalars, *per_row, *box(grad)
+        numbers = (
+            *box(logits),
+            address(targets) if probs is None else 0,
+            *box(probs),
+            address(weight),
+            *scalars,
+            address(scale),
+            int(len(scale) > 1),
+            losses,
+            losses + results.strides[0],
+            *box(grad),
+        )
         arrays = logits, targets, weight, scale, scalars, results, grad
         streaming = uses_streaming_stores(logits, grad)
         work = self._work(logits, lambda rows: space_for(classes, rows, inner), streaming)

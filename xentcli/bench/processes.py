@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from xentcli.bench import Plan
 from xentcli.bench.case import Case, Data
 from xentcli.bench.columns import OF_PROCESSES
 from xentcli.errors import OptionError, UnavailableError, visible
+from xentcli.records import dataclass
 
 WHOLE = "whole processes"
 SCRIPTS = {"numpy": "numpy_script.py", "torch": "torch_script.py"}

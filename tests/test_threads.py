@@ -95,11 +95,11 @@ def used(parts, threads_wanted):
     """Which threads ran the parts; each waits until so many are at it."""
     barrier, names = threading.Barrier(threads_wanted), []
 
-    def part():
+    def part(*_):
         barrier.wait(30)
         names.append(threading.current_thread().name)
 
-    threads.run([part] * parts)
+    threads.run(part, [(0, 1)] * parts, parts)
     return names
 
 
@@ -115,7 +115,7 @@ def test_many_callers_at_once_have_their_own_parts():
     def caller(number):
         found = []
         for _ in range(50):
-            threads.run([lambda i=i: found.append(i) for i in range(5)])
+            threads.run(lambda i, _: found.append(i), [(i, i + 1) for i in range(5)], 5)
         results[number] = sorted(found)
 
     callers = [threading.Thread(target=caller, args=(number,)) for number in range(6)]
@@ -129,13 +129,13 @@ def test_many_callers_at_once_have_their_own_parts():
 def test_a_part_that_fails_is_an_error_of_the_job():
     both = threading.Barrier(2)
 
-    def part():
+    def part(*_):
         both.wait(30)
         if threading.current_thread().name == "xent":
             raise RuntimeError("of a helper")
 
     with pytest.raises(RuntimeError, match="of a helper"):
-        threads.run([part, part])
+        threads.run(part, [(0, 1)] * 2, 2)
 
 
 @pytest.mark.parametrize("where", ["working", "waiting"])
@@ -152,7 +152,7 @@ def test_ctrl_c_waits_for_the_parts_that_are_begun(monkeypatch, where):
         threading.Timer(0.05, go_on.set).start()
         raise KeyboardInterrupt
 
-    def part():
+    def part(*_):
         if threading.current_thread().name == "xent":
             slow()
         elif where == "working":
@@ -171,7 +171,7 @@ def test_ctrl_c_waits_for_the_parts_that_are_begun(monkeypatch, where):
 
         monkeypatch.setattr(threading.Condition, "wait_for", once)
     with pytest.raises(KeyboardInterrupt):
-        threads.run([part, part])
+        threads.run(part, [(0, 1)] * 2, 2)
     assert done == [1]
 
 
@@ -182,7 +182,7 @@ def test_where_no_thread_can_be_started_one_does_it_all(monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", refuse)
     monkeypatch.setattr(threads, "_helpers", threads._Helpers())
     done = []
-    threads.run([lambda i=i: done.append(i) for i in range(3)])
+    threads.run(lambda i, _: done.append(i), [(i, i + 1) for i in range(3)], 3)
     assert done == [0, 1, 2]
 
 

@@ -143,7 +143,7 @@ def device_array(values: Any, where: str) -> DeviceArray | None:
 def require_host(**arrays: Any) -> None:
     """An error for arrays on a device where the logits are on the host."""
     for where, values in arrays.items():
-        if device_array(values, where) is not None:
+        if values is not None and device_array(values, where) is not None:
             what = "the array is on a device, but the logits are on the host"
             raise DataError(where, what, "move the logits to the device, or the array to the host")
 

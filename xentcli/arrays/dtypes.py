@@ -8,6 +8,7 @@ V2, two raw bytes; inside xent such an array has the dtype `BF16`.
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ DETACH = "pass tensor.detach()"
 TEXT = "SUT"  # the kinds of dtypes that hold text
 
 
+@lru_cache(maxsize=64)  # NumPy takes longer to compare dtypes than to compute with a few numbers
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype in native byte order; `BF16`, which is always little-endian, and text unchanged."""
     return dtype if dtype == BF16 or dtype.kind in TEXT else dtype.newbyteorder("=")
@@ -140,6 +142,7 @@ def bits(array: Array) -> Array:
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
+@lru_cache(maxsize=64)
 def default_output(logits: np.dtype[Any]) -> np.dtype[Any]:
     """The gradient's dtype by default: the logits', or float32 for float16 and bfloat16."""
     return NAMES["f32"] if native(logits) in HALVES else native(logits)

@@ -50,7 +50,7 @@ class Layout:
         """C, the number of classes."""
         return self.shape[self.class_axis]
 
-    @property
+    @cached_property
     def row_shape(self) -> Shape:
         """The shape without the class axis: that of class indices and of losses per row."""
         return self.shape[: self.class_axis] + self.shape[self.class_axis + 1 :]
@@ -66,9 +66,18 @@ class Layout:
         axis = self.class_axis
         return prod(self.shape[:axis]), self.classes, prod(self.shape[axis + 1 :])
 
+    @cached_property
+    def whole(self) -> Block:
+        """All rows."""
+        outer, _, inner = self.box
+        return Block(0, self.rows, slice(0, outer), slice(0, inner))
+
     def blocks(self, entries: int) -> Iterator[Block]:
         """All rows in order, in blocks of about `entries` logits, at least one row each."""
         outer, classes, inner = self.box
+        if 0 < outer * classes * inner <= entries:  # as usual
+            yield self.whole
+            return
         rows = max(1, entries // max(1, classes))
         step = max(1, rows // max(1, inner))
         for o in range(0, outer, step):

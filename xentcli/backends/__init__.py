@@ -201,14 +201,11 @@ def require_known(name: str, threads: int | None) -> tuple[str, int | None]:
 
 
 def _cpu(threads: int | None, notify: Callable[[str], None] | None) -> CpuBackend:
-    _start_cpu()
-    from xentcli.backends.cpu.backend import CpuBackend
-
-    return CpuBackend(threads, notify)
+    return _start_cpu()(threads, notify)
 
 
 @functools.cache
-def _start_cpu() -> None:
+def _start_cpu() -> type[CpuBackend]:
     """Import the CPU backend, once: reading the whole environment takes longer than a small job.
 
     An error unless compiled kernels can run here.
@@ -220,6 +217,7 @@ def _start_cpu() -> None:
         what = "NUMBA_DISABLE_JIT is set, and these kernels run only compiled"
         hint = Setting("backend", "numpy"), " computes without Numba"
         raise OptionError("backend", what, hint)
+    return backend.CpuBackend
 
 
 def _cuda(threads: int | None, notify: Callable[[str], None] | None) -> CudaTeacher:

@@ -23,7 +23,7 @@ class Scalars(NamedTuple):
     @property
     def are_plain(self) -> bool:
         """Whether there is no option that needs more than the fast kernels for long rows."""
-        return self._replace(z_loss=0.0).are_default
+        return self[:3] == NO_OPTIONS[:3]
 
     @property
     def are_tempered(self) -> bool:
@@ -34,7 +34,7 @@ class Scalars(NamedTuple):
     @property
     def are_default(self) -> bool:
         """Whether there is no option at all, as the fast kernel for short rows needs it."""
-        return self._replace(scale_error=0.0) == type(self)()
+        return self[:4] == NO_OPTIONS[:4]
 
     @classmethod
     def of(
@@ -51,3 +51,6 @@ class Scalars(NamedTuple):
         softcap = math.inf if options.softcap is None else float(options.softcap)
         smoothing = float(options.label_smoothing) if isinstance(options, LossOptions) else 0.0
         return cls(smoothing, float(options.temperature), softcap, float(z_loss), scale_error)
+
+
+NO_OPTIONS = Scalars()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
 loss_options = remembered(LossOptions)
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """How to compute, as opposed to what.
 
     `notify` is called when something takes long; `progress` with the rows done and their number.
@@ -149,7 +147,7 @@ def compute(
         q = None if q is None else destination.unshared(q)
     calculation = LossCalculation(problem, options, run)
     each = calculation.add(RowPiece.of_arrays(problem, x, q), destination)
-    losses, lse = (array.reshape(layout.row_shape) for array in each)
+    losses, lse = each.losses.reshape(layout.row_shape), each.lse.reshape(layout.row_shape)
     return calculation.result(RowArrays(losses, destination and destination.finish(), lse))
 
 
@@ -242,7 +240,7 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
 
         device.require(backend, threads, teacher)
         return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)
-    require_host(targets=targets, **vars(extras), out=out)
+    require_host(targets=targets, **extras._asdict(), out=out)
     how = Run(backend, threads)
     if teacher is not None:
         given = (logits, targets), teacher, options, extras, how

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -105,6 +106,7 @@ class ProbabilityCheck:
         return [Note("targets", text, strict=True)]
 
 
+@lru_cache(maxsize=64)
 def tolerance_of(dtype: np.dtype[Any]) -> float:
     """How far from 1 sums may be: probabilities of four digits, or of 16 bits, pass."""
     return 1e-2 if dtype in HALVES else 1e-3

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -35,8 +35,11 @@ from xentcli.options import LossOptions
 USUAL_SIZE = 300  # powers of two of numbers that may be multiplied as they are
 
 
-@dataclass(frozen=True)
-class RowTotals:
+ZERO, UNIT = Fraction(0), Fraction(1)  # Python takes 1 µs to make one
+whole = lru_cache(maxsize=256)(Fraction)  # a training loop asks for the same one in every step
+
+
+class RowTotals(NamedTuple):
     """What a plan needs to know of all rows; it may be added up over parts of them.
 
     `sample_weight` is Σ v_i and `row_weight` Σ v_i·w_{y_i} over the rows that count, exactly, or 0
@@ -45,8 +48,8 @@ class RowTotals:
 
     rows: int = 0
     ignored: int = 0
-    sample_weight: Fraction = Fraction(0)
-    row_weight: Fraction = Fraction(0)
+    sample_weight: Fraction = ZERO
+    row_weight: Fraction = ZERO
 
     @classmethod
     def of(
@@ -57,8 +60,9 @@ class RowTotals:
         if options.reduction != "mean" or options.normalizer is not None:
             return cls(rows, ignored)
         power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
-        plain = Fraction(rows - ignored)  # the sum of as many ones
-        if problem.sample_weight is not None:
+        if problem.sample_weight is None:
+            plain = whole(rows - ignored)
+        else:
             plain = problem.total_sample_weight(power)
         weighted = plain
         if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
@@ -67,8 +71,12 @@ class RowTotals:
 
     def merged(self, other: RowTotals) -> RowTotals:
         """Those of both."""
-        mine, theirs = vars(self).values(), vars(other).values()
-        return RowTotals(*(a + b for a, b in zip(mine, theirs, strict=True)))
+        return RowTotals(
+            self.rows + other.rows,
+            self.ignored + other.ignored,
+            self.sample_weight + other.sample_weight,
+            self.row_weight + other.row_weight,
+        )
 
 
 @dataclass(frozen=True)
@@ -112,16 +120,19 @@ class ReductionPlan:
         if not self.denominator:
             return np.where(self.problem.has_no_weight(rows), 0.0, np.nan)
         if weight is None and upstream.ndim == 0:
-            return np.array([shared_scale(upstream.item(), self.kernel_denominator).value])
+            return np.array([self.shared_scale.value])
         scale = upstream.reshape(1) if upstream.ndim == 0 else upstream[rows]
         return quotient(scale, None if weight is None else weight[rows], self.kernel_denominator)
 
     def scale_error(self) -> float:
         """How far off the rounded scale is that all rows share, relative to it."""
-        upstream = self.problem.upstream
-        if self.problem.sample_weight is not None or upstream.ndim or not self.denominator:
-            return 0.0
-        return shared_scale(upstream.item(), self.kernel_denominator).error
+        several = self.problem.sample_weight is not None or self.problem.upstream.ndim
+        return 0.0 if several or not self.denominator else self.shared_scale.error
+
+    @cached_property
+    def shared_scale(self) -> SharedScale:
+        """The factor of the gradients where it is the same for all rows."""
+        return shared_scale(self.problem.upstream.item(), self.kernel_denominator)
 
     def weigh(self, losses: Array, rows: slice) -> None:
         """Turn the losses of some rows into v_i·L_i, divided by 2^row_power; never −0.0."""
@@ -233,12 +244,12 @@ def plan(
     z_loss = math.ldexp(options.z_loss, -powers[0])
     if options.reduction != "mean":
         per_row = options.reduction == "none"
-        return ReductionPlan(problem, totals, Fraction(1), z_loss, *powers, per_row=per_row)
+        return ReductionPlan(problem, totals, UNIT, z_loss, *powers, per_row=per_row)
     if options.normalizer is not None:
         return ReductionPlan(problem, totals, Fraction(options.normalizer), z_loss, *powers)
     if totals.ignored == totals.rows:
         empty = _empty_mean(options)
-        return ReductionPlan(problem, totals, Fraction(1), z_loss, *powers, empty)
+        return ReductionPlan(problem, totals, UNIT, z_loss, *powers, empty)
     plain, weighted = totals.sample_weight, totals.row_weight
     if plain and z_loss:
         ratio = over_power(weighted / plain, powers[0])

@@ -53,7 +53,7 @@ class RowPiece:
     logits: Array
     probs: Array | None = None
     second: Array | None = None
-    buffers: PieceBuffers = field(default_factory=PieceBuffers)
+    buffers: PieceBuffers | None = None  # of a walk
     beside: tuple[Array, ...] = ()
 
     @classmethod

@@ -22,7 +22,7 @@ from xentcli.engine.output_buffer import Destination
 from xentcli.engine.pipeline import Pipeline
 from xentcli.engine.problem import Problem, without_targets
 from xentcli.engine.result import CrossEntropy
-from xentcli.engine.rows import RowPiece, RowSource, walk
+from xentcli.engine.rows import PieceBuffers, RowPiece, RowSource, walk
 from xentcli.engine.softmax import Probabilities, SoftmaxCalculation
 from xentcli.options import LogitsOptions, LossOptions
 
@@ -68,9 +68,10 @@ def _destination(piece: RowPiece, dtype: np.dtype[Any]) -> Destination:
     x = piece.logits
     if x.dtype == dtype and x.flags.writeable:
         return Destination(piece.layout, x, x)
-    if piece.buffers.out is None:
-        piece.buffers.out = np.empty(x.size, dtype)
-    return Destination(piece.layout, x, piece.buffers.out[: x.size].reshape(x.shape))
+    buffers = piece.buffers or PieceBuffers()
+    if buffers.out is None:
+        buffers.out = np.empty(x.size, dtype)
+    return Destination(piece.layout, x, buffers.out[: x.size].reshape(x.shape))
 
 
 MOST_ROWS = 1 << 18  # in a piece: of two classes results and targets are larger than the logits

@@ -101,8 +101,8 @@ def no_ignore_index(value: int) -> OptionError:
 def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     """Class indices of shape (N,), `IGNORED` where they equal `ignore_index`.
 
-    In memory of their own, contiguous, of the narrowest integers that can hold them: what a kernel
-    uses is what was checked, whoever writes into the targets meanwhile.
+    In memory of their own, contiguous, those of several pieces in the narrowest integers that can
+    hold them: what a kernel uses is what was checked, whoever writes into the targets meanwhile.
     """
     if targets.shape != layout.row_shape:
         require_row_shaped(targets.shape, layout)
@@ -110,6 +110,9 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     indices = np.empty(0, np.min_scalar_type(-layout.classes))
     for chunk in targets.chunks():
         found = check.indices(chunk)
+        if len(found) == layout.rows:
+            indices = found
+            continue
         if check.rows > len(indices):  # as numbers come, not to the size that a header claims
             indices.resize(min(layout.rows, 2 * check.rows), refcheck=False)
         indices[check.rows - len(found) : check.rows] = found
@@ -148,19 +151,22 @@ class TargetCheck:
         self.broken, self.outside = _InvalidTargets(), _InvalidTargets()
 
     def indices(self, values: Array) -> Array:
-        """The next values as whole numbers; any number of a class where a value is wrong."""
-        whole = np.array(values, native(values.dtype))  # a copy, which nobody else can change
+        """The next values as int64; any number of a class where a value is wrong."""
+        row, self.rows = self.rows, self.rows + len(values)
         if values.dtype.kind not in "iu":
-            whole = widen(whole, NAMES["f64"])
+            whole = widen(np.array(values, native(values.dtype)), NAMES["f64"])
             broken = ~(np.isfinite(whole) & (whole == np.floor(whole)))
-            self.broken.add(whole, broken, self.rows)
-            whole = np.where(broken, 0.0, whole) if broken.any() else whole
-        row, self.rows = self.rows, self.rows + len(whole)
-        usual = not 0 <= self.ignore_index < self.classes and whole.size
-        if usual:  # two passes, not six
-            least, most = np.minimum.reduce(whole), np.maximum.reduce(whole)
-            if least >= 0 and most < self.classes:
+            self.broken.add(whole, broken, row)
+            return self._checked(np.where(broken, 0.0, whole) if broken.any() else whole, row)
+        whole = values.astype(np.int64)  # a copy, which nobody else can change
+        if len(whole) and not 0 <= self.ignore_index < self.classes:  # one pass, not six
+            unsigned = whole.view(np.uint64)  # those below 0 are the largest
+            if unsigned[unsigned.argmax()] < self.classes:
                 return whole
+        return self._checked(whole.view(np.uint64) if values.dtype == np.uint64 else whole, row)
+
+    def _checked(self, whole: Array, row: int) -> Array:
+        """Whole numbers, from a row on, as class indices."""
         ignored = whole == self.ignore_index
         wrong = ~ignored & ((whole < 0) | (whole >= self.classes))
         self.outside.add(whole, wrong, row)

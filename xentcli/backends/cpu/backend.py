@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,10 +29,8 @@ STREAM_FROM = 1 << 22
 # saturates at 2²⁴, and 3·10⁸ equal logits had a loss of 19.408 instead of 19.519.
 FAST_MAX_CLASSES = 1 << 26
 
-# A thread gets at least this many logits, which take 40 µs: to wake it and to hear that it is done
-# takes as long. The thread that asks begins 25 µs before the others, and gets more logits for that.
+# There is a thread for each so many logits, which take 40 µs: to wake it takes as long.
 LEAST_PART = 1 << 17
-LEAD = 1 << 16
 
 # Work space of up to so many bytes is kept for the next call: the kernel of 131,072 classes needs
 # 3 MiB, and the system takes 0.4 ms to map as much anew.
@@ -42,26 +39,38 @@ KEPT_SPACE = 1 << 23
 _thread = threading.local()
 
 
-@dataclass(frozen=True)
-class Work:
-    """How much a kernel has to do: rows, work space for some of them, and at most so many parts.
+class Work(NamedTuple):
+    """How much a kernel has to do: rows, work space for some of them, and on how many threads.
 
-    The first part has `lead` rows more than the others.
+    A thread takes at least so many rows at a time.
     """
 
     rows: int
     space: Callable[[int], int]  # bytes
-    parts: int
+    threads: int
     streaming: bool = False
-    lead: int = 0
+    least: int = 1
 
-    def spans(self) -> list[tuple[int, int, int]]:
-        """The rows of each part."""
-        parts = self.parts
-        lead = min(self.lead, self.rows // parts) if parts > 1 else 0
-        rest = self.rows - lead
-        ends = [0, *(lead + part * rest // parts for part in range(1, parts + 1))]
-        return [(a, b, int(self.streaming)) for a, b in pairwise(ends)]
+    def shares(self) -> tuple[tuple[int, int], ...]:
+        """The rows that a thread takes at a time."""
+        return shares(self.rows, self.threads, self.least)
+
+
+@lru_cache(maxsize=64)  # a training loop asks for the same in every step
+def shares(rows: int, threads: int, least: int) -> tuple[tuple[int, int], ...]:
+    """Rows in shares that get smaller, so that threads that begin late end at the same time.
+
+    Source: Polychronopoulos, Kuck, Guided self-scheduling, IEEE Transactions on Computers (1987).
+
+    >>> shares(100, 2, 10)
+    ((0, 25), (25, 43), (43, 57), (57, 67), (67, 77), (77, 87), (87, 97), (97, 100))
+    """
+    if threads == 1:
+        return ((0, rows),)
+    ends = [0]
+    while rest := rows - ends[-1]:
+        ends.append(ends[-1] + min(max(least, rest // (2 * threads)), rest))
+    return tuple(pairwise(ends))
 
 
 def uses_streaming_stores(logits: Array, grad: Array | None) -> bool:
@@ -118,9 +127,13 @@ class CpuBackend:
     def __init__(
         self, threads: int | None = None, notify: Callable[[str], None] | None = None
     ) -> None:
+        self.notify, self._asked = notify, threads
+
+    @cached_property
+    def threads(self) -> int:
+        """How many threads large jobs get; to ask the system takes as long as a small job."""
         most = most_threads()
-        self.threads = min(threads, max(most, processors.available())) if threads else most
-        self.notify = notify
+        return min(self._asked, max(most, processors.available())) if self._asked else most
 
     def rows(
         self,
@@ -133,6 +146,7 @@ class CpuBackend:
         grad: Array | None,
     ) -> None:
         """Losses, log-sum-exps and gradients."""
+        _, classes, inner = logits.shape
         probs = targets if targets.ndim == 3 else None
         losses = address(results)
         per_row = address(scale), int(len(scale) > 1), losses, losses + results.strides[0]
@@ -140,15 +154,18 @@ class CpuBackend:
         inputs = *box(logits), indices, *box(probs), address(weight)
         numbers = *inputs, *scalars, *per_row, *box(grad)
         arrays = logits, targets, weight, scale, scalars, results, grad
-        work = self._work(logits, uses_streaming_stores(logits, grad))
+        streaming = uses_streaming_stores(logits, grad)
+        work = self._work(logits, lambda rows: space_for(classes, rows, inner), streaming)
         name = _function(logits, probs, grad, scalars)
         self.run(Kernel.of(name, logits, probs, grad), work, numbers, arrays)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
+        _, classes, inner = logits.shape
         numbers = *box(logits), *scalars, int(log), *box(out)
         arrays = logits, scalars, int(log), out
-        self.run(Kernel.of("softmax", logits, None, out), self._work(logits), numbers, arrays)
+        work = self._work(logits, lambda rows: space_for(classes, rows, inner))
+        self.run(Kernel.of("softmax", logits, None, out), work, numbers, arrays)
 
     def statistics(self, logits: Array, targets: Array, scalars: Scalars, results: Array) -> None:
         """The fields of `backends.fields`, for class indices."""
@@ -156,7 +173,7 @@ class CpuBackend:
         fields = address(results), results.strides[0] // results.itemsize
         numbers = *box(logits), address(targets), *scalars, *fields
         arrays = logits, targets, scalars, results
-        work = replace(self._work(logits), space=lambda rows: space_for_copies(classes, inner))
+        work = self._work(logits, lambda rows: space_for_copies(classes, inner))
         self.run(Kernel.of("statistics", logits, None, None), work, numbers, arrays)
 
     def divergence(self, base: Array, model: Array, scalars: Scalars, results: Array) -> None:
@@ -164,16 +181,14 @@ class CpuBackend:
         _, classes, inner = model.shape
         numbers = *box(base), *box(model), *scalars, address(results)
         arrays = base, model, scalars, results
-        work = replace(self._work(model), space=lambda rows: space_for_copies(classes, inner))
+        work = self._work(model, lambda rows: space_for_copies(classes, inner))
         self.run(Kernel.of("divergence", model, base, None), work, numbers, arrays)
 
-    def _work(self, logits: Array, streaming: bool = False) -> Work:
+    def _work(self, logits: Array, space: Callable[[int], int], streaming: bool = False) -> Work:
         outer, classes, inner = logits.shape
-        parts = min(outer * inner, self.threads, max(1, logits.size // LEAST_PART))
-        lead = LEAD // classes
-        return Work(
-            outer * inner, lambda rows: space_for(classes, rows, inner), parts, streaming, lead
-        )
+        rows, most = outer * inner, logits.size // LEAST_PART
+        threads = min(rows, most, self.threads) if most > 1 else 1
+        return Work(rows, space, threads, streaming, max(1, LEAST_PART // 2 // classes))
 
     def run(
         self, kernel: Kernel, work: Work, numbers: tuple[int | float, ...], arrays: tuple[Any, ...]
@@ -186,12 +201,14 @@ class CpuBackend:
         if code is None:
             self._run_parallel(kernel, work, arrays)
             return
+        shares, streaming = work.shares(), int(work.streaming)
+        nbytes = work.space(shares[0][1])  # the first one is the largest
 
-        def part(begin: int, end: int, streaming: int) -> None:
-            space = work_space(work.space(end - begin), kernel.compute)
+        def compute(begin: int, end: int) -> None:
+            space = work_space(nbytes, kernel.compute)
             code(begin, end, streaming, *numbers, address(space))
 
-        threads.run([partial(part, *span) for span in work.spans()])
+        threads.run(compute, shares, work.threads)
 
     def _run_parallel(self, kernel: Kernel, work: Work, arrays: Any) -> None:
         numba_start.check_environment()
@@ -199,8 +216,8 @@ class CpuBackend:
             from xentcli.backends.cpu import parallel
 
             parallel.start()
-        nbytes = work.space(-(-work.rows // work.parts)) // LINE * LINE + LINE
-        space = work_space(nbytes * work.parts, kernel.compute).reshape(work.parts, -1)
+        nbytes = work.space(-(-work.rows // work.threads)) // LINE * LINE + LINE
+        space = work_space(nbytes * work.threads, kernel.compute).reshape(work.threads, -1)
         arguments = tuple(bits(a) if isinstance(a, np.ndarray) else a for a in arrays)
-        split = work.parts, int(work.streaming)
+        split = work.threads, int(work.streaming)
         parallel.run(kernel.function, split, arguments, space, self.threads)

@@ -7,6 +7,8 @@ from xentcli.backends.cpu.backend import CpuBackend, Work
 from xentcli.backends.cpu.kernel import Kernel, address
 from xentcli.backends.cpu.workspace import LANES, LINE
 
+LEAST = 1 << 12  # lines that a thread takes at a time
+
 
 class MemoryKernels(CpuBackend):
     """For flat float32 arrays of at least a few cache lines."""
@@ -29,6 +31,6 @@ class MemoryKernels(CpuBackend):
 
     def _move(self, function: str, source: Array, target: Array, factor: float = 1.0) -> None:
         lines = len(source) // LANES
-        work = Work(lines, lambda rows: LINE, min(lines, self.threads))
+        work = Work(lines, lambda rows: LINE, min(lines, self.threads), least=LEAST)
         numbers = address(source), address(target), factor
         self.run(Kernel(function, "float32"), work, numbers, (source, target, factor))

@@ -52,11 +52,14 @@ if hasattr(os, "register_at_fork"):  # threads that hold a lock are not in the c
 
 def find(kernel: Kernel, notify: Notify = None) -> MachineCode | None:
     """A kernel's machine code; None where none can be loaded."""
-    if kernel not in _loaded:
-        with _locks.setdefault(kernel, RLock()):
-            if kernel not in _loaded:
-                _loaded[kernel] = _Search(kernel, notify).machine_code()
-    return _loaded[kernel]
+    try:
+        return _loaded[kernel]
+    except KeyError:
+        pass
+    with _locks.setdefault(kernel, RLock()):
+        if kernel not in _loaded:
+            _loaded[kernel] = _Search(kernel, notify).machine_code()
+        return _loaded[kernel]
 
 
 def keep(kernel: Kernel) -> bool:

@@ -5,6 +5,7 @@ Machine code is an ordinary C function of integers and floats: addresses, length
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -32,7 +33,7 @@ class Kernel:
     @classmethod
     def of(cls, function: str, logits: Array, probs: Array | None, out: Array | None) -> Kernel:
         """The kernel for some arrays."""
-        dtypes = (None if array is None else array.dtype for array in (probs, out))
+        dtypes = None if probs is None else probs.dtype, None if out is None else out.dtype
         return _kernel(function, logits.dtype, *dtypes)
 
     @property
@@ -55,10 +56,20 @@ def _kernel(function: str, logits: Dtype, probs: Dtype | None, out: Dtype | None
     return Kernel(function, *names)  # type: ignore[arg-type] # only the last two may be None
 
 
+# Where the address of the data is in NumPy's `PyArrayObject`: behind what every Python object has.
+# `PyArray_DATA`, which is compiled into every library that uses NumPy, reads it there, too.
+_DATA = object.__basicsize__
+_pointer_at = ctypes.c_void_p.from_address
+
+
 def address(array: Array) -> int:
-    """Where an array begins."""
-    begin: int = array.__array_interface__["data"][0]  # a third of the time of `array.ctypes.data`
-    return begin
+    """Where an array begins: `array.ctypes.data`, in a sixth of its time.
+
+    >>> array = np.arange(9)[3:]
+    >>> address(array) == array.ctypes.data
+    True
+    """
+    return _pointer_at(id(array) + _DATA).value or 0
 
 
 def box(array: Array | None) -> tuple[int, ...]:

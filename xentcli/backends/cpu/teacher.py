@@ -5,18 +5,12 @@ The kernels of a row are in `teacher_dense_fast`, `teacher_dense` and `teacher_t
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.backends.cpu.backend import (
-    FAST_MAX_CLASSES,
-    LEAST_PART,
-    CpuBackend,
-    Work,
-    uses_streaming_stores,
-)
+from xentcli.backends.cpu.backend import FAST_MAX_CLASSES, CpuBackend, uses_streaming_stores
 from xentcli.backends.cpu.kernel import Kernel, address, box
 from xentcli.backends.cpu.workspace import space_for_long_rows, space_for_top
 from xentcli.backends.teacher import Divergence, Kind, Tail, TeacherScalars, TopK, spread
@@ -90,7 +84,10 @@ class CpuTeacher(CpuBackend):
         inputs = *box(logits), *box(teacher), address(targets)
         numbers = *inputs, *plain, *per_row, *box(grad)
         arrays = logits, teacher, targets, plain, scale, results, grad
-        work = self._teacher_work(logits, grad)
+        _, classes, inner = logits.shape
+        streaming = uses_streaming_stores(logits, grad)
+        space = partial(space_for_long_rows, classes, inner=inner)
+        work = self._work(logits, space, streaming)
         self.run(Kernel.of(name, logits, teacher, grad), work, numbers, arrays)
 
     def teacher_top(
@@ -114,8 +111,9 @@ class CpuTeacher(CpuBackend):
         numbers = *box(logits), *stored, address(targets), *plain, *per_row, *box(grad)
         arrays = logits, *top, targets, plain, scale, results, grad
         _, classes, inner = logits.shape
-        work = self._teacher_work(logits, grad)
-        work = replace(work, space=lambda rows: space_for_top(classes, rows, inner, slots))
+        streaming = uses_streaming_stores(logits, grad)
+        space = partial(space_for_top, classes, inner=inner, slots=slots)
+        work = self._work(logits, space, streaming)
         kernel = Kernel.of("top_fast" if fast else "top", logits, None, grad)
         self.run(kernel, work, numbers, arrays)
 
@@ -142,14 +140,6 @@ class CpuTeacher(CpuBackend):
             g = None if grad is None else grad[begin:end]
             boxes = logits[begin:end], q, targets[rows]
             self._dense("teacher", *boxes, dense, own_scale, results[:, rows], g)
-
-    def _teacher_work(self, logits: Array, grad: Array | None) -> Work:
-        outer, classes, inner = logits.shape
-        parts = min(outer * inner, self.threads, max(1, logits.size // LEAST_PART))
-        streaming = uses_streaming_stores(logits, grad)
-        return Work(
-            outer * inner, lambda rows: space_for_long_rows(classes, rows, inner), parts, streaming
-        )
 
 
 def _is_fast(kernel: Kernel, classes: int, scalars: TeacherScalars) -> bool:

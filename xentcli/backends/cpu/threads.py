@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-Part = Callable[[], None]
+Part = tuple[int, int]
+
+SPIN = 50e-6  # seconds; to wake a thread takes as long
 
 
 class _Job:
     """Parts that are not begun yet, and how many threads are at it."""
 
-    def __init__(self, parts: deque[Part]) -> None:
-        self.parts = parts
+    def __init__(self, function: Callable[[int, int], None], parts: Sequence[Part]) -> None:
+        self._function, self.parts = function, deque(parts)
         self.error: BaseException | None = None
         self._closed = False
         self._helping = 0
@@ -32,7 +35,7 @@ class _Job:
                 part = self.parts.popleft()
             except IndexError:
                 return
-            part()
+            self._function(*part)
 
     def help(self) -> None:
         """Take parts, unless the job has ended."""
@@ -59,12 +62,25 @@ class _Job:
                 self.parts.clear()
                 with self._changed:
                     self._closed = True
+                self._spin()
+                with self._changed:
                     self._changed.wait_for(lambda: not self._helping)
                 break
             except BaseException as error:  # noqa: BLE001 (raised below)
                 interrupted = error
         if interrupted or self.error:
             raise interrupted or self.error  # type: ignore[misc] # one of them is an exception
+
+    def _spin(self) -> None:
+        """Wait for the last parts, which are short, without sleep."""
+        end = time.perf_counter() + SPIN
+        while self._helping and time.perf_counter() < end:
+            _let_others_run()
+
+
+def _let_others_run() -> None:
+    """Give the interpreter's lock to another thread that wants it."""
+    os.sched_yield() if hasattr(os, "sched_yield") else time.sleep(0)
 
 
 class _Helpers:
@@ -108,14 +124,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def run(parts: list[Part]) -> None:
-    """Run all parts, each on one thread, in any order."""
-    if len(parts) == 1:
-        parts[0]()
+def run(function: Callable[[int, int], None], parts: Sequence[Part], most: int) -> None:
+    """Call a function for all parts, on at most so many threads, in any order."""
+    if most == 1 or len(parts) == 1:
+        for part in parts:
+            function(*part)
         return
-    job = _Job(deque(parts))
+    job = _Job(function, parts)
     try:  # whatever is raised from here on, helpers may be writing to the caller's arrays
-        _helpers.invite(job, len(parts) - 1)
+        _helpers.invite(job, min(most, len(parts)) - 1)
         job.work()
     finally:
         job.end()

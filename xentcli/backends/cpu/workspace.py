@@ -8,6 +8,8 @@ whole cache lines.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 LINE = 64  # bytes of a cache line
 LANES = 16  # as in `simd`
 # Up to this many classes 16 rows are computed at a time: at 64 both ways take the same time.
@@ -72,6 +74,7 @@ def space_for_copies(classes: int, inner: int) -> int:
     return LINE + (2 * copy_offset(classes, rows_per_chunk(classes)) if inner > 1 else 0)
 
 
+@lru_cache(maxsize=256)  # a training loop asks for the same in every step
 def space_for(classes: int, rows: int, inner: int) -> int:
     """The bytes that a kernel needs for this many rows."""
     if classes <= SHORT:

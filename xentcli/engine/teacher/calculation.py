@@ -55,7 +55,7 @@ class TeacherCalculation:
         self.logits_check = LogitsCheck(where="teacher", kind=kind)
         self.hard: LossCalculation | None = None
         if task.hard_share:
-            how = replace(options, temperature=1.0), replace(run, progress=None)
+            how = replace(options, temperature=1.0), run._replace(progress=None)
             self.hard = LossCalculation(self._with_share(problem), *how)
 
     def _with_share(self, problem: Problem) -> Problem:

@@ -458,6 +458,7 @@ def test_a_teacher_in_the_memory_of_the_gradient_is_copied(rng, backend):
 HALVES = {"f2": np.dtype("f2"), "bf16": BF16}
 
 
+@pytest.mark.slow  # kernels of their own are compiled
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("tail", [None, "bucket"])

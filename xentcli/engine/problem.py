@@ -153,7 +153,10 @@ class Problem:
     @cached_property
     def ignored(self) -> int:
         """How many rows are left out."""
-        return 0 if self.targets is None else int(np.count_nonzero(self.targets == IGNORED))
+        if self.targets is None:
+            return 0
+        parts = (self.targets[i : i + CHUNK] for i in range(0, len(self.targets), CHUNK))
+        return sum(int(np.count_nonzero(part == IGNORED)) for part in parts)
 
 
 def power_of(values: Array | None) -> int:

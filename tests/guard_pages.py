@@ -60,9 +60,9 @@ def guarded(function, side, outputs):
     return call
 
 
-def work_space(nbytes, dtype, side):
+def work_space(nbytes, side):
     """Work space is a multiple of cache lines, so that both of its ends can be at a page."""
-    return beside_a_guard([nbytes], np.uint8, side).view(dtype)
+    return beside_a_guard([nbytes], np.uint8, side)
 
 
 def compute(x, y, **options):
@@ -77,7 +77,7 @@ def main(side, kind):
     cpu = backend.CpuBackend
     cpu.rows = guarded(cpu.rows, side, (5, 6))
     cpu.softmax = guarded(cpu.softmax, side, (3,))
-    backend.work_space = lambda nbytes, dtype: work_space(nbytes, dtype, side)
+    backend.work_space = lambda nbytes: work_space(nbytes, side)
     rng = np.random.default_rng(0)
     every = {"label_smoothing": 0.1, "softcap": 30.0, "temperature": 0.7, "z_loss": 0.01}
     for classes in (1, 2, 3, 15, 16, 17, 40, 64, 65, 79, 80, 100, 1000):

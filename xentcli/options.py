@@ -209,20 +209,20 @@ PYTHONS_OWN = frozenset({str, int, float, bool, type(None)})
 
 
 def remembered(function: Callable[..., T]) -> Callable[..., T]:
-    """A function that is called again only for arguments it has not had.
+    """A function of positional arguments that is called again only for those it has not had.
 
     Only arguments of Python's own immutable types are looked up; others may compare in any way.
 
     >>> double = remembered(lambda value: 2 * value)
-    >>> double(value=2), double(value=2.0), double(value=True)
+    >>> double(2), double(2.0), double(True)
     (4, 4.0, 2)
     """
     known = lru_cache(maxsize=256, typed=True)(function)
 
     @wraps(function)
-    def call(**arguments: Any) -> T:
-        plain = PYTHONS_OWN.issuperset(map(type, arguments.values()))
-        return known(**arguments) if plain else function(**arguments)
+    def call(*arguments: Any) -> T:
+        plain = PYTHONS_OWN.issuperset(map(type, arguments))
+        return known(*arguments) if plain else function(*arguments)
 
     return call
 
@@ -238,7 +238,9 @@ def allowed(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
     Traceback (most recent call last):
     xentcli.errors.OptionError: threads: '2' is not allowed; expected an integer, at least 1
     """
-    found, cause = None, None
+    found, cause, kind = None, None, type(value)
+    if (kind is bool and "boolean" in rule) or (kind is str and value in rule.get("choices", ())):
+        return value  # as usual
     try:
         found = _converted(value, rule)
     except Exception as error:  # noqa: BLE001 (a caller's object may raise anything)

@@ -10,7 +10,6 @@ the caller's settings are as before afterwards. What the caller's own objects do
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -28,9 +27,4 @@ def ignoring_float_errors(function: Callable[P, T]) -> Callable[P, T]:
     [inf, 1.0]
     """
 
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with np.errstate(all="ignore"):
-            return function(*args, **kwargs)
-
-    return call
+    return np.errstate(all="ignore")(function)

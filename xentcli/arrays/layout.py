@@ -32,7 +32,7 @@ class Block:
         """The block's part of a boxed array, a view."""
         return boxed[self.outer, :, self.inner]
 
-    @property
+    @cached_property
     def rows(self) -> slice:
         """The block's rows in an array that has one entry per row."""
         return slice(self.start, self.stop)
@@ -45,7 +45,7 @@ class Layout:
     shape: Shape
     class_axis: int
 
-    @property
+    @cached_property
     def classes(self) -> int:
         """C, the number of classes."""
         return self.shape[self.class_axis]

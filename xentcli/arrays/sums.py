@@ -148,15 +148,24 @@ class RunningSum:
         return True
 
     def _add_chunk(self, values: Array, room: Array) -> None:
-        # The methods `max` and `min` take twice the time for a few numbers.
-        most, least = float(np.maximum.reduce(values)), float(np.minimum.reduce(values))
+        most, least = extremes(values)
         if not (math.isfinite(most) and math.isfinite(least)):
             finite = np.isfinite(values)
             with np.errstate(invalid="ignore"):
                 self._nonfinite += float(values[~finite].sum())
             values = values[finite]
-            most, least = values.max(initial=0.0), values.min(initial=0.0)
+            most, least = extremes(values)
         self._units += _sum_in_units(values, max(most, -least), room)
+
+
+def extremes(values: Array) -> tuple[float, float]:
+    """The largest and the smallest of some numbers; both are NaN if one is. 0 of none.
+
+    For a few numbers `argmax` takes a third of the time of `max`.
+    """
+    if not values.size:
+        return 0.0, 0.0
+    return values.item(values.argmax()), values.item(values.argmin())
 
 
 def _sum_in_units(values: Array, largest: float, room: Array) -> int:
@@ -177,7 +186,8 @@ def _sum_in_units(values: Array, largest: float, room: Array) -> int:
         power = max(exponent + 52 - KEPT, 52 - UNIT)
         shift = math.ldexp(1.5, power)
         np.add(values, shift, out=upper)
-        counted = int(np.add.reduce(upper.view(np.int64))) - len(values) * _bits(shift)
+        bits = (2 * (power + 1023) + 1) << 51  # of the shift
+        counted = int(np.add.reduce(upper.view(np.int64))) - len(values) * bits
         counted = (counted + 2**63) % 2**64 - 2**63  # the sum of the bits overflows
         units += counted << (power - 52 + UNIT)
         upper -= shift
@@ -185,10 +195,6 @@ def _sum_in_units(values: Array, largest: float, room: Array) -> int:
         if not lower.any():  # `count_nonzero` takes twice as long
             return units
         values, exponent = lower, power - 52
-
-
-def _bits(value: float) -> int:
-    return int(np.float64(value).view(np.int64))
 
 
 def rounded(value: Fraction) -> float:

@@ -94,7 +94,7 @@ class ExactLosses:
         self._sum, self._allowed_sum, self._size_sum = RunningSum(), RunningSum(), RunningSum()
         self.wrong: WrongLosses | None = None
         if spec.teacher:
-            self.wrong = WrongLosses(spec, per_row=reduction.per_row)
+            self.wrong = WrongLosses(spec, per_row=reduction.terms.per_row)
         rounds = np.log2(max(2, reduction.problem.layout.rows))
         self._rounding = rounds * FLOATS["f64" if spec.finfo.name == "float64" else "f32"].epsilon
 
@@ -115,7 +115,7 @@ class ExactLosses:
 
         Without a size the losses are no differences of larger terms.
         """
-        if self._plan.per_row:
+        if self._plan.terms.per_row:
             self._each.append(losses.high)
             self._allowed.append(allowed)
             self._sizes.append(np.zeros_like(allowed) if size is None else size)
@@ -125,13 +125,13 @@ class ExactLosses:
 
     def allowed(self) -> Array:
         """How far off plain arithmetic may be: in its rows, and in adding them up."""
-        if self._plan.per_row:
+        if self._plan.terms.per_row:
             return np.concatenate([np.empty(0), *self._allowed])
         return self._mean(self._allowed_sum)
 
     def size(self) -> Array:
         """The size of the terms where they are larger than the losses, as of a divergence; or 0."""
-        if self._plan.per_row:
+        if self._plan.terms.per_row:
             return np.concatenate([np.empty(0), *self._sizes])
         return self._mean(self._size_sum)
 
@@ -165,10 +165,10 @@ class ExactLosses:
 
     def value(self) -> Array:
         """One number, or one per row, rounded to float64."""
-        if self._plan.per_row:
+        if self._plan.terms.per_row:
             return np.concatenate([np.empty(0), *self._each])
-        if self._plan.when_empty is not None:
-            return np.array(self._plan.when_empty)
+        if self._plan.terms.when_empty is not None:
+            return np.array(self._plan.terms.when_empty)
         high, low = (np.array(part) for part in self._sum.high_low())
         if not np.isfinite(high):
             return high

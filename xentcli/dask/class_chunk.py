@@ -39,7 +39,7 @@ class ChunkRows:
         indices = None if plan.problem.probs else targets
         self.problem = spec.problem(layout, indices, per_row, plan.problem)
         self.plan = plan.of(self.problem)
-        self.scalars = Scalars.of(spec.options, plan.z_loss)
+        self.scalars = Scalars.of(spec.options, plan.terms.z_loss)
         self.present = np.full(layout.rows, True)
         if self.problem.targets is not None:
             self.present = self.problem.targets >= 0

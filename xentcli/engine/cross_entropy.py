@@ -73,7 +73,7 @@ class LossCalculation:
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options) if whole is None else whole.of(problem)
-        self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
+        self.scalars = Scalars.of(options, self.plan.terms.z_loss, self.plan.scale_error)
         self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
         self._weight: Array | None = None  # not allocated before there is a row with classes
 
@@ -88,7 +88,7 @@ class LossCalculation:
             self.rows += block.stop - block.start
             if self.run.progress:
                 self.run.progress(self.rows, self.plan.problem.layout.rows)
-        return RowLosses(*results)
+        return RowLosses(results[0], results[1])
 
     def _compute(
         self,
@@ -222,25 +222,17 @@ def cross_entropy(  # noqa: PLR0913 (the names and defaults are PyTorch's, and p
     Source: the rules are those of PyTorch's `torch.nn.functional.cross_entropy`; the loss and
     its gradient p − y are in Goodfellow, Bengio, Courville, Deep Learning (2016), section 6.2.2.
     """
-    options = loss_options(
-        reduction=reduction,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        temperature=temperature,
-        softcap=softcap,
-        z_loss=z_loss,
-        normalizer=normalizer,
-        empty_mean=empty_mean,
-        target_kind=target_kind,
-        class_axis=class_axis,
-    )
+    first = reduction, ignore_index, label_smoothing, temperature, softcap, z_loss
+    options = loss_options(*first, normalizer, empty_mean, target_kind, class_axis)
     extras, grad = Extras(weight, sample_weight, upstream), allowed("grad", grad, BOOLEAN)
     if (there := device_array(logits, "logits")) is not None:
         from xentcli.engine import device
 
         device.require(backend, threads, teacher)
         return device.cross_entropy(there, targets, options, extras, grad=grad, out=out)
-    require_host(targets=targets, **extras._asdict(), out=out)
+    require_host(
+        targets=targets, weight=weight, sample_weight=sample_weight, upstream=upstream, out=out
+    )
     how = Run(backend, threads)
     if teacher is not None:
         given = (logits, targets), teacher, options, extras, how

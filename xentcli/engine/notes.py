@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16, HALVES, NAMES, Array, bits, widen
+from xentcli.arrays.sums import extremes
 from xentcli.errors import Setting, StrictError, Words, plural, worded
 
 LOOKED_AT = 8  # entries of the first row that tell at once that logits are no probabilities
@@ -167,7 +168,8 @@ class LogitsCheck:
             return
         tolerance = tolerance_of(logits.dtype)
         if logits.dtype != BF16:
-            for value in logits[0, :LOOKED_AT, 0].tolist():
+            first = logits[0, :LOOKED_AT, 0]
+            for value in map(first.item, range(len(first))):
                 if not 0 <= value <= 1 + tolerance:
                     self.all_alike = False
                     return
@@ -223,7 +225,7 @@ class NonfiniteRows:
     def add(self, values: Array) -> None:
         """The next rows' values."""
         start, self.rows = self.rows, self.rows + values.size
-        if isfinite(np.add.reduce(values)):  # a sum of finite numbers may overflow: checked below
+        if all(map(isfinite, extremes(values))):
             return
         bad = ~np.isfinite(values)
         if not self.count and bad.any():

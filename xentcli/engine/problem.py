@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -150,12 +149,13 @@ class Problem:
         power += 0 if targets is None else self.weight_power
         return total.exact() * Fraction(2) ** power
 
-    @cached_property
+    @property
     def ignored(self) -> int:
         """How many rows are left out."""
-        if self.targets is None:
+        targets = self.targets
+        if targets is None or not targets.size or targets.item(targets.argmin()) >= 0:
             return 0
-        parts = (self.targets[i : i + CHUNK] for i in range(0, len(self.targets), CHUNK))
+        parts = (targets[i : i + CHUNK] for i in range(0, len(targets), CHUNK))
         return sum(int(np.count_nonzero(part == IGNORED)) for part in parts)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,6 @@ USUAL_SIZE = 300  # powers of two of numbers that may be multiplied as they are
 
 
 ZERO, UNIT = Fraction(0), Fraction(1)  # Python takes 1 µs to make one
-whole = lru_cache(maxsize=256)(Fraction)  # a training loop asks for the same one in every step
 
 
 class RowTotals(NamedTuple):
@@ -60,9 +59,8 @@ class RowTotals(NamedTuple):
         if options.reduction != "mean" or options.normalizer is not None:
             return cls(rows, ignored)
         power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
-        if problem.sample_weight is None:
-            plain = whole(rows - ignored)
-        else:
+        plain = Fraction(rows - ignored)  # the sum of as many ones
+        if problem.sample_weight is not None:
             plain = problem.total_sample_weight(power)
         weighted = plain
         if not (problem.probs or problem.weight is None or (problem.weight == 1).all()):
@@ -79,8 +77,7 @@ class RowTotals(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class ReductionPlan:
+class Terms(NamedTuple):
     """The denominator (1 for sum and none), and the z-loss coefficient that goes with it.
 
     Kernels get the class weights divided by 2^weight_power, and so is their z-loss; losses are
@@ -88,80 +85,94 @@ class ReductionPlan:
     there are some; `per_row`: nothing is reduced.
     """
 
-    problem: Problem
-    totals: RowTotals
     denominator: Fraction
     z_loss: float
-    weight_power: int
-    row_power: int
+    weight_power: int = 0
+    row_power: int = 0
     when_empty: float | None = None
     per_row: bool = False
-
-    def of(self, problem: Problem) -> ReductionPlan:
-        """The same denominators for some of the rows; `problem` is theirs."""
-        return self if problem is self.problem else replace(self, problem=problem)
-
-    @property
-    def kernel_weight(self) -> Array:
-        """The class weights as kernels get them."""
-        return self.problem.kernel_weight(self.weight_power)
 
     @property
     def kernel_denominator(self) -> Fraction:
         """D in the units of the kernels' class weights."""
         return over_power(self.denominator, self.weight_power)
 
+
+@dataclass(frozen=True)
+class ReductionPlan:
+    """How the losses of a problem are reduced.
+
+    `totals` are those of all rows, of which the problem may be a part. `shared` is the factor of
+    the gradients where it is the same for all rows.
+    """
+
+    problem: Problem
+    totals: RowTotals
+    terms: Terms
+    shared: SharedScale | None
+
+    def of(self, problem: Problem) -> ReductionPlan:
+        """The same denominators for some of the rows; `problem` is theirs."""
+        return self if problem is self.problem else replace(self, problem=problem)
+
+    @property
+    def plain(self) -> ReductionPlan:
+        """The same for weights that are not divided by powers of two."""
+        terms = self.terms._replace(weight_power=0, row_power=0)
+        return replace(self, terms=terms, shared=_shared(self.problem, terms))
+
+    @property
+    def kernel_weight(self) -> Array:
+        """The class weights as kernels get them."""
+        return self.problem.kernel_weight(self.terms.weight_power)
+
     def scale(self, rows: slice) -> Array:
         """The factors of the gradients of some rows: u_i·v_i / D, rounded once.
 
         One number where it is the same for all rows.
         """
-        upstream, weight = self.problem.upstream, self.problem.sample_weight
-        if not self.denominator:
+        if self.shared is not None:
+            return np.array([self.shared.value])
+        if not self.terms.denominator:
             return np.where(self.problem.has_no_weight(rows), 0.0, np.nan)
-        if weight is None and upstream.ndim == 0:
-            return np.array([self.shared_scale.value])
+        upstream, weight = self.problem.upstream, self.problem.sample_weight
         scale = upstream.reshape(1) if upstream.ndim == 0 else upstream[rows]
-        return quotient(scale, None if weight is None else weight[rows], self.kernel_denominator)
+        weight = None if weight is None else weight[rows]
+        return quotient(scale, weight, self.terms.kernel_denominator)
 
+    @property
     def scale_error(self) -> float:
         """How far off the rounded scale is that all rows share, relative to it."""
-        several = self.problem.sample_weight is not None or self.problem.upstream.ndim
-        return 0.0 if several or not self.denominator else self.shared_scale.error
-
-    @cached_property
-    def shared_scale(self) -> SharedScale:
-        """The factor of the gradients where it is the same for all rows."""
-        return shared_scale(self.problem.upstream.item(), self.kernel_denominator)
+        return 0.0 if self.shared is None else self.shared.error
 
     def weigh(self, losses: Array, rows: slice) -> None:
         """Turn the losses of some rows into v_i·L_i, divided by 2^row_power; never −0.0."""
-        weight = self.problem.sample_weight
+        weight, power = self.problem.sample_weight, self.terms.row_power
         if weight is not None:
-            v = np.ldexp(weight[rows], -self.row_power) if self.row_power else weight[rows]
-            losses *= v
+            losses *= np.ldexp(weight[rows], -power) if power else weight[rows]
             losses += 0.0
 
     def unscale(self, losses: Array) -> None:
         """Turn losses of kernels, weighted by `weigh`, into what they are."""
-        if power := self.weight_power + self.row_power:
+        if power := self.terms.weight_power + self.terms.row_power:
             losses[:] = np.ldexp(losses, power) + 0.0
 
     def reduce(self, total: RunningSum) -> float:
         """The loss from the sum over rows of what `weigh` gives."""
-        if self.when_empty is not None:
-            return self.when_empty
-        if not self.denominator:
+        terms = self.terms
+        if terms.when_empty is not None:
+            return terms.when_empty
+        if not terms.denominator:
             return math.nan
-        return total.over(over_power(self.denominator, self.weight_power + self.row_power))
+        return total.over(over_power(terms.denominator, terms.weight_power + terms.row_power))
 
     def notes(self, loss: float, *, all_finite: bool) -> list[Note]:
         """Why the reduced loss is not finite although the loss of each row is."""
-        if self.when_empty is not None:
-            mean = f"no row is left, so the mean is {self.when_empty:g} ("
+        if self.terms.when_empty is not None:
+            mean = f"no row is left, so the mean is {self.terms.when_empty:g} ("
             text = mean, Setting("empty_mean"), ")"
-            return [Note("targets", text, strict=math.isnan(self.when_empty))]
-        if not self.denominator:
+            return [Note("targets", text, strict=math.isnan(self.terms.when_empty))]
+        if not self.terms.denominator:
             where = "weight" if self.problem.sample_weight is None else "sample_weight"
             return [Note(where, "the rows' weights sum to 0, so the mean is nan", strict=True)]
         if all_finite and not math.isfinite(loss):
@@ -236,25 +247,45 @@ def plan(
 
     `totals` and the power are those of all rows where the problem is that of some of them.
     """
+    if totals is None and problem.weight is None and problem.sample_weight is None:
+        totals, terms = _of_counts(problem.layout.rows, problem.ignored, options)
+        return ReductionPlan(problem, totals, terms, _shared(problem, terms))
     totals = RowTotals.of(problem, options) if totals is None else totals
     # Beside a z-loss small weights stay as they are: it would be multiplied by what they are.
     power = max(problem.weight_power, 0) if options.z_loss else problem.weight_power
     row_power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
-    powers = power, row_power
+    terms = _terms(totals, options, (power, row_power))
+    return ReductionPlan(problem, totals, terms, _shared(problem, terms))
+
+
+@lru_cache(maxsize=256)  # a training loop asks for the same in every step
+def _of_counts(rows: int, ignored: int, options: LossOptions) -> tuple[RowTotals, Terms]:
+    """Totals and terms where there are no weights."""
+    counted = Fraction(rows - ignored)
+    totals = RowTotals(rows, ignored, counted, counted)
+    return totals, _terms(totals, options, (0, 0))
+
+
+def _terms(totals: RowTotals, options: LossOptions, powers: tuple[int, int]) -> Terms:
+    """Denominator and z-loss, and the powers of two of class weights and row weights."""
     z_loss = math.ldexp(options.z_loss, -powers[0])
     if options.reduction != "mean":
-        per_row = options.reduction == "none"
-        return ReductionPlan(problem, totals, UNIT, z_loss, *powers, per_row=per_row)
+        return Terms(UNIT, z_loss, *powers, per_row=options.reduction == "none")
     if options.normalizer is not None:
-        return ReductionPlan(problem, totals, Fraction(options.normalizer), z_loss, *powers)
+        return Terms(Fraction(options.normalizer), z_loss, *powers)
     if totals.ignored == totals.rows:
-        empty = _empty_mean(options)
-        return ReductionPlan(problem, totals, UNIT, z_loss, *powers, empty)
+        return Terms(UNIT, z_loss, *powers, _empty_mean(options))
     plain, weighted = totals.sample_weight, totals.row_weight
     if plain and z_loss:
         ratio = over_power(weighted / plain, powers[0])
         z_loss = rounded(Fraction(options.z_loss) * ratio)
-    return ReductionPlan(problem, totals, weighted, z_loss if plain else 0.0, *powers)
+    return Terms(weighted, z_loss if plain else 0.0, *powers)
+
+
+def _shared(problem: Problem, terms: Terms) -> SharedScale | None:
+    if problem.sample_weight is not None or problem.upstream.ndim or not terms.denominator:
+        return None
+    return shared_scale(problem.upstream.item(), terms.kernel_denominator)
 
 
 def _empty_mean(options: LossOptions) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
@@ -37,8 +37,7 @@ class CrossEntropy:
     captured: Captured | None = None
 
 
-@dataclass(frozen=True)
-class RowArrays:
+class RowArrays(NamedTuple):
     """Losses, gradient and log-sum-exps of all rows; None for what was not kept."""
 
     losses: Any = None
@@ -85,7 +84,7 @@ class LossTotals:
         """The result over all rows; `backend` is the name of the one that ran."""
         notes = [*self.probabilities.notes(), *self.nonfinite.notes()]
         loss: Any = arrays.losses
-        if not plan.per_row:
+        if not plan.terms.per_row:
             loss = plan.reduce(self.sum)
             notes += plan.notes(loss, all_finite=not notes)
         return CrossEntropy(

@@ -10,9 +10,9 @@ bits however the rows are cut: parts of the rows may be walked elsewhere, and me
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -38,8 +38,7 @@ class PieceBuffers:
     beside: list[Array | None] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class RowPiece:
+class RowPiece(NamedTuple):
     """Consecutive rows of a problem.
 
     `logits`, `probs` and `second` are boxes (outer, C, inner), the logits in one of the float
@@ -67,9 +66,10 @@ class RowPiece:
         """All rows of a problem, from arrays in memory."""
         layout, boxed = problem.layout, problem.layout.boxed
         outer, _, inner = layout.box
-        others = tuple(a.reshape(outer, a.size // max(1, layout.rows), inner) for a in beside)
+        count = max(1, layout.rows)
+        others = [a.reshape(outer, a.size // count, inner) for a in beside]
         probs = None if probs is None else boxed(probs)
-        return cls(0, problem, boxed(logits), probs, beside=others)
+        return cls(0, problem, boxed(logits), probs, beside=tuple(others))
 
     @property
     def layout(self) -> Layout:
@@ -195,7 +195,7 @@ def walk(
         layout = Layout((min(step, outer - first), classes, inner), 1)
         part = problem.part(slice(first * inner, first * inner + layout.rows), layout)
         piece = _read(source, part, buffers[number % len(buffers)], items)
-        yield replace(piece, start=start + first * inner)
+        yield piece._replace(start=start + first * inner)
     for reader in (*source.readers, *source.beside):
         reader.finish()
 

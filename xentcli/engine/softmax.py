@@ -127,7 +127,7 @@ def softmax(  # noqa: PLR0913 (one name for each option)
     Source: Bridle, Probabilistic interpretation of feedforward classification network outputs
     (1990).
     """
-    options = logits_options(temperature=temperature, softcap=softcap, class_axis=class_axis)
+    options = logits_options(temperature, softcap, class_axis)
     return probabilities(logits, options, Run(backend, threads), log=False, out=out)
 
 
@@ -161,5 +161,5 @@ def log_softmax(  # noqa: PLR0913 (one name for each option)
     Source: Blanchard, Higham, Higham, Accurately computing the log-sum-exp and softmax
     functions, IMA Journal of Numerical Analysis 41 (2021), doi:10.1093/imanum/draa038.
     """
-    options = logits_options(temperature=temperature, softcap=softcap, class_axis=class_axis)
+    options = logits_options(temperature, softcap, class_axis)
     return probabilities(logits, options, Run(backend, threads), log=True, out=out)

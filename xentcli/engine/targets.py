@@ -125,8 +125,8 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
 class _InvalidTargets:
     """Invalid targets of one sort: how many there are, and the first."""
 
-    def __init__(self) -> None:
-        self.count, self.row, self.value = 0, 0, None
+    count, row = 0, 0
+    value: Any = None
 
     def add(self, values: Array, wrong: Array, row: int) -> None:
         if not self.count and wrong.any():
@@ -163,7 +163,7 @@ class TargetCheck:
         whole = values.astype(np.int64)  # a copy, which nobody else can change
         if len(whole) and not 0 <= self.ignore_index < self.classes:  # one pass, not six
             unsigned = whole.view(np.uint64)  # those below 0 are the largest
-            if unsigned[unsigned.argmax()] < self.classes:
+            if unsigned.item(unsigned.argmax()) < self.classes:
                 return whole
         return self._checked(whole.view(np.uint64) if values.dtype == np.uint64 else whole, row)
 

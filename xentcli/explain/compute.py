@@ -130,7 +130,7 @@ def _backward(
     temperature: float,
 ) -> dict[str, Any]:
     """Loss and gradient of the row, before the reduction."""
-    a, z_loss = steps.pop("kernel_masses"), float(reduction.z_loss)
+    a, z_loss = steps.pop("kernel_masses"), float(reduction.terms.z_loss)
     g = reference.gradient(s, a, z_loss)
     difference = softmax_steps.lowered(reference.difference(s, a))[0] + 0.0
     z_pull = reference.z_pull(s, z_loss)[0] if z_loss else 0.0 * difference
@@ -147,7 +147,7 @@ def _backward(
         "row_gradient": reference.scaled(g, temperature, np.ones(1))[0],
     }
     for name, value in results.items():
-        value = np.ldexp(value, reduction.weight_power)
+        value = np.ldexp(value, reduction.terms.weight_power)
         results[name] = value if value.ndim else float(value)
     return {**results, "row_gradient_words": g}
 
@@ -156,7 +156,7 @@ def _share(reduction: ReductionPlan, loss: float) -> float:
     """What this row adds to the reduced loss."""
     total = RunningSum()
     total.add(np.array([loss]))
-    return replace(reduction, weight_power=0, row_power=0).reduce(total)
+    return reduction.plain.reduce(total)
 
 
 def _factors(reduction: ReductionPlan, row: int) -> Factors:
@@ -165,8 +165,8 @@ def _factors(reduction: ReductionPlan, row: int) -> Factors:
     return Factors(
         upstream=float(upstream if upstream.ndim == 0 else upstream[row]),
         row_weight=1.0 if weight is None else float(weight[row]),
-        denominator=rounded(reduction.denominator),
-        scale=float(replace(reduction, weight_power=0).scale(slice(row, row + 1))[0]),
+        denominator=rounded(reduction.terms.denominator),
+        scale=float(reduction.plain.scale(slice(row, row + 1))[0]),
         counted=problem.layout.rows - problem.ignored,
     )
 

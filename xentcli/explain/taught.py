@@ -103,7 +103,7 @@ def _derived(
     ignored = target is not None and target < 0
     part = problem.part(slice(row, row + 1), layout)
     boxes = tuple(np.asarray(array, np.float64).reshape(1, -1, 1) for array in beside)
-    piece = replace(RowPiece.of_arrays(part, x, probs), start=row, beside=boxes)
+    piece = RowPiece.of_arrays(part, x, probs)._replace(start=row, beside=boxes)
     calculation = TeacherCalculation(problem, task, options, RUN)
     whole = Destination(layout, x)
     losses = calculation.add(piece, whole).losses

@@ -106,15 +106,15 @@ def most_threads() -> int:
     return numba_start.number_of_threads() or processors.default_threads()
 
 
-def work_space(nbytes: int, dtype: str) -> Array:
-    """Memory that begins at a cache line; this thread's next call gets the same."""
+def work_space(nbytes: int) -> Array:
+    """At least so many bytes from a cache line on; this thread's next call gets the same."""
     space: Array | None = getattr(_thread, "space", None)
     if space is None or space.nbytes < nbytes:
         memory = np.empty(nbytes + LINE, np.uint8)
         skip = -address(memory) % LINE
         space = memory[skip : skip + nbytes]
         _thread.space = space if nbytes <= KEPT_SPACE else None
-    return space[:nbytes].view(dtype)
+    return space
 
 
 class CpuBackend:
@@ -205,8 +205,7 @@ class CpuBackend:
         nbytes = work.space(shares[0][1])  # the first one is the largest
 
         def compute(begin: int, end: int) -> None:
-            space = work_space(nbytes, kernel.compute)
-            code(begin, end, streaming, *numbers, address(space))
+            code(begin, end, streaming, *numbers, address(work_space(nbytes)))
 
         threads.run(compute, shares, work.threads)
 
@@ -217,7 +216,8 @@ class CpuBackend:
 
             parallel.start()
         nbytes = work.space(-(-work.rows // work.threads)) // LINE * LINE + LINE
-        space = work_space(nbytes * work.threads, kernel.compute).reshape(work.threads, -1)
+        space = work_space(nbytes * work.threads)[: nbytes * work.threads]
+        space = space.view(kernel.compute).reshape(work.threads, -1)
         arguments = tuple(bits(a) if isinstance(a, np.ndarray) else a for a in arrays)
         split = work.threads, int(work.streaming)
         parallel.run(kernel.function, split, arguments, space, self.threads)

@@ -186,8 +186,8 @@ def scale_of(problem: Problem, options: LossOptions) -> Scale:
     """The denominators; sums of weights without rounding errors."""
     reduction = plan(problem, options)
     from_data = options.reduction == "mean" and options.normalizer is None
-    if not from_data or reduction.denominator == 0 or problem.ignored == problem.layout.rows:
-        return Scale(pair(float(reduction.denominator)), pair(1.0))
+    if not from_data or reduction.terms.denominator == 0 or problem.ignored == problem.layout.rows:
+        return Scale(pair(float(reduction.terms.denominator)), pair(1.0))
     weighted, plain = _sums(problem)
     return Scale(weighted, divide(weighted, plain) if plain.high else pair(1.0))
 

@@ -73,7 +73,7 @@ class DeviceCalculation:
 
     def __init__(self, problem: DeviceProblem, options: LossOptions) -> None:
         self.problem, self.plan = problem, plan(problem, options)
-        self.scalars = Scalars.of(options, self.plan.z_loss, self.plan.scale_error())
+        self.scalars = Scalars.of(options, self.plan.terms.z_loss, self.plan.scale_error)
         self.totals = LossTotals()
 
     def rows(self, x: Box, probs: Box | None, grad: Box | None) -> Any:
@@ -83,15 +83,15 @@ class DeviceCalculation:
         problem, queue = self.problem, self.problem.queue
         targets, weight = probs or problem.targets, self.plan.kernel_weight
         results = queue.room((2, problem.layout.rows))
-        scale = problem.scale(self.plan.kernel_denominator)
+        scale = problem.scale(self.plan.terms.kernel_denominator)
         launch.rows(x, targets, weight, scale, self.scalars, results, grad, queue.stream)
         if problem.sample_weight is not None:
             queue.scaled(results[0], 1.0, problem.sample_weight, results[0])
         self.totals.sum.add_sums(*queue.sums(results[0]))
         if not math.isfinite(self.totals.sum.value()):
             self.totals.nonfinite.add(queue.fetch(results[0]))
-        if self.plan.weight_power:
-            unit = 0.5**self.plan.weight_power
+        if self.plan.terms.weight_power:
+            unit = 0.5**self.plan.terms.weight_power
             queue.scaled(results[0], unit, problem.ones(1), results[0])
         return results
 

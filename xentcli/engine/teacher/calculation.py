@@ -69,7 +69,7 @@ class TeacherCalculation:
             entries = min(entries, TOGETHER)
         for block in piece.layout.blocks(entries):
             part = piece.part(block)
-            part = replace(part, logits=dense(part.logits))
+            part = part._replace(logits=dense(part.logits))
             self._add(part, results[:, block.rows], grad, block)
             self.rows += part.layout.rows
             if self.run.progress:
@@ -103,7 +103,7 @@ class TeacherCalculation:
             double = NAMES["f64"] in (piece.logits.dtype, grad.dtype)
             room = np.empty(piece.layout.shape, NAMES["f64" if double else "f32"])
             destination = Destination(piece.layout, piece.logits, room)
-        part = replace(piece, problem=self._with_share(piece.problem))
+        part = piece._replace(problem=self._with_share(piece.problem))
         losses = self.hard.add(part, destination).losses * self.task.hard_share
         return destination and destination.finish(), losses
 
@@ -170,11 +170,11 @@ class TeacherCalculation:
         found = self.totals.result(self.plan, self.backend.name, arrays or RowArrays())
         loss = found.loss
         notes = [*self.mass.notes(), *self.logits_check.notes(), *found.notes]
-        if not self.plan.per_row:
+        if not self.plan.terms.per_row:
             loss = loss * self.task.factor
         if self.hard:
             hard = self.hard.result()
-            loss = loss if self.plan.per_row else loss + hard.loss * self.task.hard_share
+            loss = loss if self.plan.terms.per_row else loss + hard.loss * self.task.hard_share
             notes += [note for note in hard.notes if note not in notes]
         captured = self.mass.captured() if self.task.partial else None
         return replace(found, loss=loss, notes=tuple(notes), captured=captured)

@@ -23,9 +23,9 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from xentcli.records import dataclass
 
 SHOWN = 40  # characters of a caller's value in a message
 REASON = 300  # characters of another library's message

@@ -26,7 +26,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-
 SHOWN = 40  # characters of a caller's value in a message
 REASON = 300  # characters of another library's message
 

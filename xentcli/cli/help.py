@@ -127,9 +127,12 @@ class Command(click.Command):
         By itself it looks for `-o` among the long options first, and for names that are like it:
         2 ms for the first option, 1 for each more.
         """
-        parser = super().make_parser(ctx)
+        parser: Any = super().make_parser(ctx)
         with suppress(AttributeError):  # these are no public names of Click's
-            parser._long_opt.update(parser._short_opt)
+            short, match, process = parser._short_opt, parser._match_short_opt, parser._process_opts
+            parser._process_opts = lambda option, state: (
+                match(option, state) if option in short else process(option, state)
+            )
         return parser
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

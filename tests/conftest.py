@@ -10,15 +10,20 @@ import pytest
 from backends import BACKENDS
 from cli import LOGITS, TARGETS
 
+from xentcli.backends.processors import available
+
 # Scripts that read their own arguments, or need PyTorch.
 collect_ignore = ["compiling.py", "pytorch/make.py", "tables/make.py"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
 def pytest_cmdline_main(config):
-    """Whole folders are tested in a process per core, at most four; named files in this one."""
+    """Whole folders are tested in some processes, at most four; named files in this one.
+
+    There is one more than there are cores, because many tests only wait.
+    """
     if to_be_shared_out(config):
-        config.option.numprocesses, config.option.maxprocesses = "auto", 4
+        config.option.numprocesses = min(4, available() + 1)
         config.option.dist = "loadfile"  # what the tests of a file share is made once
         # In the order of names: by default files of few tests, which take minutes, come last.
         config.option.loadscopereorder = False

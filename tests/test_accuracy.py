@@ -237,7 +237,8 @@ def option_cases(kind, classes, dtype):
 @pytest.mark.parametrize("classes", LENGTHS)
 @pytest.mark.parametrize("kind", ["factors", "softcap", "cancelling"])
 def test_every_option_keeps_its_bounds(backend, dtype, classes, kind):
-    for case in option_cases(kind, classes, dtype):
+    cases = option_cases(kind, classes, dtype)
+    for case in itertools.islice(cases, 0, None, 4 if SIMULATED else 1):
         assert_promised(backend, dtype, case)
 
 

@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lower layers first, by wildcard: a new module of any of these folders has its place already. A
 # module may import from earlier layers, and from its own folder.
 LAYERS = [
-    ("errors", "signals"),
+    ("errors", "records", "signals"),
     ("options",),
     ("arrays",),
     ("backends", "files"),

@@ -94,7 +94,7 @@ NUMBERS = [
     *(0, 1, -1, 2**70, 10**400, 10**5000, -(2**63), True),
     *(0.0, 0.5, -0.0, 5e-324, 1e300, float("nan"), float("inf"), 1j),
     *(np.int64(2), np.uint8(1), np.float32(0.5), np.float16(1), np.longdouble(0.5), np.True_),
-    *(np.complex128(1), np.datetime64("2020"), np.timedelta64(1)),
+    *(np.complex128(1), np.datetime64("2020"), np.timedelta64(1, "s")),
     *(decimal.Decimal("0.5"), decimal.Decimal("sNaN"), fractions.Fraction(1, 2)),
 ]
 TEXTS = ["", "a", "2", "mean", "\x1b[31m", "x" * 100_000, b"2", bytearray(b"22")]

@@ -70,7 +70,7 @@ def test_an_export_may_be_standard_output():
         Case((30, 8)),
         Case((30, 80), "f64"),
         Case((30, 80), "bf16"),
-        Case((30, 80), "f16"),
+        pytest.param(Case((30, 80), "f16"), marks=pytest.mark.slow),
         Case((6, 8, 5), class_axis=1, weighted=True),
         Case((30, 80), weighted=True, options=LossOptions(z_loss=0.1)),
         Case((30, 8), probs=True),

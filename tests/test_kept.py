@@ -247,7 +247,7 @@ def test_random_bits_and_pages_of_large_entries(tmp_path):
     (entry,) = entries_in(tmp_path)
     data = entry.read_bytes()
     choose = random.Random(5)
-    for number in range(6):
+    for number in range(3):
         damaged = bytearray(data)
         if number % 2:
             page = choose.randrange(len(data) // 4096)
@@ -311,7 +311,7 @@ def swapping(a, b):
 @needs_root
 @linux
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of the system call")
-@pytest.mark.parametrize("rounds", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [300, pytest.param(8_000, marks=pytest.mark.slow)])
 def test_a_folder_that_another_user_exchanges_never_runs_his_code(
     tmp_path, monkeypatch, compiles_at_once, rounds
 ):

@@ -190,26 +190,26 @@ def test_a_mean_of_float64_is_not_rounded_twice(classes):
         assert exact.error(found, share, "f64") <= 2
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("by", ["numpy", "cpu"])
 @pytest.mark.parametrize("classes", LENGTHS)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize(
     ("softcap", "offset"),
     [(1e5, 1e4), (1e6, 1e5), (1e6, -1e5), (1e6, 3e6), (1e9, 1e10), (1e9, -1e10), (3.0, 5.0)],
 )
-def test_capped_logits_that_have_much_in_common(backend, classes, dtype, softcap, offset):
+def test_capped_logits_that_have_much_in_common(by, classes, dtype, softcap, offset):
     """z at its own size had lost their differences: 129 units."""
     rng = np.random.default_rng(classes)
     size = max(1.0, abs(offset) * 2.0**-23 if dtype == "f4" else 1.0)
     row = (offset + size * rng.normal(size=classes)).astype(dtype)
-    assert_promised(backend, row, 1, softcap=softcap)
+    assert_promised(by, row, 1, softcap=softcap)
 
 
-def assert_promised(backend, row, target, **options):
+def assert_promised(by, row, target, **options):
     """Loss and entries of a row are as near as it is promised for the options."""
     name = "f64" if row.dtype == "f8" else "f32"
     bound = PROMISES[name, kind_of(options)]
-    r = cross_entropy(row[None], [target], backend=backend, reduction="none", **options)
+    r = cross_entropy(row[None], [target], backend=by, reduction="none", **options)
     expected = exact.cross_entropy([row.tolist()], [target], reduction="none", **options)
     size = expected.loss_size[0] if bound.terms else None
     found = exact.error(r.loss[0], expected.loss[0], "f64", size, name)
@@ -245,24 +245,24 @@ FAR = [  # the other logits are those of the last one
 ]
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("by", ["numpy", "cpu"])
 @pytest.mark.parametrize("classes", LENGTHS)
 @pytest.mark.parametrize(("row", "options"), FAR, ids=str)
-def test_options_far_out_of_the_range(backend, classes, row, options):
+def test_options_far_out_of_the_range(by, classes, row, options):
     """Where factors or T·softcap leave the range, but results do not, or only some of them."""
     row = np.array(row + row[-1:] * (classes - 3))
     for target in (0, 1):
-        assert_promised(backend, row, target, **options)
+        assert_promised(by, row, target, **options)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("by", ["numpy", "cpu"])
 @pytest.mark.parametrize("classes", LENGTHS)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_an_entry_of_0_under_an_infinite_factor(backend, classes, dtype):
+def test_an_entry_of_0_under_an_infinite_factor(by, classes, dtype):
     """0·∞ was NaN: weights and upstream of 1e300 and more."""
     row = np.array([3e4, 0.0] + [-1e4] * (classes - 2), dtype)
     for options in ({"upstream": 1e300, "temperature": 1e-300}, {"upstream": 1e308}):
-        r = cross_entropy(row[None], [1], backend=backend, reduction="none", **options)
+        r = cross_entropy(row[None], [1], backend=by, reduction="none", **options)
         assert r.grad[0, 0] == -r.grad[0, 1] > 0
         assert not r.grad[0, 2:].any()
 
@@ -303,13 +303,13 @@ def extreme_options(rng):
     return (np.clip(row, -angles, angles) if 0 < angles < np.inf else row), options
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("by", ["numpy", "cpu"])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 3))])
-def test_random_options_of_extreme_sizes(backend, seed):
+def test_random_options_of_extreme_sizes(by, seed):
     rng = np.random.default_rng(seed)
     for _ in range(150):
         row, options = extreme_options(rng)
-        assert_promised(backend, row, int(rng.integers(len(row))), **options)
+        assert_promised(by, row, int(rng.integers(len(row))), **options)
 
 
 def rows_of_every_kind(rng, rows, classes):

@@ -168,7 +168,7 @@ OUT += ["byte-swapped", "subclass"]
 
 
 @pytest.mark.parametrize("layout", OUT)
-@pytest.mark.parametrize("dtype", ["f4", "f8", "bf16"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_out_of_every_layout_gets_the_same_numbers(dtype, layout, backend, tmp_path):
     if dtype == "bf16" and layout in NOT_OF_BFLOAT16:
         return

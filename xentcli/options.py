@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from functools import lru_cache, wraps
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from xentcli.errors import OptionError, Setting, shown
+from xentcli.records import dataclass
 
 T = TypeVar("T")
 

@@ -130,6 +130,7 @@ def assert_exact(values, target, found):
         assert ulps(g, e, kind) <= limits[2], f"probability {c} is {g}, exactly {e}"
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @settings(max_examples=up_to(60, 15), deadline=None, derandomize=True)
 @given(EXAMPLES)

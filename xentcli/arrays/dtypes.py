@@ -12,11 +12,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from xentcli.errors import DataError, DtypeError, Setting, ShapeError, Words, reason
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]  # `NDArray[Any]`, which takes 0.4 ms to import
 
 BF16 = np.dtype([("bfloat16", "<u2")])
 NAMES = {

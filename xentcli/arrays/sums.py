@@ -192,7 +192,7 @@ def _sum_in_units(values: Array, largest: float, room: Array) -> int:
         units += counted << (power - 52 + UNIT)
         upper -= shift
         np.subtract(values, upper, out=lower)
-        if not np.count_nonzero(lower):
+        if not lower.any():  # `count_nonzero` takes twice as long
             return units
         values, exponent = lower, power - 52
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from xentcli.bench.exact import ExactResult
 from xentcli.bench.peers import DEVICE_PEERS, PEERS, Answer, CannotError, Machine, ours
 from xentcli.bench.places import Memory, memory_of
 from xentcli.errors import OptionError
+from xentcli.records import dataclass
 
 IN_A_LOOP = "in a loop"
 LOOP = 0.01  # seconds of calls in a loop that are timed together

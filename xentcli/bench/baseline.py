@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from xentcli.bench.columns import Result
 from xentcli.errors import FileError, FormatError, OptionError, visible
+from xentcli.records import dataclass
 
 LARGEST = 1 << 26  # characters that are read
 

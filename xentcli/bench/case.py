@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any, TypedDict
 
@@ -12,6 +12,7 @@ from xentcli.arrays.dtypes import NAMES, Array, default_output, name_of, narrow,
 from xentcli.arrays.layout import Layout
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 LARGEST = 1 << 36  # bytes: so that a typing error does not allocate a terabyte
 PART = 1 << 22  # logits that are drawn, and computed exactly; a larger case repeats them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, widen
 from xentcli.bench.case import Case, Data, rows_of
 from xentcli.check.oracles.ulp import FLOATS
 from xentcli.engine.cross_entropy import cross_entropy
+from xentcli.records import dataclass
 
 FLOATS_BY_NAME = {finfo.name: finfo for finfo in FLOATS.values()}
 ROWS = 64  # compared with the reference

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xentcli import backends
 from xentcli.bench.case import Case, Data
 from xentcli.bench.limits import DeviceLimits, HostLimits, Limits
 from xentcli.bench.peers import DEVICE_PEERS, PEERS, CannotError, Contestant, Machine
+from xentcli.records import dataclass
 
 Timed = Callable[[], object]
 

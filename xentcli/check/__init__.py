@@ -6,7 +6,7 @@ the errors are, and tries which known mistake would explain them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xentcli.arrays.dtypes import BF16, Array, as_array, as_logits
@@ -19,6 +19,7 @@ from xentcli.engine.problem import Extras, Problem, build
 from xentcli.engine.rows import RowSource, in_memory
 from xentcli.engine.targets import Whole, as_targets
 from xentcli.options import EmptyMean, LossOptions, Reduction, TargetKind
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.engine.teacher.arrays import Teacher

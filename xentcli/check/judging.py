@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain, islice
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -49,6 +49,7 @@ from xentcli.engine.rows import RowPiece, RowSource, float_rows, walk
 from xentcli.errors import OptionError
 from xentcli.files.registry import TEXT
 from xentcli.options import LossOptions, require_allowed, setting
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.engine.teacher.task import TeacherTask

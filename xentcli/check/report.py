@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from xentcli.check.loss import LossVerdict
 from xentcli.check.oracles.ulp import FloatInfo, Precision, Tolerance
 from xentcli.check.statistics import EntryGroup, ErrorStatistics, WorstEntry
 from xentcli.errors import Setting, Speak, plural, visible, worded
+from xentcli.records import dataclass
 
 CERTAINTY = ("confident rows", "less certain rows")
 SHORTLY = 2  # entries in a summary

@@ -6,7 +6,7 @@ bits that one walk over all of them gives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.check.oracles.rows import FloatRows, OracleResult
 from xentcli.check.oracles.ulp import Errors
+from xentcli.records import dataclass
 
 STEPS = 8  # bins for each power of two: a percentile is at most 9 % too large
 LOWEST, HIGHEST = -1100, 2200  # powers of two

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -14,6 +13,7 @@ from xentcli.cli.console import inform, show, status, stdout_is_terminal, write_
 from xentcli.cli.declare import option
 from xentcli.errors import OptionError
 from xentcli.options import LossOptions, same_as
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.bench import Plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePath
 
 import click
@@ -10,6 +9,7 @@ import click
 from xentcli.cli.declare import option
 from xentcli.cli.options import JsonOption, NoClobberOption
 from xentcli.errors import OptionError, visible
+from xentcli.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

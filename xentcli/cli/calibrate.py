@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -22,6 +22,7 @@ from xentcli.cli.scored import ScoredInputs, open_scored, reading_of, running_of
 from xentcli.cli.sinks import ArrayOutput
 from xentcli.errors import plural
 from xentcli.options import LossOptions, same_as
+from xentcli.records import dataclass
 from xentcli.report.options import Method, ScoreOptions
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import click
@@ -23,6 +23,7 @@ from xentcli.cli.options import (
 from xentcli.cli.session import as_flag, require_no_ignore_index
 from xentcli.cli.teacher import TaughtInputs, task_of_inputs, taught_inputs
 from xentcli.options import LossOptions, TeacherOptions
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.check import Report

@@ -35,11 +35,15 @@ def command(
     def make(function: Callable[..., int | None]) -> Command:
         classes = get_type_hints(function)
         classes.pop("return", None)
-        parameters = [parameter(item) for cls in classes.values() for item in _declared(cls)]
+
+        def parameters() -> list[click.Parameter]:
+            own = [parameter(item) for cls in classes.values() for item in _declared(cls)]
+            return [*own, *map(_of_session, _declared(SessionOptions))]
+
         return Command(
             name,
             examples=examples,
-            params=[*parameters, *map(_of_session, _declared(SessionOptions))],
+            parameters=parameters,
             callback=_callback(function, classes),
             help=inspect.getdoc(function),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -13,6 +12,7 @@ from xentcli.cli.command import command
 from xentcli.cli.console import inform, status
 from xentcli.cli.declare import option
 from xentcli.errors import plural
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.backends.cpu.kernel import Kernel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from xentcli.cli.console import inform
 from xentcli.cli.declare import argument, option
 from xentcli.cli.publish import FORMS, DocumentOptions, publish
 from xentcli.errors import DataError, FileError, OptionError, plural, visible
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.examples.example import Example, TrainingSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -20,6 +20,7 @@ from xentcli.cli.teacher import TeacherFiles, with_teacher
 from xentcli.cli.upstream import NUMBER
 from xentcli.errors import OptionError, visible
 from xentcli.options import LossOptions, TeacherOptions
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.cli.inputs import Inputs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from xentcli.cli.command import command
@@ -11,6 +9,7 @@ from xentcli.cli.console import show, stdout_is_terminal, write_stdout
 from xentcli.cli.declare import argument
 from xentcli.cli.options import JsonOption
 from xentcli.errors import UnavailableError
+from xentcli.records import dataclass
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 

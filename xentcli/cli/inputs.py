@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from xentcli.cli.once import read_once
@@ -21,6 +21,7 @@ from xentcli.cli.table_options import LogitsTable, class_names, logits_options, 
 from xentcli.cli.text_shapes import line_as_targets, set_row_count
 from xentcli.cli.upstream import number_of
 from xentcli.errors import OptionError, plural, visible
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.arrays.dtypes import Array

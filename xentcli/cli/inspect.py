@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xentcli.cli.command import command
@@ -15,6 +14,7 @@ from xentcli.cli.once import read_once
 from xentcli.cli.options import ArrayReading, JsonOption, format_option, key_option
 from xentcli.cli.session import current
 from xentcli.errors import XentError
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.files.format import Facts, Inspected

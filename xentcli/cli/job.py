@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xentcli.cli.cluster import connected
@@ -17,6 +16,7 @@ from xentcli.cli.summary import emit_notes, nbytes
 from xentcli.cli.teacher import task_of_inputs
 from xentcli.errors import OptionError, Setting
 from xentcli.options import LogitsOptions, LossOptions, TeacherOptions
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -40,6 +39,7 @@ from xentcli.errors import OptionError
 from xentcli.files.compression import compressed
 from xentcli.files.registry import TEXT
 from xentcli.options import LogitsOptions, LossOptions, TeacherOptions
+from xentcli.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ Every option `--some-name` can also be set by the environment variable `XENT_SOM
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import click
@@ -16,6 +15,7 @@ from xentcli.cli.table_options import LogitsTable, TargetsTable
 from xentcli.errors import visible
 from xentcli.files import registry
 from xentcli.options import Backend
+from xentcli.records import dataclass
 
 LogitsKind: TypeAlias = Literal["logits", "log-probs", "probs"]
 DtypeName: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from xentcli.cli import COMMANDS
 from xentcli.cli.command import command
 from xentcli.cli.console import write_stdout
 from xentcli.cli.declare import argument
+from xentcli.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from xentcli.cli.declare import option
 from xentcli.cli.options import JsonOption, NoClobberOption
 from xentcli.cli.session import current
 from xentcli.errors import OptionError, visible
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.display.document import Document

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -25,6 +24,7 @@ from xentcli.cli.scored import (
     running_of,
 )
 from xentcli.errors import OptionError, plural
+from xentcli.records import dataclass
 from xentcli.report.options import Binning, ReportOptions, ScoreOptions
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -26,6 +26,7 @@ from xentcli.cli.options import (
 )
 from xentcli.cli.session import require_no_ignore_index
 from xentcli.errors import OptionError
+from xentcli.records import dataclass
 from xentcli.report.options import ScoreOptions
 
 if TYPE_CHECKING:

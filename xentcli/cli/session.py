@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal, TypeAlias
 
 import click
 
 from xentcli.cli.declare import option
 from xentcli.errors import SafeText, Setting, Words
+from xentcli.records import dataclass
 
 Color: TypeAlias = Literal["auto", "always", "never"]
 

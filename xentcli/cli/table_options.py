@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -10,6 +10,7 @@ import click
 from xentcli.cli.declare import option
 from xentcli.errors import OptionError, visible
 from xentcli.files.text.style import Header
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.files.columns import ColumnOptions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from xentcli.cli.declare import option
@@ -10,6 +10,7 @@ from xentcli.cli.inputs import InputPaths, Inputs, Reading, loss_paths, loss_rea
 from xentcli.cli.options import LossInputs, key_option
 from xentcli.errors import OptionError, Setting
 from xentcli.options import LossOptions, TeacherOptions
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.engine.problem import Problem

@@ -13,7 +13,6 @@ each number; sums over "the other classes" leave out the largest class and keep 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +39,7 @@ from xentcli.backends.two_words import (
     multiply,
     one_word,
 )
+from xentcli.records import dataclass
 
 NO_CLASS = np.int64(-1)
 

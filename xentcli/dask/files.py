@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -24,6 +23,7 @@ from xentcli.arrays.layout import Shape
 from xentcli.dask.graphs import tree
 from xentcli.errors import FileError, visible
 from xentcli.files.descriptor import file_errors
+from xentcli.records import dataclass
 
 CHUNK_BYTES = 1 << 25  # of the logits, where nobody says how large chunks should be
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import dask
@@ -17,6 +17,7 @@ from xentcli.engine.problem import Extras, require_length, require_per_row, vect
 from xentcli.engine.targets import require_row_shaped, require_targets, target_kind_of
 from xentcli.errors import DtypeError, OptionError, ShapeError
 from xentcli.options import LossOptions, TargetKind
+from xentcli.records import dataclass
 
 Chunks = tuple[tuple[int, ...], ...]
 

@@ -8,7 +8,6 @@ parts from the first phase to the last.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,6 +36,7 @@ from xentcli.dask.rows import How, LossGraph, graph_of, result_meta
 from xentcli.engine.notes import NonfiniteRows, tolerance_of
 from xentcli.engine.reduction import ReductionPlan
 from xentcli.engine.result import LossTotals
+from xentcli.records import dataclass
 
 Pairs = tuple[Any, ...]  # of an array and its axes, as `blockwise` takes them
 

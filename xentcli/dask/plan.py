@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from xentcli.engine.reduction import ReductionPlan, RowTotals, plan
 from xentcli.engine.targets import TargetCheck, Whole, as_indices
 from xentcli.errors import DataError
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from math import prod
@@ -36,6 +36,7 @@ from xentcli.engine.notes import ProbabilityCheck
 from xentcli.engine.problem import Extras, without_targets
 from xentcli.engine.reduction import ReductionPlan
 from xentcli.engine.rows import RowPiece
+from xentcli.records import dataclass
 from xentcli.report.compute import Groups, require_base
 from xentcli.report.divergence import with_base
 from xentcli.report.finish import finish

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import prod
@@ -22,6 +21,7 @@ from xentcli.engine.output_buffer import Destination
 from xentcli.engine.reduction import ReductionPlan
 from xentcli.engine.result import CrossEntropy, LossTotals, RowArrays
 from xentcli.engine.rows import RowPiece
+from xentcli.records import dataclass
 
 
 class How(NamedTuple):

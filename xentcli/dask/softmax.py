@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import prod
@@ -28,6 +27,7 @@ from xentcli.engine.problem import without_targets
 from xentcli.engine.rows import RowPiece
 from xentcli.engine.softmax import Probabilities, SoftmaxCalculation
 from xentcli.options import LogitsOptions, LossOptions
+from xentcli.records import dataclass
 
 
 class SoftmaxTotals(NamedTuple):

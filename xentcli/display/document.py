@@ -6,10 +6,11 @@ The other modules of `xentcli.display` decide how it looks; they compute nothing
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, NamedTuple
 
 from xentcli.display.chart import Chart
+from xentcli.records import dataclass
 
 
 class Formula(NamedTuple):

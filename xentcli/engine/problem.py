@@ -153,7 +153,8 @@ class Problem:
         targets = self.targets
         if targets is None or not targets.size or targets.item(targets.argmin()) >= 0:
             return 0
-        return int(np.count_nonzero(targets == IGNORED))
+        parts = (targets[i : i + CHUNK] for i in range(0, len(targets), CHUNK))
+        return sum(int(np.count_nonzero(part == IGNORED)) for part in parts)
 
 
 def _ones(classes: int) -> Array:

@@ -112,9 +112,10 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
         if len(found) == layout.rows:
             indices = found
             continue
-        if indices is None:
-            indices = np.empty(0, np.min_scalar_type(-layout.classes))
-        if check.rows > len(indices):  # as numbers come, not to the size that a header claims
+        if indices is None:  # as numbers come, and not to the size that the header of a file claims
+            room = layout.rows if isinstance(targets, Whole) else 0
+            indices = np.empty(room, np.min_scalar_type(-layout.classes))
+        if check.rows > len(indices):
             indices.resize(min(layout.rows, 2 * check.rows), refcheck=False)
         indices[check.rows - len(found) : check.rows] = found
     check.raise_if_invalid()

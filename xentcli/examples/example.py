@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -20,6 +20,7 @@ from xentcli.engine.result import CrossEntropy
 from xentcli.engine.targets import Whole
 from xentcli.explain import Derivation, derive
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 SOURCES = {
     "tensors": "Cross-Entropy Loss (Softmax) Gradient Used In Deep Learning, robotchinwag.com",

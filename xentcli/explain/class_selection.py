@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import exact_sum
 from xentcli.display.document import Bar, Column, Formula, Step
 from xentcli.errors import OptionError, plural, visible
+from xentcli.records import dataclass
 
 SHOW_ALL = 20  # classes; with more, the largest are shown by default
 DEFAULT_TOP = 10

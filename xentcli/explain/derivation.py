@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from xentcli.arrays.dtypes import Array
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 
 class Factors(NamedTuple):

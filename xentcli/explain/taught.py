@@ -5,7 +5,7 @@ The value and the gradient are those of `cross_entropy(..., backend="numpy")` fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from xentcli.engine.teacher.top_k import mass_of, slots_of
 from xentcli.errors import OptionError
 from xentcli.explain.compute import derive
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 RUN = Run("numpy", 1)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from xentcli.errors import OptionError, plural, visible
+from xentcli.records import dataclass
 
 _NUMBERS = r"([0-9]{1,9})(?:(-)([0-9]{1,9})?)?"
 _LISTED = 10  # names in a message

@@ -7,11 +7,11 @@ zeros, is an error; `gzip`, `bz2` and `lzma` of the standard library ignore some
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xentcli.errors import UnavailableError
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -14,6 +13,7 @@ from xentcli.errors import FormatError, Words
 from xentcli.files.member import Member
 from xentcli.files.reader import chunks
 from xentcli.files.source import Source
+from xentcli.records import dataclass
 
 SAFE = 1 << 26  # bytes that are allocated because a header says so
 MAX_BYTES = 2**63 - 1  # of an array, with 1 for its axes of length 0; NumPy's own limit

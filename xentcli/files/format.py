@@ -8,10 +8,10 @@ formats all ask the registry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xentcli.errors import XentError
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

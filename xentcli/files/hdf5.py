@@ -7,7 +7,7 @@ are read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -22,6 +22,7 @@ from xentcli.files.options import ReadOptions
 from xentcli.files.random_access import RandomAccess, library_errors, require
 from xentcli.files.reader import Reader, chunks
 from xentcli.files.source import Source
+from xentcli.records import dataclass
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 MOST = 1 << 22  # numbers that are read at a time, however many rows a chunk has

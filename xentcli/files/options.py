@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xentcli.files.columns import ALL, ColumnOptions
 from xentcli.files.text.style import TextStyle
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.files.raw import RawLayout

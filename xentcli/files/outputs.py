@@ -9,7 +9,6 @@ from types import TracebackType
 from xentcli import signals
 from xentcli.errors import OptionError, Setting, visible
 from xentcli.files import registry
-from xentcli.files.folder_sink import open_folder
 from xentcli.files.sink import Sink
 
 
@@ -33,7 +32,7 @@ class Outputs:
         """Open another output, a folder where its format is one; the same one twice is an error."""
         if any(sink.is_at(path) for sink in self._sinks):
             raise OptionError(visible(path), "is given as output twice")
-        create: Callable[..., Sink] = open_folder if registry.writes_folder(path, format) else Sink
+        create: Callable[..., Sink] = _open_folder if registry.writes_folder(path, format) else Sink
         sink = create(path, no_clobber=self._no_clobber, fsync=self._fsync)
         others = [other.name for other in self._sinks if sink.shares_stream(other)]
         self._sinks.append(sink)
@@ -102,3 +101,9 @@ class Outputs:
             raise
         for sink in self._sinks:
             sink.remove_backup()
+
+
+def _open_folder(path: str, **how: bool) -> Sink:
+    from xentcli.files.folder_sink import open_folder  # few jobs need it
+
+    return open_folder(path, **how)

@@ -6,7 +6,8 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+
+from xentcli.records import dataclass
 
 _ACL = "system.posix_acl_access"
 

@@ -6,7 +6,6 @@ The numbers are stored and not compressed, so that they are read from the file a
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -23,6 +22,7 @@ from xentcli.files.reader import InMemoryReader, Reader
 from xentcli.files.source import Source
 from xentcli.files.tensor_pickle import Tensor, tensors_of
 from xentcli.files.zipped import DAMAGED, open_archive, open_member
+from xentcli.records import dataclass
 
 MAX_PICKLE = 1 << 26  # bytes; it holds names and shapes, and no numbers
 MAX_AXES = 64  # NumPy's own limit

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from xentcli.arrays.dtypes import BF16
@@ -11,6 +9,7 @@ from xentcli.errors import FormatError
 from xentcli.files.contiguous import ContiguousReader, Extent
 from xentcli.files.reader import Reader
 from xentcli.files.source import Source
+from xentcli.records import dataclass
 
 DTYPES = {"f16": np.dtype("<f2"), "bf16": BF16, "f32": np.dtype("<f4"), "f64": np.dtype("<f8")}
 DTYPES |= {f"{kind}{8 * n}": np.dtype(f"<{kind}{n}") for kind in "iu" for n in (1, 2, 4, 8)}

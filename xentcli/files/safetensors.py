@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -31,6 +30,7 @@ from xentcli.files.options import ReadOptions
 from xentcli.files.reader import Reader, pieces
 from xentcli.files.sink import Writable
 from xentcli.files.source import Source
+from xentcli.records import dataclass
 
 MAX_HEADER = 100_000_000  # the package's own limit
 MAX_AXES = 64  # NumPy's own limit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,6 +16,7 @@ from xentcli.files.sink import Sink
 from xentcli.files.writer import Writer
 from xentcli.files.zarr.slices import ZarrTarget
 from xentcli.files.zarr.writer import METADATA, metadata
+from xentcli.records import dataclass
 
 Shape = tuple[int, ...]
 

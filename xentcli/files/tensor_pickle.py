@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from xentcli.errors import FormatError, visible
 from xentcli.files.foreign import PYTORCH_CONVERT
+from xentcli.records import dataclass
 
 DTYPES = (
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),

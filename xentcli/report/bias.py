@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from xentcli.backends.reference_statistics import row_statistics
 from xentcli.engine.rows import float_rows
 from xentcli.engine.targets import IGNORED
 from xentcli.errors import DataError
+from xentcli.records import dataclass
 from xentcli.report.calibration_result import Calibration, Fitted
 from xentcli.report.calibration_rows import Evaluation, Rows
 from xentcli.report.fitting import BINS, Calibrator

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.grouped_sums import GroupedSums
+from xentcli.records import dataclass
 from xentcli.report.statistic import Statistic, wilson
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xentcli.engine.notes import Note
 from xentcli.errors import plural
+from xentcli.records import dataclass
 from xentcli.report.bins import Bin, calibration
 from xentcli.report.calibration_rows import Evaluation, Rows
 from xentcli.report.means import effective_rows

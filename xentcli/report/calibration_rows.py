@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from xentcli.engine.cross_entropy import Run
 from xentcli.engine.problem import Problem
 from xentcli.engine.rows import RowPiece, RowSource, walk
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 from xentcli.report.bins import BinTotals, borders
 from xentcli.report.means import Mean, RowWeights
 from xentcli.report.scores import Scores, scores_of

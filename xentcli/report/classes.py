@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.grouped_sums import GroupedSums
 from xentcli.backends.fields import Field
+from xentcli.records import dataclass
 from xentcli.report.scores import Scores
 
 PENDING = 1 << 16  # wrong rows whose pairs are counted at a time

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -18,6 +17,7 @@ from xentcli.engine.pipeline import Pipeline
 from xentcli.engine.problem import Problem
 from xentcli.engine.rows import SLAB, RowPiece, RowSource, walk
 from xentcli.errors import DtypeError, ShapeError
+from xentcli.records import dataclass
 from xentcli.report.divergence import with_base
 from xentcli.report.finish import finish
 from xentcli.report.options import ReportOptions, ScoreOptions

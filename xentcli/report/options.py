@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from xentcli.options import BOOLEAN, LossOptions, TargetKind, allowed, same_as
+from xentcli.records import dataclass
 
 Binning: TypeAlias = Literal["width", "mass"]
 Method: TypeAlias = Literal["temperature", "bias"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from xentcli.engine.notes import Note
+from xentcli.records import dataclass
 from xentcli.report.along import Segment
 from xentcli.report.bins import Bin
 from xentcli.report.classes import ClassResult, Confusion

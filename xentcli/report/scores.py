@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from xentcli.backends import Scalars, StatisticsBackend
 from xentcli.backends.fields import FIELDS, Field
 from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import IGNORED
+from xentcli.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from xentcli.records import dataclass
 from xentcli.report.means import MeanValue
 from xentcli.report.options import finite_or_none
 

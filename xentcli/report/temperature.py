@@ -12,10 +12,10 @@ The first step falls back to that from β = 0, which has the scale of the logits
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from xentcli.errors import DataError
+from xentcli.records import dataclass
 
 ROUNDING = 2.0**-52
 PASSES = 40  # more would be a bug: it takes 5 to 10

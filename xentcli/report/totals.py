@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from xentcli.arrays.dtypes import Array
 from xentcli.backends.fields import Field
 from xentcli.engine.notes import Note
 from xentcli.errors import Setting, plural
+from xentcli.records import dataclass
 from xentcli.report.along import LossAlong, RowSample
 from xentcli.report.bins import BinTotals, borders
 from xentcli.report.classes import ClassTotals, PairCounts

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from xentcli.backends.fields import Field
+from xentcli.records import dataclass
 from xentcli.report.scores import Scores
 
 

@@ -19,6 +19,7 @@ import llvmlite
 from xentcli.backends import cache as cache_folder
 from xentcli.backends import entries, file_lock, numba_start
 from xentcli.backends.cpu import loader
+from xentcli.backends.cpu.activity import activity, prepare_for_numba
 from xentcli.backends.cpu.kernel import Kernel
 from xentcli.backends.cpu.loader import CannotLoadError, MachineCode
 from xentcli.backends.entries import Entry
@@ -173,8 +174,8 @@ class _Search:
             self._notify(_sentence(self._damage, obstacle))
         numba_start.check_environment()
         numba_start.check_memory()
-        loader.prepare_for_numba()
-        with loader.activity:
+        prepare_for_numba()
+        with activity:
             with numba_start.starting("numba"):
                 from xentcli.backends.cpu import kernels
             try:

@@ -1,80 +1,19 @@
-"""Object code in memory, as a function of Python: by llvmlite alone, without Numba.
-
-LLVM's ORC is used because a symbol that does not exist is an error there. LLVM's older MCJIT, which
-Numba uses, ends the process.
-"""
+"""Object code in memory, as a function of Python, without Numba, and mostly without LLVM."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import threading
-from collections.abc import Sequence
-from functools import cache
-from itertools import count
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from llvmlite import binding
+from xentcli.backends.cpu import elf
+from xentcli.backends.cpu.activity import activity
 
-FORK_WAITS = 120.0  # seconds at most
-_library_numbers = count()
-
-
-class _Activity:
-    """What LLVM and Numba are doing, imports of Numba included, by any number of threads at once.
-
-    Forking waits until nothing is going on: a child that began in the middle could use neither ever
-    again.
-    """
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._changed = threading.Condition()
-        self._going_on = 0
-        self._forking = False
-
-    def __enter__(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._forking)
-            self._going_on += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._going_on -= 1
-            self._changed.notify_all()
-
-    def _before_fork(self) -> None:
-        with self._changed:
-            idle = self._changed.wait_for(lambda: not self._going_on, timeout=FORK_WAITS)
-            self._forking = idle  # nothing begins until the fork is over
-
-    def _after_in_parent(self) -> None:
-        with self._changed:
-            self._forking = False
-            self._changed.notify_all()
-
-    def let_forks_wait(self) -> None:
-        """From now on. What is registered last is asked first when a process forks."""
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=self._before_fork,
-                after_in_parent=self._after_in_parent,
-                after_in_child=self._begin,  # threads that hold or wait for it are not there
-            )
-
-
-activity = _Activity()
-activity.let_forks_wait()
-
-
-@cache
-def prepare_for_numba() -> None:
-    """Forks that wait for Numba must not have the lock of `logging` already, which it needs."""
-    import logging  # noqa: F401 (it is what registers a lock of its own; Numba imports it)
-
-    activity.let_forks_wait()
+CPU_INFO = Path("/proc/cpuinfo")
+IDENTIFYING = {"vendor_id", "cpu family", "model", "flags"}  # and nothing that changes by itself
 
 
 class CannotLoadError(Exception):
@@ -111,24 +50,41 @@ class MachineCode:
 
 
 def _link(symbol: str, code: bytes) -> int:
+    try:
+        return elf.link(code, symbol)
+    except elf.NeedsLinkerError:
+        with activity:
+            from xentcli.backends.cpu import llvm
+
+            return llvm.link(code, symbol)
+
+
+def processor() -> tuple[str, ...]:
+    """What tells the processors apart for which Numba compiles different code."""
+    try:
+        with CPU_INFO.open() as lines:
+            known = identity(lines)
+    except (OSError, ValueError):
+        known = ()
+    if len(known) == len(IDENTIFYING):
+        return sys.platform, os.uname().machine, str(sys.maxsize), *known
     with activity:
-        name = f"xent{next(_library_numbers)}"
-        builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process()
-        library = builder.export_symbol(symbol).link(_jit(), name)
-        address: int = library[symbol]
-        library.detach()  # never unloaded: a thread may still run it when the process ends
-        return address
+        from xentcli.backends.cpu import llvm
+
+        return llvm.processor()
 
 
-@cache
-def _jit() -> Any:
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    return binding.create_lljit_compiler(suppress_errors=True)  # on stderr; they are raised
+def identity(lines: Iterable[str]) -> tuple[str, ...]:
+    """Of the first processor in Linux's list of them, as it is written for x86-64.
 
-
-def processor() -> tuple[str, str, str]:
-    """The platform, the processor's name and its features, for which Numba compiles."""
-    with activity:
-        features = binding.get_host_cpu_features().flatten()
-        return binding.get_process_triple(), binding.get_host_cpu_name(), features
+    >>> identity(["model\\t\\t: 143", "cpu MHz\\t\\t: 2596.1", "flags\\t: fpu sse", "", "model: 1"])
+    ('model: 143', 'flags: fpu sse')
+    """
+    found = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            break
+        if name.strip() in IDENTIFYING:
+            found.append(f"{name.strip()}: {value.strip()}")
+    return tuple(found)

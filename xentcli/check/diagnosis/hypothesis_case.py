@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from xentcli.arrays.layout import Layout
 from xentcli.check.oracles.rows import FloatRows, Scale
 from xentcli.check.oracles.ulp import FloatInfo
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 
 class Hypothesis(NamedTuple):

@@ -6,7 +6,7 @@ may be one of rows; the first rows that are off; and those that are off most.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from xentcli.arrays.dtypes import Array
 from xentcli.arrays.layout import Layout
 from xentcli.check.oracles.rows import FloatRows
 from xentcli.check.oracles.teacher_rows import StoredClasses
+from xentcli.records import dataclass
 
 ENTRIES = 1 << 18  # 2 MiB for each array of float64
 GROUP = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from xentcli.check.diagnosis.hypothesis_case import Factor, Hypothesis, HypothesisCase
@@ -11,6 +11,7 @@ from xentcli.check.oracles.teacher_naive import NaiveTeacher, naive_teacher
 from xentcli.check.oracles.ulp import FLOATS
 from xentcli.engine.teacher.task import TeacherTask
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 NO_T2 = "the factor T² of the loss is left out"
 EXTRA_T2 = "it has a factor T² of the loss, which was not asked for"

@@ -7,7 +7,7 @@ Each is the loss with other options; what is made of them has formulas of its ow
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from xentcli.check.diagnosis.mistakes import Mistake
 from xentcli.check.diagnosis.teacher_case import EXTRA_T2, NO_T2, Setup, TeacherCase
 from xentcli.engine.teacher.task import DIVERGENCES, TAILS
 from xentcli.errors import Setting
+from xentcli.records import dataclass
 
 Change = Callable[[Setup], Setup | None]
 

@@ -12,7 +12,6 @@ rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +36,7 @@ from xentcli.check.oracles.dd_arithmetic import (
 )
 from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale, scatter
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 ERROR_BOUND = 2.0**-95  # of the terms: some hundred roundings to 106 bits
 SMALL, LARGE = 2.0**-800, 2.0**900

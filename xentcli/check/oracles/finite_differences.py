@@ -9,7 +9,6 @@ it hides is not called an error.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale
 from xentcli.errors import OptionError, Setting, plural
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 STEP = 2.0**-7
 WEIGHTS = ((1, 45.0), (2, -9.0), (3, 1.0))

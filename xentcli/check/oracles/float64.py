@@ -6,7 +6,6 @@ cancel: such rows are done again with twice the digits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +16,7 @@ from xentcli.check.oracles.dd_arithmetic import Pair, pair
 from xentcli.check.oracles.double_double import DoubleDoubleOracle
 from xentcli.check.oracles.rows import FloatRows, OracleResult, Scale, scatter
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 # An entry this much smaller than its terms has an error up to 2⁻³¹ of itself, 2⁻⁷ ULP of float32.
 CANCELS = 2.0**-18

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from xentcli.engine.problem import CHUNK, Problem
 from xentcli.engine.reduction import plan
 from xentcli.engine.rows import RowPiece, float_rows
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.check.oracles.teacher_rows import StoredClasses

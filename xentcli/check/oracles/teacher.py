@@ -14,7 +14,6 @@ group has the f of the group, and one that is not compared has 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +46,7 @@ from xentcli.check.oracles.teacher_probabilities import TeacherProbabilities, pr
 from xentcli.check.oracles.teacher_rows import StoredClasses, padded
 from xentcli.engine.teacher.task import TeacherTask
 from xentcli.options import LossOptions
+from xentcli.records import dataclass
 
 LOST = 2.0**-1000  # what is smaller has no second word
 LOWEST = -(1 << 20)  # a power of two below all others

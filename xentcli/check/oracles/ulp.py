@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,6 +10,7 @@ from xentcli.arrays.dtypes import BF16, NAMES, Array, name_of, narrow, native, w
 from xentcli.check.oracles.dd_arithmetic import Pair
 from xentcli.errors import DtypeError, OptionError, Setting
 from xentcli.options import require_allowed, setting
+from xentcli.records import dataclass
 
 Precision: TypeAlias = Literal["exact", "plain", "given"]
 JudgedDtype: TypeAlias = Literal["auto", "f16", "bf16", "f32", "f64"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from xentcli.files.columns import chosen
 from xentcli.files.keys import choose_key
 from xentcli.files.options import ReadOptions
 from xentcli.files.text.style import TextStyle
+from xentcli.records import dataclass
 
 SUPPORTED = "supported: floats, integers, and lists of them"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array
 from xentcli.errors import FormatError, visible
 from xentcli.files.class_names import ClassNames
+from xentcli.records import dataclass
 
 FLOATS = {"halffloat": "<f2", "float": "<f4", "double": "<f8"}
 INTEGERS = {f"{u}int{8 * n}": f"<{u or 'i'}{n}" for u in ("", "u") for n in (1, 2, 4, 8)}

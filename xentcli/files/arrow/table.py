@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from xentcli.files.options import ReadOptions
 from xentcli.files.random_access import library_errors
 from xentcli.files.reader import Reader
 from xentcli.files.source import Source
+from xentcli.records import dataclass
 
 BATCH_BYTES = 1 << 25  # that are decoded at a time at most
 BATCH = 1 << 22  # numbers of one column per class that are decoded at a time

@@ -7,7 +7,7 @@ which a hostile file can crash or make allocate. Format: numpy.lib.format, NEP 1
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from xentcli.errors import DtypeError, FormatError
 from xentcli.files.contiguous import Extent, check_size, ended_early, finish
 from xentcli.files.foreign import PICKLE
 from xentcli.files.source import Source
+from xentcli.records import dataclass
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000  # NumPy's own limit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from xentcli.files.columns import chosen
 from xentcli.files.options import ReadOptions
 from xentcli.files.text.look import counts, is_number
 from xentcli.files.text.style import TextStyle
+from xentcli.records import dataclass
 
 TARGETS = ("label", "labels", "target", "targets")  # names of columns that are no logits
 ROWS = ("id", "idx", "index", "row", "row_id", "row_nr", "rowid", "rownames", "unnamed: 0")

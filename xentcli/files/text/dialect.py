@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
+from xentcli.records import dataclass
 
 _QUOTE, _LINE, _RETURN, _BLANK = b'"\n\r '
 _OTHER = ord("_")  # stands for a sign that is part of a cell, and of no number

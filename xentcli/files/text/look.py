@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from xentcli.errors import Words
 from xentcli.files.class_names import ClassNames
 from xentcli.files.text.style import TextStyle
+from xentcli.records import dataclass
 
 BYTES = 1 << 16  # that are looked at
 _LINES = 50

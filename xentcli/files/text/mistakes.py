@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from xentcli.errors import FormatError, Setting, Words, plural, visible
 from xentcli.files.class_names import ClassNames
@@ -12,6 +11,7 @@ from xentcli.files.text.dialect import Dialect, unquoted
 from xentcli.files.text.look import cells_of
 from xentcli.files.text.parsing import LONGEST, Cells, Place
 from xentcli.files.text.style import TextStyle
+from xentcli.records import dataclass
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)

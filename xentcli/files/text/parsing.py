@@ -7,13 +7,14 @@ two float64) is left to the caller, who parses it with Python's float.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.files.text.dialect import Marked
 from xentcli.files.text.powers_of_ten import ERROR_BOUND, power, times_power
+from xentcli.records import dataclass
 
 _NOTHING = np.empty(0), np.empty(0, np.bool_)
 LONGEST = 1000  # characters in a cell

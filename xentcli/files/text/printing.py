@@ -9,13 +9,13 @@ not suffice to decide that, NumPy prints the number.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
 from xentcli.files.text.powers_of_ten import power, times_power
+from xentcli.records import dataclass
 
 PIECE = 1 << 14  # numbers at a time: their arrays stay in the CPU cache
 _RANGE = (1e-260, 1e280)  # where scaling is exact enough

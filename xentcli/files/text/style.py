@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from xentcli.errors import Setting, Words
+from xentcli.records import dataclass
 
 Header: TypeAlias = Literal["auto", "yes", "no"]
 

@@ -6,10 +6,11 @@ A row is a run of the last axis. Positions count numbers in the C order of the a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import TypeAlias
+
+from xentcli.records import dataclass
 
 Shape: TypeAlias = tuple[int, ...]
 Box: TypeAlias = tuple[slice, ...]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
 
@@ -20,6 +19,7 @@ from xentcli.arrays.dtypes import BF16, Array
 from xentcli.errors import SHOWN, DtypeError, FormatError, shown, visible
 from xentcli.files.contiguous import Extent
 from xentcli.files.zarr.fill import fill_value
+from xentcli.records import dataclass
 
 Document: TypeAlias = "dict[str, Any]"
 Shape: TypeAlias = "tuple[int, ...]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from xentcli.files.zarr.layout import Box, Shape, size_of
 from xentcli.files.zarr.metadata import ZarrArray
 from xentcli.files.zarr.nodes import require_same
 from xentcli.files.zarr.plain import PlainChunks
+from xentcli.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,8 @@ class TargetCheck:
             unsigned = whole.view(np.uint64)  # those below 0 are the largest
             if unsigned.item(unsigned.argmax()) < self.classes:
                 return whole
-        return self._checked(whole.view(np.uint64) if values.dtype == np.uint64 else whole, row)
+        large = values.dtype.kind == "u" and values.itemsize == 8
+        return self._checked(whole.view(np.uint64) if large else whole, row)
 
     def _checked(self, whole: Array, row: int) -> Array:
         """Whole numbers, from a row on, as class indices."""

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     reason="for x86-64 on Linux",
 )
 
-NOTHING = "define i32 @f(ptr %r, ptr %e, ptr %numbers) { ret i32 0 }"
+NOTHING = "define i32 @f(ptr %r, ptr %e, ptr %x) { ret i32 0 }"
 CONSTANT = """
 @table = constant [4 x i32] [i32 1, i32 2, i32 3, i32 4], align 64
 define i32 @g(i64 %i) noinline {
@@ -23,8 +23,7 @@ define i32 @g(i64 %i) noinline {
     %v = load i32, ptr %p
     ret i32 %v
 }
-define i32 @f(ptr %r, ptr %e, ptr %numbers) {
-    %x = load ptr, ptr %numbers
+define i32 @f(ptr %r, ptr %e, ptr %x) {
     %v = call i32 @g(i64 2)
     store i32 %v, ptr %x
     ret i32 0
@@ -32,8 +31,7 @@ define i32 @f(ptr %r, ptr %e, ptr %numbers) {
 """
 VARIABLE = """
 @count = global i32 3
-define i32 @f(ptr %r, ptr %e, ptr %numbers) {
-    %x = load ptr, ptr %numbers
+define i32 @f(ptr %r, ptr %e, ptr %x) {
     %v = load i32, ptr @count
     store i32 %v, ptr %x
     ret i32 0
@@ -41,8 +39,7 @@ define i32 @f(ptr %r, ptr %e, ptr %numbers) {
 """
 FOREIGN = """
 declare i64 @labs(i64)
-define i32 @f(ptr %r, ptr %e, ptr %numbers) {
-    %x = load ptr, ptr %numbers
+define i32 @f(ptr %r, ptr %e, ptr %x) {
     %v = call i64 @labs(i64 -3)
     store i64 %v, ptr %x
     ret i32 0

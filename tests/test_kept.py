@@ -30,16 +30,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 
 def object_code(body, symbol="f"):
-    """An object file with the interface of the kernel `rewrite`; `body` is LLVM's, where %y is
-    the array that is written: the fifth number."""
+    """An object file with the interface of the kernel `rewrite`; `body` is LLVM's."""
     source = f"""
     declare void @no_such_function()
-    define i32 @{symbol}(ptr %r, ptr %e, ptr %numbers)
-    {{
-      %place = getelementptr i64, ptr %numbers, i64 4
-      %y = load ptr, ptr %place
-      {body} ret i32 0
-    }}
+    define i32 @{symbol}(ptr %r, ptr %e, i64 %a, i64 %b, i64 %s, ptr %x, ptr %y, double %f, ptr %w)
+    {{ {body} ret i32 0 }}
     """
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()

@@ -6,12 +6,9 @@ code calls nothing but the C library, and can be kept and loaded without Numba.
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
-from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
 from xentcli.backends import Scalars
 from xentcli.backends.cpu import dispatch, memory, teacher_boxes
@@ -103,47 +100,15 @@ def teacher_signature(kernel: Kernel, boxes: list[Any], space: Any) -> tuple[Any
     return SPAN, boxes[0], teacher, integers, scalars, per_row, boxes[2], space
 
 
-def arguments_of(types_: tuple[Any, ...]) -> Any:
-    """A compiled function that makes the arguments of a kernel from the numbers in memory."""
-
-    @intrinsic
-    def arguments(typing: Any, numbers: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            places = count()
-
-            def value(kind: Any) -> Any:
-                if hasattr(kind, "types"):  # a tuple of any sort
-                    return context.make_tuple(builder, kind, list(map(value, kind.types)))
-                place = builder.gep(values[0], [ir.Constant(ir.IntType(64), next(places))])
-                number = builder.load(place)
-                if isinstance(kind, types.CPointer):
-                    return builder.inttoptr(number, context.get_value_type(kind))
-                if kind == types.float64:
-                    return builder.bitcast(number, ir.DoubleType())
-                return context.get_dummy_value() if kind == types.none else number
-
-            return value(signature.return_type)
-
-        return types.Tuple(types_)(numbers), generate
-
-    return arguments
-
-
 def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:
     """The name of the kernel's C function, and the object file that it is in.
 
-    The C function is `int f(void **result, void **error, int64 *numbers)`: in the order of the
-    signature, each of 8 bytes. To call it with 26 arguments would take `ctypes` 3 µs.
+    The C function is `int f(void **result, void **error, arguments …)`.
     """
-    function, arguments = FUNCTIONS[kernel.function], arguments_of(signature(kernel))
-
-    def entry(numbers: Any) -> None:
-        function(*arguments(numbers))
-
-    compiler, types_ = njit(**EXPORT_OPTIONS)(entry), (types.CPointer(types.int64),)
-    compiler.compile(types_)
+    function, types_ = njit(**EXPORT_OPTIONS)(FUNCTIONS[kernel.function].py_func), signature(kernel)
+    function.compile(types_)
     try:
-        compiled = compiler.overloads[types_]
+        compiled = function.overloads[types_]
         _, _, (code, _) = compiled.library.serialize_using_object_code()
         return compiled.fndesc.llvm_func_name, code
     except Exception as error:  # this is no public interface of Numba's

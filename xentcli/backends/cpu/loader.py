@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from struct import Struct
 from typing import Any
 
 from xentcli.backends.cpu import elf
@@ -22,7 +21,7 @@ class CannotLoadError(Exception):
 
 
 class MachineCode:
-    """A C function in memory, `int f(void **result, void **error, int64 *numbers)`, for ever."""
+    """A C function in memory, `int f(void **result, void **error, numbers …)`, for ever."""
 
     def __init__(self, symbol: str, code: bytes) -> None:
         try:
@@ -32,16 +31,21 @@ class MachineCode:
         self._unused = (ctypes.c_void_p * 2)()  # where None is returned to, and no error either
         begin = ctypes.addressof(self._unused)
         self._ignored = begin, begin + ctypes.sizeof(ctypes.c_void_p)
-        make = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
-        self._function = make(self._address)
-        self._packed: Any = None
+        self._function: Any = None
+
+    def prepare(self, numbers: Sequence[int | float]) -> None:
+        """Learn from one list of numbers which of them are float64."""
+        if self._function is None:
+            kinds = [ctypes.c_double if isinstance(n, float) else ctypes.c_int64 for n in numbers]
+            pointers = [ctypes.c_void_p] * 2
+            make = ctypes.CFUNCTYPE(ctypes.c_int32, *pointers, *kinds)
+            self._function = make(self._address)
 
     def __call__(self, *numbers: int | float) -> None:
         """Run it, without the interpreter's lock."""
-        if self._packed is None:  # these numbers tell which of them are float64
-            kinds = ("d" if isinstance(number, float) else "q" for number in numbers)
-            self._packed = Struct("".join(kinds)).pack
-        if status := self._function(*self._ignored, self._packed(*numbers)):
+        if self._function is None:
+            self.prepare(numbers)
+        if status := self._function(*self._ignored, *numbers):
             raise RuntimeError(f"a kernel ended with status {status}")
 
 

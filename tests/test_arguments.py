@@ -356,7 +356,7 @@ def test_minus_zero_is_zero(backend):
 
 
 def test_a_small_job_takes_few_steps_in_python():
-    """In a training loop a job of 100 logits is nothing else: 906 functions were called once."""
+    """In a training loop a job of 100 logits is nothing else: it was 906 functions, then 234."""
     x, y, called = np.zeros((10, 10), "f4"), np.zeros(10, int), []
 
     def note(frame, event, argument):
@@ -371,7 +371,7 @@ def test_a_small_job_takes_few_steps_in_python():
         cross_entropy(x, y, backend="cpu")
     finally:
         sys.setprofile(before)
-    assert 50 < len(called) < 300, called
+    assert 50 < len(called) < 150, called
 
 
 def test_auto_goes_by_the_size_alone():

@@ -271,6 +271,7 @@ def test_targets_may_be_one_line():
         ([0.0, 1.5, 2.0], "first: row 1 is 1.5"),
         ([0.0, NAN, 2.0], "first: row 1 is nan"),
         (np.array([2**64 - 1, 0, 0], dtype="u8"), "row 0 is 18446744073709551615"),
+        (np.array([2**64 - 100, 0, 0], dtype="u8"), "row 0 is 18446744073709551516"),  # not −100
         (np.array([True, False, True]), "dtype bool"),
         (np.array(["a", "b", "c"]), "dtype str"),
         (np.array([0, 1j, 0]), "dtype complex128"),

@@ -385,9 +385,9 @@ def exact(numbers):
 
 
 @SETTINGS
-@given(st.lists(FINITE), st.sampled_from([1, 2, 5, 1 << 15]))
-def test_a_running_sum_is_rounded_once(numbers, chunk):
-    with mock.patch.object(sums, "CHUNK", chunk):
+@given(st.lists(FINITE), st.sampled_from([1, 2, 5, 1 << 15]), st.sampled_from([0, sums.FEW]))
+def test_a_running_sum_is_rounded_once(numbers, chunk, few):
+    with mock.patch.multiple(sums, CHUNK=chunk, FEW=few):
         total = RunningSum()
         total.add(np.array(numbers, float))
         high, low = total.high_low()
@@ -397,10 +397,11 @@ def test_a_running_sum_is_rounded_once(numbers, chunk):
 
 
 @SETTINGS
-@given(st.lists(FLOATS_ANY))
-def test_numbers_that_are_not_finite_give_what_adding_gives(numbers):
+@given(st.lists(FLOATS_ANY), st.sampled_from([0, sums.FEW]))
+def test_numbers_that_are_not_finite_give_what_adding_gives(numbers, few):
     total = RunningSum()
-    total.add(np.array(numbers, float))
+    with mock.patch.object(sums, "FEW", few):
+        total.add(np.array(numbers, float))
     special = [number for number in numbers if not math.isfinite(number)]
     wanted = sum(special) if special else exact(numbers)
     assert_same_bits(np.float64(total.value()), np.float64(wanted + 0.0))
@@ -419,11 +420,12 @@ def test_long_sums_are_rounded_once(count, spread, rng):
     assert whole.value() == parts.value() == math.fsum(values)
 
 
-def test_a_sum_keeps_its_own_copy_of_short_pieces():
-    total, piece = RunningSum(), np.ones(3)
+@pytest.mark.parametrize("count", [3, 1000])
+def test_a_sum_keeps_its_own_copy_of_short_pieces(count):
+    total, piece = RunningSum(), np.ones(count)
     total.add(piece)
     piece[:] = 5
-    assert total.value() == 3.0
+    assert total.value() == count
 
 
 def test_merging_leaves_the_other_sum_as_it_was():

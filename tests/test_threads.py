@@ -109,6 +109,19 @@ def test_parts_run_at_the_same_time_and_also_on_the_thread_that_asks():
     assert threading.current_thread().name in names
 
 
+@pytest.mark.parametrize("threads_wanted", [2, 3, 128])
+@pytest.mark.parametrize(("rows", "least"), [(1, 1), (7, 1), (1000, 65), (1 << 25, 1 << 10)])
+def test_shares_are_all_rows_once_and_get_smaller(rows, least, threads_wanted):
+    shares = backend.shares_of(rows, threads_wanted, least)
+    assert [begin for begin, _ in shares] == [0, *(end for _, end in shares[:-1])]
+    assert shares[-1][1] == rows
+    lengths = [end - begin for begin, end in shares]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] <= max(least, rows // 3)
+    assert min(lengths[:-1], default=least) >= least
+    assert len(shares) <= 2 + rows // least
+
+
 def test_many_callers_at_once_have_their_own_parts():
     results = {}
 

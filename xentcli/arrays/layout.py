@@ -76,8 +76,11 @@ class Layout:
         """All rows in order, in blocks of about `entries` logits, at least one row each."""
         outer, classes, inner = self.box
         if 0 < outer * classes * inner <= entries:  # as usual
-            yield self.whole
-            return
+            return iter((self.whole,))
+        return self._parts(entries)
+
+    def _parts(self, entries: int) -> Iterator[Block]:
+        outer, classes, inner = self.box
         rows = max(1, entries // max(1, classes))
         step = max(1, rows // max(1, inner))
         for o in range(0, outer, step):

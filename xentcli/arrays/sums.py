@@ -64,7 +64,7 @@ class RunningSum:
 
     def add(self, values: Array) -> None:
         """Take the next numbers, float64 (n,)."""
-        if not len(values):
+        if not len(values) or self.add_few(values):
             return
         self._waiting.append(values)
         self._count += len(values)
@@ -72,6 +72,24 @@ class RunningSum:
             self._add_waiting()
         else:
             self._waiting[-1] = values.copy()  # the caller may change it
+
+    def add_few(self, values: Array) -> bool:
+        """Take few numbers that are finite, and their sum too; else false, and none is taken.
+
+        They are added as some numbers, each of which is what is left of the sum, rounded.
+        """
+        if len(values) > FEW:
+            return False
+        units, left = 0, values.tolist()
+        try:
+            while part := math.fsum(left):
+                above, below = part.as_integer_ratio()
+                units += above << (UNIT + 1 - below.bit_length())
+                left.append(-part)
+        except (OverflowError, ValueError):
+            return False
+        self._units += units
+        return True
 
     def add_sums(self, highs: Array, lows: Array) -> None:
         """Take sums that were computed elsewhere, and the rounding error of each."""
@@ -125,27 +143,9 @@ class RunningSum:
         if not waiting:
             return
         values = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
-        if len(values) <= FEW and self._add_few(values.tolist()):
-            return
         room = np.empty((2, min(len(values), CHUNK)))
         for begin in range(0, len(values), CHUNK):
             self._add_chunk(values[begin : begin + CHUNK], room)
-
-    def _add_few(self, values: list[float]) -> bool:
-        """Add the sum of all as some numbers, each of which rounds what is left of it.
-
-        False where that is not possible: a number is not finite, or their sum is too large.
-        """
-        units = 0
-        try:
-            while part := math.fsum(values):
-                above, below = part.as_integer_ratio()
-                units += above << (UNIT + 1 - below.bit_length())
-                values.append(-part)
-        except (OverflowError, ValueError):
-            return False
-        self._units += units
-        return True
 
     def _add_chunk(self, values: Array, room: Array) -> None:
         most, least = extremes(values)

@@ -13,7 +13,6 @@ from xentcli.arrays.device_view import device_array, require_host
 from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import Block, dense
-from xentcli.backends import Scalars
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import Extras, Problem, build
 from xentcli.engine.reduction import ReductionPlan, plan
@@ -73,7 +72,6 @@ class LossCalculation:
         entries = prod(problem.layout.shape)
         self.backend = backends.get(run.backend, entries, run.threads, run.notify)
         self.plan = plan(problem, options) if whole is None else whole.of(problem)
-        self.scalars = Scalars.of(options, self.plan.terms.z_loss, self.plan.scale_error)
         self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
         self._weight: Array | None = None  # not allocated before there is a row with classes
 
@@ -83,8 +81,9 @@ class LossCalculation:
         for block in piece.layout.blocks(self.backend.block):
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
-            self.totals.add_losses(out[0])
-            plan.unscale(out[0])
+            losses = out[0]
+            self.totals.add_losses(losses)
+            plan.unscale(losses)
             self.rows += block.stop - block.start
             if self.run.progress:
                 self.run.progress(self.rows, self.plan.problem.layout.rows)
@@ -111,7 +110,7 @@ class LossCalculation:
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)
         x = dense(block.of(piece.logits))
         self.totals.logits.add(x)
-        self.backend.rows(x, targets, self._weight, scale, self.scalars, results, buffer)
+        self.backend.rows(x, targets, self._weight, scale, plan.scalars, results, buffer)
         plan.weigh(results[0], block.rows)
         if grad and buffer is not None:
             grad.put(block, buffer)

@@ -13,6 +13,7 @@ from xentcli.arrays.dtypes import BF16, HALVES, NAMES, Array, bits, widen
 from xentcli.arrays.sums import extremes
 from xentcli.errors import Setting, StrictError, Words, plural, worded
 
+LARGEST = 1.01  # of a probability, with what rounding to 16 bits adds
 LOOKED_AT = 8  # entries of the first row that tell at once that logits are no probabilities
 KIND_OF_LOGITS = Setting("logits_kind", "probs", in_python="logits are their logarithms")
 PLAIN_SUM = 4096  # up to so many classes a plain sum in float32 is precise enough
@@ -40,11 +41,9 @@ class ProbabilityCheck:
     '1 of 2 rows is not a probability distribution; the worst: row 1 sums to 1.5'
     """
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.wrong = 0
-        self.worst = (0.0, 0, "")  # its error, its number, and what is wrong with it
-        self.numbered = False  # whether rows have their numbers in a larger whole
+    rows = wrong = 0
+    worst = 0.0, 0, ""  # its error, its number, and what is wrong with it
+    numbered = False  # whether rows have their numbers in a larger whole
 
     def add(self, q: Array) -> None:
         """Check the next rows, (n, C) or a box (outer, C, inner). float32 is precise enough.
@@ -150,14 +149,14 @@ class LogitsCheck:
     'softcap=30.0 makes 1 logit of -inf finite, so that masked classes get a probability'
     """
 
+    rows = masked = 0  # logits of −inf are counted with a softcap
+    all_alike = True  # so far
+    fractions = False  # whether there is an entry between 0 and 1
+
     def __init__(
         self, softcap: float | None = None, where: str = "logits", kind: Setting = KIND_OF_LOGITS
     ) -> None:
         self.softcap, self.where, self.kind = softcap, where, kind
-        self.masked = 0  # logits of −inf, counted with a softcap
-        self.rows = 0
-        self.all_alike = True  # so far
-        self.fractions = False  # whether there is an entry between 0 and 1
 
     def add(self, logits: Array) -> None:
         """Check the next rows, a box (outer, C, inner); usually the first row settles it."""
@@ -166,13 +165,13 @@ class LogitsCheck:
             self.masked += _count_masked(logits)
         if not self.all_alike or not logits.size:
             return
+        if logits.dtype.kind == "f" and not (
+            0 <= logits.item(0) <= LARGEST
+            and all(0 <= value <= LARGEST for value in logits[0, :LOOKED_AT, 0].tolist())
+        ):
+            self.all_alike = False
+            return
         tolerance = tolerance_of(logits.dtype)
-        if logits.dtype != BF16:
-            first = logits[0, :LOOKED_AT, 0]
-            for value in map(first.item, range(len(first))):
-                if not 0 <= value <= 1 + tolerance:
-                    self.all_alike = False
-                    return
         with np.errstate(all="ignore"):
             for box in (logits[:1, :, :1], logits):
                 values = widen(box, NAMES["f32"]) if box.dtype in HALVES else box
@@ -217,10 +216,12 @@ class NonfiniteRows:
     'the loss of 1 of 3 rows is not finite; first: row 2 is inf'
     """
 
+    rows = count = 0
+    first = 0, 0.0
+    numbered = False  # whether rows have their numbers in a larger whole
+
     def __init__(self, what: str) -> None:
-        self.what, self.rows, self.count = what, 0, 0
-        self.first = (0, 0.0)
-        self.numbered = False  # whether rows have their numbers in a larger whole
+        self.what = what
 
     def add(self, values: Array) -> None:
         """The next rows' values."""

@@ -16,7 +16,6 @@ divided by powers of two first, which is exact, so that no product of them leave
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,16 +23,13 @@ from typing import NamedTuple
 import numpy as np
 
 from xentcli.arrays.dtypes import Array
-from xentcli.arrays.error_free import two_product
 from xentcli.arrays.sums import RunningSum, rounded
-from xentcli.backends.two_words import TwoWords, multiply
+from xentcli.backends import Scalars
 from xentcli.engine.notes import Note
 from xentcli.engine.problem import Problem
+from xentcli.engine.scales import SharedScale, over_power, quotient, shared_scale
 from xentcli.errors import DataError, Setting
 from xentcli.options import LossOptions
-
-USUAL_SIZE = 300  # powers of two of numbers that may be multiplied as they are
-
 
 ZERO, UNIT = Fraction(0), Fraction(1)  # Python takes 1 µs to make one
 
@@ -98,28 +94,28 @@ class Terms(NamedTuple):
         return over_power(self.denominator, self.weight_power)
 
 
-@dataclass(frozen=True)
-class ReductionPlan:
+class ReductionPlan(NamedTuple):
     """How the losses of a problem are reduced.
 
     `totals` are those of all rows, of which the problem may be a part. `shared` is the factor of
-    the gradients where it is the same for all rows.
+    the gradients where it is the same for all rows; `scalars` are what kernels get.
     """
 
     problem: Problem
     totals: RowTotals
     terms: Terms
     shared: SharedScale | None
+    scalars: Scalars
 
     def of(self, problem: Problem) -> ReductionPlan:
         """The same denominators for some of the rows; `problem` is theirs."""
-        return self if problem is self.problem else replace(self, problem=problem)
+        return self if problem is self.problem else self._replace(problem=problem)
 
     @property
     def plain(self) -> ReductionPlan:
         """The same for weights that are not divided by powers of two."""
         terms = self.terms._replace(weight_power=0, row_power=0)
-        return replace(self, terms=terms, shared=_shared(self.problem, terms))
+        return self._replace(terms=terms, shared=_shared(_one_factor(self.problem), terms))
 
     @property
     def kernel_weight(self) -> Array:
@@ -132,18 +128,13 @@ class ReductionPlan:
         One number where it is the same for all rows.
         """
         if self.shared is not None:
-            return np.array([self.shared.value])
+            return self.shared.factor
         if not self.terms.denominator:
             return np.where(self.problem.has_no_weight(rows), 0.0, np.nan)
         upstream, weight = self.problem.upstream, self.problem.sample_weight
         scale = upstream.reshape(1) if upstream.ndim == 0 else upstream[rows]
         weight = None if weight is None else weight[rows]
         return quotient(scale, weight, self.terms.kernel_denominator)
-
-    @property
-    def scale_error(self) -> float:
-        """How far off the rounded scale is that all rows share, relative to it."""
-        return 0.0 if self.shared is None else self.shared.error
 
     def weigh(self, losses: Array, rows: slice) -> None:
         """Turn the losses of some rows into v_i·L_i, divided by 2^row_power; never −0.0."""
@@ -180,63 +171,6 @@ class ReductionPlan:
         return []
 
 
-class SharedScale(NamedTuple):
-    """u / D, rounded once, and how far off that is, relative to it."""
-
-    value: float
-    error: float
-
-
-@lru_cache(maxsize=256)  # a training loop asks for the same one in every step
-def shared_scale(upstream: float, denominator: Fraction) -> SharedScale:
-    """The factor of the gradients where it is the same for all rows.
-
-    >>> shared_scale(1.0, Fraction(4)), shared_scale(-1.0, Fraction(3)).value
-    (SharedScale(value=0.25, error=0.0), -0.3333333333333333)
-    """
-    if upstream == 0:
-        return SharedScale(0.0, 0.0)
-    exact = Fraction(upstream) / denominator
-    value = rounded(exact)
-    if value == 0 or not math.isfinite(value):
-        return SharedScale(value, 0.0)
-    return SharedScale(value, float(exact / Fraction(value) - 1))
-
-
-def over_power(value: Fraction, power: int) -> Fraction:
-    """A fraction divided by a power of two."""
-    return value / Fraction(2) ** power if power else value
-
-
-def quotient(u: Array, v: Array | None, divisor: Fraction) -> Array:
-    """u·v / divisor, rounded once, for numbers of any size."""
-    number, power = _mantissas(u)
-    numerator = TwoWords(number, np.zeros_like(number))
-    if v is not None:
-        factor, more = _mantissas(v)
-        numerator, power = TwoWords(*two_product(number, factor)), power + more
-    high, low, down = _two_words(1 / divisor)
-    ratio = multiply(numerator, TwoWords(np.array(high), np.array(low))).high
-    with np.errstate(over="ignore", under="ignore"):
-        return np.asarray(np.ldexp(ratio, power + down))
-
-
-def _mantissas(values: Array) -> tuple[Array, Array]:
-    """Numbers whose products stay in the range, and powers of two; those of usual size alone."""
-    sizes = np.abs(values)
-    smallest = np.min(sizes, where=sizes > 0, initial=1.0)
-    if smallest > 2.0**-USUAL_SIZE and np.max(sizes, initial=0.0) < 2.0**USUAL_SIZE:
-        return values, np.zeros(1, np.int32)
-    return np.frexp(values)
-
-
-def _two_words(value: Fraction) -> tuple[float, float, int]:
-    """A fraction as the sum of two numbers, the first from 1/2 to 1, times a power of two."""
-    power = value.numerator.bit_length() - value.denominator.bit_length()
-    scaled = value / Fraction(2) ** power  # from 1/2 to 2
-    return float(scaled), float(scaled - Fraction(float(scaled))), power
-
-
 def plan(
     problem: Problem,
     options: LossOptions,
@@ -248,22 +182,25 @@ def plan(
     `totals` and the power are those of all rows where the problem is that of some of them.
     """
     if totals is None and problem.weight is None and problem.sample_weight is None:
-        totals, terms = _of_counts(problem.layout.rows, problem.ignored, options)
-        return ReductionPlan(problem, totals, terms, _shared(problem, terms))
+        counts = problem.layout.rows, problem.ignored
+        return ReductionPlan(problem, *_of_counts(*counts, options, _one_factor(problem)))
     totals = RowTotals.of(problem, options) if totals is None else totals
     # Beside a z-loss small weights stay as they are: it would be multiplied by what they are.
     power = max(problem.weight_power, 0) if options.z_loss else problem.weight_power
     row_power = problem.sample_weight_power if sample_weight_power is None else sample_weight_power
     terms = _terms(totals, options, (power, row_power))
-    return ReductionPlan(problem, totals, terms, _shared(problem, terms))
+    return ReductionPlan(problem, totals, *_kernel_terms(terms, _one_factor(problem), options))
 
 
 @lru_cache(maxsize=256)  # a training loop asks for the same in every step
-def _of_counts(rows: int, ignored: int, options: LossOptions) -> tuple[RowTotals, Terms]:
-    """Totals and terms where there are no weights."""
+def _of_counts(
+    rows: int, ignored: int, options: LossOptions, upstream: float | None
+) -> tuple[RowTotals, Terms, SharedScale | None, Scalars]:
+    """All of a plan where there are no weights."""
     counted = Fraction(rows - ignored)
     totals = RowTotals(rows, ignored, counted, counted)
-    return totals, _terms(totals, options, (0, 0))
+    terms = _terms(totals, options, (0, 0))
+    return totals, *_kernel_terms(terms, upstream, options)
 
 
 def _terms(totals: RowTotals, options: LossOptions, powers: tuple[int, int]) -> Terms:
@@ -282,10 +219,24 @@ def _terms(totals: RowTotals, options: LossOptions, powers: tuple[int, int]) -> 
     return Terms(weighted, z_loss if plain else 0.0, *powers)
 
 
-def _shared(problem: Problem, terms: Terms) -> SharedScale | None:
-    if problem.sample_weight is not None or problem.upstream.ndim or not terms.denominator:
+def _kernel_terms(
+    terms: Terms, upstream: float | None, options: LossOptions
+) -> tuple[Terms, SharedScale | None, Scalars]:
+    """With the scale that all rows share, if there is one, and what kernels get of the options."""
+    shared = _shared(upstream, terms)
+    return terms, shared, Scalars.of(options, terms.z_loss, shared.error if shared else 0.0)
+
+
+def _one_factor(problem: Problem) -> float | None:
+    """The factor of all rows before it is divided by the denominator, if there is one."""
+    several = problem.sample_weight is not None or problem.upstream.ndim
+    return None if several else problem.upstream.item()
+
+
+def _shared(upstream: float | None, terms: Terms) -> SharedScale | None:
+    if upstream is None or not terms.denominator:
         return None
-    return shared_scale(problem.upstream.item(), terms.kernel_denominator)
+    return shared_scale(upstream, terms.kernel_denominator)
 
 
 def _empty_mean(options: LossOptions) -> float:

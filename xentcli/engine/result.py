@@ -36,6 +36,21 @@ class CrossEntropy:
     notes: tuple[Note, ...] = ()
     captured: Captured | None = None
 
+    def __init__(  # noqa: PLR0913 (that of a frozen dataclass takes three times as long)
+        self,
+        loss: Any,
+        grad: Any,
+        lse: Any,
+        backend: str,
+        rows: int,
+        ignored: int,
+        notes: tuple[Note, ...] = (),
+        captured: Captured | None = None,
+    ) -> None:
+        fields = {"loss": loss, "grad": grad, "lse": lse, "backend": backend, "rows": rows}
+        fields |= {"ignored": ignored, "notes": notes, "captured": captured}
+        object.__setattr__(self, "__dict__", fields)
+
 
 class RowArrays(NamedTuple):
     """Losses, gradient and log-sum-exps of all rows; None for what was not kept."""
@@ -65,6 +80,9 @@ class LossTotals:
 
     def add_losses(self, losses: Array) -> None:
         """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,)."""
+        if self.sum.add_few(losses):
+            self.nonfinite.rows += len(losses)
+            return
         self.sum.add(losses)
         self.nonfinite.add(losses)
 
@@ -87,12 +105,6 @@ class LossTotals:
         if not plan.terms.per_row:
             loss = plan.reduce(self.sum)
             notes += plan.notes(loss, all_finite=not notes)
-        return CrossEntropy(
-            loss=loss,
-            grad=arrays.grad,
-            lse=arrays.lse,
-            backend=backend,
-            rows=plan.totals.rows,
-            ignored=plan.totals.ignored,
-            notes=(*notes, *self.logits.notes()),
-        )
+        notes += self.logits.notes()
+        counts = plan.totals.rows, plan.totals.ignored
+        return CrossEntropy(loss, arrays.grad, arrays.lse, backend, *counts, tuple(notes))

@@ -9,7 +9,7 @@ bits however the rows are cut: parts of the rows may be walked elsewhere, and me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,14 +61,13 @@ class RowPiece(NamedTuple):
         problem: Problem,
         logits: Array,
         probs: Array | None = None,
-        beside: Iterable[Array] = (),
+        beside: Sequence[Array] = (),
     ) -> RowPiece:
         """All rows of a problem, from arrays in memory."""
         layout, boxed = problem.layout, problem.layout.boxed
         outer, _, inner = layout.box
-        count = max(1, layout.rows)
-        others = [a.reshape(outer, a.size // count, inner) for a in beside]
-        probs = None if probs is None else boxed(probs)
+        probs, count = None if probs is None else boxed(probs), max(1, layout.rows)
+        others = [a.reshape(outer, a.size // count, inner) for a in beside] if beside else ()
         return cls(0, problem, boxed(logits), probs, beside=tuple(others))
 
     @property

@@ -7,8 +7,7 @@ Probabilities keep their dtype and their shape, that of the logits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,8 +35,7 @@ class Values(Protocol):
         """All its numbers in C order, in flat pieces; once."""
 
 
-@dataclass(frozen=True)
-class Whole:
+class Whole(NamedTuple):
     """An array in memory."""
 
     array: Array
@@ -55,8 +53,9 @@ class Whole:
     def chunks(self) -> Iterator[Array]:
         """The array, flat, in pieces that stay in the cache."""
         flat = self.array.reshape(-1)
-        for start in range(0, len(flat), PIECE):
-            yield flat[start : start + PIECE]
+        if 0 < len(flat) <= PIECE:
+            return iter((flat,))
+        return (flat[start : start + PIECE] for start in range(0, len(flat), PIECE))
 
 
 def as_targets(values: Any) -> Array:
@@ -107,19 +106,20 @@ def as_indices(targets: Values, layout: Layout, ignore_index: int) -> Array:
     if targets.shape != layout.row_shape:
         require_row_shaped(targets.shape, layout)
     check = TargetCheck(layout, ignore_index)
-    # As numbers come, and not to the size that the header of a file claims.
-    room = layout.rows if isinstance(targets, Whole) else 0
-    indices = np.empty(room, np.min_scalar_type(-layout.classes))
+    indices = None
     for chunk in targets.chunks():
         found = check.indices(chunk)
         if len(found) == layout.rows:
             indices = found
             continue
+        if indices is None:  # as numbers come, and not to the size that the header of a file claims
+            room = layout.rows if isinstance(targets, Whole) else 0
+            indices = np.empty(room, np.min_scalar_type(-layout.classes))
         if check.rows > len(indices):
             indices.resize(min(layout.rows, 2 * check.rows), refcheck=False)
         indices[check.rows - len(found) : check.rows] = found
     check.raise_if_invalid()
-    return indices
+    return np.empty(0, np.int64) if indices is None else indices
 
 
 class _InvalidTargets:
@@ -161,7 +161,7 @@ class TargetCheck:
             self.broken.add(whole, broken, row)
             return self._checked(np.where(broken, 0.0, whole) if broken.any() else whole, row)
         whole = values.astype(np.int64)  # a copy, which nobody else can change
-        if len(whole) and not 0 <= self.ignore_index < self.classes:  # one pass, not six
+        if whole.size and not 0 <= self.ignore_index < self.classes:  # one pass, not six
             unsigned = whole.view(np.uint64)  # those below 0 are the largest
             if unsigned.item(unsigned.argmax()) < self.classes:
                 return whole

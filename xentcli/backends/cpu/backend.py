@@ -18,7 +18,7 @@ import numpy as np
 from xentcli.arrays.dtypes import Array, bits
 from xentcli.backends import Scalars, numba_start, processors
 from xentcli.backends.cpu import kept, threads
-from xentcli.backends.cpu.kernel import Kernel, address, box
+from xentcli.backends.cpu.kernel import Dtype, Kernel, address, box, kernel_of
 from xentcli.backends.cpu.workspace import LINE, SHORT, space_for, space_for_copies
 
 # A gradient of at least this many bytes is written with streaming stores, past the caches: it
@@ -51,25 +51,19 @@ class Work(NamedTuple):
     streaming: bool = False
     least: int = 1
 
-    def shares(self) -> tuple[tuple[int, int], ...]:
-        """The rows that a thread takes at a time."""
-        return shares(self.rows, self.threads, self.least)
-
 
 @lru_cache(maxsize=64)  # a training loop asks for the same in every step
-def shares(rows: int, threads: int, least: int) -> tuple[tuple[int, int], ...]:
+def shares_of(rows: int, threads: int, least: int) -> tuple[tuple[int, int], ...]:
     """Rows in shares that get smaller, so that threads that begin late end at the same time.
 
     Source: Polychronopoulos, Kuck, Guided self-scheduling, IEEE Transactions on Computers (1987).
 
-    >>> shares(100, 2, 10)
-    ((0, 25), (25, 43), (43, 57), (57, 67), (67, 77), (77, 87), (87, 97), (97, 100))
+    >>> shares_of(100, 2, 10)
+    ((0, 33), (33, 55), (55, 70), (70, 80), (80, 90), (90, 100))
     """
-    if threads == 1:
-        return ((0, rows),)
     ends = [0]
     while rest := rows - ends[-1]:
-        ends.append(ends[-1] + min(max(least, rest // (2 * threads)), rest))
+        ends.append(ends[-1] + min(max(least, rest // (threads + 1)), rest))
     return tuple(pairwise(ends))
 
 
@@ -80,17 +74,26 @@ def uses_streaming_stores(logits: Array, grad: Array | None) -> bool:
     return address(grad) != address(logits)
 
 
-def _function(logits: Array, probs: Array | None, grad: Array | None, scalars: Scalars) -> str:
-    """Which kernel computes losses and gradients."""
-    classes = logits.shape[1]
+@lru_cache(maxsize=256)  # a training loop asks for the same in every step
+def _kernel_of_rows(
+    length: tuple[int, bool],
+    logits: Dtype,
+    probs: Dtype | None,
+    grad: Dtype | None,
+    scalars: Scalars,
+) -> Kernel:
+    """The kernel of losses and gradients. `length`: classes, and whether float32 counts them."""
+    name, (classes, countable) = "general", length
     single = logits.itemsize < 8 and (grad is None or grad.itemsize < 8)
-    if probs is not None or classes > FAST_MAX_CLASSES:
-        return "short" if classes <= SHORT else "general"
     if classes <= SHORT:
-        return "short_fast" if single and scalars.are_default and classes > 1 else "short"
-    if scalars.are_plain:
-        return "fast"
-    return "tempered" if single and scalars.are_tempered else "general"
+        fast = probs is None and single and scalars.are_default and classes > 1
+        name = "short_fast" if fast else "short"
+    elif probs is None and countable:
+        if scalars.are_plain:
+            name = "fast"
+        elif single and scalars.are_tempered:
+            name = "tempered"
+    return kernel_of(name, logits, probs, grad)
 
 
 def is_jit_disabled() -> bool:
@@ -149,15 +152,25 @@ class CpuBackend:
         _, classes, inner = logits.shape
         probs = targets if targets.ndim == 3 else None
         losses = address(results)
-        per_row = address(scale), int(len(scale) > 1), losses, losses + results.strides[0]
-        indices = address(targets) if probs is None else 0
-        inputs = *box(logits), indices, *box(probs), address(weight)
-        numbers = *inputs, *scalars, *per_row, *box(grad)
+        numbers = (
+            *box(logits),
+            address(targets) if probs is None else 0,
+            *box(probs),
+            address(weight),
+            *scalars,
+            address(scale),
+            int(len(scale) > 1),
+            losses,
+            losses + results.strides[0],
+            *box(grad),
+        )
         arrays = logits, targets, weight, scale, scalars, results, grad
         streaming = uses_streaming_stores(logits, grad)
         work = self._work(logits, lambda rows: space_for(classes, rows, inner), streaming)
-        name = _function(logits, probs, grad, scalars)
-        self.run(Kernel.of(name, logits, probs, grad), work, numbers, arrays)
+        dtypes = None if probs is None else probs.dtype, None if grad is None else grad.dtype
+        length = classes, classes <= FAST_MAX_CLASSES
+        kernel = _kernel_of_rows(length, logits.dtype, *dtypes, scalars)
+        self.run(kernel, work, numbers, arrays)
 
     def softmax(self, logits: Array, scalars: Scalars, log: bool, out: Array) -> None:
         """Probabilities, or their logarithms."""
@@ -201,7 +214,12 @@ class CpuBackend:
         if code is None:
             self._run_parallel(kernel, work, arrays)
             return
-        shares, streaming = work.shares(), int(work.streaming)
+        streaming = int(work.streaming)
+        if work.threads == 1:
+            space = work_space(work.space(work.rows))
+            code(0, work.rows, streaming, *numbers, address(space))
+            return
+        shares = shares_of(work.rows, work.threads, work.least)
         nbytes = work.space(shares[0][1])  # the first one is the largest
 
         def compute(begin: int, end: int) -> None:

@@ -6,9 +6,8 @@ Machine code is an ordinary C function of integers and floats: addresses, length
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from xentcli.arrays.dtypes import Array, name_of
 Dtype: TypeAlias = "np.dtype[Any]"
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """One specialisation: the function, and the dtypes of its boxes.
 
     >>> str(Kernel("general", "float16", "float32", None))
@@ -34,7 +32,7 @@ class Kernel:
     def of(cls, function: str, logits: Array, probs: Array | None, out: Array | None) -> Kernel:
         """The kernel for some arrays."""
         dtypes = None if probs is None else probs.dtype, None if out is None else out.dtype
-        return _kernel(function, logits.dtype, *dtypes)
+        return kernel_of(function, logits.dtype, *dtypes)
 
     @property
     def compute(self) -> str:
@@ -51,7 +49,8 @@ class Kernel:
 
 
 @cache  # NumPy takes 5 µs to name a dtype
-def _kernel(function: str, logits: Dtype, probs: Dtype | None, out: Dtype | None) -> Kernel:
+def kernel_of(function: str, logits: Dtype, probs: Dtype | None, out: Dtype | None) -> Kernel:
+    """The kernel for arrays of some dtypes."""
     names = (None if dtype is None else name_of(dtype) for dtype in (logits, probs, out))
     return Kernel(function, *names)  # type: ignore[arg-type] # only the last two may be None
 

@@ -126,10 +126,6 @@ if hasattr(os, "register_at_fork"):
 
 def run(function: Callable[[int, int], None], parts: Sequence[Part], most: int) -> None:
     """Call a function for all parts, on at most so many threads, in any order."""
-    if most == 1 or len(parts) == 1:
-        for part in parts:
-            function(*part)
-        return
     job = _Job(function, parts)
     try:  # whatever is raised from here on, helpers may be writing to the caller's arrays
         _helpers.invite(job, min(most, len(parts)) - 1)

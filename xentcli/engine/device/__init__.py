@@ -73,7 +73,6 @@ class DeviceCalculation:
 
     def __init__(self, problem: DeviceProblem, options: LossOptions) -> None:
         self.problem, self.plan = problem, plan(problem, options)
-        self.scalars = Scalars.of(options, self.plan.terms.z_loss, self.plan.scale_error)
         self.totals = LossTotals()
 
     def rows(self, x: Box, probs: Box | None, grad: Box | None) -> Any:
@@ -84,7 +83,7 @@ class DeviceCalculation:
         targets, weight = probs or problem.targets, self.plan.kernel_weight
         results = queue.room((2, problem.layout.rows))
         scale = problem.scale(self.plan.terms.kernel_denominator)
-        launch.rows(x, targets, weight, scale, self.scalars, results, grad, queue.stream)
+        launch.rows(x, targets, weight, scale, self.plan.scalars, results, grad, queue.stream)
         if problem.sample_weight is not None:
             queue.scaled(results[0], 1.0, problem.sample_weight, results[0])
         self.totals.sum.add_sums(*queue.sums(results[0]))

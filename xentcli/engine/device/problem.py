@@ -19,7 +19,7 @@ from xentcli.engine.problem import (
     upstream,
     vector,
 )
-from xentcli.engine.reduction import quotient
+from xentcli.engine.scales import quotient
 from xentcli.engine.targets import IGNORED, Whole, as_indices, require_row_shaped, target_kind_of
 from xentcli.options import LossOptions
 

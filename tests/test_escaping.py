@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from cli import assert_clean, assert_error, assert_silent, at_terminal, header, inside, run
 
-from xentcli.backends import numba_start
+from xentcli.backends import _start_cpu, numba_start
 from xentcli.errors import FileError, OptionError
 
 
@@ -18,6 +18,7 @@ def test_b100_a_number_of_threads_that_numba_cannot_start_is_an_error(
     value, backend, files, capfdbinary, monkeypatch
 ):
     """100,000 threads are a segmentation fault."""
+    _start_cpu.cache_clear()  # the environment is read once in a process
     monkeypatch.setenv("NUMBA_NUM_THREADS", value)
     result = inside(capfdbinary, "loss", "l.npy", "t.npy", "--backend", backend)
     assert_error(result, 2, f"NUMBA_NUM_THREADS is '{value}', allowed are 1 to 1024")

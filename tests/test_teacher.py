@@ -2,6 +2,7 @@
 
 import itertools
 
+import mpmath
 import numpy as np
 import pytest
 import teacher_oracle as oracle
@@ -746,3 +747,22 @@ def test_empty_slots_are_no_classes_under_a_softcap(backend):
     assert abs(r.loss - (q * np.log(q / p)).sum()) < 1e-12
     slope = 1 - np.tanh(x[0, :2] / 2) ** 2
     assert np.abs(r.grad[0] - [*((p - q) * slope), 0, 0]).max() < 1e-12
+
+
+@pytest.mark.parametrize("tail", ["drop", "bucket"])
+@pytest.mark.parametrize("divergence", ["reverse-kl", "forward-kl"])
+def test_a_student_that_is_sure_of_a_class_that_is_not_stored(backend, divergence, tail):
+    """The rounding of the stored numbers is as large as what a tiny p leaves of the loss."""
+    x, log_q = [40.0, 0.5, 1.0, -0.3, 2.0], [-0.7, -1.9, -2.3]
+    teacher = Teacher([log_q], [[1, 2, 4]], kind="log-probs", divergence=divergence, tail=tail)
+    found = cross_entropy([x], teacher=teacher, backend=backend).loss
+    mp = mpmath.mp.clone()
+    mp.dps = 60
+    lse = mp.log(mp.fsum(mp.exp(mp.mpf(v)) for v in x))
+    pairs = [(mp.mpf(x[c]) - lse, mp.mpf(q)) for c, q in zip((1, 2, 4), log_q, strict=True)]
+    if tail == "bucket":
+        p, q = (1 - mp.fsum(mp.exp(pair[side]) for pair in pairs) for side in (0, 1))
+        pairs.append((mp.log(p), mp.log(q)))
+    sign = {"reverse-kl": (0, 1), "forward-kl": (1, 0)}[divergence]
+    exact = mp.fsum(mp.exp(pair[sign[0]]) * (pair[sign[0]] - pair[sign[1]]) for pair in pairs)
+    assert abs(found - exact) <= 1e-14 * abs(exact)

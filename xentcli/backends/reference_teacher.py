@@ -120,12 +120,16 @@ def excess_of(terms: Terms, rows: RowsOf, surplus: Array | None) -> TwoWords:
     """What the rounding of q adds to a divergence, which is 0 to first order without it.
 
     ln q is a float64. With errors e of it Σ q·(ln q − ln p) is off by Σ q·e, and so is Σ q from
-    what it is declared to be, 1 + surplus. For Σ p·(ln p − ln q) it is −Σ p·e, about as much.
+    what it is declared to be, 1 + surplus. Σ p·(ln p − ln q) is off by −Σ p·e, which is as much
+    times Σ p / Σ q where p and q are near each other, and is not seen where they are not.
     """
     if surplus is None or rows.weight_is_given or rows.scalars.divergence not in KL_SIGNS:
         return one_word(np.zeros((len(rows.x), 1)))
     mass = total(terms.q).times(2.0**-LIFT)
     excess = add(add(mass, one_word(-1.0)), one_word(-surplus[:, None]))
+    if rows.scalars.divergence == Divergence.REVERSE_KL:
+        ratio = divide(total(terms.p).times(2.0**-LIFT), mass)
+        excess = where(mass.high > 0, multiply(excess, ratio))
     return excess.times(KL_SIGNS[rows.scalars.divergence])
 
 

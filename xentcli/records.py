@@ -7,7 +7,9 @@ defines sixty. Here `__init__` alone is compiled, and the other methods are the 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ else:
         for name, method in own.items():
             if name not in cls.__dict__:
                 setattr(cls, name, method)
-        return dataclasses.dataclass(cls, repr=False, eq=False, **settings)
+        made = dataclasses.dataclass(cls, repr=False, eq=False, **settings)
+        made._values = _values_of(made)
+        return made
 
 
 def _repr(self: Any) -> str:
@@ -44,16 +48,19 @@ def _repr(self: Any) -> str:
     return f"{type(self).__qualname__}({text})"
 
 
-def _values(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, item.name) for item in dataclasses.fields(self) if item.compare)
+def _values_of(cls: Any) -> Callable[[Any], Any]:
+    """A function that takes what tells objects of a class apart."""
+    names = [item.name for item in dataclasses.fields(cls) if item.compare]
+    return attrgetter(*names or ["__class__"])  # no method, so it is called with the object
 
 
 def _eq(self: Any, other: object) -> bool:
-    return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
+    same = type(other) is type(self)
+    return self._values(self) == self._values(other) if same else NotImplemented
 
 
 def _hash(self: Any) -> int:
-    return hash(_values(self))
+    return hash(self._values(self))
 
 
 def _set_once(self: Any, name: str, value: object) -> None:

@@ -95,6 +95,16 @@ def fast_add(high, low):
 
 
 @inline_jit
+def difference_below(a, b):
+    """a − b of a ≤ b as a rounded number and the error of that, one step less than `difference`.
+
+    Of a and −b the smaller has the larger size.
+    """
+    high, minus = a - b, constant(b, 0.0) - b
+    return high, select_max(a, minus) - (high - select_min(a, minus))
+
+
+@inline_jit
 def product(a, b):
     """a·b and its rounding error."""
     high = a * b

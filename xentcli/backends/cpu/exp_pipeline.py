@@ -32,12 +32,17 @@ INLINE_OPTIONS: Any = {**JIT_OPTIONS, "forceinline": True}
 
 
 class PipelineSums(NamedTuple):
-    """Carried through the loop: the largest logits of the next row, the sums of this one."""
+    """Carried through the loop: the largest logits of the next row, the sums of this one.
+
+    The rounding errors of float32 exponentials are a sum of their own. A loss does without, an
+    entry in float32 does not, and what nobody uses is not computed.
+    """
 
     maximum: Any
     ones: Any
     high: Any
     low: Any
+    lost: Any
 
 
 class PipelineState(NamedTuple):
@@ -68,14 +73,18 @@ def _start_pipeline(x, peak, inverse):
         def double(x, peak, inverse):
             zero, least = constant(peak, 0.0), constant_for(x, -math.inf)
             parts = exp_stage1(as_float64(least), peak)
-            return PipelineState(PipelineSums(least, zero, zero, zero), parts, exp_stage2(parts))
+            return PipelineState(
+                PipelineSums(least, zero, zero, zero, zero), parts, exp_stage2(parts)
+            )
 
         return double
 
     def single(x, peak, inverse):
         zero, least = constant(peak, 0.0), constant_for(x, -math.inf)
         parts = exp_stage1_f32(least, peak, inverse)
-        return PipelineState(PipelineSums(least, zero, zero, zero), parts, exp_stage2_f32(parts))
+        return PipelineState(
+            PipelineSums(least, zero, zero, zero, zero), parts, exp_stage2_f32(parts)
+        )
 
     return single
 
@@ -90,7 +99,7 @@ def _pipeline_step(state, next_x, x, peak, inverse):
             one = constant(e, 2.0**SCALE_BITS)
             added = add_exponential((sums.ones, sums.high, sums.low + lost), e, one)
             return PipelineState(
-                PipelineSums(select_max(next_x, sums.maximum), *added), first, second
+                PipelineSums(select_max(next_x, sums.maximum), *added, sums.lost), first, second
             ), e
 
         return double
@@ -99,9 +108,9 @@ def _pipeline_step(state, next_x, x, peak, inverse):
         first, second = exp_stage1_f32(x, peak, inverse), exp_stage2_f32(state.stage1)
         (e, lost), sums = exp_stage3_f32(state.stage2), state.sums
         one = constant(e, 2.0**F32_SCALE_BITS)
-        added = add_exponential((sums.ones, sums.high, sums.low + lost), e, one)
+        added = add_exponential((sums.ones, sums.high, sums.low), e, one)
         return PipelineState(
-            PipelineSums(select_max(next_x, sums.maximum), *added), first, second
+            PipelineSums(select_max(next_x, sums.maximum), *added, sums.lost + lost), first, second
         ), e
 
     return single

@@ -15,6 +15,7 @@ from xentcli.backends import elementary
 from xentcli.backends.cpu.arithmetic import (
     add,
     difference,
+    difference_below,
     fast_add,
     inline_jit,
     polynomial,
@@ -143,33 +144,33 @@ def times_inverse(high, low, inverse):
 def exp_stage1_f32(x, peak, inverse):
     """The first stage of exp((x − peak)·inverse)·2⁴⁸ of float32 x ≤ peak; `inverse` has two words,
     or is None for 1."""
-    gap, error = difference(x, peak)
+    gap, error = difference_below(x, peak)
     if inverse is not None:
         gap, error = times_inverse(gap, error, inverse)
+    near = less_equal_or_nan(constant(gap, F32_MIN_DIFFERENCE), gap)  # true of NaN, which is kept
     biased = fma(gap, constant(gap, PER_LN2), constant(gap, F32_ROUND))
     n = biased - constant(gap, F32_ROUND)
     high = fma(n, constant(gap, -F32_LN2_HIGH), gap)  # exact
     low = fma(n, constant(gap, -F32_LN2_LOW), error)
-    return gap, high, low, high + low, power_of_two(biased, F32_SCALE_BITS)
+    return near, high, low, high + low, power_of_two(biased, F32_SCALE_BITS)
 
 
 @inline_jit
 def exp_stage2_f32(parts):
     """The second stage."""
-    gap, high, low, r, power = parts
+    near, high, low, r, power = parts
     t = exp_series_f32(r)
     curved = fma(r * r, t, low)
-    return gap, high, curved, high + curved, power
+    return near, high, curved, high + curved, power
 
 
 @inline_jit
 def exp_stage3_f32(parts):
     """The third stage: the exponential, NaN of NaN, and its rounding error."""
-    gap, high, curved, s, power = parts
-    zero = constant(gap, 0.0)
-    near = less_equal_or_nan(constant(gap, F32_MIN_DIFFERENCE), gap)  # true of NaN, which is kept
+    near, high, curved, s, power = parts
+    zero = constant(s, 0.0)
     e = select(near, fma(power, s, power), zero)
-    lost = fma(power, s, power - e) + power * (curved - (s - high))
+    lost = fma(power, curved, fma(power, high, power - e))
     return e, select(near, lost, zero)
 
 

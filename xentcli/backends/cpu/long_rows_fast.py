@@ -28,6 +28,7 @@ from xentcli.backends.cpu.exp_pipeline import LATENCY, pipeline_step, start_pipe
 from xentcli.backends.cpu.exponential import F32_SCALE_BITS, ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
+    RowSums,
     finish_row,
     gap_over,
     hot_gap,
@@ -58,12 +59,13 @@ from xentcli.backends.cpu.row_ops import (
     element,
     elements_to_boundary,
     find_rows_not_ignored,
+    largest_lane,
     load_padded,
-    max_across,
     row_pointer,
     store_float,
     store_padded,
     sums_across,
+    total_across,
     with_lane,
     write_ignored_rows,
 )
@@ -185,33 +187,54 @@ def write_out_of_range_row(grad, y, exps, classes, grad_scale):
 
 @inline_jit
 def others_of(sums, exps):
-    """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰, from the pipeline's sums."""
+    """The sum of all exponentials but one largest, in two words, and the sum of the errors that
+    are missing in it, multiplied by 2⁹⁰⁰, from the pipeline's sums."""
+    ones, high, low = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
+    if is_float64(exps):
+        ones, high, low = sums_across((ones, high, low))
+        found = total_of(ones, high, low, True)
+        return found[0], found[1], 0.0
     more = ONE / exp_scale(exps)
-    parts = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
-    ones, high, low = sums_across(parts)
-    return total_of(ones * more, high * more, low * more, is_float64(exps))
+    total = total_of(total_across(ones) * more, total_across(high + low) * more, 0.0, False)
+    return total[0], 0.0, total_across(as_float64(sums.lost)) * more
 
 
 @inline_jit
-def finish_losses(x, y, row, exps, sums, scalars):
-    """Loss, log-sum-exp and the gradient's sums; whether float32 was enough for the sum.
+def row_others(x, row, exps, sums, scalars):
+    """The same, and whether float32 was enough for it.
 
     The exponentials that are 0 in float32 count where the others are as small.
     """
-    classes, peak, hot = row
-    exact = is_float64(exps)
-    others, others_low = others_of(sums, exps)
-    enough = exact or not others < classes * (ONE * 2.0**-146)
+    classes, peak, _ = row
+    others, low, lost = others_of(sums, exps)
+    enough = is_float64(exps) or not others < classes * (ONE * 2.0**-146)
     if not enough:
-        others, others_low = float64_sum(x, classes, peak, scalars)
-    target_x = element(x, y)
+        others, low = float64_sum(x, classes, peak, scalars)
+        lost = 0.0
+    return others, low, lost, enough
+
+
+@inline_jit
+def finish_losses(x, y, row, exps, others, scalars):
+    """Loss, log-sum-exp and the gradient's sums."""
+    _, peak, hot = row
+    exact, target_x = is_float64(exps), element(x, y)
     gap, error = gap_over(peak, target_x, scalars, exact)
     distance = hot_gap(hot, gap, error, exact)
     masses = Masses(hot, 0.0, 0.0, target_x == peak)
-    both = others, others_low
-    limit = largest(peak, 0.0, scalars, exact)
-    loss, lse, found = finish_row(limit, both, masses, distance, scalars, exact)
-    return loss, lse, found, enough
+    return finish_row(largest(peak, 0.0, scalars, exact), others, masses, distance, scalars, exact)
+
+
+@inline_jit
+def sums_for_gradient(x, y, row, exps, others, row_sums, scalars):
+    """The gradient's sums with the errors that a loss does without."""
+    found, lost = row_sums, others[2]
+    if lost != 0.0:
+        total = others[0] + lost
+        found = RowSums(total, others[1], row_sums.rest, row_sums.b, row_sums.b_low)
+        if scalars.z_loss != 0.0:
+            found = finish_losses(x, y, row, exps, (total, others[1]), scalars)[2]
+    return found
 
 
 @inline_jit
@@ -271,12 +294,14 @@ def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, i
         if 1 <= k <= n:
             y = targets[i]
             row = classes, peak, weight[y]
-            loss, lse, row_sums, enough = finish_losses(x, y, row, exps, sums, scalars)
+            others = row_others(x, row, exps, sums, scalars)
+            loss, lse, row_sums = finish_losses(x, y, row, exps, others[:2], scalars)
             per_row.losses[i], per_row.lses[i] = loss, lse
             if grad is not None:
-                row_scale = per_row.scale[i * per_row.scale_step]
-                grad_scale = gradient_scale(x, y, row, exps, row_scale, row_sums, scalars, enough)
-        peak = max_across(sums.maximum)
+                row_sums = sums_for_gradient(x, y, row, exps, others[:3], row_sums, scalars)
+                u, enough = per_row.scale[i * per_row.scale_step], others[3]
+                grad_scale = gradient_scale(x, y, row, exps, u, row_sums, scalars, enough)
+        peak = largest_lane(sums.maximum)
 
 
 @jit

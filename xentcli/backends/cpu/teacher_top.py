@@ -242,7 +242,8 @@ def top_fast_range(count, logits, top, targets, shared, per_row, grad, space, st
                 scatter_entries(stored_row(top, h, space, top_at), g)
         if 1 <= k <= n:
             stored = stored_row(top, i, space, top_at)
-            parts = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
+            low = as_float64(sums.low) + as_float64(sums.lost)
+            parts = as_float64(sums.ones), as_float64(sums.high), low
             row, scale = (peak, classes, exact), per_row.scale[i * per_row.scale_step]
             value, lse, row_sums = finish_top(
                 x, exps, stored, sums_across(parts), row, scalars, scale

@@ -127,6 +127,14 @@ def normalized(x):
 
 
 @inline_jit
+def add_positive(high, low, value):
+    """Add to a sum that carries its rounding error. No term is negative, so a maximum replaces
+    three steps of Knuth's sum."""
+    total = high + value
+    return total, low + (select_min(high, value) - (total - select_max(high, value)))
+
+
+@inline_jit
 def add_exponential(sums, e, one):
     """Add an exponential to the sum of those below `one`, with its error, or to the sum of these.
 
@@ -136,10 +144,8 @@ def add_exponential(sums, e, one):
     ones, high, low = sums
     is_one, zero = equal(e, one), constant(e, 0.0)
     other = select(is_one, zero, e)
-    total = high + other
-    # No term is negative, so a maximum replaces three steps of Knuth's sum.
-    low = low + (select_min(high, other) - (total - select_max(high, other)))
-    return ones + select(is_one, one, zero), total, low
+    high, low = add_positive(high, low, other)
+    return ones + select(is_one, one, zero), high, low
 
 
 @inline_jit

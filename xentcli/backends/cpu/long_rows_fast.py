@@ -18,13 +18,10 @@ represent on the way are computed again, in float64. float64 has a wider range: 
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
-from xentcli.backends.cpu.exp_pipeline import LATENCY, pipeline_step, start_pipeline
+from xentcli.backends.cpu.exp_pipeline import LATENCY, start_pipeline
 from xentcli.backends.cpu.exponential import F32_SCALE_BITS, ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
@@ -45,134 +42,32 @@ from xentcli.backends.cpu.load_store import (
     advance,
     load,
     pointer_at,
-    prefetch,
-    store,
-    store_masked,
-    stream_store,
 )
 from xentcli.backends.cpu.long_rows_again import (
     float64_sum,
     replace_by_gradient,
     write_float64_gradient,
 )
+from xentcli.backends.cpu.long_rows_passes import (
+    GradientScale,
+    exp_pass,
+    exp_pass_and_write,
+    exp_scale,
+    long_row_offsets,
+)
 from xentcli.backends.cpu.row_ops import (
     element,
-    elements_to_boundary,
     find_rows_not_ignored,
     largest_lane,
-    load_padded,
     row_pointer,
     store_float,
     store_padded,
     sums_across,
     total_across,
-    with_lane,
     write_ignored_rows,
 )
-from xentcli.backends.cpu.simd import LANES, fma, lanes_below
-from xentcli.backends.cpu.workspace import long_row_offsets as offsets
-
-long_row_offsets = inline_jit(offsets)
-
-PREFETCH_BYTES = 2048  # 1 to 16 KiB are the same within the noise; without it a fifth slower
-
-
-class GradientScale(NamedTuple):
-    """What pass 3 needs: the factor of a row's exponentials, and the target's own entry."""
-
-    high: Any
-    low: Any
-    target: Any
-    in_range: Any  # if not, the exponentials have been replaced by the gradient itself
-
-
-@inline_jit
-def exp_scale(exps):
-    """The power of two that the exponentials in a buffer are multiplied by."""
-    return ONE if is_float64(exps) else 2.0**F32_SCALE_BITS
-
-
-@inline_jit
-def scaled_exponentials(grad, exps, c, grad_scale):
-    """16 exponentials times the factor of their row, for the gradient; never −0.0."""
-    e = load(exps, c)
-    g = fma(e, constant_for(exps, grad_scale.high), e * constant_for(exps, grad_scale.low))
-    return cast_for(grad, g) + constant_for(grad, 0.0)
-
-
-@inline_jit
-def exp_pass(state, rows, classes, begin, peak, exps):
-    """Pass 1 of the next row and pass 2 of this one, from a class on to the end."""
-    next_x, x = rows
-    body = classes - classes % LANES
-    for c in range(begin, body, LANES):
-        prefetch_next(next_x, c)
-        state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
-        if exps is not None:
-            store(exps, c - LATENCY, e)
-    for c in range(body, classes + LATENCY, LANES):  # the last classes, then empty the pipeline
-        last = load_padded(next_x, classes, c, -math.inf)
-        state, e = pipeline_step(state, last, load_padded(x, classes, c, -math.inf), *peak)
-        if exps is not None:
-            store(exps, c - LATENCY, e)
-    return state.sums
-
-
-@inline_jit
-def prefetch_next(x, c):
-    """Prefetch what pass 1 reads soon."""
-    prefetch(x, c + PREFETCH_BYTES // itemsize(x))
-    if itemsize(x) == 8:
-        prefetch(x, c + (PREFETCH_BYTES + 64) // itemsize(x))
-
-
-@inline_jit
-def exp_pass_and_write(state, rows, classes, peak, buffers, grad_scale, out):
-    """Pass 1 of the next row, pass 2 of this one, pass 3 of the one before.
-
-    The target's own entry is written with the 16 it belongs to. Written afterwards, it made the
-    processor read back a line that had just been streamed past the caches: 200 ns a row.
-    """
-    next_x, x = rows
-    exps, before = buffers
-    grad, y, streaming = out
-    start = elements_to_boundary(grad) if streaming else 0
-    store_masked(grad, 0, lanes_below(start), gradient_vector(grad, before, 0, y, grad_scale))
-    body = (classes - start) // LANES * LANES
-    c, stop = 0, min(max(y - start, 0) // LANES * LANES, body)
-    while True:
-        while c < stop:
-            prefetch_next(next_x, c)
-            state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
-            store(exps, c - LATENCY, e)
-            g = scaled_exponentials(grad, before, c + start, grad_scale)
-            if streaming:
-                stream_store(grad, c + start, g)
-            else:
-                store(grad, c + start, g)
-            c += LANES
-        if c >= body:
-            break
-        state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
-        store(exps, c - LATENCY, e)
-        g = gradient_vector(grad, before, c + start, y, grad_scale)
-        if streaming:
-            stream_store(grad, c + start, g)
-        else:
-            store(grad, c + start, g)
-        c, stop = c + LANES, body
-    # Not as a full vector that overlaps what was streamed, which would have to be waited for.
-    end = start + body
-    store_masked(
-        grad, end, lanes_below(classes - end), gradient_vector(grad, before, end, y, grad_scale)
-    )
-    return exp_pass(state, rows, classes, body, peak, exps)
-
-
-@inline_jit
-def gradient_vector(grad, exps, c, y, grad_scale):
-    """16 entries of the gradient, with the target's own if it is one of them."""
-    return with_lane(grad, scaled_exponentials(grad, exps, c, grad_scale), y - c, grad_scale.target)
+from xentcli.backends.cpu.row_steps import buffer_for
+from xentcli.backends.cpu.simd import LANES
 
 
 @inline_jit
@@ -280,15 +175,15 @@ def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, i
         x = row_pointer(logits, i)
         both = next_x, x
         exps, before = (odd, even) if k % 2 else (even, odd)
-        peaks = constant_for(exps, peak), inverse
-        state = start_pipeline(x, *peaks)
+        peaks = constant_for(space, peak), inverse
+        state, buffer = start_pipeline(x, *peaks), buffer_for(x, exps, classes)
         if grad is None:
-            sums = exp_pass(state, both, classes, 0, peaks, None)
+            sums = exp_pass(state, both, classes, 0, peaks, buffer, None)
         elif k < 2:
-            sums = exp_pass(state, both, classes, 0, peaks, exps)
+            sums = exp_pass(state, both, classes, 0, peaks, buffer, True)
         else:
             ptr, target = row_pointer(grad, rows[k - 2]), targets[rows[k - 2]]
-            buffers, out = (exps, before), (ptr, target, streaming)
+            buffers, out = (buffer, buffer_for(x, before, classes)), (ptr, target, streaming)
             sums = exp_pass_and_write(state, both, classes, peaks, buffers, grad_scale, out)
             write_out_of_range_row(ptr, target, before, classes, grad_scale)
         if 1 <= k <= n:
@@ -298,7 +193,8 @@ def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, i
             loss, lse, row_sums = finish_losses(x, y, row, exps, others[:2], scalars)
             per_row.losses[i], per_row.lses[i] = loss, lse
             if grad is not None:
-                row_sums = sums_for_gradient(x, y, row, exps, others[:3], row_sums, scalars)
+                if itemsize(grad.data) > 2:
+                    row_sums = sums_for_gradient(x, y, row, exps, others[:3], row_sums, scalars)
                 u, enough = per_row.scale[i * per_row.scale_step], others[3]
                 grad_scale = gradient_scale(x, y, row, exps, u, row_sums, scalars, enough)
         peak = largest_lane(sums.maximum)

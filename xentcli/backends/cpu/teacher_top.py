@@ -32,7 +32,7 @@ from xentcli.backends.cpu.long_rows_again import (
     replace_by_gradient,
     write_float64_gradient,
 )
-from xentcli.backends.cpu.long_rows_fast import (
+from xentcli.backends.cpu.long_rows_passes import (
     GradientScale,
     exp_pass,
     exp_pass_and_write,
@@ -224,7 +224,7 @@ def top_fast_range(count, logits, top, targets, shared, per_row, grad, space, st
         peaks = constant_for(exps, peak), None
         state = start_pipeline(x, *peaks)
         if grad is None or k < 2:
-            sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps)
+            sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps, True)
         else:
             h = rows[k - 2]
             g = row_pointer(grad, h)

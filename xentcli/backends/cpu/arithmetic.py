@@ -87,6 +87,28 @@ def any_lane(typing: Any, mask: Any) -> Any:
     return types.boolean(mask), generate
 
 
+@intrinsic
+def every_lane(typing: Any, mask: Any) -> Any:
+    """Whether a comparison of vectors is true in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        bits = builder.bitcast(values[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("==", bits, ir.Constant(ir.IntType(LANES), -1))
+
+    return types.boolean(mask), generate
+
+
+@intrinsic
+def seldom(typing: Any, truth: Any) -> Any:
+    """The same truth, of which the compiler may expect that it is false."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        no = ir.Constant(ir.IntType(1), 0)
+        return call_intrinsic(builder, "llvm.expect.i1", ir.IntType(1), [values[0], no])
+
+    return types.boolean(types.boolean), generate
+
+
 @inline_jit
 def fast_add(high, low):
     """The sum of two numbers and its error, where the first is not the smaller one."""

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 
 from numba.extending import overload
 
-from xentcli.backends.cpu.arithmetic import JIT_OPTIONS, add_exponential, add_positive
+from xentcli.backends.cpu.arithmetic import (
+    JIT_OPTIONS,
+    add_exponential,
+    add_positive,
+    every_lane,
+    seldom,
+)
 from xentcli.backends.cpu.exponential import (
     F32_SCALE_BITS,
     SCALE_BITS,
@@ -25,7 +31,7 @@ from xentcli.backends.cpu.exponential import (
     exp_stage3_f32,
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for
-from xentcli.backends.cpu.simd import F64, LANES, constant, equal, less, select, select_max
+from xentcli.backends.cpu.simd import F64, LANES, constant, less, less_or_nan, select, select_max
 
 LATENCY = 2 * LANES  # classes between the logits of a step and the exponentials it finishes
 INLINE_OPTIONS: Any = {**JIT_OPTIONS, "forceinline": True}
@@ -105,12 +111,14 @@ def _pipeline_step(state, next_x, x, peak, inverse):
 
     def single(state, next_x, x, peak, inverse):
         first, second = exp_stage1_f32(x, peak, inverse), exp_stage2_f32(state.stage1[0])
-        (e, lost), is_max, sums = exp_stage3_f32(state.stage2[0]), state.stage2[1], state.sums
-        begins, one, zero = equal(x, peak), constant(e, 2.0**F32_SCALE_BITS), constant(e, 0.0)
-        ones = sums.ones + select(begins, one, zero)
-        high, low = add_positive(sums.high, sums.low, select(is_max, zero, e))
+        (e, lost), is_below, sums = exp_stage3_f32(state.stage2[0]), state.stage2[1], state.sums
+        below, one, zero = less_or_nan(x, peak), constant(e, 2.0**F32_SCALE_BITS), constant(e, 0.0)
+        ones = sums.ones
+        if seldom(not every_lane(below)):
+            ones = ones + select(below, zero, one)
+        high, low = add_positive(sums.high, sums.low, select(is_below, e, zero))
         maximum = select_max(next_x, sums.maximum)
         sums = PipelineSums(maximum, ones, high, low, sums.lost + lost)
-        return PipelineState(sums, (first, begins), (second, state.stage1[1])), e
+        return PipelineState(sums, (first, below), (second, state.stage1[1])), e
 
     return single

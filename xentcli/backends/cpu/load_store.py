@@ -274,13 +274,12 @@ def load_int64(typing: Any, array: Any, index: Any, mask: Any) -> Any:
     return F64(array, types.intp, MASK), generate
 
 
-def _prefetch(to_write: bool) -> Any:
+def _prefetch(how: Any) -> Any:
     @intrinsic
     def prefetch_line(typing: Any, array: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             ptr = builder.bitcast(builder.gep(*values[:1], [values[1]]), ir.IntType(8).as_pointer())
-            how = [I32(int(to_write)), I32(3), I32(1)]
-            call_intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), [ptr, *how])
+            call_intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), [ptr, how, I32(3), I32(1)])
 
         return types.void(array, types.intp), generate
 
@@ -288,7 +287,7 @@ def _prefetch(to_write: bool) -> Any:
 
 
 # A cache line; any address is allowed.
-prefetch, prefetch_to_write = _prefetch(False), _prefetch(True)
+prefetch, prefetch_to_write = _prefetch(I32(0)), _prefetch(I32(1))
 
 
 @intrinsic

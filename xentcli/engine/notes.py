@@ -164,15 +164,17 @@ class LogitsCheck:
         if not self.all_alike or not logits.size:
             return
         tolerance = tolerance_of(logits.dtype)
-        if logits.dtype != BF16:
-            for value in logits[0, :LOOKED_AT, 0].tolist():
-                if not 0 <= value <= 1 + tolerance:
-                    self.all_alike = False
-                    return
+        first = logits[0, :LOOKED_AT, 0]
+        for value in (widen(first, NAMES["f32"]) if first.dtype == BF16 else first).tolist():
+            if not 0 <= value <= 1 + tolerance:
+                self.all_alike = False
+                return
         with np.errstate(all="ignore"):
             for box in (logits[:1, :, :1], logits):
+                if not self.all_alike:
+                    return
                 values = widen(box, NAMES["f32"]) if box.dtype in HALVES else box
-                self.all_alike = self.all_alike and _all_right(values, tolerance)
+                self.all_alike = _all_right(values, tolerance)
                 self.fractions |= self.all_alike and bool(np.any((values > 0) & (values < 1)))
 
     def merge(self, other: LogitsCheck) -> None:

@@ -31,7 +31,7 @@ from xentcli.backends.cpu.exponential import (
     exp_stage3_f32,
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for
-from xentcli.backends.cpu.simd import F64, LANES, constant, less, less_or_nan, select, select_max
+from xentcli.backends.cpu.simd import F64, LANES, constant, equal, less_or_nan, select, select_max
 
 LATENCY = 2 * LANES  # classes between the logits of a step and the exponentials it finishes
 INLINE_OPTIONS: Any = {**JIT_OPTIONS, "forceinline": True}
@@ -79,18 +79,16 @@ def _start_pipeline(x, peak, inverse):
 
         def double(x, peak, inverse):
             zero, least = constant(peak, 0.0), constant_for(x, -math.inf)
-            parts = exp_stage1(as_float64(least), peak)
-            return PipelineState(
-                PipelineSums(least, zero, zero, zero, zero), parts, exp_stage2(parts)
-            )
+            sums = PipelineSums(least, zero, zero, zero, zero)
+            return PipelineState(sums, (zero, zero, zero), (zero, zero))
 
         return double
 
     def single(x, peak, inverse):
         zero, least = constant(peak, 0.0), constant_for(x, -math.inf)
-        parts = exp_stage1_f32(least, peak, inverse)
-        sums, none = PipelineSums(least, zero, zero, zero, zero), less(zero, zero)
-        return PipelineState(sums, (parts, none), (exp_stage2_f32(parts), none))
+        sums, below = PipelineSums(least, zero, zero, zero, zero), equal(zero, zero)
+        parts = zero, zero, zero, zero
+        return PipelineState(sums, (parts, below), (parts, below))
 
     return single
 

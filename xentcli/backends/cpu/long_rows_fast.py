@@ -26,12 +26,7 @@ from xentcli.backends.cpu.arithmetic import inline_jit, jit
 from xentcli.backends.cpu.exp_pipeline import LATENCY, start_pipeline
 from xentcli.backends.cpu.exponential import F32_SCALE_BITS, ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
-    Masses,
-    RowSums,
-    finish_row,
     gap_over,
-    hot_gap,
-    largest,
     total_of,
 )
 from xentcli.backends.cpu.gradient_formulas import (
@@ -42,6 +37,7 @@ from xentcli.backends.cpu.gradient_formulas import (
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
     advance,
+    float64_at,
     load,
     pointer_at,
 )
@@ -50,6 +46,7 @@ from xentcli.backends.cpu.long_rows_again import (
     replace_by_gradient,
     write_float64_gradient,
 )
+from xentcli.backends.cpu.long_rows_losses import keep_row, sums_of_row, write_losses
 from xentcli.backends.cpu.long_rows_passes import (
     GradientScale,
     exp_pass,
@@ -112,29 +109,6 @@ def row_others(x, row, exps, sums, scalars):
 
 
 @inline_jit
-def finish_losses(x, y, row, exps, others, scalars):
-    """Loss, log-sum-exp and the gradient's sums."""
-    _, peak, hot = row
-    exact, target_x = is_float64(exps), element(x, y)
-    gap, error = gap_over(peak, target_x, scalars, exact)
-    distance = hot_gap(hot, gap, error, exact)
-    masses = Masses(hot, 0.0, 0.0, target_x == peak)
-    return finish_row(largest(peak, 0.0, scalars, exact), others, masses, distance, scalars, exact)
-
-
-@inline_jit
-def sums_for_gradient(x, y, row, exps, others, row_sums, scalars):
-    """The gradient's sums with the errors that a loss does without."""
-    found, lost = row_sums, others[2]
-    if lost != 0.0:
-        total = others[0] + lost
-        found = RowSums(total, others[1], row_sums.rest, row_sums.b, row_sums.b_low)
-        if scalars.z_loss != 0.0:
-            found = finish_losses(x, y, row, exps, (total, others[1]), scalars)[2]
-    return found
-
-
-@inline_jit
 def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     """What pass 3 of the row needs."""
     classes, peak, hot = row
@@ -168,6 +142,7 @@ def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, i
     second, indices, _, _, _ = long_row_offsets(classes, count, 0)
     rows = pointer_at(space, indices, targets)
     n = find_rows_not_ignored(count, targets, rows)
+    kept = float64_at(space, 2 * second)
     even = advance(space, LATENCY)
     odd = advance(pointer_at(space, second, space), LATENCY)
     peak, grad_scale = 0.0, GradientScale(0.0, 0.0, 0.0, True)
@@ -188,18 +163,23 @@ def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, i
             buffers, out = (buffer, buffer_for(x, before, classes)), (ptr, target, streaming)
             sums = exp_pass_and_write(state, both, classes, peaks, buffers, grad_scale, out)
             write_out_of_range_row(ptr, target, before, classes, grad_scale)
+        next_peak = largest_lane(sums.maximum)
         if 1 <= k <= n:
             y = targets[i]
             row = classes, peak, weight[y]
-            others = row_others(x, row, exps, sums, scalars)
-            loss, lse, row_sums = finish_losses(x, y, row, exps, others[:2], scalars)
-            per_row.losses[i], per_row.lses[i] = loss, lse
+            others, low, lost, enough = row_others(x, row, exps, sums, scalars)
+            slot, target_x = (k - 1) % LANES, element(x, y)
+            keep_row(kept, slot, peak, target_x, weight[y], (others, low))
+            if slot == LANES - 1 or k == n:
+                these = advance(rows, k - 1 - slot)
+                write_losses(kept, slot + 1, these, per_row, scalars, is_float64(space))
             if grad is not None:
                 if itemsize(grad.data) > 2:
-                    row_sums = sums_for_gradient(x, y, row, exps, others[:3], row_sums, scalars)
-                u, enough = per_row.scale[i * per_row.scale_step], others[3]
+                    others = others + lost
+                row_sums = sums_of_row(row, target_x, (others, low), scalars, is_float64(space))
+                u = per_row.scale[i * per_row.scale_step]
                 grad_scale = gradient_scale(x, y, row, exps, u, row_sums, scalars, enough)
-        peak = largest_lane(sums.maximum)
+        peak = next_peak
 
 
 @jit

@@ -82,7 +82,9 @@ def main(side, kind):
     every = {"label_smoothing": 0.1, "softcap": 30.0, "temperature": 0.7, "z_loss": 0.01}
     for classes in (1, 2, 3, 15, 16, 17, 40, 64, 65, 79, 80, 100, 1000):
         for rows in (1, 5, 16, 33):
-            x = narrow(rng.normal(size=(rows, classes)) * 5, NAMES[kind])
+            backend.STREAM_FROM = 0 if rows in (5, 33) else 1 << 60
+            x = rng.normal(size=(rows, classes)) * 5
+            x = narrow(x if kind == "f64" else x.astype("f4"), NAMES[kind])
             y = rng.integers(0, classes, rows)
             compute(x, y)
             compute(x, y, weight=rng.random(classes), **every)

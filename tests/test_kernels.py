@@ -99,6 +99,72 @@ def test_no_way_through_memory_changes_a_bit(monkeypatch, classes, name):
     assert bare.lse.tobytes() == expected.lse.tobytes()
 
 
+HALVES = ["f16", "bf16"]
+
+
+@pytest.mark.parametrize("out", ["f16", "bf16", "f32"])
+@pytest.mark.parametrize("kind", HALVES)
+@pytest.mark.parametrize("classes", [65, 96, 97, 1000])
+def test_halves_have_the_same_bits_any_way_through_memory(monkeypatch, classes, kind, out):
+    """32 at a time, a line of memory, from whichever class a line begins with; the loss also with
+    a gradient of other bits, and without any."""
+    x, y = mixed_rows(classes, kind, 40)
+    options = {"backend": "cpu", "reduction": "none", "weight": np.linspace(0.5, 2, classes)}
+    expected = cross_entropy(x, y, out=in_kind(x.shape, out), **options)
+    reference = cross_entropy(x, y, **{**options, "backend": "numpy"}, out=in_kind(x.shape, "f64"))
+    digits = {"f16": 2.0**-11, "bf16": 2.0**-8, "f32": 2.0**-22}[out] * 1.001
+    smallest = {"f16": 2.0**-25, "bf16": 1e-40, "f32": 1e-44}[out] * 1.001
+    found = widen(expected.grad, NAMES["f64"])
+    np.testing.assert_allclose(found, reference.grad, rtol=digits, atol=smallest)
+    np.testing.assert_allclose(expected.loss, reference.loss, rtol=2.0**-22)
+    assert not np.signbit(found[found == 0]).any()
+    for streaming, offset in itertools.product((0, 1 << 60), range(0, 40, 3)):
+        monkeypatch.setattr(backend, "STREAM_FROM", streaming)
+        room = in_kind((x.size + offset + 40,), out)
+        place = room[offset : offset + x.size].reshape(x.shape)
+        r = cross_entropy(x, y, out=place, **options)
+        assert_same_bits(place, expected.grad)
+        assert_same_bits(r.loss, expected.loss)
+        assert (widen(room, NAMES["f32"])[:offset] == 7).all()
+        assert (widen(room, NAMES["f32"])[offset + x.size :] == 7).all()
+    bare = cross_entropy(x, y, grad=False, **options)
+    assert_same_bits(bare.loss, expected.loss)
+    assert_same_bits(bare.lse, expected.lse)
+    if out == kind:
+        in_place = x.copy()
+        cross_entropy(in_place, y, out=in_place, threads=2, **options)
+        assert_same_bits(in_place, expected.grad)
+
+
+@pytest.mark.parametrize("kind", HALVES)
+@pytest.mark.parametrize("classes", [83, 84])
+def test_the_target_of_halves_at_every_place(monkeypatch, kind, classes):
+    """Among the first numbers of a row, which are no whole line, in a line, or after."""
+    x, _ = problem(classes, kind, rows=classes)
+    y = np.arange(classes)
+    monkeypatch.setattr(backend, "STREAM_FROM", 0)
+    a = cross_entropy(x, y, backend="cpu", out=in_kind(x.shape, kind))
+    b = cross_entropy(x, y, backend="numpy", out=in_kind(x.shape, "f64"))
+    digits = {"f16": 2.0**-11, "bf16": 2.0**-8}[kind] * 1.001
+    smallest = {"f16": 2.0**-25, "bf16": 1e-40}[kind]
+    np.testing.assert_allclose(widen(a.grad, NAMES["f64"]), b.grad, rtol=digits, atol=smallest)
+
+
+@pytest.mark.parametrize("kind", [*HALVES, "f32"])
+@pytest.mark.parametrize("scale", [-1.0, 1e-30, -1e-38, 1e4, -1e30])
+def test_halves_of_any_factor_are_no_negative_zeros(kind, scale):
+    """Nor the smallest numbers, which are rounded to a multiple of the smallest of all."""
+    x, y = problem(100, kind)
+    options = {"reduction": "sum", "upstream": scale}
+    a = cross_entropy(x, y, backend="cpu", out=in_kind(x.shape, kind), **options)
+    b = cross_entropy(x, y, backend="numpy", out=in_kind(x.shape, kind), **options)
+    found, expected = widen(a.grad, NAMES["f64"]), widen(b.grad, NAMES["f64"])
+    digits = {"f16": 2.0**-10, "bf16": 2.0**-7, "f32": 2.0**-22}[kind]
+    smallest = {"f16": 2.0**-24, "bf16": 2.0**-133, "f32": 2.0**-149}[kind]
+    np.testing.assert_allclose(found, expected, rtol=digits, atol=smallest)
+    assert not np.signbit(found[found == 0]).any()
+
+
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 32, 33, 64, 100])
 def test_nothing_but_the_rows_is_written(rows):
     """Short rows are written 16 numbers at a time, over what comes after them and is not yet
@@ -291,7 +357,9 @@ def test_the_same_bits_on_other_processors(digests):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs mprotect")
 @pytest.mark.parametrize("side", ["before", "behind"])
-@pytest.mark.parametrize("kind", ["f32", pytest.param("f64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["f32", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("f64", *HALVES))]
+)
 def test_the_kernels_stay_inside_their_arrays(side, kind):
     """They use pointers, so NUMBA_BOUNDSCHECK sees nothing: each array ends at a forbidden page."""
     script = Path(__file__).with_name("guard_pages.py")

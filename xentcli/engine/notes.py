@@ -165,17 +165,16 @@ class LogitsCheck:
             self.masked += _count_masked(logits)
         if not self.all_alike or not logits.size:
             return
-        if logits.dtype.kind == "f" and not (
-            0 <= logits.item(0) <= LARGEST
-            and all(0 <= value <= LARGEST for value in logits[0, :LOOKED_AT, 0].tolist())
-        ):
+        if not _may_be_probabilities(logits):
             self.all_alike = False
             return
         tolerance = tolerance_of(logits.dtype)
         with np.errstate(all="ignore"):
             for box in (logits[:1, :, :1], logits):
+                if not self.all_alike:
+                    return
                 values = widen(box, NAMES["f32"]) if box.dtype in HALVES else box
-                self.all_alike = self.all_alike and _all_right(values, tolerance)
+                self.all_alike = _all_right(values, tolerance)
                 self.fractions |= self.all_alike and bool(np.any((values > 0) & (values < 1)))
 
     def merge(self, other: LogitsCheck) -> None:
@@ -195,6 +194,15 @@ class LogitsCheck:
             what = f" makes {plural(self.masked, 'logit')} of -inf finite, so that masked classes "
             found.append((Setting("softcap", self.softcap), f"{what}get a probability"))
         return [Note(self.where, words, strict=True) for words in found]
+
+
+def _may_be_probabilities(logits: Array) -> bool:
+    """Whether the first entries may be, which settles it for most logits."""
+    if logits.dtype.kind == "f" and not 0 <= logits.item(0) <= LARGEST:
+        return False
+    first = logits[0, :LOOKED_AT, 0]
+    values = widen(first, NAMES["f32"]) if first.dtype == BF16 else first
+    return all(0 <= value <= LARGEST for value in values.tolist())
 
 
 def _count_masked(logits: Array) -> int:

@@ -87,11 +87,43 @@ def any_lane(typing: Any, mask: Any) -> Any:
     return types.boolean(mask), generate
 
 
+@intrinsic
+def every_lane(typing: Any, mask: Any) -> Any:
+    """Whether a comparison of vectors is true in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        bits = builder.bitcast(values[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("==", bits, ir.Constant(ir.IntType(LANES), -1))
+
+    return types.boolean(mask), generate
+
+
+@intrinsic
+def seldom(typing: Any, truth: Any) -> Any:
+    """The same truth, of which the compiler may expect that it is false."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        no = ir.Constant(ir.IntType(1), 0)
+        return call_intrinsic(builder, "llvm.expect.i1", ir.IntType(1), [values[0], no])
+
+    return types.boolean(types.boolean), generate
+
+
 @inline_jit
 def fast_add(high, low):
     """The sum of two numbers and its error, where the first is not the smaller one."""
     total = high + low
     return total, low - (total - high)
+
+
+@inline_jit
+def difference_below(a, b):
+    """a − b of a ≤ b as a rounded number and the error of that, one step less than `difference`.
+
+    Of a and −b the smaller has the larger size.
+    """
+    high, minus = a - b, constant(b, 0.0) - b
+    return high, select_max(a, minus) - (high - select_min(a, minus))
 
 
 @inline_jit
@@ -117,6 +149,14 @@ def normalized(x):
 
 
 @inline_jit
+def add_positive(high, low, value):
+    """Add to a sum that carries its rounding error. No term is negative, so a maximum replaces
+    three steps of Knuth's sum."""
+    total = high + value
+    return total, low + (select_min(high, value) - (total - select_max(high, value)))
+
+
+@inline_jit
 def add_exponential(sums, e, one):
     """Add an exponential to the sum of those below `one`, with its error, or to the sum of these.
 
@@ -126,10 +166,8 @@ def add_exponential(sums, e, one):
     ones, high, low = sums
     is_one, zero = equal(e, one), constant(e, 0.0)
     other = select(is_one, zero, e)
-    total = high + other
-    # No term is negative, so a maximum replaces three steps of Knuth's sum.
-    low = low + (select_min(high, other) - (total - select_max(high, other)))
-    return ones + select(is_one, one, zero), total, low
+    high, low = add_positive(high, low, other)
+    return ones + select(is_one, one, zero), high, low
 
 
 @inline_jit

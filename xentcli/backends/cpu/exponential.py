@@ -15,6 +15,7 @@ from xentcli.backends import elementary
 from xentcli.backends.cpu.arithmetic import (
     add,
     difference,
+    difference_below,
     fast_add,
     inline_jit,
     polynomial,
@@ -51,7 +52,17 @@ SLOPE_ONE = 2.0**SLOPE_BITS
 SLOPE_UNIT = 2.0**-SLOPE_BITS
 
 exp_series = polynomial(elementary.EXP)
-exp_series_f32 = polynomial(elementary.EXP_SINGLE)
+
+
+@inline_jit
+def exp_series_f32(r, square):
+    """The polynomial for float32, with a shorter chain of dependent steps than Horner's rule."""
+    even, odd, top = elementary.EXP_SINGLE[4], elementary.EXP_SINGLE[3], elementary.EXP_SINGLE[0]
+    low = fma(r, constant(r, odd), constant(r, even))
+    high = fma(r, constant(r, elementary.EXP_SINGLE[1]), constant(r, elementary.EXP_SINGLE[2]))
+    return fma(square, fma(square, constant(r, top), high), low)
+
+
 # (eʳ − 1 − r − r²/2 − r³/6) / r⁴, to 2⁻⁷⁴ of eʳ.
 EXP_TAIL = tuple(1.0 / math.factorial(k) for k in range(16, 3, -1))
 exp_tail = polynomial(EXP_TAIL)
@@ -143,34 +154,34 @@ def times_inverse(high, low, inverse):
 def exp_stage1_f32(x, peak, inverse):
     """The first stage of exp((x − peak)·inverse)·2⁴⁸ of float32 x ≤ peak; `inverse` has two words,
     or is None for 1."""
-    gap, error = difference(x, peak)
+    gap, error = difference_below(x, peak)
     if inverse is not None:
         gap, error = times_inverse(gap, error, inverse)
+    near = less_equal_or_nan(constant(gap, F32_MIN_DIFFERENCE), gap)  # true of NaN, which is kept
+    zero = constant(gap, 0.0)
     biased = fma(gap, constant(gap, PER_LN2), constant(gap, F32_ROUND))
     n = biased - constant(gap, F32_ROUND)
-    high = fma(n, constant(gap, -F32_LN2_HIGH), gap)  # exact
-    low = fma(n, constant(gap, -F32_LN2_LOW), error)
-    return gap, high, low, high + low, power_of_two(biased, F32_SCALE_BITS)
+    high = select(near, fma(n, constant(gap, -F32_LN2_HIGH), gap), zero)  # exact
+    low = select(near, fma(n, constant(gap, -F32_LN2_LOW), error), zero)
+    power = select(near, power_of_two(biased, F32_SCALE_BITS), zero)
+    return high, low, high + low, power
 
 
 @inline_jit
 def exp_stage2_f32(parts):
     """The second stage."""
-    gap, high, low, r, power = parts
-    t = exp_series_f32(r)
-    curved = fma(r * r, t, low)
-    return gap, high, curved, high + curved, power
+    high, low, r, power = parts
+    square = r * r
+    curved = fma(square, exp_series_f32(r, square), low)
+    return high, curved, high + curved, power
 
 
 @inline_jit
 def exp_stage3_f32(parts):
     """The third stage: the exponential, NaN of NaN, and its rounding error."""
-    gap, high, curved, s, power = parts
-    zero = constant(gap, 0.0)
-    near = less_equal_or_nan(constant(gap, F32_MIN_DIFFERENCE), gap)  # true of NaN, which is kept
-    e = select(near, fma(power, s, power), zero)
-    lost = fma(power, s, power - e) + power * (curved - (s - high))
-    return e, select(near, lost, zero)
+    high, curved, s, power = parts
+    e = fma(power, s, power)
+    return e, fma(power, curved, fma(power, high, power - e))
 
 
 @inline_jit

@@ -69,16 +69,26 @@ def narrowed(builder: Any, dtype: Any, value: Any) -> Any:
     """A vector as its elements lie in memory; −0.0, which rounding may give, becomes 0.0."""
     if dtype in (types.float32, types.float64):
         return value
-    if dtype == types.uint16 and IN_HARDWARE:
-        half = builder.fptrunc(value, ir.VectorType(ir.HalfType(), LANES))
-        bits = builder.bitcast(half, _HALF_BITS)
-    else:
-        convert = _to_bfloat16 if dtype == types.int16 else _to_float16
-        wide = builder.bitcast(value, int_constant(F32, 0).type)
-        bits = builder.trunc(convert(builder, wide), _HALF_BITS)
+    bits = rounded(builder, dtype, value)
     minus_zero = ir.Constant(_HALF_BITS, [0x8000] * LANES)
     is_minus_zero = builder.icmp_unsigned("==", bits, minus_zero)
     return builder.select(is_minus_zero, ir.Constant(_HALF_BITS, None), bits)
+
+
+def rounded(builder: Any, dtype: Any, value: Any) -> Any:
+    """The bits of the nearest half types."""
+    if dtype == types.uint16 and IN_HARDWARE:
+        half = builder.fptrunc(value, ir.VectorType(ir.HalfType(), LANES))
+        return builder.bitcast(half, _HALF_BITS)
+    wide = builder.bitcast(value, int_constant(F32, 0).type)
+    if dtype == types.uint16:
+        return builder.trunc(_to_float16(builder, wide), _HALF_BITS)
+    high = builder.lshr(wide, int_constant(F32, 16))
+    size = builder.and_(wide, int_constant(F32, 0x7FFFFFFF))
+    is_nan = builder.icmp_unsigned(">", size, int_constant(F32, 0x7F800000))
+    quiet = builder.or_(high, int_constant(F32, 0x40))
+    near = builder.lshr(nearest_bfloat16(builder, wide), int_constant(F32, 16))
+    return builder.trunc(builder.select(is_nan, quiet, near), _HALF_BITS)
 
 
 def _from_float16(builder: Any, bits: Any) -> Any:
@@ -98,14 +108,11 @@ def _from_float16(builder: Any, bits: Any) -> Any:
     return builder.bitcast(builder.or_(number, sign), llvm_type(F32))
 
 
-def _to_bfloat16(builder: Any, bits: Any) -> Any:
+def nearest_bfloat16(builder: Any, bits: Any) -> Any:
+    """The bits of float32, none NaN, of which the first 16 are the nearest bfloat16."""
     high = builder.lshr(bits, int_constant(F32, 16))
     odd = builder.and_(high, int_constant(F32, 1))
-    up = builder.add(builder.add(bits, int_constant(F32, 0x7FFF)), odd)
-    size = builder.and_(bits, int_constant(F32, 0x7FFFFFFF))
-    is_nan = builder.icmp_unsigned(">", size, int_constant(F32, 0x7F800000))
-    quiet = builder.or_(high, int_constant(F32, 0x40))
-    return builder.select(is_nan, quiet, builder.lshr(up, int_constant(F32, 16)))
+    return builder.add(builder.add(bits, int_constant(F32, 0x7FFF)), odd)
 
 
 def _to_float16(builder: Any, bits: Any) -> Any:

@@ -274,15 +274,20 @@ def load_int64(typing: Any, array: Any, index: Any, mask: Any) -> Any:
     return F64(array, types.intp, MASK), generate
 
 
-@intrinsic
-def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Prefetch a cache line; any address is allowed."""
+def _prefetch(how: Any) -> Any:
+    @intrinsic
+    def prefetch_line(typing: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            ptr = builder.bitcast(builder.gep(*values[:1], [values[1]]), ir.IntType(8).as_pointer())
+            call_intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), [ptr, how, I32(3), I32(1)])
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        ptr = builder.bitcast(builder.gep(*values[:1], [values[1]]), ir.IntType(8).as_pointer())
-        call_intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), [ptr, I32(0), I32(3), I32(1)])
+        return types.void(array, types.intp), generate
 
-    return types.void(array, types.intp), generate
+    return prefetch_line
+
+
+# A cache line; any address is allowed.
+prefetch, prefetch_to_write = _prefetch(I32(0)), _prefetch(I32(1))
 
 
 @intrinsic

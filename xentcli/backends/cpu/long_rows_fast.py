@@ -6,32 +6,27 @@ A row takes three passes, each slow for a different reason:
     2. e_c = exp(x_c − max x), and their sum   waits for arithmetic
     3. grad_c = e_c·factor                     waits for the memory that is written
 
-So one loop does all three at once, for a row, the row before and the row before that, 16 classes
-of each. Measured on 2 cores with AVX-512, 2²⁷ float32, C = 32,768: 53 ms, against 69 ms for one
-row after the other with the next row prefetched, 90 ms without, and 29 ms for a copy.
+So one loop does all three at once, for a row, the row before and the row before that, 16 or 32
+classes of each. Measured on 2 cores with AVX-512, 2²⁷ float32, C = 32,768: 53 ms, against 69 ms for
+one row after the other with the next row prefetched, 90 ms without, and 29 ms for a copy.
 
 float32 and the half types are computed in float32: the difference x − max x with its rounding
-error, the sum with its own, the factor in two words. Each entry of the gradient is then rounded
-twice, in e and in the product, and stays within 2 ULP. Rows with numbers that float32 cannot
-represent on the way are computed again, in float64. float64 has a wider range: see `formulas`.
+error, the sum with its own. A loss does without the rounding errors of the exponentials, and is
+within 1.3 ULP of float32. For a gradient in float32 they are added to the sum, and the factor has
+two words, so that an entry is rounded twice, in e and in the product, and stays within 2 ULP. One
+in half types needs neither. Rows with numbers that float32 cannot represent on the way are computed
+again, in float64. float64 has a wider range: see `formulas`.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
-from xentcli.backends.cpu.exp_pipeline import LATENCY, pipeline_step, start_pipeline
+from xentcli.backends.cpu.exp_pipeline import LATENCY, start_pipeline
 from xentcli.backends.cpu.exponential import F32_SCALE_BITS, ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
-    Masses,
-    finish_row,
     gap_over,
-    hot_gap,
-    largest,
     total_of,
 )
 from xentcli.backends.cpu.gradient_formulas import (
@@ -42,135 +37,36 @@ from xentcli.backends.cpu.gradient_formulas import (
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
 from xentcli.backends.cpu.load_store import (
     advance,
+    float64_at,
     load,
     pointer_at,
-    prefetch,
-    store,
-    store_masked,
-    stream_store,
 )
 from xentcli.backends.cpu.long_rows_again import (
     float64_sum,
     replace_by_gradient,
     write_float64_gradient,
 )
+from xentcli.backends.cpu.long_rows_losses import keep_row, sums_of_row, write_losses
+from xentcli.backends.cpu.long_rows_passes import (
+    GradientScale,
+    exp_pass,
+    exp_pass_and_write,
+    exp_scale,
+    long_row_offsets,
+)
 from xentcli.backends.cpu.row_ops import (
     element,
-    elements_to_boundary,
     find_rows_not_ignored,
-    load_padded,
-    max_across,
+    largest_lane,
     row_pointer,
     store_float,
     store_padded,
     sums_across,
-    with_lane,
+    total_across,
     write_ignored_rows,
 )
-from xentcli.backends.cpu.simd import LANES, fma, lanes_below
-from xentcli.backends.cpu.workspace import long_row_offsets as offsets
-
-long_row_offsets = inline_jit(offsets)
-
-PREFETCH_BYTES = 2048  # 1 to 16 KiB are the same within the noise; without it a fifth slower
-
-
-class GradientScale(NamedTuple):
-    """What pass 3 needs: the factor of a row's exponentials, and the target's own entry."""
-
-    high: Any
-    low: Any
-    target: Any
-    in_range: Any  # if not, the exponentials have been replaced by the gradient itself
-
-
-@inline_jit
-def exp_scale(exps):
-    """The power of two that the exponentials in a buffer are multiplied by."""
-    return ONE if is_float64(exps) else 2.0**F32_SCALE_BITS
-
-
-@inline_jit
-def scaled_exponentials(grad, exps, c, grad_scale):
-    """16 exponentials times the factor of their row, for the gradient; never −0.0."""
-    e = load(exps, c)
-    g = fma(e, constant_for(exps, grad_scale.high), e * constant_for(exps, grad_scale.low))
-    return cast_for(grad, g) + constant_for(grad, 0.0)
-
-
-@inline_jit
-def exp_pass(state, rows, classes, begin, peak, exps):
-    """Pass 1 of the next row and pass 2 of this one, from a class on to the end."""
-    next_x, x = rows
-    body = classes - classes % LANES
-    for c in range(begin, body, LANES):
-        prefetch_next(next_x, c)
-        state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
-        if exps is not None:
-            store(exps, c - LATENCY, e)
-    for c in range(body, classes + LATENCY, LANES):  # the last classes, then empty the pipeline
-        last = load_padded(next_x, classes, c, -math.inf)
-        state, e = pipeline_step(state, last, load_padded(x, classes, c, -math.inf), *peak)
-        if exps is not None:
-            store(exps, c - LATENCY, e)
-    return state.sums
-
-
-@inline_jit
-def prefetch_next(x, c):
-    """Prefetch what pass 1 reads soon."""
-    prefetch(x, c + PREFETCH_BYTES // itemsize(x))
-    if itemsize(x) == 8:
-        prefetch(x, c + (PREFETCH_BYTES + 64) // itemsize(x))
-
-
-@inline_jit
-def exp_pass_and_write(state, rows, classes, peak, buffers, grad_scale, out):
-    """Pass 1 of the next row, pass 2 of this one, pass 3 of the one before.
-
-    The target's own entry is written with the 16 it belongs to. Written afterwards, it made the
-    processor read back a line that had just been streamed past the caches: 200 ns a row.
-    """
-    next_x, x = rows
-    exps, before = buffers
-    grad, y, streaming = out
-    start = elements_to_boundary(grad) if streaming else 0
-    store_masked(grad, 0, lanes_below(start), gradient_vector(grad, before, 0, y, grad_scale))
-    body = (classes - start) // LANES * LANES
-    c, stop = 0, min(max(y - start, 0) // LANES * LANES, body)
-    while True:
-        while c < stop:
-            prefetch_next(next_x, c)
-            state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
-            store(exps, c - LATENCY, e)
-            g = scaled_exponentials(grad, before, c + start, grad_scale)
-            if streaming:
-                stream_store(grad, c + start, g)
-            else:
-                store(grad, c + start, g)
-            c += LANES
-        if c >= body:
-            break
-        state, e = pipeline_step(state, load(next_x, c), load(x, c), *peak)
-        store(exps, c - LATENCY, e)
-        g = gradient_vector(grad, before, c + start, y, grad_scale)
-        if streaming:
-            stream_store(grad, c + start, g)
-        else:
-            store(grad, c + start, g)
-        c, stop = c + LANES, body
-    # Not as a full vector that overlaps what was streamed, which would have to be waited for.
-    end = start + body
-    store_masked(
-        grad, end, lanes_below(classes - end), gradient_vector(grad, before, end, y, grad_scale)
-    )
-    return exp_pass(state, rows, classes, body, peak, exps)
-
-
-@inline_jit
-def gradient_vector(grad, exps, c, y, grad_scale):
-    """16 entries of the gradient, with the target's own if it is one of them."""
-    return with_lane(grad, scaled_exponentials(grad, exps, c, grad_scale), y - c, grad_scale.target)
+from xentcli.backends.cpu.row_steps import buffer_for
+from xentcli.backends.cpu.simd import LANES
 
 
 @inline_jit
@@ -185,33 +81,31 @@ def write_out_of_range_row(grad, y, exps, classes, grad_scale):
 
 @inline_jit
 def others_of(sums, exps):
-    """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰, from the pipeline's sums."""
+    """The sum of all exponentials but one largest, in two words, and the sum of the errors that
+    are missing in it, multiplied by 2⁹⁰⁰, from the pipeline's sums."""
+    ones, high, low = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
+    if is_float64(exps):
+        ones, high, low = sums_across((ones, high, low))
+        found = total_of(ones, high, low, True)
+        return found[0], found[1], 0.0
     more = ONE / exp_scale(exps)
-    parts = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
-    ones, high, low = sums_across(parts)
-    return total_of(ones * more, high * more, low * more, is_float64(exps))
+    total = total_of(total_across(ones) * more, total_across(high + low) * more, 0.0, False)
+    return total[0], 0.0, total_across(as_float64(sums.lost)) * more
 
 
 @inline_jit
-def finish_losses(x, y, row, exps, sums, scalars):
-    """Loss, log-sum-exp and the gradient's sums; whether float32 was enough for the sum.
+def row_others(x, row, exps, sums, scalars):
+    """The same, and whether float32 was enough for it.
 
     The exponentials that are 0 in float32 count where the others are as small.
     """
-    classes, peak, hot = row
-    exact = is_float64(exps)
-    others, others_low = others_of(sums, exps)
-    enough = exact or not others < classes * (ONE * 2.0**-146)
+    classes, peak, _ = row
+    others, low, lost = others_of(sums, exps)
+    enough = is_float64(exps) or not others < classes * (ONE * 2.0**-146)
     if not enough:
-        others, others_low = float64_sum(x, classes, peak, scalars)
-    target_x = element(x, y)
-    gap, error = gap_over(peak, target_x, scalars, exact)
-    distance = hot_gap(hot, gap, error, exact)
-    masses = Masses(hot, 0.0, 0.0, target_x == peak)
-    both = others, others_low
-    limit = largest(peak, 0.0, scalars, exact)
-    loss, lse, found = finish_row(limit, both, masses, distance, scalars, exact)
-    return loss, lse, found, enough
+        others, low = float64_sum(x, classes, peak, scalars)
+        lost = 0.0
+    return others, low, lost, enough
 
 
 @inline_jit
@@ -248,6 +142,7 @@ def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, i
     second, indices, _, _, _ = long_row_offsets(classes, count, 0)
     rows = pointer_at(space, indices, targets)
     n = find_rows_not_ignored(count, targets, rows)
+    kept = float64_at(space, 2 * second)
     even = advance(space, LATENCY)
     odd = advance(pointer_at(space, second, space), LATENCY)
     peak, grad_scale = 0.0, GradientScale(0.0, 0.0, 0.0, True)
@@ -257,26 +152,34 @@ def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, i
         x = row_pointer(logits, i)
         both = next_x, x
         exps, before = (odd, even) if k % 2 else (even, odd)
-        peaks = constant_for(exps, peak), inverse
-        state = start_pipeline(x, *peaks)
+        peaks = constant_for(space, peak), inverse
+        state, buffer = start_pipeline(x, *peaks), buffer_for(x, exps, classes)
         if grad is None:
-            sums = exp_pass(state, both, classes, 0, peaks, None)
+            sums = exp_pass(state, both, classes, 0, peaks, buffer, None)
         elif k < 2:
-            sums = exp_pass(state, both, classes, 0, peaks, exps)
+            sums = exp_pass(state, both, classes, 0, peaks, buffer, True)
         else:
             ptr, target = row_pointer(grad, rows[k - 2]), targets[rows[k - 2]]
-            buffers, out = (exps, before), (ptr, target, streaming)
+            buffers, out = (buffer, buffer_for(x, before, classes)), (ptr, target, streaming)
             sums = exp_pass_and_write(state, both, classes, peaks, buffers, grad_scale, out)
             write_out_of_range_row(ptr, target, before, classes, grad_scale)
+        next_peak = largest_lane(sums.maximum)
         if 1 <= k <= n:
             y = targets[i]
             row = classes, peak, weight[y]
-            loss, lse, row_sums, enough = finish_losses(x, y, row, exps, sums, scalars)
-            per_row.losses[i], per_row.lses[i] = loss, lse
+            others, low, lost, enough = row_others(x, row, exps, sums, scalars)
+            slot, target_x = (k - 1) % LANES, element(x, y)
+            keep_row(kept, slot, peak, target_x, weight[y], (others, low))
+            if slot == LANES - 1 or k == n:
+                these = advance(rows, k - 1 - slot)
+                write_losses(kept, slot + 1, these, per_row, scalars, is_float64(space))
             if grad is not None:
-                row_scale = per_row.scale[i * per_row.scale_step]
-                grad_scale = gradient_scale(x, y, row, exps, row_scale, row_sums, scalars, enough)
-        peak = max_across(sums.maximum)
+                if itemsize(grad.data) > 2:
+                    others = others + lost
+                row_sums = sums_of_row(row, target_x, (others, low), scalars, is_float64(space))
+                u = per_row.scale[i * per_row.scale_step]
+                grad_scale = gradient_scale(x, y, row, exps, u, row_sums, scalars, enough)
+        peak = next_peak
 
 
 @jit

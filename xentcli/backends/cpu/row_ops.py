@@ -33,6 +33,7 @@ from xentcli.backends.cpu.simd import (
     maximum,
     rotate,
     select,
+    select_max,
     splat,
 )
 
@@ -119,6 +120,24 @@ def sums_across(sums):
     ones, _ = sum_across(sums[0], constant(sums[0], 0.0))
     high, low = sum_across(sums[1], sums[2])
     return ones, high, low
+
+
+@inline_jit
+def total_across(a):
+    """The sum of 16 float64 that were float32: it has more digits than they."""
+    a = a + rotate(a, 8)
+    a = a + rotate(a, 4)
+    a = a + rotate(a, 2)
+    return first_lane(a + rotate(a, 1))
+
+
+@inline_jit
+def largest_lane(a):
+    """The largest of 16 numbers as float64, of which none is NaN."""
+    a = select_max(a, rotate(a, 8))
+    a = select_max(a, rotate(a, 4))
+    a = select_max(a, rotate(a, 2))
+    return np.float64(first_lane(select_max(a, rotate(a, 1))))
 
 
 @inline_jit

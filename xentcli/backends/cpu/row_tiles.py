@@ -28,7 +28,7 @@ from xentcli.backends.cpu.transpose import classes_to_rows, rows_to_classes
 
 # Up to this many classes one of them is selected by comparisons, above by a gather.
 COMPARE_UP_TO = 16
-PREFETCH_BYTES = 2048  # as in `long_rows_fast`
+PREFETCH_BYTES = 2048
 
 
 class TileRows(NamedTuple):

@@ -98,7 +98,8 @@ def first_stage(gap, error):
 def second_stage(parts):
     """The second stage: within 0.54 ULP, where that of `exponential` is within 0.7."""
     gap, high, low, r, power = parts
-    curved = fma(r * r, exp_series_f32(r), low)
+    square = r * r
+    curved = fma(square, exp_series_f32(r, square), low)
     one = constant(gap, 1.0)
     near = one + high
     return gap, near + ((high - (near - one)) + curved), power

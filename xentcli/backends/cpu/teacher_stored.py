@@ -164,9 +164,11 @@ def pipeline_sums(x, peak, stored):
         value = gather(x, index)
         parts = exp_stage2_f32(exp_stage1_f32(value, constant(value, peak), None))
         e, lost = exp_stage3_f32(parts)
-        e, lost = select(there, as_float64(e), zero), select(there, as_float64(lost), zero)
-        ones, high, _ = add_exponential((ones, high, zero), e, constant(zero, F32_ONE))
-        low = low + lost
+        is_max = equal(value, constant(value, peak))
+        one = select(is_max, constant(zero, F32_ONE), zero)
+        ones = ones + select(there, one, zero)
+        high = high + select(there, select(is_max, zero, as_float64(e)), zero)
+        low = low + select(there, as_float64(lost), zero)
     return sum_across(ones, zero)[0], sum_across(high, low)
 
 

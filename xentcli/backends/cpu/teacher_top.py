@@ -32,7 +32,7 @@ from xentcli.backends.cpu.long_rows_again import (
     replace_by_gradient,
     write_float64_gradient,
 )
-from xentcli.backends.cpu.long_rows_fast import (
+from xentcli.backends.cpu.long_rows_passes import (
     GradientScale,
     exp_pass,
     exp_pass_and_write,
@@ -224,7 +224,7 @@ def top_fast_range(count, logits, top, targets, shared, per_row, grad, space, st
         peaks = constant_for(exps, peak), None
         state = start_pipeline(x, *peaks)
         if grad is None or k < 2:
-            sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps)
+            sums = exp_pass(state, (next_x, x), classes, 0, peaks, exps, True)
         else:
             h = rows[k - 2]
             g = row_pointer(grad, h)
@@ -242,7 +242,8 @@ def top_fast_range(count, logits, top, targets, shared, per_row, grad, space, st
                 scatter_entries(stored_row(top, h, space, top_at), g)
         if 1 <= k <= n:
             stored = stored_row(top, i, space, top_at)
-            parts = as_float64(sums.ones), as_float64(sums.high), as_float64(sums.low)
+            low = as_float64(sums.low) + as_float64(sums.lost)
+            parts = as_float64(sums.ones), as_float64(sums.high), low
             row, scale = (peak, classes, exact), per_row.scale[i * per_row.scale_step]
             value, lse, row_sums = finish_top(
                 x, exps, stored, sums_across(parts), row, scalars, scale

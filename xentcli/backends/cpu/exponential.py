@@ -104,31 +104,56 @@ def exp_of_gap(gap, error, exact):
     return select(less(gap, far), high, zero), select(less(gap, far), rest, zero)
 
 
-# The exponential in three stages, for the software pipeline in `exp_pipeline`.
+# The exponential in three stages, for software pipelines: `exp_pipeline`, `long_rows_pass`.
+
+
+@inline_jit
+def gap_stage1(gap, error, exact):
+    """The first stage of exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, NaN of NaN; see `exp_of_gap`."""
+    far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
+    near = less_equal_or_nan(gap, far)
+    if exact:
+        r, lost, biased = reduce_range(select(near, gap, far), select(near, error, zero))
+    else:
+        n, biased, reduced = nearest_power(select(near, gap, far))
+        r, lost = fma(n, constant(gap, -LN2_LOW), reduced), zero
+    return r, lost, select(near, power_of_two(biased, SCALE_BITS), zero)
+
+
+@inline_jit
+def gap_stage2(parts, exact):
+    """The second stage: the exponential as a sum, or if not `exact` as a product."""
+    r, lost, power = parts
+    if exact:
+        return exp_terms(power, r, fma(r * r, exp_series(r), lost))
+    return power, fma(r * r, exp_series(r), r)
+
+
+@inline_jit
+def gap_stage3(parts, exact):
+    """The third stage: the exponential, and its rounding error."""
+    if exact:
+        return fast_add(parts[0], parts[1])
+    return fma(parts[0], parts[1], parts[0]), constant(parts[0], 0.0)
 
 
 @inline_jit
 def exp_stage1(x, peak):
     """The first stage of exp(x − peak)·2⁹⁰⁰ of float64 x ≤ peak, NaN of NaN."""
     gap, error = difference(peak, x)
-    far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
-    near = less_equal_or_nan(gap, far)
-    r, lost, biased = reduce_range(select(near, gap, far), select(near, error, zero))
-    return r, lost, select(near, power_of_two(biased, SCALE_BITS), zero)
+    return gap_stage1(gap, error, True)
 
 
 @inline_jit
 def exp_stage2(parts):
-    """The second stage: the exponential as a sum."""
-    r, lost, power = parts
-    return exp_terms(power, r, fma(r * r, exp_series(r), lost))
+    """The second stage."""
+    return gap_stage2(parts, True)
 
 
 @inline_jit
 def exp_stage3(parts):
     """The third stage: the exponential, and its rounding error."""
-    high, rest = parts
-    return fast_add(high, rest)
+    return gap_stage3(parts, True)
 
 
 @inline_jit

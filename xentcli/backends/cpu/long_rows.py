@@ -13,11 +13,9 @@ cancel there. They are written together with the vector that they belong to, not
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
-from xentcli.backends.cpu import workspace
-from xentcli.backends.cpu.arithmetic import add, add_wide, add_wide_exponential, inline_jit, jit
-from xentcli.backends.cpu.exponential import ONE, SLOPE_ONE, exp_of_gap
+from xentcli.backends.cpu.arithmetic import inline_jit, jit
+from xentcli.backends.cpu.exponential import ONE, SLOPE_ONE
 from xentcli.backends.cpu.formulas import (
     Masses,
     divisor,
@@ -28,8 +26,6 @@ from xentcli.backends.cpu.formulas import (
     largest,
     log_of_sum,
     log_probability,
-    mass,
-    mass_times_gap,
     peak_of,
     total_of,
 )
@@ -42,21 +38,20 @@ from xentcli.backends.cpu.gradient_formulas import (
     probability_factors,
     row_factors,
 )
-from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64, itemsize
+from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64
 from xentcli.backends.cpu.load_store import (
-    float64_at,
     load,
-    prefetch,
-    store,
     store_masked,
     stream_store,
 )
+from xentcli.backends.cpu.long_rows_pass import exp_pass, mass_of_class, masses_from, row_buffers
 from xentcli.backends.cpu.row_ops import (
     element,
     elements_to_boundary,
     fill,
-    index_of_one,
+    index_of,
     load_padded,
+    max_across,
     multiply,
     row_max,
     row_or_none,
@@ -67,105 +62,43 @@ from xentcli.backends.cpu.row_ops import (
     with_lane,
     write_ignored_rows,
 )
-from xentcli.backends.cpu.simd import LANES, first_lane, lanes_below, select
+from xentcli.backends.cpu.simd import LANES, first_lane, lanes_below
 from xentcli.backends.cpu.softcap import times_slope
 
 
-class Buffers(NamedTuple):
-    """What pass 2 stores of a row for pass 3: float64, one number for each class."""
-
-    exps: Any
-    slopes: Any  # dz/dx·T·2⁵⁰⁰, only with a softcap
-    gaps: Any  # max z − z, only where all classes have masses
-
-
-long_row_offsets = inline_jit(workspace.long_row_offsets)
+@inline_jit
+def pass_sums(rows, peak, q, setup, buffers):
+    """Passes 1 and 2 with the loop for the options."""
+    _, _, scalars, exact = setup
+    capped = scalars.softcap < math.inf
+    if q is not None or scalars.label_smoothing > 0.0:
+        if capped:
+            sums = exp_pass(rows, peak, q, setup, buffers, (True, True))
+        else:
+            sums = exp_pass(rows, peak, q, setup, buffers, (True, False))
+    elif capped:
+        sums = exp_pass(rows, peak, q, setup, buffers, (False, True))
+    else:
+        sums = exp_pass(rows, peak, q, setup, buffers, (False, False))
+    return sums
 
 
 @inline_jit
-def row_buffers(space, classes):
-    """Where they are in the work space."""
-    second, _, _, _, _ = long_row_offsets(classes, 0, 0)
-    return Buffers(float64_at(space, 0), float64_at(space, second), float64_at(space, 2 * second))
-
-
-@inline_jit
-def row_exponentials(x, classes, peak, scalars, exact, keep):
-    """Pass 2: exp(z_c − max z); the sum without the largest, in two words.
-
-    `keep` are the buffers, and whether gaps are kept too.
-    """
-    buffers, keep_gaps = keep
-    one, zero = constant_for(buffers.exps, ONE), constant_for(buffers.exps, 0.0)
-    sums = zero, zero, zero
-    for c in range(0, classes, LANES):
-        logits = as_float64(load_padded(x, classes, c, -math.inf))
-        gap, error, slope = gap_below(peak, logits, scalars, exact)
-        e, lost = exp_of_gap(gap, error, exact)
-        if c + LANES > classes:  # a softcap makes −inf beyond the end finite
-            inside = lanes_below(classes - c)
-            e, lost = select(inside, e, zero), select(inside, lost, zero)
-        store(buffers.exps, c, e)
-        if scalars.softcap < math.inf:
-            store(buffers.slopes, c, slope)
-        if keep_gaps:
-            store(buffers.gaps, c, gap + error)
-        sums = add_wide_exponential(sums, e, one, exact)
-        if exact:
-            sums = sums[0], sums[1], sums[2] + lost
-        prefetch(x, c + classes)  # the next row, while this one is computed
-        if itemsize(x) == 8:
-            prefetch(x, c + classes + LANES // 2)
-    ones, high, low = sums_across(sums)
-    return total_of(ones, high, low, exact)
-
-
-@inline_jit
-def masses_from(q, weight, classes, c, scalars, uniform):
-    """a of classes c to c + 15, without the one-hot part of an index target."""
-    w = load_padded(weight, classes, c, 0.0)
-    if q is None:
-        return mass(w, None, scalars, uniform)
-    return mass(w, as_float64(load_padded(q, classes, c, 0.0)), scalars, uniform)
-
-
-@inline_jit
-def mass_of_class(q, weight, c, scalars, uniform):
-    """a of one class, without the one-hot part."""
-    if q is None:
-        return mass(weight[c], None, scalars, uniform)
-    return mass(weight[c], element(q, c), scalars, uniform)
-
-
-@inline_jit
-def mass_sums(q, setup, gaps, uniform):
-    """Σ a_c·d_c, and Σ a_c with its error."""
+def loss_and_sums(x, y, q, setup, buffers, peak, largest_x, sums):
+    """Loss, log-sum-exp, and what the gradient needs beside the exponentials."""
     weight, classes, scalars, exact = setup
-    sum_high = constant_for(weight, 0.0)
-    sum_low, gap_high, gap_low = sum_high, sum_high, sum_high
-    for c in range(0, classes, LANES):
-        a = masses_from(q, weight, classes, c, scalars, uniform)
-        gap_high, gap_low = add_wide(gap_high, gap_low, mass_times_gap(a, load(gaps, c)), exact)
-        sum_high, sum_low = add(sum_high, sum_low, a)
-    high, low = sum_across(gap_high, gap_low)
-    sums = sum_across(sum_high, sum_low)
-    return high + finite_or_zero(low, high), sums[0], sums[1]
-
-
-@inline_jit
-def loss_and_sums(x, y, q, setup, buffers):
-    """Passes 1 and 2: loss, log-sum-exp, and what the gradient needs beside the exponentials."""
-    weight, classes, scalars, exact = setup
-    peak = peak_of(constant_for(buffers.exps, row_max(x, classes)), scalars, exact)
     uniform = scalars.label_smoothing / classes
     all_classes = q is not None or uniform > 0.0
-    others = row_exponentials(x, classes, peak, scalars, exact, (buffers, all_classes))
+    ones, high, low = sums_across((sums.ones, sums.high, sums.low))
+    others = total_of(ones, high, low, exact)
     gaps, hot, mass_of_max, rest = 0.0, 0.0, 0.0, 0.0
     argmax = y if y >= 0 and buffers.exps[y] == ONE else -1
     if all_classes:
-        argmax = index_of_one(buffers.exps, classes)
+        argmax = index_of(x, classes, largest_x)
         mass_of_max = mass_of_class(q, weight, argmax, scalars, uniform)
-        gaps, total, error = mass_sums(q, setup, buffers.gaps, uniform)
+        high, low = sum_across(sums.gaps, sums.gaps_low)
+        gaps = high + finite_or_zero(low, high)
+        total, error = sum_across(sums.masses, sums.masses_low)
         rest = (total - mass_of_max) + error
     distance = gaps, 0.0
     if q is None:
@@ -251,39 +184,59 @@ def write_gradient(y, q, setup, output, buffers, row, argmax, grad):
             store_padded(grad, classes, c, g)
 
 
+@inline_jit
+def next_row(i, count, targets):
+    """The first row after row i that is not ignored; `count` if there is none."""
+    i += 1
+    if targets is not None:
+        while i < count and targets[i] < 0:
+            i += 1
+    return i
+
+
 @jit
 def general_range(count, logits, targets, probs, shared, per_row, grad, space, streaming):
     """Some rows, with class indices or with probabilities as targets."""
     weight, classes, scalars = shared
     if targets is not None:
         write_ignored_rows(count, classes, targets, per_row, grad)
-    buffers = row_buffers(space, classes)
-    setup = weight, classes, scalars, is_float64(space)
-    for i in range(count):
-        x = row_pointer(logits, i)
-        y, q = -1, row_or_none(probs, i)
+    buffers, exact = row_buffers(space, classes), is_float64(space)
+    setup = weight, classes, scalars, exact
+    i, largest_x = next_row(-1, count, targets), 0.0
+    if i < count:
+        largest_x = row_max(row_pointer(logits, i), classes)
+    while i < count:
+        after = next_row(i, count, targets)
+        x, q, y = row_pointer(logits, i), row_or_none(probs, i), -1
         if targets is not None:
             y = targets[i]
-            if y < 0:
-                continue
-        loss, lse, row, argmax = loss_and_sums(x, y, q, setup, buffers)
+        rows = row_pointer(logits, min(after, count - 1)), x
+        peak = peak_of(constant_for(buffers.exps, largest_x), scalars, exact)
+        sums = pass_sums(rows, peak, q, setup, buffers)
+        loss, lse, row, argmax = loss_and_sums(x, y, q, setup, buffers, peak, largest_x, sums)
         per_row.losses[i], per_row.lses[i] = loss, lse
         if grad is not None:
             output = per_row.scale[i * per_row.scale_step], streaming
             write_gradient(y, q, setup, output, buffers, row, argmax, row_pointer(grad, i))
+        i, largest_x = after, max_across(sums.maximum)
 
 
 @jit
 def softmax_range(count, logits, classes, scalars, log, out, buffers, exact):
     """Some rows: probabilities, or their logarithms −d_c − log s."""
     exps = buffers.exps
+    setup = exps, classes, scalars, exact
     for i in range(count):
         x, p = row_pointer(logits, i), row_pointer(out, i)
         peak = peak_of(constant_for(exps, row_max(x, classes)), scalars, exact)
         if not abs(first_lane(peak.z) / divisor(scalars)) < math.inf:
             fill(p, classes, math.nan)
             continue
-        others = row_exponentials(x, classes, peak, scalars, exact, (buffers, False))
+        following = row_pointer(logits, min(i + 1, count - 1))
+        keeps = False, scalars.softcap < math.inf
+        sums = exp_pass((following, x), peak, None, setup, buffers, keeps)
+        ones, high, low = sums_across((sums.ones, sums.high, sums.low))
+        others = total_of(ones, high, low, exact)
         log_s, log_s_low, unit = log_of_sum(others[0], others[1], exact)
         log_s, log_s_low = constant_for(exps, log_s * unit), constant_for(exps, log_s_low * unit)
         factors = in_every_lane(exps, probability_factors(others[0], others[1], exact))

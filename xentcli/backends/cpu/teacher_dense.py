@@ -30,7 +30,7 @@ from xentcli.backends.cpu.gradient_formulas import (
 )
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64
 from xentcli.backends.cpu.load_store import load, prefetch, store
-from xentcli.backends.cpu.long_rows import row_buffers
+from xentcli.backends.cpu.long_rows_pass import row_buffers
 from xentcli.backends.cpu.row_ops import (
     fill,
     load_padded,

@@ -13,20 +13,19 @@ cancel there. They are written together with the vector that they belong to, not
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 from xentcli.backends.cpu.arithmetic import inline_jit, jit
-from xentcli.backends.cpu.exponential import ONE, SLOPE_ONE
+from xentcli.backends.cpu.exponential import ONE, SLOPE_ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import (
     Masses,
     divisor,
     finish_row,
     finite_or_zero,
-    gap_below,
     hot_gap,
     largest,
     log_of_sum,
     log_probability,
-    peak_of,
     total_of,
 )
 from xentcli.backends.cpu.gradient_formulas import (
@@ -44,7 +43,14 @@ from xentcli.backends.cpu.load_store import (
     store_masked,
     stream_store,
 )
-from xentcli.backends.cpu.long_rows_pass import exp_pass, mass_of_class, masses_from, row_buffers
+from xentcli.backends.cpu.long_rows_pass import (
+    exp_pass,
+    gap_of,
+    mass_of_class,
+    masses_from,
+    row_buffers,
+    top_of,
+)
 from xentcli.backends.cpu.row_ops import (
     element,
     elements_to_boundary,
@@ -66,72 +72,93 @@ from xentcli.backends.cpu.simd import LANES, first_lane, lanes_below
 from xentcli.backends.cpu.softcap import times_slope
 
 
+class OneClass(NamedTuple):
+    """The target, or the class of the largest logit."""
+
+    gap: Any
+    error: Any
+    e: Any
+    slope: Any
+
+
+@jit
+def class_of(top, exps, x, scalars, exact):
+    """One class, by the formulas for 16."""
+    gap, error, slope = gap_of(top, constant_for(exps, x), scalars, exact)
+    e, _ = exp_of_gap(gap, error, exact)
+    if scalars.softcap == math.inf:
+        return OneClass(first_lane(gap), first_lane(error), first_lane(e), SLOPE_ONE)
+    return OneClass(first_lane(gap), first_lane(error), first_lane(e), first_lane(slope))
+
+
+class Specials(NamedTuple):
+    """What is known of the classes whose entries have formulas of their own."""
+
+    target: Any
+    max: Any
+    argmax: Any
+    max_is_target: Any
+
+
 @inline_jit
-def pass_sums(rows, peak, q, setup, buffers):
-    """Passes 1 and 2 with the loop for the options."""
-    _, _, scalars, exact = setup
-    capped = scalars.softcap < math.inf
+def special_classes(x, y, q, setup, exps, top, largest_x):
+    """The target, and where all classes have masses the largest logit: its index, or −1."""
+    _, classes, scalars, exact = setup
+    target = OneClass(0.0, 0.0, 0.0, SLOPE_ONE)
+    of_max, argmax, is_target = target, -1, False
+    if q is None:
+        target = class_of(top, exps, element(x, y), scalars, exact)
+        is_target = target.e == ONE
     if q is not None or scalars.label_smoothing > 0.0:
-        if capped:
-            sums = exp_pass(rows, peak, q, setup, buffers, (True, True))
-        else:
-            sums = exp_pass(rows, peak, q, setup, buffers, (True, False))
-    elif capped:
-        sums = exp_pass(rows, peak, q, setup, buffers, (False, True))
-    else:
-        sums = exp_pass(rows, peak, q, setup, buffers, (False, False))
-    return sums
+        of_max = class_of(top, exps, largest_x, scalars, exact)
+        argmax = index_of(x, classes, largest_x)
+        is_target = argmax == y
+    return Specials(target, of_max, argmax, is_target)
 
 
 @inline_jit
-def loss_and_sums(x, y, q, setup, buffers, peak, largest_x, sums):
+def loss_and_sums(y, q, setup, top, specials, sums):
     """Loss, log-sum-exp, and what the gradient needs beside the exponentials."""
     weight, classes, scalars, exact = setup
     uniform = scalars.label_smoothing / classes
-    all_classes = q is not None or uniform > 0.0
     ones, high, low = sums_across((sums.ones, sums.high, sums.low))
     others = total_of(ones, high, low, exact)
-    gaps, hot, mass_of_max, rest = 0.0, 0.0, 0.0, 0.0
-    argmax = y if y >= 0 and buffers.exps[y] == ONE else -1
-    if all_classes:
-        argmax = index_of(x, classes, largest_x)
-        mass_of_max = mass_of_class(q, weight, argmax, scalars, uniform)
-        high, low = sum_across(sums.gaps, sums.gaps_low)
-        gaps = high + finite_or_zero(low, high)
-        total, error = sum_across(sums.masses, sums.masses_low)
-        rest = (total - mass_of_max) + error
-    distance = gaps, 0.0
+    hot, mass_of_max, rest, distance = 0.0, 0.0, 0.0, (0.0, 0.0)
     if q is None:
         hot = (1.0 - scalars.label_smoothing) * weight[y]
-        target_x = constant_for(buffers.exps, element(x, y))
-        gap, error, _ = gap_below(peak, target_x, scalars, exact)
-        distance = hot_gap(hot, first_lane(gap), first_lane(error), exact)
-        if all_classes:
-            distance = distance[0] + gaps, distance[1]
-    masses = Masses(hot, mass_of_max, rest, argmax == y)
-    limit = largest(first_lane(peak.z), first_lane(peak.z_low), scalars, exact)
-    loss, lse, row = finish_row(limit, others, masses, distance, scalars, exact)
-    return loss, lse, row, argmax
+        distance = hot_gap(hot, specials.target.gap, specials.target.error, exact)
+    if q is not None or uniform > 0.0:
+        mass_of_max = mass_of_class(q, weight, specials.argmax, scalars, uniform)
+        high, low = sum_across(sums.gaps, sums.gaps_low)
+        distance = distance[0] + (high + finite_or_zero(low, high)), distance[1]
+        total, error = sum_across(sums.masses, sums.masses_low)
+        rest = (total - mass_of_max) + error
+    masses = Masses(hot, mass_of_max, rest, specials.max_is_target)
+    z, z_low = first_lane(top.peak.z), first_lane(top.peak.z_low)
+    if top.is_near:
+        z, z_low = first_lane(top.cap.z), 0.0
+    limit = largest(z, z_low, scalars, exact)
+    return finish_row(limit, others, masses, distance, scalars, exact)
 
 
 @inline_jit
-def special_entries(y, q, setup, row, factors, buffers, argmax):
+def special_entries(y, q, setup, row, factors, specials):
     """The entries of the target and of the largest logit."""
-    weight, _, scalars, exact = setup
-    uniform = scalars.label_smoothing / setup[1]
-    of_target, of_max, slope, slope_of_max = 0.0, 0.0, SLOPE_ONE, SLOPE_ONE
-    if scalars.softcap < math.inf:
-        slope, slope_of_max = buffers.slopes[max(y, 0)], buffers.slopes[max(argmax, 0)]
+    weight, classes, scalars, exact = setup
+    uniform = scalars.label_smoothing / classes
+    of_target, of_max, is_max = 0.0, 0.0, specials.max_is_target
     if q is None:
-        e, hot = buffers.exps[y], (1.0 - scalars.label_smoothing) * weight[y]
+        _, _, e, slope = specials.target
         if uniform > 0.0 or scalars.z_loss > 0.0:
+            hot = (1.0 - scalars.label_smoothing) * weight[y]
             a = mass_of_class(q, weight, y, scalars, uniform) + hot
-            of_target = entry_with_mass(e, a, argmax == y, row, factors, slope, exact)
+            of_target = entry_with_mass(e, a, is_max, row, factors, slope, exact)
         else:
-            of_target = entry_of_target(e, argmax == y, row, factors, slope, exact)
+            of_target = entry_of_target(e, is_max, row, factors, slope, exact)
     if q is not None or uniform > 0.0:
-        a, e = mass_of_class(q, weight, argmax, scalars, uniform), buffers.exps[argmax]
-        of_max = entry_with_mass(e, a, True, row, factors, slope_of_max, exact)
+        _, _, e, slope = specials.max
+        a = mass_of_class(q, weight, specials.argmax, scalars, uniform)
+        of_max = entry_with_mass(e, a, True, row, factors, slope, exact)
     return of_target, of_max
 
 
@@ -139,14 +166,13 @@ def special_entries(y, q, setup, row, factors, buffers, argmax):
 def gradient_entries(q, setup, factors, buffers, uniform, grad, c):
     """The gradient of classes c to c + 15, without the one-hot part of an index target."""
     weight, classes, scalars, exact = setup
-    e, slope = load(buffers.exps, c), constant_for(buffers.exps, SLOPE_ONE)
+    e = load(buffers.exps, c)
     if scalars.softcap < math.inf:
-        slope = load(buffers.slopes, c)
-        e = times_slope(e, slope) * factors.before
+        e = e * factors.before
     if q is not None or uniform > 0.0:
         pull = masses_from(q, weight, classes, c, scalars, uniform) * factors.per_mass
         if scalars.softcap < math.inf:
-            pull = times_slope(pull, slope)
+            pull = times_slope(pull, load(buffers.slopes, c))
         g = entries_with_masses(e, pull, factors, exact)
     else:
         g = entries(e, factors, exact)
@@ -156,7 +182,7 @@ def gradient_entries(q, setup, factors, buffers, uniform, grad, c):
 
 
 @inline_jit
-def write_gradient(y, q, setup, output, buffers, row, argmax, grad):
+def write_gradient(y, q, setup, output, buffers, row, specials, grad):
     """Pass 3: the gradient of one row into the caller's buffer, which may be x itself."""
     _, classes, scalars, exact = setup
     scale, streaming = output
@@ -164,7 +190,8 @@ def write_gradient(y, q, setup, output, buffers, row, argmax, grad):
     exps = buffers.exps
     masses = q is not None or uniform > 0.0
     factors = row_factors(row, scale, scalars, masses, exact)
-    of_target, of_max = special_entries(y, q, setup, row, factors, buffers, argmax)
+    of_target, of_max = special_entries(y, q, setup, row, factors, specials)
+    argmax = specials.argmax
     if factors.before != 1.0 and scalars.softcap == math.inf:
         multiply(exps, classes, factors.before)
     wide = in_every_lane(exps, factors)
@@ -202,6 +229,8 @@ def general_range(count, logits, targets, probs, shared, per_row, grad, space, s
         write_ignored_rows(count, classes, targets, per_row, grad)
     buffers, exact = row_buffers(space, classes), is_float64(space)
     setup = weight, classes, scalars, exact
+    has_masses = probs is not None or scalars.label_smoothing > 0.0
+    wants = has_masses, grad is not None and scalars.softcap < math.inf
     i, largest_x = next_row(-1, count, targets), 0.0
     if i < count:
         largest_x = row_max(row_pointer(logits, i), classes)
@@ -211,14 +240,15 @@ def general_range(count, logits, targets, probs, shared, per_row, grad, space, s
         if targets is not None:
             y = targets[i]
         rows = row_pointer(logits, min(after, count - 1)), x
-        peak = peak_of(constant_for(buffers.exps, largest_x), scalars, exact)
-        sums = pass_sums(rows, peak, q, setup, buffers)
-        loss, lse, row, argmax = loss_and_sums(x, y, q, setup, buffers, peak, largest_x, sums)
+        top = top_of(buffers.exps, largest_x, scalars, exact)
+        maximum, sums = exp_pass(rows, top, q, setup, buffers, wants)
+        specials = special_classes(x, y, q, setup, buffers.exps, top, largest_x)
+        loss, lse, row = loss_and_sums(y, q, setup, top, specials, sums)
         per_row.losses[i], per_row.lses[i] = loss, lse
         if grad is not None:
             output = per_row.scale[i * per_row.scale_step], streaming
-            write_gradient(y, q, setup, output, buffers, row, argmax, row_pointer(grad, i))
-        i, largest_x = after, max_across(sums.maximum)
+            write_gradient(y, q, setup, output, buffers, row, specials, row_pointer(grad, i))
+        i, largest_x = after, max_across(maximum)
 
 
 @jit
@@ -228,13 +258,12 @@ def softmax_range(count, logits, classes, scalars, log, out, buffers, exact):
     setup = exps, classes, scalars, exact
     for i in range(count):
         x, p = row_pointer(logits, i), row_pointer(out, i)
-        peak = peak_of(constant_for(exps, row_max(x, classes)), scalars, exact)
-        if not abs(first_lane(peak.z) / divisor(scalars)) < math.inf:
+        top = top_of(exps, row_max(x, classes), scalars, exact)
+        if not abs(first_lane(top.peak.z) / divisor(scalars)) < math.inf:
             fill(p, classes, math.nan)
             continue
-        following = row_pointer(logits, min(i + 1, count - 1))
-        keeps = False, scalars.softcap < math.inf
-        sums = exp_pass((following, x), peak, None, setup, buffers, keeps)
+        rows = row_pointer(logits, min(i + 1, count - 1)), x
+        _, sums = exp_pass(rows, top, None, setup, buffers, (False, False))
         ones, high, low = sums_across((sums.ones, sums.high, sums.low))
         others = total_of(ones, high, low, exact)
         log_s, log_s_low, unit = log_of_sum(others[0], others[1], exact)
@@ -243,7 +272,7 @@ def softmax_range(count, logits, classes, scalars, log, out, buffers, exact):
         for c in range(0, classes, LANES):
             if log:
                 some = as_float64(load_padded(x, classes, c, 0.0))
-                gap, error, _ = gap_below(peak, some, scalars, exact)
+                gap, error, _ = gap_of(top, some, scalars, exact)
                 value = log_probability(gap, error, log_s, log_s_low, exact)
             else:
                 value = entries(load(exps, c), factors, exact)

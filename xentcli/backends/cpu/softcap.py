@@ -39,7 +39,9 @@ from xentcli.backends.cpu.exponential import (
 from xentcli.backends.cpu.simd import (
     absolute,
     constant,
+    copysign,
     equal,
+    first_lane,
     floor,
     fma,
     less,
@@ -100,9 +102,9 @@ def angles_of(like, scalars):
 
 @inline_jit
 def in_units(x, angles):
-    """Logits in the units of `angles.by`, at most `LIMIT` angles from 0."""
+    """Logits in the units of `angles.by`, at most `LIMIT` angles from 0; NaN of NaN."""
     limit = angles.by * LIMIT
-    return select_max(select_min(x * angles.first * angles.second, limit), 0.0 - limit)
+    return select_max(0.0 - limit, select_min(limit, x * angles.first * angles.second))
 
 
 @inline_jit
@@ -195,3 +197,39 @@ def times_slope(value, slope):
     small = less(slope, constant(slope, SLOPE_UNIT))
     one, unit = constant(slope, 1.0), constant(slope, SLOPE_UNIT)
     return value * select(small, unit, one) * (slope * select(small, one, unit))
+
+
+class Cap(NamedTuple):
+    """What z of a logit takes where results have the digits of float32."""
+
+    rate: Any  # 2 / (T·κ)
+    cap: Any
+    z: Any  # of the largest logit
+
+
+@inline_jit
+def cap_of(x, scalars):
+    """The same for a row whose largest logit is x, and whether gaps may be differences of z: that
+    loses the digits that are common to both, and 28 must be left behind the point."""
+    cap, by = scalars.softcap, scalars.softcap * scalars.temperature
+    near = 2.0**-400 < by < 2.0**400 and cap < 2.0**400
+    zero = constant(x, 0.0)
+    found = Cap(constant(x, 2.0 / by), constant(x, cap), zero)
+    z, _ = capped(x, found)
+    return Cap(found.rate, found.cap, z), near and abs(first_lane(z)) < 2.0**20
+
+
+@inline_jit
+def capped(x, cap):
+    """z = κ·tanh(x / (T·κ)), and its slope times 2⁵⁰⁰ and the temperature; NaN of NaN.
+
+    With u = exp(−2·|x| / (T·κ)), tanh = (1 − u) / (1 + u), and the slope is 4·u / (1 + u)².
+    """
+    limit = constant(x, 2.0 * LIMIT)
+    angle = select_min(limit, absolute(x) * cap.rate)
+    u, m = exp_and_expm1(angle)
+    inverse = 1.0 / (2.0 - m)
+    z = cap.cap * (m * inverse)
+    slope = u * (inverse * inverse * 4.0)
+    near = less(angle, limit)
+    return copysign(z, x), select(near, slope, constant(x, 0.0))

@@ -12,19 +12,19 @@ import math
 from typing import Any, NamedTuple
 
 from xentcli.backends.cpu import workspace
-from xentcli.backends.cpu.arithmetic import add, add_wide, add_wide_exponential, inline_jit
+from xentcli.backends.cpu.arithmetic import add_wide_exponential, inline_jit
 from xentcli.backends.cpu.exponential import ONE, gap_stage1, gap_stage2, gap_stage3
 from xentcli.backends.cpu.formulas import (
     finite_or_zero,
     gap_below,
     gap_over,
-    mass,
-    mass_times_gap,
     peak_of,
+    total_of,
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for, itemsize
 from xentcli.backends.cpu.load_store import advance, float64_at, load, prefetch, store
-from xentcli.backends.cpu.row_ops import element, load_padded
+from xentcli.backends.cpu.long_rows_masses import add_masses, no_masses
+from xentcli.backends.cpu.row_ops import load_padded, max_across, sums_across
 from xentcli.backends.cpu.simd import LANES, constant, lanes_below, select, select_max
 from xentcli.backends.cpu.softcap import cap_of, capped, times_slope
 
@@ -52,23 +52,12 @@ class Top(NamedTuple):
     is_near: Any
 
 
-class PassSums(NamedTuple):
-    """The sums of a row, carried through the loop."""
-
-    ones: Any
-    high: Any
-    low: Any
-    gaps: Any  # Σ a_c·d_c, with its error
-    gaps_low: Any
-    masses: Any  # Σ a_c, with its error
-    masses_low: Any
-
-
 class PassState(NamedTuple):
-    """The sums, and the 32 exponentials in the pipeline."""
+    """Carried through the loop over the gaps of a row."""
 
-    sums: PassSums
-    stage1: Any
+    sums: Any  # of exponentials: see `add_exponential`
+    masses: Any
+    stage1: Any  # the 32 exponentials in the pipeline
     stage2: Any
 
 
@@ -83,23 +72,6 @@ def row_buffers(space, classes):
         float64_at(space, blocks),
         float64_at(space, blocks + 8 * GAP_BLOCK),
     )
-
-
-@inline_jit
-def masses_from(q, weight, classes, c, scalars, uniform):
-    """a of classes c to c + 15, without the one-hot part of an index target."""
-    w = load_padded(weight, classes, c, 0.0)
-    if q is None:
-        return mass(w, None, scalars, uniform)
-    return mass(w, as_float64(load_padded(q, classes, c, 0.0)), scalars, uniform)
-
-
-@inline_jit
-def mass_of_class(q, weight, c, scalars, uniform):
-    """a of one class, without the one-hot part."""
-    if q is None:
-        return mass(weight[c], None, scalars, uniform)
-    return mass(weight[c], element(q, c), scalars, uniform)
 
 
 @inline_jit
@@ -135,27 +107,27 @@ def prefetch_next(x, c):
 
 @inline_jit
 def fill_gaps(rows, span, top, setup, buffers, maximum, how):
-    """The gaps of a block of classes, and the largest logits of the next row with them.
+    """The gaps of a block of classes, 0 beyond the end, and the largest logits of the next row with
+    what they have been.
 
     `how`: whether there is a softcap, and whether z itself is accurate enough.
     """
     next_x, x = rows
-    _, classes, scalars, exact = setup
+    scalars, exact, classes = setup.scalars, setup.exact, setup.classes
     begin, end = span
-    is_capped, _ = how
     body = min(classes - classes % LANES, end)
     for c in range(begin, body, LANES):
         prefetch_next(next_x, c)
         maximum = select_max(load(next_x, c), maximum)
         found = gaps_with(top, as_float64(load(x, c)), scalars, exact, how)
-        store_gaps(buffers, begin, c, found, is_capped, exact)
+        store_gaps(buffers, begin, c, found, how[0], exact)
     for c in range(body, end, LANES):
         maximum = select_max(load_padded(next_x, classes, c, -math.inf), maximum)
-        logits = as_float64(load_padded(x, classes, c, -math.inf))
+        logits = as_float64(load_padded(x, classes, c, 0.0))
         gap, error, slope = gaps_with(top, logits, scalars, exact, how)
-        # A softcap makes −inf beyond the end finite.
-        gap = select(lanes_below(classes - c), gap, constant(gap, math.inf))
-        store_gaps(buffers, begin, c, (gap, error, slope), is_capped, exact)
+        inside, zero = lanes_below(classes - c), constant(gap, 0.0)
+        gap, error = select(inside, gap, zero), select(inside, error, zero)
+        store_gaps(buffers, begin, c, (gap, error, slope), how[0], exact)
     return maximum
 
 
@@ -187,75 +159,69 @@ def start_pass(exps, exact):
     """Empty sums, and exponentials that are 0 in the pipeline."""
     zero = constant_for(exps, 0.0)
     stage1 = gap_stage1(constant_for(exps, math.inf), zero, exact)
-    sums = PassSums(zero, zero, zero, zero, zero, zero, zero)
-    return PassState(sums, stage1, gap_stage2(stage1, exact))
+    return PassState((zero, zero, zero), no_masses(zero), stage1, gap_stage2(stage1, exact))
 
 
 @inline_jit
 def pass_step(state, gap, error, exact):
     """Feed 16 gaps; the new state, and 16 finished exponentials."""
     stage1, stage2 = gap_stage1(gap, error, exact), gap_stage2(state.stage1, exact)
-    (e, lost), sums = gap_stage3(state.stage2, exact), state.sums
-    low = sums.low + lost if exact else sums.low
-    added = add_wide_exponential((sums.ones, sums.high, low), e, constant(e, ONE), exact)
-    rest = sums.gaps, sums.gaps_low, sums.masses, sums.masses_low
-    return PassState(PassSums(*added, *rest), stage1, stage2), e
-
-
-@inline_jit
-def add_masses(state, a, gap, exact):
-    """Add 16 masses, and their products with gaps."""
-    sums, stage1, stage2 = state
-    gaps, gaps_low = add_wide(sums.gaps, sums.gaps_low, mass_times_gap(a, gap), exact)
-    masses, masses_low = add(sums.masses, sums.masses_low, a)
-    exps = sums.ones, sums.high, sums.low
-    return PassState(PassSums(*exps, gaps, gaps_low, masses, masses_low), stage1, stage2)
+    (e, lost), (ones, high, low) = gap_stage3(state.stage2, exact), state.sums
+    if exact:
+        low = low + lost
+    sums = add_wide_exponential((ones, high, low), e, constant(e, ONE), exact)
+    return PassState(sums, state.masses, stage1, stage2), e
 
 
 @inline_jit
 def add_exponentials(state, q, span, setup, buffers, wants):
     """The exponentials of a block of gaps, and with masses their sums."""
-    weight, classes, scalars, exact = setup
     begin, end = span
-    has_masses, with_slopes = wants
-    uniform = scalars.label_smoothing / classes
-    zero = constant_for(buffers.exps, 0.0)
+    has_masses, are_plain, with_slopes = wants
     for c in range(begin, end, LANES):
-        gap, error = load(buffers.gaps, c - begin), zero
-        if exact:
+        gap = load(buffers.gaps, c - begin)
+        error = constant(gap, 0.0)
+        if setup.exact:
             error = load(buffers.errors, c - begin)
-        state, e = pass_step(state, gap, error, exact)
+        state, e = pass_step(state, gap, error, setup.exact)
         if with_slopes:
             e = times_slope(e, load(buffers.slopes, c - LATENCY))
         store(buffers.exps, c - LATENCY, e)
         if has_masses:
             if q is not None:
                 prefetch_next(q, c)
-            a = masses_from(q, weight, classes, c, scalars, uniform)
-            state = add_masses(state, a, gap + error, exact)
+            masses = add_masses(state.masses, q, setup, c, gap + error, are_plain)
+            state = PassState(state.sums, masses, state.stage1, state.stage2)
     return state
 
 
 @inline_jit
-def exp_pass(rows, top, q, setup, buffers, wants):
-    """Pass 1 of the next row, and pass 2 of this one: the largest logits of that, and the sums.
+def exp_pass(rows, top, q, setup, buffers, with_slopes):
+    """Pass 1 of the next row, and pass 2 of this one: the largest logit of that, the sum of all
+    exponentials but one largest, and the sums of masses.
 
-    `wants`: whether all classes have masses, and whether exponentials are multiplied by slopes.
+    `with_slopes`: whether the exponentials that are kept are multiplied by their slopes.
     """
-    has_masses, with_slopes = wants
-    _, classes, scalars, exact = setup
+    classes, exact = setup.classes, setup.exact
     maximum = constant_for(rows[0], -math.inf)
     state = start_pass(buffers.exps, exact)
     for begin in range(0, classes + LATENCY, GAP_BLOCK):
         span = begin, min(begin + GAP_BLOCK, classes + LATENCY)
         if top.is_near:
             maximum = fill_gaps(rows, span, top, setup, buffers, maximum, (True, True))
-        elif scalars.softcap < math.inf:
+        elif setup.scalars.softcap < math.inf:
             maximum = fill_gaps(rows, span, top, setup, buffers, maximum, (True, False))
         else:
             maximum = fill_gaps(rows, span, top, setup, buffers, maximum, (False, False))
-        if has_masses:
-            state = add_exponentials(state, q, span, setup, buffers, (True, with_slopes))
+        if not setup.has_masses:
+            wants = False, False, with_slopes
+            state = add_exponentials(state, q, span, setup, buffers, wants)
+        elif setup.are_plain:
+            wants = True, True, with_slopes
+            state = add_exponentials(state, q, span, setup, buffers, wants)
         else:
-            state = add_exponentials(state, q, span, setup, buffers, (False, with_slopes))
-    return maximum, state.sums
+            wants = True, False, with_slopes
+            state = add_exponentials(state, q, span, setup, buffers, wants)
+    ones, high, low = sums_across(state.sums)
+    beyond = float(-classes % LANES)  # their gaps are 0
+    return max_across(maximum), total_of(ones - beyond * ONE, high, low, exact), state.masses

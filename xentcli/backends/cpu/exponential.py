@@ -26,8 +26,10 @@ from xentcli.backends.cpu.simd import (
     fmin,
     less,
     less_equal_or_nan,
+    negative,
     power_of_two,
     select,
+    select_min,
 )
 from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, PER_LN2, ROUND
 
@@ -43,6 +45,7 @@ SCALE_BITS = 900
 F32_SCALE_BITS = 48
 ONE = 2.0**SCALE_BITS  # what exp(0) is kept as
 UNSCALE = 2.0**-SCALE_BITS
+GAP_OF_0 = (SCALE_BITS + 1023) * math.log(2.0)  # its power of two has the bits of 0
 MAX_SCALED_GAP = 1330.0  # beyond, exp(−gap)·2⁹⁰⁰ is not a normal number, and is kept as 0
 
 # So are the slope of a softcap and what it is made of.
@@ -63,7 +66,7 @@ def nearest_power(gap):
     """n of −gap = n·ln 2 + r, n + 1.5·2⁵², and −gap − n·ln 2 without the last bits of ln 2."""
     biased = fma(gap, constant(gap, -PER_LN2), constant(gap, ROUND))
     n = biased - ROUND
-    return n, biased, fma(n, constant(gap, -LN2_HIGH), 0.0 - gap)
+    return n, biased, fma(n, constant(gap, -LN2_HIGH), negative(gap))
 
 
 @inline_jit
@@ -110,13 +113,13 @@ def exp_of_gap(gap, error, exact):
 @inline_jit
 def gap_stage1(gap, error, exact):
     """The first stage of exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, NaN of NaN; see `exp_of_gap`."""
-    far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
+    zero = constant(gap, 0.0)
+    if not exact:
+        n, biased, reduced = nearest_power(select_min(constant(gap, GAP_OF_0), gap))
+        return fma(n, constant(gap, -LN2_LOW), reduced), zero, power_of_two(biased, SCALE_BITS)
+    far = constant(gap, MAX_SCALED_GAP)
     near = less_equal_or_nan(gap, far)
-    if exact:
-        r, lost, biased = reduce_range(select(near, gap, far), select(near, error, zero))
-    else:
-        n, biased, reduced = nearest_power(select(near, gap, far))
-        r, lost = fma(n, constant(gap, -LN2_LOW), reduced), zero
+    r, lost, biased = reduce_range(select(near, gap, far), select(near, error, zero))
     return r, lost, select(near, power_of_two(biased, SCALE_BITS), zero)
 
 

@@ -190,7 +190,9 @@ def add_exponentials(state, q, span, setup, buffers, wants):
         if has_masses:
             if q is not None:
                 prefetch_next(q, c)
-            masses = add_masses(state.masses, q, setup, c, gap + error, are_plain)
+            if setup.exact:
+                gap = gap + error
+            masses = add_masses(state.masses, q, setup, c, gap, are_plain)
             state = PassState(state.sums, masses, state.stage1, state.stage2)
     return state
 

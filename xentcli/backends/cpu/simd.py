@@ -198,6 +198,16 @@ def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
 
 
 @intrinsic
+def negative(typing: Any, value: Any) -> Any:
+    """The number with the other sign, which LLVM makes part of an `fma`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.fneg(values[0])
+
+    return (value(value), generate) if _is_float(value) else None
+
+
+@intrinsic
 def constant(typing: Any, like: Any, number: Any) -> Any:
     """A number of the type of `like`: in every lane of a vector, or as a scalar."""
 

@@ -19,6 +19,7 @@ from xentcli.backends.cpu.arithmetic import (
     inline_jit,
     polynomial,
     product,
+    split_polynomial,
 )
 from xentcli.backends.cpu.simd import (
     constant,
@@ -54,6 +55,7 @@ SLOPE_ONE = 2.0**SLOPE_BITS
 SLOPE_UNIT = 2.0**-SLOPE_BITS
 
 exp_series = polynomial(elementary.EXP)
+exp_series_split = split_polynomial(elementary.EXP)
 exp_series_f32 = polynomial(elementary.EXP_SINGLE)
 # (eʳ − 1 − r − r²/2 − r³/6) / r⁴, to 2⁻⁷⁴ of eʳ.
 EXP_TAIL = tuple(1.0 / math.factorial(k) for k in range(16, 3, -1))
@@ -124,12 +126,19 @@ def gap_stage1(gap, error, exact):
 
 
 @inline_jit
+def expm1_of(r):
+    """exp(r) − 1 for |r| ≤ ln 2 / 2, within 1.2 ULP."""
+    square = r * r
+    return fma(square, exp_series_split(r, square), r)
+
+
+@inline_jit
 def gap_stage2(parts, exact):
     """The second stage: the exponential as a sum, or if not `exact` as a product."""
     r, lost, power = parts
     if exact:
         return exp_terms(power, r, fma(r * r, exp_series(r), lost))
-    return power, fma(r * r, exp_series(r), r)
+    return power, expm1_of(r)
 
 
 @inline_jit

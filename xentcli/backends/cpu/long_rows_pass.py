@@ -26,7 +26,7 @@ from xentcli.backends.cpu.load_store import advance, float64_at, load, prefetch,
 from xentcli.backends.cpu.long_rows_masses import add_masses, no_masses
 from xentcli.backends.cpu.row_ops import load_padded, max_across, sums_across
 from xentcli.backends.cpu.simd import LANES, constant, lanes_below, select, select_max
-from xentcli.backends.cpu.softcap import cap_of, capped, times_slope
+from xentcli.backends.cpu.softcap import cap_of, cap_stage1, cap_stage2, capped, times_slope
 
 LATENCY = 2 * LANES  # classes between the gaps of a step and the exponentials it finishes
 PREFETCH_BYTES = 2048
@@ -83,17 +83,11 @@ def top_of(exps, largest_x, scalars, exact):
 
 
 @inline_jit
-def near_gap(top, x):
-    """d of 16 classes from z itself, its error, and the slope."""
-    z, slope = capped(x, top.cap)
-    return top.cap.z - z, constant(x, 0.0), slope
-
-
-@inline_jit
 def gap_of(top, x, scalars, exact):
     """d of 16 classes, its error, and the slope."""
     if top.is_near:
-        return near_gap(top, x)
+        z, slope = capped(x, top.cap)
+        return top.cap.z - z, constant(x, 0.0), slope
     return gap_below(top.peak, x, scalars, exact)
 
 
@@ -106,41 +100,58 @@ def prefetch_next(x, c):
 
 
 @inline_jit
-def fill_gaps(rows, span, top, setup, buffers, maximum, how):
+def fill_gaps(rows, span, top, setup, buffers, maximum, is_capped):
     """The gaps of a block of classes, 0 beyond the end, and the largest logits of the next row with
-    what they have been.
-
-    `how`: whether there is a softcap, and whether z itself is accurate enough.
-    """
+    what they have been."""
     next_x, x = rows
-    scalars, exact, classes = setup.scalars, setup.exact, setup.classes
     begin, end = span
-    body = min(classes - classes % LANES, end)
+    scalars, exact = setup.scalars, setup.exact
+    body = max(begin, min(setup.classes - setup.classes % LANES, end))
     for c in range(begin, body, LANES):
         prefetch_next(next_x, c)
         maximum = select_max(load(next_x, c), maximum)
-        found = gaps_with(top, as_float64(load(x, c)), scalars, exact, how)
-        store_gaps(buffers, begin, c, found, how[0], exact)
-    for c in range(body, end, LANES):
-        maximum = select_max(load_padded(next_x, classes, c, -math.inf), maximum)
-        logits = as_float64(load_padded(x, classes, c, 0.0))
-        gap, error, slope = gaps_with(top, logits, scalars, exact, how)
-        inside, zero = lanes_below(classes - c), constant(gap, 0.0)
-        gap, error = select(inside, gap, zero), select(inside, error, zero)
-        store_gaps(buffers, begin, c, (gap, error, slope), how[0], exact)
-    return maximum
+        logits = as_float64(load(x, c))
+        if is_capped:
+            gap, error, slope = gap_below(top.peak, logits, scalars, exact)
+        else:
+            gap, error = gap_over(top.peak.x, logits, scalars, exact)
+            error, slope = finite_or_zero(error, gap), gap
+        store_gaps(buffers, begin, c, (gap, error, slope), is_capped, exact)
+    return fill_end(rows, (begin, body, end), top, setup, buffers, maximum)
 
 
 @inline_jit
-def gaps_with(top, x, scalars, exact, how):
-    """d of 16 classes, its error, and the slope, by one of the formulas."""
-    is_capped, is_near = how
-    if is_near:
-        return near_gap(top, x)
-    if is_capped:
-        return gap_below(top.peak, x, scalars, exact)
-    gap, error = gap_over(top.peak.x, x, scalars, exact)
-    return gap, finite_or_zero(error, gap), gap
+def fill_near_gaps(rows, span, top, setup, buffers, maximum):
+    """The same with a softcap where z itself is accurate enough: a software pipeline."""
+    next_x, x = rows
+    begin, end = span
+    body = max(begin, min(setup.classes - setup.classes % LANES, end))
+    logits = as_float64(load_padded(x, setup.classes, begin, 0.0))
+    parts, zero = cap_stage1(logits, top.cap), constant(logits, 0.0)
+    for c in range(begin, body, LANES):
+        prefetch_next(next_x, c)
+        maximum = select_max(load(next_x, c), maximum)
+        following = as_float64(load(x, min(c + LANES, body - LANES)))
+        stage1 = cap_stage1(following, top.cap)
+        z, slope = cap_stage2(parts, logits, top.cap)
+        store_gaps(buffers, begin, c, (top.cap.z - z, zero, slope), True, False)
+        parts, logits = stage1, following
+    return fill_end(rows, (begin, body, end), top, setup, buffers, maximum)
+
+
+@inline_jit
+def fill_end(rows, span, top, setup, buffers, maximum):
+    """The same at the end of a row."""
+    begin, body, end = span
+    scalars, exact, classes = setup.scalars, setup.exact, setup.classes
+    for c in range(body, end, LANES):
+        maximum = select_max(load_padded(rows[0], classes, c, -math.inf), maximum)
+        logits = as_float64(load_padded(rows[1], classes, c, 0.0))
+        gap, error, slope = gap_of(top, logits, scalars, exact)
+        inside, zero = lanes_below(classes - c), constant(gap, 0.0)
+        gap, error = select(inside, gap, zero), select(inside, error, zero)
+        store_gaps(buffers, begin, c, (gap, error, slope), scalars.softcap < math.inf, exact)
+    return maximum
 
 
 @inline_jit
@@ -210,11 +221,11 @@ def exp_pass(rows, top, q, setup, buffers, with_slopes):
     for begin in range(0, classes + LATENCY, GAP_BLOCK):
         span = begin, min(begin + GAP_BLOCK, classes + LATENCY)
         if top.is_near:
-            maximum = fill_gaps(rows, span, top, setup, buffers, maximum, (True, True))
+            maximum = fill_near_gaps(rows, span, top, setup, buffers, maximum)
         elif setup.scalars.softcap < math.inf:
-            maximum = fill_gaps(rows, span, top, setup, buffers, maximum, (True, False))
+            maximum = fill_gaps(rows, span, top, setup, buffers, maximum, True)
         else:
-            maximum = fill_gaps(rows, span, top, setup, buffers, maximum, (False, False))
+            maximum = fill_gaps(rows, span, top, setup, buffers, maximum, False)
         if not setup.has_masses:
             wants = False, False, with_slopes
             state = add_exponentials(state, q, span, setup, buffers, wants)

@@ -31,10 +31,13 @@ from xentcli.backends.cpu.arithmetic import (
     quotient,
 )
 from xentcli.backends.cpu.exponential import (
+    SLOPE_BITS,
     SLOPE_ONE,
     SLOPE_UNIT,
     exp_and_expm1,
     exp_and_expm1_in_two_words,
+    expm1_of,
+    nearest_power,
 )
 from xentcli.backends.cpu.simd import (
     absolute,
@@ -45,14 +48,16 @@ from xentcli.backends.cpu.simd import (
     floor,
     fma,
     less,
+    negative,
     power_of_two,
     select,
     select_max,
     select_min,
 )
-from xentcli.backends.elementary import ROUND
+from xentcli.backends.elementary import LN2_LOW, ROUND
 
 LIMIT = 480.0  # from this angle on tanh is 1, and its slope 0: the next one would be 10⁻⁴¹⁷
+ANGLE_OF_1 = (SLOPE_BITS + 1023) * math.log(2.0)  # twice such an angle: exp(−it) has the bits of 0
 
 
 class Angles(NamedTuple):
@@ -220,16 +225,27 @@ def cap_of(x, scalars):
 
 
 @inline_jit
+def cap_stage1(x, cap):
+    """The first stage of `capped`: r and a power of two, 0 where tanh is 1."""
+    angle = select_min(constant(x, ANGLE_OF_1), absolute(x) * cap.rate)
+    n, biased, reduced = nearest_power(angle)
+    return fma(n, constant(x, -LN2_LOW), reduced), power_of_two(biased, SLOPE_BITS)
+
+
+@inline_jit
+def cap_stage2(parts, x, cap):
+    """The second stage."""
+    r, power = parts
+    s, unit = expm1_of(r), power * SLOPE_UNIT
+    u, m = fma(power, s, power), fma(negative(unit), s, 1.0 - unit)
+    inverse = 1.0 / (2.0 - m)
+    return copysign(cap.cap * (m * inverse), x), u * (inverse * inverse * 4.0)
+
+
+@inline_jit
 def capped(x, cap):
     """z = κ·tanh(x / (T·κ)), and its slope times 2⁵⁰⁰ and the temperature; NaN of NaN.
 
     With u = exp(−2·|x| / (T·κ)), tanh = (1 − u) / (1 + u), and the slope is 4·u / (1 + u)².
     """
-    limit = constant(x, 2.0 * LIMIT)
-    angle = select_min(limit, absolute(x) * cap.rate)
-    u, m = exp_and_expm1(angle)
-    inverse = 1.0 / (2.0 - m)
-    z = cap.cap * (m * inverse)
-    slope = u * (inverse * inverse * 4.0)
-    near = less(angle, limit)
-    return copysign(z, x), select(near, slope, constant(x, 0.0))
+    return cap_stage2(cap_stage1(x, cap), x, cap)

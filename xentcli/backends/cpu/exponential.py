@@ -10,6 +10,7 @@ are in use. Everything takes one number or a vector of 16.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from xentcli.backends import elementary
 from xentcli.backends.cpu.arithmetic import (
@@ -32,7 +33,15 @@ from xentcli.backends.cpu.simd import (
     select,
     select_min,
 )
-from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, PER_LN2, ROUND
+from xentcli.backends.elementary import (
+    EXP_39,
+    EXP_45,
+    EXP_51,
+    LN2_HIGH,
+    LN2_LOW,
+    PER_LN2,
+    ROUND,
+)
 
 # For float32.
 F32_MIN_DIFFERENCE = -120.0
@@ -40,13 +49,15 @@ F32_ROUND = 12582912.0
 F32_LN2_HIGH = 0.693145751953125
 F32_LN2_LOW = 1.42860677e-06
 
+LN2 = math.log(2.0)
+
 # A row's exponentials are kept multiplied by a power of two, so that the smallest are normal
 # numbers too: a subnormal gradient is rounded once, and a large factor brings small ones back.
 SCALE_BITS = 900
 F32_SCALE_BITS = 48
 ONE = 2.0**SCALE_BITS  # what exp(0) is kept as
 UNSCALE = 2.0**-SCALE_BITS
-GAP_OF_0 = (SCALE_BITS + 1023) * math.log(2.0)  # its power of two has the bits of 0
+GAP_OF_0 = (SCALE_BITS + 1023) * LN2  # its power of two has the bits of 0
 MAX_SCALED_GAP = 1330.0  # beyond, exp(−gap)·2⁹⁰⁰ is not a normal number, and is kept as 0
 
 # So are the slope of a softcap and what it is made of.
@@ -55,7 +66,6 @@ SLOPE_ONE = 2.0**SLOPE_BITS
 SLOPE_UNIT = 2.0**-SLOPE_BITS
 
 exp_series = polynomial(elementary.EXP)
-exp_series_split = split_polynomial(elementary.EXP)
 exp_series_f32 = polynomial(elementary.EXP_SINGLE)
 # (eʳ − 1 − r − r²/2 − r³/6) / r⁴, to 2⁻⁷⁴ of eʳ.
 EXP_TAIL = tuple(1.0 / math.factorial(k) for k in range(16, 3, -1))
@@ -109,16 +119,44 @@ def exp_of_gap(gap, error, exact):
     return select(less(gap, far), high, zero), select(less(gap, far), rest, zero)
 
 
+# For results with the digits of float32, with fewer terms.
+
+
+def _expm1(coefficients: tuple[float, ...]) -> Any:
+    series = split_polynomial(coefficients)
+
+    @inline_jit
+    def value_at(r):
+        square = r * r
+        return fma(square, series(r, square), r)
+
+    return value_at
+
+
+expm1_51, expm1_45, expm1_39 = map(_expm1, (EXP_51, EXP_45, EXP_39))
+
+
+@inline_jit
+def short_range(gap, bits):
+    """r of −gap = n·ln 2 + r within 2⁻⁵⁵·n, and 2ⁿ⁺ᵇⁱᵗˢ."""
+    biased = fma(gap, constant(gap, -PER_LN2), constant(gap, ROUND))
+    r = fma(biased - ROUND, constant(gap, -LN2), negative(gap))
+    return r, power_of_two(biased, bits)
+
+
 # The exponential in three stages, for software pipelines: `exp_pipeline`, `long_rows_pass`.
 
 
 @inline_jit
 def gap_stage1(gap, error, exact):
-    """The first stage of exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, NaN of NaN; see `exp_of_gap`."""
+    """The first stage of exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, NaN of NaN, 0 beyond `GAP_OF_0`.
+
+    If `exact`, as `exp_of_gap`; otherwise the error of the gap is left out.
+    """
     zero = constant(gap, 0.0)
     if not exact:
-        n, biased, reduced = nearest_power(select_min(constant(gap, GAP_OF_0), gap))
-        return fma(n, constant(gap, -LN2_LOW), reduced), zero, power_of_two(biased, SCALE_BITS)
+        r, power = short_range(select_min(constant(gap, GAP_OF_0), gap), SCALE_BITS)
+        return r, zero, power
     far = constant(gap, MAX_SCALED_GAP)
     near = less_equal_or_nan(gap, far)
     r, lost, biased = reduce_range(select(near, gap, far), select(near, error, zero))
@@ -126,19 +164,15 @@ def gap_stage1(gap, error, exact):
 
 
 @inline_jit
-def expm1_of(r):
-    """exp(r) − 1 for |r| ≤ ln 2 / 2, within 1.2 ULP."""
-    square = r * r
-    return fma(square, exp_series_split(r, square), r)
-
-
-@inline_jit
-def gap_stage2(parts, exact):
-    """The second stage: the exponential as a sum, or if not `exact` as a product."""
+def gap_stage2(parts, exact, cancels):
+    """The second stage: the exponential as a sum, or if not `exact` as a product; then its relative
+    error is 2⁻⁵¹ if terms may cancel, and otherwise 2⁻³⁹."""
     r, lost, power = parts
     if exact:
         return exp_terms(power, r, fma(r * r, exp_series(r), lost))
-    return power, expm1_of(r)
+    if cancels:
+        return power, expm1_51(r)
+    return power, expm1_39(r)
 
 
 @inline_jit
@@ -159,7 +193,7 @@ def exp_stage1(x, peak):
 @inline_jit
 def exp_stage2(parts):
     """The second stage."""
-    return gap_stage2(parts, True)
+    return gap_stage2(parts, True, True)
 
 
 @inline_jit

@@ -79,12 +79,10 @@ def special_entries(q, setup, row, factors, specials):
 def plain_vector(q, setup, factors, buffers, grad, c, how):
     """The gradient of classes c to c + 15, without the one-hot part of an index target."""
     has_masses, are_plain = how
-    e, is_capped = load(buffers.exps, c), setup.scalars.softcap < math.inf
-    if is_capped:
-        e = e * factors.before
+    e = load(buffers.exps, c)
     if has_masses:
         pull = masses_from(q, setup, c, are_plain) * factors.per_mass
-        if is_capped:
+        if setup.scalars.softcap < math.inf:
             pull = times_slope(pull, load(buffers.slopes, c))
         g = entries_with_masses(e, pull, factors, setup.exact)
     else:
@@ -150,7 +148,7 @@ def write_gradient(q, setup, scale, streaming, buffers, sums, specials, grad):
     """Pass 3."""
     factors = row_factors(sums, scale, setup.scalars, setup.has_masses, setup.exact)
     of_target, of_max = special_entries(q, setup, sums, factors, specials)
-    if factors.before != 1.0 and setup.scalars.softcap == math.inf:
+    if factors.before != 1.0:
         multiply(buffers.exps, setup.classes, factors.before)
     row = Entries(in_every_lane(buffers.exps, factors), specials, of_target, of_max)
     if not setup.has_masses:

@@ -26,7 +26,15 @@ from xentcli.backends.cpu.load_store import advance, float64_at, load, prefetch,
 from xentcli.backends.cpu.long_rows_masses import add_masses, no_masses
 from xentcli.backends.cpu.row_ops import load_padded, max_across, sums_across
 from xentcli.backends.cpu.simd import LANES, constant, lanes_below, select, select_max
-from xentcli.backends.cpu.softcap import cap_of, cap_stage1, cap_stage2, capped, times_slope
+from xentcli.backends.cpu.softcap import (
+    cap_of,
+    cap_stage1,
+    cap_stage2,
+    capped,
+    is_usual,
+    times_slope,
+    times_usual_slope,
+)
 
 LATENCY = 2 * LANES  # classes between the gaps of a step and the exponentials it finishes
 PREFETCH_BYTES = 2048
@@ -78,8 +86,8 @@ def row_buffers(space, classes):
 def top_of(exps, largest_x, scalars, exact):
     """What the gaps of a row come from, given its largest logit."""
     x = constant_for(exps, largest_x)
-    cap, is_near = cap_of(x, scalars)
-    return Top(peak_of(x, scalars, exact), cap, is_near and not exact)
+    is_near = is_usual(scalars) and not exact
+    return Top(peak_of(x, scalars, exact), cap_of(x, scalars), is_near)
 
 
 @inline_jit
@@ -170,13 +178,13 @@ def start_pass(exps, exact):
     """Empty sums, and exponentials that are 0 in the pipeline."""
     zero = constant_for(exps, 0.0)
     stage1 = gap_stage1(constant_for(exps, math.inf), zero, exact)
-    return PassState((zero, zero, zero), no_masses(zero), stage1, gap_stage2(stage1, exact))
+    return PassState((zero, zero, zero), no_masses(zero), stage1, gap_stage2(stage1, exact, False))
 
 
 @inline_jit
-def pass_step(state, gap, error, exact):
+def pass_step(state, gap, error, exact, cancels):
     """Feed 16 gaps; the new state, and 16 finished exponentials."""
-    stage1, stage2 = gap_stage1(gap, error, exact), gap_stage2(state.stage1, exact)
+    stage1, stage2 = gap_stage1(gap, error, exact), gap_stage2(state.stage1, exact, cancels)
     (e, lost), (ones, high, low) = gap_stage3(state.stage2, exact), state.sums
     if exact:
         low = low + lost
@@ -188,15 +196,16 @@ def pass_step(state, gap, error, exact):
 def add_exponentials(state, q, span, setup, buffers, wants):
     """The exponentials of a block of gaps, and with masses their sums."""
     begin, end = span
-    has_masses, are_plain, with_slopes = wants
+    has_masses, are_plain, with_slopes, is_near = wants
     for c in range(begin, end, LANES):
         gap = load(buffers.gaps, c - begin)
         error = constant(gap, 0.0)
         if setup.exact:
             error = load(buffers.errors, c - begin)
-        state, e = pass_step(state, gap, error, setup.exact)
+        state, e = pass_step(state, gap, error, setup.exact, has_masses)
         if with_slopes:
-            e = times_slope(e, load(buffers.slopes, c - LATENCY))
+            slope = load(buffers.slopes, c - LATENCY)
+            e = times_usual_slope(e, slope) if is_near else times_slope(e, slope)
         store(buffers.exps, c - LATENCY, e)
         if has_masses:
             if q is not None:
@@ -227,13 +236,13 @@ def exp_pass(rows, top, q, setup, buffers, with_slopes):
         else:
             maximum = fill_gaps(rows, span, top, setup, buffers, maximum, False)
         if not setup.has_masses:
-            wants = False, False, with_slopes
+            wants = False, False, with_slopes, top.is_near
             state = add_exponentials(state, q, span, setup, buffers, wants)
         elif setup.are_plain:
-            wants = True, True, with_slopes
+            wants = True, True, with_slopes, top.is_near
             state = add_exponentials(state, q, span, setup, buffers, wants)
         else:
-            wants = True, False, with_slopes
+            wants = True, False, with_slopes, top.is_near
             state = add_exponentials(state, q, span, setup, buffers, wants)
     ones, high, low = sums_across(state.sums)
     beyond = float(-classes % LANES)  # their gaps are 0

@@ -31,33 +31,32 @@ from xentcli.backends.cpu.arithmetic import (
     quotient,
 )
 from xentcli.backends.cpu.exponential import (
+    LN2,
     SLOPE_BITS,
     SLOPE_ONE,
     SLOPE_UNIT,
     exp_and_expm1,
     exp_and_expm1_in_two_words,
-    expm1_of,
-    nearest_power,
+    expm1_45,
+    short_range,
 )
 from xentcli.backends.cpu.simd import (
     absolute,
     constant,
     copysign,
     equal,
-    first_lane,
     floor,
     fma,
     less,
-    negative,
     power_of_two,
     select,
     select_max,
     select_min,
 )
-from xentcli.backends.elementary import LN2_LOW, ROUND
+from xentcli.backends.elementary import ROUND
 
 LIMIT = 480.0  # from this angle on tanh is 1, and its slope 0: the next one would be 10⁻⁴¹⁷
-ANGLE_OF_1 = (SLOPE_BITS + 1023) * math.log(2.0)  # twice such an angle: exp(−it) has the bits of 0
+ANGLE_OF_1 = (SLOPE_BITS + 1023) * LN2  # twice such an angle: exp(−it) has the bits of 0
 
 
 class Angles(NamedTuple):
@@ -208,38 +207,39 @@ class Cap(NamedTuple):
     """What z of a logit takes where results have the digits of float32."""
 
     rate: Any  # 2 / (T·κ)
-    cap: Any
+    half: Any  # κ / 2
     z: Any  # of the largest logit
 
 
 @inline_jit
+def is_usual(scalars):
+    """Whether gaps may be differences of z, of which the error is 2⁻⁴⁷·κ."""
+    near = 2.0**-100 < scalars.softcap < 2.0**16
+    return near and 2.0**-100 < scalars.temperature < 2.0**100
+
+
+@inline_jit
 def cap_of(x, scalars):
-    """The same for a row whose largest logit is x, and whether gaps may be differences of z: that
-    loses the digits that are common to both, and 28 must be left behind the point."""
-    cap, by = scalars.softcap, scalars.softcap * scalars.temperature
-    near = 2.0**-400 < by < 2.0**400 and cap < 2.0**400
-    zero = constant(x, 0.0)
-    found = Cap(constant(x, 2.0 / by), constant(x, cap), zero)
-    z, _ = capped(x, found)
-    return Cap(found.rate, found.cap, z), near and abs(first_lane(z)) < 2.0**20
+    """The same for a row whose largest logit is x."""
+    rate = constant(x, 2.0 / (scalars.softcap * scalars.temperature))
+    found = Cap(rate, constant(x, 0.5 * scalars.softcap), rate)
+    return Cap(found.rate, found.half, capped(x, found)[0])
 
 
 @inline_jit
 def cap_stage1(x, cap):
     """The first stage of `capped`: r and a power of two, 0 where tanh is 1."""
-    angle = select_min(constant(x, ANGLE_OF_1), absolute(x) * cap.rate)
-    n, biased, reduced = nearest_power(angle)
-    return fma(n, constant(x, -LN2_LOW), reduced), power_of_two(biased, SLOPE_BITS)
+    return short_range(select_min(constant(x, ANGLE_OF_1), absolute(x) * cap.rate), SLOPE_BITS)
 
 
 @inline_jit
 def cap_stage2(parts, x, cap):
     """The second stage."""
     r, power = parts
-    s, unit = expm1_of(r), power * SLOPE_UNIT
-    u, m = fma(power, s, power), fma(negative(unit), s, 1.0 - unit)
-    inverse = 1.0 / (2.0 - m)
-    return copysign(cap.cap * (m * inverse), x), u * (inverse * inverse * 4.0)
+    u = fma(power, expm1_45(r), power)
+    m = fma(u, constant(u, 0.0 - SLOPE_UNIT), constant(u, 1.0))
+    inverse = 2.0 / (2.0 - m)
+    return copysign(cap.half * (m * inverse), x), u * (inverse * inverse)
 
 
 @inline_jit
@@ -249,3 +249,10 @@ def capped(x, cap):
     With u = exp(−2·|x| / (T·κ)), tanh = (1 − u) / (1 + u), and the slope is 4·u / (1 + u)².
     """
     return cap_stage2(cap_stage1(x, cap), x, cap)
+
+
+@inline_jit
+def times_usual_slope(e, slope):
+    """An exponential that was multiplied by 2⁹⁰⁰ times a slope that was by 2⁵⁰⁰, where `is_usual`:
+    what underflows is 0 as a float32 whatever it is multiplied by."""
+    return e * SLOPE_UNIT * slope

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import inline_jit
+from xentcli.backends.cpu.arithmetic import inline_jit, jit
 from xentcli.backends.cpu.gradient_formulas import (
     entries,
     entries_with_masses,
@@ -123,27 +123,25 @@ def write_row(q, setup, row, buffers, grad, streaming, how):
     """The gradient of a row into the caller's buffer, which may be x itself."""
     classes = setup.classes
     start = elements_to_boundary(grad) if streaming else 0
-    if start > 0:
-        g = vector_with_specials(q, setup, row, buffers, grad, 0, how)
-        store_masked(grad, 0, lanes_below(start), g)
     body = start + (classes - start) // LANES * LANES
-    c = start
-    while c < body:
+    c, count = 0, start
+    while c < classes:
+        if count > 0:  # both ends of the row too, of which this is one copy of the code
+            g = vector_with_specials(q, setup, row, buffers, grad, c, how)
+            if count < LANES:
+                store_masked(grad, c, lanes_below(count), g)
+            else:
+                write_vector(grad, c, g, streaming)
+            c += count
         stop = next_special(c, row.specials, start, body)
         while c < stop:
             g = plain_vector(q, setup, row.factors, buffers, grad, c, how)
             write_vector(grad, c, g, streaming)
             c += LANES
-        if c < body:
-            g = vector_with_specials(q, setup, row, buffers, grad, c, how)
-            write_vector(grad, c, g, streaming)
-            c += LANES
-    if body < classes:
-        g = vector_with_specials(q, setup, row, buffers, grad, body, how)
-        store_masked(grad, body, lanes_below(classes - body), g)
+        count = min(LANES, classes - c)
 
 
-@inline_jit
+@jit
 def write_gradient(q, setup, scale, streaming, buffers, sums, specials, grad):
     """Pass 3."""
     factors = row_factors(sums, scale, setup.scalars, setup.has_masses, setup.exact)

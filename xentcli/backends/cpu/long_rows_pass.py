@@ -12,7 +12,7 @@ import math
 from typing import Any, NamedTuple
 
 from xentcli.backends.cpu import workspace
-from xentcli.backends.cpu.arithmetic import add_wide_exponential, inline_jit
+from xentcli.backends.cpu.arithmetic import add_wide_exponential, inline_jit, jit
 from xentcli.backends.cpu.exponential import ONE, gap_stage1, gap_stage2, gap_stage3
 from xentcli.backends.cpu.formulas import (
     finite_or_zero,
@@ -109,12 +109,11 @@ def prefetch_next(x, c):
 
 @inline_jit
 def fill_gaps(rows, span, top, setup, buffers, maximum, is_capped):
-    """The gaps of a block of classes, 0 beyond the end, and the largest logits of the next row with
-    what they have been."""
+    """The gaps of the whole vectors of a block, and the largest logits of the next row with what
+    they have been."""
     next_x, x = rows
-    begin, end = span
+    begin, body = span
     scalars, exact = setup.scalars, setup.exact
-    body = max(begin, min(setup.classes - setup.classes % LANES, end))
     for c in range(begin, body, LANES):
         prefetch_next(next_x, c)
         maximum = select_max(load(next_x, c), maximum)
@@ -125,16 +124,15 @@ def fill_gaps(rows, span, top, setup, buffers, maximum, is_capped):
             gap, error = gap_over(top.peak.x, logits, scalars, exact)
             error, slope = finite_or_zero(error, gap), gap
         store_gaps(buffers, begin, c, (gap, error, slope), is_capped, exact)
-    return fill_end(rows, (begin, body, end), top, setup, buffers, maximum)
+    return maximum
 
 
 @inline_jit
-def fill_near_gaps(rows, span, top, setup, buffers, maximum):
+def fill_near_gaps(rows, span, top, buffers, maximum):
     """The same with a softcap where z itself is accurate enough: a software pipeline."""
     next_x, x = rows
-    begin, end = span
-    body = max(begin, min(setup.classes - setup.classes % LANES, end))
-    logits = as_float64(load_padded(x, setup.classes, begin, 0.0))
+    begin, body = span
+    logits = as_float64(load(x, begin))
     parts, zero = cap_stage1(logits, top.cap), constant(logits, 0.0)
     for c in range(begin, body, LANES):
         prefetch_next(next_x, c)
@@ -144,12 +142,12 @@ def fill_near_gaps(rows, span, top, setup, buffers, maximum):
         z, slope = cap_stage2(parts, logits, top.cap)
         store_gaps(buffers, begin, c, (top.cap.z - z, zero, slope), True, False)
         parts, logits = stage1, following
-    return fill_end(rows, (begin, body, end), top, setup, buffers, maximum)
+    return maximum
 
 
 @inline_jit
 def fill_end(rows, span, top, setup, buffers, maximum):
-    """The same at the end of a row."""
+    """The same for the last classes, and gaps of 0 beyond the end."""
     begin, body, end = span
     scalars, exact, classes = setup.scalars, setup.exact, setup.classes
     for c in range(body, end, LANES):
@@ -160,6 +158,21 @@ def fill_end(rows, span, top, setup, buffers, maximum):
         gap, error = select(inside, gap, zero), select(inside, error, zero)
         store_gaps(buffers, begin, c, (gap, error, slope), scalars.softcap < math.inf, exact)
     return maximum
+
+
+@inline_jit
+def fill_block(rows, span, top, setup, buffers, maximum):
+    """The gaps of a block by the formula for the options."""
+    begin, end = span
+    body = max(begin, min(setup.classes - setup.classes % LANES, end))
+    if begin < body:
+        if top.is_near:
+            maximum = fill_near_gaps(rows, (begin, body), top, buffers, maximum)
+        elif setup.scalars.softcap < math.inf:
+            maximum = fill_gaps(rows, (begin, body), top, setup, buffers, maximum, True)
+        else:
+            maximum = fill_gaps(rows, (begin, body), top, setup, buffers, maximum, False)
+    return fill_end(rows, (begin, body, end), top, setup, buffers, maximum)
 
 
 @inline_jit
@@ -217,7 +230,7 @@ def add_exponentials(state, q, span, setup, buffers, wants):
     return state
 
 
-@inline_jit
+@jit
 def exp_pass(rows, top, q, setup, buffers, with_slopes):
     """Pass 1 of the next row, and pass 2 of this one: the largest logit of that, the sum of all
     exponentials but one largest, and the sums of masses.
@@ -229,12 +242,7 @@ def exp_pass(rows, top, q, setup, buffers, with_slopes):
     state = start_pass(buffers.exps, exact)
     for begin in range(0, classes + LATENCY, GAP_BLOCK):
         span = begin, min(begin + GAP_BLOCK, classes + LATENCY)
-        if top.is_near:
-            maximum = fill_near_gaps(rows, span, top, setup, buffers, maximum)
-        elif setup.scalars.softcap < math.inf:
-            maximum = fill_gaps(rows, span, top, setup, buffers, maximum, True)
-        else:
-            maximum = fill_gaps(rows, span, top, setup, buffers, maximum, False)
+        maximum = fill_block(rows, span, top, setup, buffers, maximum)
         if not setup.has_masses:
             wants = False, False, with_slopes, top.is_near
             state = add_exponentials(state, q, span, setup, buffers, wants)

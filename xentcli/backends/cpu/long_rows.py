@@ -29,7 +29,7 @@ from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, 
 from xentcli.backends.cpu.load_store import load
 from xentcli.backends.cpu.long_rows_gradient import OneClass, Specials, write_gradient
 from xentcli.backends.cpu.long_rows_masses import Setup, setup_of, total_masses
-from xentcli.backends.cpu.long_rows_pass import exp_pass, gap_of, row_buffers, top_of
+from xentcli.backends.cpu.long_rows_pass import exp_pass, gap_apart, gap_of, row_buffers, top_of
 from xentcli.backends.cpu.row_ops import (
     element,
     fill,
@@ -44,10 +44,10 @@ from xentcli.backends.cpu.row_ops import (
 from xentcli.backends.cpu.simd import LANES, first_lane
 
 
-@jit
+@inline_jit
 def class_of(top, exps, x, scalars, exact):
     """One class, by the formulas for 16."""
-    gap, error, slope = gap_of(top, constant_for(exps, x), scalars, exact)
+    gap, error, slope = gap_apart(top, constant_for(exps, x), scalars, exact)
     e, _ = exp_of_gap(gap, error, exact)
     if scalars.softcap == math.inf:
         return OneClass(first_lane(gap), first_lane(error), first_lane(e), SLOPE_ONE)

@@ -124,7 +124,7 @@ def write_row(q, setup, row, buffers, grad, streaming, how):
     classes = setup.classes
     start = elements_to_boundary(grad) if streaming else 0
     body = start + (classes - start) // LANES * LANES
-    c, count = 0, start
+    c, count = min(start, 0), start  # a literal 0 would be another type, compiled twice
     while c < classes:
         if count > 0:  # both ends of the row too, of which this is one copy of the code
             g = vector_with_specials(q, setup, row, buffers, grad, c, how)

@@ -58,13 +58,14 @@ def class_of(top, exps, x, scalars, exact):
 def special_classes(x, y, q, setup, exps, top, largest_x):
     """The target, and where all classes have masses the largest logit."""
     scalars, exact = setup.scalars, setup.exact
-    target = OneClass(0.0, 0.0, 0.0, SLOPE_ONE)
+    target = OneClass(0.0, 0.0, ONE, SLOPE_ONE)
     of_max, argmax, is_target = target, -1, False
     if q is None:
         target = class_of(top, exps, element(x, y), scalars, exact)
         is_target = target.e == ONE
     if setup.has_masses:
-        of_max = class_of(top, exps, largest_x, scalars, exact)
+        if scalars.softcap < math.inf:
+            of_max = class_of(top, exps, largest_x, scalars, exact)
         argmax = index_of(x, setup.classes, largest_x)
         is_target = argmax == y
     return Specials(target, of_max, y, argmax, is_target)
@@ -81,10 +82,7 @@ def loss_and_sums(q, setup, top, specials, others, masses):
     if setup.has_masses:
         gaps, mass_of_max, rest = total_masses(masses, q, setup, specials.argmax)
         distance = distance[0] + gaps, distance[1]
-    z, z_low = first_lane(top.peak.z), first_lane(top.peak.z_low)
-    if top.is_near:
-        z, z_low = first_lane(top.cap.z), 0.0
-    limit = largest(z, z_low, scalars, exact)
+    limit = largest(first_lane(top.peak.z), first_lane(top.peak.z_low), scalars, exact)
     parts = Masses(hot, mass_of_max, rest, specials.max_is_target)
     return finish_row(limit, others, parts, distance, scalars, exact)
 
@@ -133,14 +131,15 @@ def softmax_range(count, logits, classes, scalars, log, out, buffers, exact):
     """Some rows: probabilities, or their logarithms −d_c − log s."""
     exps = buffers.exps
     setup = Setup(exps, classes, scalars, exact, 0.0, False, False, 0.0, 0.0)
+    largest_x = row_max(row_pointer(logits, 0), classes) if count > 0 else 0.0
     for i in range(count):
         x, p = row_pointer(logits, i), row_pointer(out, i)
-        top = top_of(exps, row_max(x, classes), scalars, exact)
-        if not abs(first_lane(top.peak.z) / divisor(scalars)) < math.inf:
+        rows = row_pointer(logits, min(i + 1, count - 1)), x
+        top = top_of(exps, largest_x, scalars, exact)
+        largest_x, others, _ = exp_pass(rows, top, None, setup, buffers, False)
+        if math.isnan(others[0]) or not abs(first_lane(top.peak.z) / divisor(scalars)) < math.inf:
             fill(p, classes, math.nan)
             continue
-        rows = row_pointer(logits, min(i + 1, count - 1)), x
-        _, others, _ = exp_pass(rows, top, None, setup, buffers, False)
         log_s, log_s_low, unit = log_of_sum(others[0], others[1], exact)
         log_s, log_s_low = constant_for(exps, log_s * unit), constant_for(exps, log_s_low * unit)
         factors = in_every_lane(exps, probability_factors(others[0], others[1], exact))

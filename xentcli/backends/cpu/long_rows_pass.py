@@ -27,18 +27,20 @@ from xentcli.backends.cpu.long_rows_masses import add_masses, no_masses
 from xentcli.backends.cpu.row_ops import load_padded, max_across, sums_across
 from xentcli.backends.cpu.simd import LANES, constant, lanes_below, select, select_max
 from xentcli.backends.cpu.softcap import (
+    Cap,
     cap_of,
     cap_stage1,
     cap_stage2,
     capped,
     is_usual,
+    plain_peak,
     times_slope,
     times_usual_slope,
 )
 
 LATENCY = 2 * LANES  # classes between the gaps of a step and the exponentials it finishes
 PREFETCH_BYTES = 2048
-GAP_BLOCK = workspace.GAP_BLOCK
+GAP_BLOCK, GAP_BYTES = workspace.GAP_BLOCK, workspace.GAP_BYTES
 
 long_row_offsets = inline_jit(workspace.long_row_offsets)
 
@@ -73,12 +75,12 @@ class PassState(NamedTuple):
 def row_buffers(space, classes):
     """Where they are in the work space."""
     second, _, _, _, _ = long_row_offsets(classes, 0, 0)
-    blocks = 3 * second
+    gaps = 3 * second
     return Buffers(
         advance(float64_at(space, 0), LATENCY),
         advance(float64_at(space, second), LATENCY),
-        float64_at(space, blocks),
-        float64_at(space, blocks + 8 * GAP_BLOCK),
+        float64_at(space, gaps),
+        float64_at(space, gaps + GAP_BYTES),
     )
 
 
@@ -86,8 +88,10 @@ def row_buffers(space, classes):
 def top_of(exps, largest_x, scalars, exact):
     """What the gaps of a row come from, given its largest logit."""
     x = constant_for(exps, largest_x)
-    is_near = is_usual(scalars) and not exact
-    return Top(peak_of(x, scalars, exact), cap_of(x, scalars), is_near)
+    if is_usual(scalars) and not exact:
+        cap = cap_of(x, scalars)
+        return Top(plain_peak(cap.z), cap, True)
+    return Top(peak_of(x, scalars, exact), Cap(x, x, x), False)
 
 
 @inline_jit
@@ -246,8 +250,11 @@ def exp_pass(rows, top, q, setup, buffers, with_slopes):
     classes, exact = setup.classes, setup.exact
     maximum = constant_for(rows[0], -math.inf)
     state = start_pass(buffers.exps, exact)
-    for begin in range(0, classes + LATENCY, GAP_BLOCK):
-        span = begin, min(begin + GAP_BLOCK, classes + LATENCY)
+    for begin in range(0, classes, GAP_BLOCK):
+        end = begin + GAP_BLOCK
+        if end >= classes:  # then empty the pipeline
+            end = classes + LATENCY
+        span = begin, end
         maximum = fill_block(rows, span, top, setup, buffers, maximum)
         if not setup.has_masses:
             wants = False, False, with_slopes, top.is_near

@@ -12,7 +12,7 @@ import math
 from typing import Any, NamedTuple
 
 from xentcli.backends.cpu import workspace
-from xentcli.backends.cpu.arithmetic import add_wide_exponential, inline_jit, jit
+from xentcli.backends.cpu.arithmetic import add_exponential, any_lane, inline_jit, jit
 from xentcli.backends.cpu.exponential import ONE, gap_stage1, gap_stage2, gap_stage3
 from xentcli.backends.cpu.formulas import (
     finite_or_zero,
@@ -25,7 +25,7 @@ from xentcli.backends.cpu.half_types import as_float64, constant_for, itemsize
 from xentcli.backends.cpu.load_store import advance, float64_at, load, prefetch, store
 from xentcli.backends.cpu.long_rows_masses import add_masses, no_masses
 from xentcli.backends.cpu.row_ops import load_padded, max_across, sums_across
-from xentcli.backends.cpu.simd import LANES, constant, lanes_below, select, select_max
+from xentcli.backends.cpu.simd import LANES, constant, equal, lanes_below, select, select_max
 from xentcli.backends.cpu.softcap import (
     Cap,
     cap_of,
@@ -210,8 +210,13 @@ def pass_step(state, gap, error, exact, cancels):
     stage1, stage2 = gap_stage1(gap, error, exact), gap_stage2(state.stage1, exact, cancels)
     (e, lost), (ones, high, low) = gap_stage3(state.stage2, exact), state.sums
     if exact:
-        low = low + lost
-    sums = add_wide_exponential((ones, high, low), e, constant(e, ONE), exact)
+        sums = add_exponential((ones, high, low + lost), e, constant(e, ONE))
+    else:
+        is_one, one, other = equal(e, constant(e, ONE)), constant(e, ONE), e
+        if any_lane(is_one):  # seldom: a branch costs less than masks
+            other = select(is_one, constant(e, 0.0), e)
+            ones = ones + select(is_one, one, constant(e, 0.0))
+        sums = ones, high + other, low
     return PassState(sums, state.masses, stage1, stage2), e
 
 

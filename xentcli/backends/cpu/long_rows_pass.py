@@ -110,11 +110,11 @@ def gap_apart(top, x, scalars, exact):
 
 
 @inline_jit
-def prefetch_next(x, c):
-    """Prefetch what is read soon."""
-    prefetch(x, c + PREFETCH_BYTES // itemsize(x))
+def prefetch_line(x, c):
+    """Prefetch 16 numbers."""
+    prefetch(x, c)
     if itemsize(x) == 8:
-        prefetch(x, c + (PREFETCH_BYTES + 64) // itemsize(x))
+        prefetch(x, c + LANES // 2)
 
 
 @inline_jit
@@ -125,7 +125,7 @@ def fill_gaps(rows, span, top, setup, buffers, maximum, is_capped):
     begin, body = span
     scalars, exact = setup.scalars, setup.exact
     for c in range(begin, body, LANES):
-        prefetch_next(next_x, c)
+        prefetch_line(next_x, c + PREFETCH_BYTES // itemsize(next_x))
         maximum = select_max(load(next_x, c), maximum)
         logits = as_float64(load(x, c))
         if is_capped:
@@ -145,7 +145,7 @@ def fill_near_gaps(rows, span, top, buffers, maximum):
     logits = as_float64(load(x, begin))
     parts, zero = cap_stage1(logits, top.cap), constant(logits, 0.0)
     for c in range(begin, body, LANES):
-        prefetch_next(next_x, c)
+        prefetch_line(next_x, c + PREFETCH_BYTES // itemsize(next_x))
         maximum = select_max(load(next_x, c), maximum)
         following = as_float64(load(x, min(c + LANES, body - LANES)))
         stage1 = cap_stage1(following, top.cap)
@@ -221,8 +221,9 @@ def pass_step(state, gap, error, exact, cancels):
 
 
 @inline_jit
-def add_exponentials(state, q, span, setup, buffers, wants):
-    """The exponentials of a block of gaps, and with masses their sums."""
+def add_exponentials(state, q, ahead, span, setup, buffers, wants):
+    """The exponentials of a block of gaps, and with masses their sums. The logits that pass 1 reads
+    with the gaps of the next block are prefetched, while no others are read."""
     begin, end = span
     has_masses, are_plain, with_slopes, is_near = wants
     for c in range(begin, end, LANES):
@@ -230,6 +231,7 @@ def add_exponentials(state, q, span, setup, buffers, wants):
         error = constant(gap, 0.0)
         if setup.exact:
             error = load(buffers.errors, c - begin)
+        prefetch_line(ahead, c)
         state, e = pass_step(state, gap, error, setup.exact, has_masses)
         if with_slopes:
             slope = load(buffers.slopes, c - LATENCY)
@@ -237,7 +239,7 @@ def add_exponentials(state, q, span, setup, buffers, wants):
         store(buffers.exps, c - LATENCY, e)
         if has_masses:
             if q is not None:
-                prefetch_next(q, c)
+                prefetch_line(q, c + PREFETCH_BYTES // itemsize(q))
             if setup.exact:
                 gap = gap + error
             masses = add_masses(state.masses, q, setup, c, gap, are_plain)
@@ -259,17 +261,17 @@ def exp_pass(rows, top, q, setup, buffers, with_slopes):
         end = begin + GAP_BLOCK
         if end >= classes:  # then empty the pipeline
             end = classes + LATENCY
-        span = begin, end
+        span, ahead = (begin, end), advance(rows[0], min(end, classes) - begin)
         maximum = fill_block(rows, span, top, setup, buffers, maximum)
         if not setup.has_masses:
             wants = False, False, with_slopes, top.is_near
-            state = add_exponentials(state, q, span, setup, buffers, wants)
+            state = add_exponentials(state, q, ahead, span, setup, buffers, wants)
         elif setup.are_plain:
             wants = True, True, with_slopes, top.is_near
-            state = add_exponentials(state, q, span, setup, buffers, wants)
+            state = add_exponentials(state, q, ahead, span, setup, buffers, wants)
         else:
             wants = True, False, with_slopes, top.is_near
-            state = add_exponentials(state, q, span, setup, buffers, wants)
+            state = add_exponentials(state, q, ahead, span, setup, buffers, wants)
     ones, high, low = sums_across(state.sums)
     beyond = float(-classes % LANES)  # their gaps are 0
     return max_across(maximum), total_of(ones - beyond * ONE, high, low, exact), state.masses

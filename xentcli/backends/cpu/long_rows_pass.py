@@ -125,7 +125,6 @@ def fill_gaps(rows, span, top, setup, buffers, maximum, is_capped):
     begin, body = span
     scalars, exact = setup.scalars, setup.exact
     for c in range(begin, body, LANES):
-        prefetch_line(next_x, c + PREFETCH_BYTES // itemsize(next_x))
         maximum = select_max(load(next_x, c), maximum)
         logits = as_float64(load(x, c))
         if is_capped:
@@ -145,7 +144,6 @@ def fill_near_gaps(rows, span, top, buffers, maximum):
     logits = as_float64(load(x, begin))
     parts, zero = cap_stage1(logits, top.cap), constant(logits, 0.0)
     for c in range(begin, body, LANES):
-        prefetch_line(next_x, c + PREFETCH_BYTES // itemsize(next_x))
         maximum = select_max(load(next_x, c), maximum)
         following = as_float64(load(x, min(c + LANES, body - LANES)))
         stage1 = cap_stage1(following, top.cap)
@@ -160,13 +158,16 @@ def fill_end(rows, span, top, setup, buffers, maximum):
     """The same for the last classes, and gaps of 0 beyond the end."""
     begin, body, end = span
     scalars, exact, classes = setup.scalars, setup.exact, setup.classes
-    for c in range(body, end, LANES):
+    zero = constant_for(buffers.gaps, 0.0)
+    for c in range(body, min(classes, end), LANES):
         maximum = select_max(load_padded(rows[0], classes, c, -math.inf), maximum)
         logits = as_float64(load_padded(rows[1], classes, c, 0.0))
         gap, error, slope = gap_apart(top, logits, scalars, exact)
-        inside, zero = lanes_below(classes - c), constant(gap, 0.0)
+        inside = lanes_below(classes - c)
         gap, error = select(inside, gap, zero), select(inside, error, zero)
         store_gaps(buffers, begin, c, (gap, error, slope), scalars.softcap < math.inf, exact)
+    for c in range(max(body, classes + -classes % LANES), end, LANES):
+        store_gaps(buffers, begin, c, (zero, zero, zero), False, exact)
     return maximum
 
 

@@ -101,6 +101,16 @@ def any_lane(typing: Any, mask: Any) -> Any:
     return types.boolean(mask), generate
 
 
+@intrinsic
+def negative(typing: Any, value: Any) -> Any:
+    """The number with the other sign, which LLVM makes part of an `fma`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.fneg(values[0])
+
+    return value(value), generate
+
+
 @inline_jit
 def fast_add(high, low):
     """The sum of two numbers and its error, where the first is not the smaller one."""

@@ -110,9 +110,8 @@ def _llvm_function(name: str, arity: int) -> Any:
     return intrinsic(shapes[arity])
 
 
-floor = _llvm_function("floor", 1)
+floor, absolute = _llvm_function("floor", 1), _llvm_function("fabs", 1)
 fma = _llvm_function("fma", 3)  # a·b + c, rounded once
-absolute = _llvm_function("fabs", 1)
 copysign = _llvm_function("copysign", 2)
 maximum = _llvm_function("maximum", 2)  # NaN if either is
 fmin = _llvm_function("minnum", 2)  # the other argument if one is NaN
@@ -195,16 +194,6 @@ def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
         return builder.select(*values)
 
     return (yes(mask, yes, no), generate) if yes == no else None
-
-
-@intrinsic
-def negative(typing: Any, value: Any) -> Any:
-    """The number with the other sign, which LLVM makes part of an `fma`."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.fneg(values[0])
-
-    return (value(value), generate) if _is_float(value) else None
 
 
 @intrinsic

@@ -2,8 +2,9 @@
 
 As in `exp_pipeline`, the largest logit of the next row is found while this row is computed, and the
 exponentials are a software pipeline. Gaps d_c are computed for a block of classes before their
-exponentials, and stay in the first-level cache: with a softcap, a loop over both would need more
-registers than there are.
+exponentials, and stay in the first-level cache: a loop over both would need more registers than
+there are with a softcap, and another copy of its code for each kind of gap. While the exponentials
+of a block are computed, no logits are read; so those that the next block needs are prefetched.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 from constants.make_polynomials import POLYNOMIALS, best, excess, made
 
 from xentcli.backends import elementary
-from xentcli.backends.cpu import exponential
+from xentcli.backends.cpu import exponential, softcap
 from xentcli.backends.cuda import exp_pass, launch_params
 
 MADE = made()
@@ -53,7 +53,9 @@ def test_no_polynomial_of_that_degree_is_better(name, limit):
 
 
 @pytest.mark.parametrize(
-    ("name", "share"), [("EXP", 1e-10), ("EXP_SINGLE", 2e-7), ("EXP_FOR_FLOAT32", 2e-7)]
+    ("name", "share"),
+    [("EXP", 1e-10), ("EXP_SINGLE", 2e-7), ("EXP_FOR_FLOAT32", 2e-7)]
+    + [(name, 1e-15) for name in ("EXP_51", "EXP_45", "EXP_39")],
 )
 def test_the_coefficients_are_those_of_remezs_algorithm_but_for_the_last_digits(name, share):
     """In float64 the rounding of the coefficients is most of the error; they are compared."""
@@ -68,6 +70,11 @@ def test_what_is_set_to_zero_is_zero():
     assert mp.exp(-elementary.MAX_GAP) < mp.mpf(2) ** -1075
     assert mp.exp(-exponential.MAX_SCALED_GAP) < mp.mpf(2) ** -1075
     assert exponential.MAX_SCALED_GAP / math.log(2) < 1022 + exponential.SCALE_BITS
+    for power, gap in (
+        (exponential.SCALE_BITS, exponential.GAP_OF_0),
+        (exponential.SLOPE_BITS, softcap.ANGLE_OF_1),
+    ):
+        assert round(-gap * elementary.PER_LN2) + power + 1023 == 0  # the bits of the power of two
     assert mp.exp(exponential.F32_MIN_DIFFERENCE) < mp.mpf(2) ** -150
     assert -exponential.F32_MIN_DIFFERENCE / math.log(2) < 126 + exponential.F32_SCALE_BITS
     assert mp.exp(-exp_pass.MAX_FLOAT32_GAP) < mp.mpf(2) ** -150

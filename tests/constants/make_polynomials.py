@@ -3,9 +3,10 @@
 Of three kinds:
 
 - ln 2 in two parts, 1/ln 2 and the like: made here from the definition, digit by digit.
-- EXP, EXP_SINGLE, EXP_FOR_FLOAT32: minimax polynomials. Remez's algorithm on a grid of 2001 points
+- EXP and others with its name: minimax polynomials. Remez's algorithm on a grid of 2001 points
   gives them here but for the last digits: within 10⁻¹⁰ of each coefficient of EXP, and 2·10⁻⁷ of
-  the others (the program that made them had another grid). So they are not made but checked: each
+  EXP_SINGLE and EXP_FOR_FLOAT32 (the program that made them had another grid; EXP_51, EXP_45 and
+  EXP_39 are from here). So they are not made but checked: each
   has at most the error that is stated here, and `excess` says how far above the best possible one
   that is. The coefficients themselves stay: others would change results.
 - LOG1P, LOG1P_SINGLE: published, in FreeBSD's e_log.c and e_logf.c, with their error bounds of
@@ -90,6 +91,11 @@ def ulps_of(digits):
     return lambda r: r**2 * 2**digits * (1 if r >= 0 else 2)
 
 
+def relative_of_exp(r):
+    """The weight of r²·t in parts of eʳ."""
+    return r**2 * mp.exp(-r)
+
+
 def rest_of_log(z):
     """R(z) / z of log((1 + s) / (1 − s)) = s·(2 + R(s²))."""
     s = mp.sqrt(z)
@@ -101,6 +107,14 @@ WIDER = -mp.mpf("0.3475"), mp.mpf("0.3475")
 POLYNOMIALS = {
     "EXP": Polynomial(elementary.EXP, rest_of_exp, ulps_of(52), WIDER, 0.0746),  # ULP
     "EXP_SINGLE": Polynomial(elementary.EXP_SINGLE, rest_of_exp, ulps_of(23), WIDER, 0.03587),
+    **{
+        name: Polynomial(coefficients, rest_of_exp, relative_of_exp, WIDER, 2.0**bound)
+        for name, coefficients, bound in (
+            ("EXP_51", elementary.EXP_51, -51.57),
+            ("EXP_45", elementary.EXP_45, -45.75),
+            ("EXP_39", elementary.EXP_39, -39.64),
+        )
+    },
     "EXP_FOR_FLOAT32": Polynomial(
         elementary.EXP_FOR_FLOAT32[:-1],  # without the 1 that makes exp(0) exact
         slope_of_exp,

@@ -24,8 +24,9 @@ from xentcli.backends.cpu.load_store import (
     prefetch,
     store_masked,
 )
-from xentcli.backends.cpu.long_rows import general_range, row_buffers, softmax_range
+from xentcli.backends.cpu.long_rows import general_range, softmax_range
 from xentcli.backends.cpu.long_rows_fast import fast_range, tempered_range
+from xentcli.backends.cpu.long_rows_pass import row_buffers
 from xentcli.backends.cpu.row_ops import BoxView, outer_and_inner, per_row_from, row_start
 from xentcli.backends.cpu.row_statistics import statistics_range
 from xentcli.backends.cpu.row_tiles import TileOutput, load_tile, tile_rows

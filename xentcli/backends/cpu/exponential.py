@@ -10,6 +10,7 @@ are in use. Everything takes one number or a vector of 16.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from xentcli.backends import elementary
 from xentcli.backends.cpu.arithmetic import (
@@ -18,8 +19,10 @@ from xentcli.backends.cpu.arithmetic import (
     difference_below,
     fast_add,
     inline_jit,
+    negative,
     polynomial,
     product,
+    split_polynomial,
 )
 from xentcli.backends.cpu.simd import (
     constant,
@@ -29,8 +32,17 @@ from xentcli.backends.cpu.simd import (
     less_equal_or_nan,
     power_of_two,
     select,
+    select_min,
 )
-from xentcli.backends.elementary import LN2_HIGH, LN2_LOW, PER_LN2, ROUND
+from xentcli.backends.elementary import (
+    EXP_39,
+    EXP_45,
+    EXP_51,
+    LN2_HIGH,
+    LN2_LOW,
+    PER_LN2,
+    ROUND,
+)
 
 # For float32.
 F32_MIN_DIFFERENCE = -120.0
@@ -38,12 +50,15 @@ F32_ROUND = 12582912.0
 F32_LN2_HIGH = 0.693145751953125
 F32_LN2_LOW = 1.42860677e-06
 
+LN2 = math.log(2.0)
+
 # A row's exponentials are kept multiplied by a power of two, so that the smallest are normal
 # numbers too: a subnormal gradient is rounded once, and a large factor brings small ones back.
 SCALE_BITS = 900
 F32_SCALE_BITS = 48
 ONE = 2.0**SCALE_BITS  # what exp(0) is kept as
 UNSCALE = 2.0**-SCALE_BITS
+GAP_OF_0 = (SCALE_BITS + 1023) * LN2  # its power of two has the bits of 0
 MAX_SCALED_GAP = 1330.0  # beyond, exp(−gap)·2⁹⁰⁰ is not a normal number, and is kept as 0
 
 # So are the slope of a softcap and what it is made of.
@@ -74,7 +89,7 @@ def nearest_power(gap):
     """n of −gap = n·ln 2 + r, n + 1.5·2⁵², and −gap − n·ln 2 without the last bits of ln 2."""
     biased = fma(gap, constant(gap, -PER_LN2), constant(gap, ROUND))
     n = biased - ROUND
-    return n, biased, fma(n, constant(gap, -LN2_HIGH), 0.0 - gap)
+    return n, biased, fma(n, constant(gap, -LN2_HIGH), negative(gap))
 
 
 @inline_jit
@@ -115,31 +130,87 @@ def exp_of_gap(gap, error, exact):
     return select(less(gap, far), high, zero), select(less(gap, far), rest, zero)
 
 
-# The exponential in three stages, for the software pipeline in `exp_pipeline`.
+# For results with the digits of float32, with fewer terms.
+
+
+def _expm1(coefficients: tuple[float, ...]) -> Any:
+    series = split_polynomial(coefficients)
+
+    @inline_jit
+    def value_at(r):
+        square = r * r
+        return fma(square, series(r, square), r)
+
+    return value_at
+
+
+expm1_51, expm1_45, expm1_39 = map(_expm1, (EXP_51, EXP_45, EXP_39))
 
 
 @inline_jit
-def exp_stage1(x, peak):
-    """The first stage of exp(x − peak)·2⁹⁰⁰ of float64 x ≤ peak, NaN of NaN."""
-    gap, error = difference(peak, x)
-    far, zero = constant(gap, MAX_SCALED_GAP), constant(gap, 0.0)
+def short_range(gap, bits):
+    """r of −gap = n·ln 2 + r within 2⁻⁵⁵·n, and 2ⁿ⁺ᵇⁱᵗˢ."""
+    biased = fma(gap, constant(gap, -PER_LN2), constant(gap, ROUND))
+    r = fma(biased - ROUND, constant(gap, -LN2), negative(gap))
+    return r, power_of_two(biased, bits)
+
+
+# The exponential in three stages, for software pipelines: `exp_pipeline`, `long_rows_pass`.
+
+
+@inline_jit
+def gap_stage1(gap, error, exact):
+    """The first stage of exp(−gap − error)·2⁹⁰⁰ for gap ≥ 0, NaN of NaN, 0 beyond `GAP_OF_0`.
+
+    If `exact`, as `exp_of_gap`; otherwise the error of the gap is left out.
+    """
+    zero = constant(gap, 0.0)
+    if not exact:
+        r, power = short_range(select_min(constant(gap, GAP_OF_0), gap), SCALE_BITS)
+        return r, zero, power
+    far = constant(gap, MAX_SCALED_GAP)
     near = less_equal_or_nan(gap, far)
     r, lost, biased = reduce_range(select(near, gap, far), select(near, error, zero))
     return r, lost, select(near, power_of_two(biased, SCALE_BITS), zero)
 
 
 @inline_jit
-def exp_stage2(parts):
-    """The second stage: the exponential as a sum."""
+def gap_stage2(parts, exact, cancels):
+    """The second stage: the exponential as a sum, or if not `exact` as a product; then its relative
+    error is 2⁻⁵¹ if terms may cancel, and otherwise 2⁻³⁹."""
     r, lost, power = parts
-    return exp_terms(power, r, fma(r * r, exp_series(r), lost))
+    if exact:
+        return exp_terms(power, r, fma(r * r, exp_series(r), lost))
+    if cancels:
+        return power, expm1_51(r)
+    return power, expm1_39(r)
+
+
+@inline_jit
+def gap_stage3(parts, exact):
+    """The third stage: the exponential, and its rounding error."""
+    if exact:
+        return fast_add(parts[0], parts[1])
+    return fma(parts[0], parts[1], parts[0]), constant(parts[0], 0.0)
+
+
+@inline_jit
+def exp_stage1(x, peak):
+    """The first stage of exp(x − peak)·2⁹⁰⁰ of float64 x ≤ peak, NaN of NaN."""
+    gap, error = difference(peak, x)
+    return gap_stage1(gap, error, True)
+
+
+@inline_jit
+def exp_stage2(parts):
+    """The second stage."""
+    return gap_stage2(parts, True, True)
 
 
 @inline_jit
 def exp_stage3(parts):
     """The third stage: the exponential, and its rounding error."""
-    high, rest = parts
-    return fast_add(high, rest)
+    return gap_stage3(parts, True)
 
 
 @inline_jit

@@ -46,14 +46,14 @@ from xentcli.backends.cpu.long_rows_again import (
     replace_by_gradient,
     write_float64_gradient,
 )
-from xentcli.backends.cpu.long_rows_losses import keep_row, sums_of_row, write_losses
-from xentcli.backends.cpu.long_rows_passes import (
+from xentcli.backends.cpu.long_rows_fast_passes import (
     GradientScale,
     exp_pass,
     exp_pass_and_write,
     exp_scale,
     long_row_offsets,
 )
+from xentcli.backends.cpu.long_rows_losses import keep_row, sums_of_row, write_losses
 from xentcli.backends.cpu.row_ops import (
     element,
     find_rows_not_ignored,

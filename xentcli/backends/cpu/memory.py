@@ -7,7 +7,7 @@ from xentcli.backends.cpu.load_store import load, prefetch, store, stream_store
 from xentcli.backends.cpu.row_ops import max_across
 from xentcli.backends.cpu.simd import LANES, constant, select_max
 
-PREFETCH_ELEMENTS = 2048  # of float32: as far ahead as in `long_rows_passes`
+PREFETCH_ELEMENTS = 2048  # of float32: as far ahead as in `long_rows_fast_passes`
 
 
 @jit

@@ -9,8 +9,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from xentcli.backends.cpu.arithmetic import JIT_OPTIONS, add, inline_jit
-from xentcli.backends.cpu.exponential import ONE
+from xentcli.backends.cpu.arithmetic import JIT_OPTIONS, add, any_lane, inline_jit
 from xentcli.backends.cpu.half_types import cast_for, constant_for, itemsize
 from xentcli.backends.cpu.load_store import (
     address,
@@ -141,10 +140,13 @@ def largest_lane(a):
 
 
 @inline_jit
-def index_of_one(exps, classes):
-    """The first class whose exponential is that of 0."""
-    for c in range(classes):
-        if exps[c] == ONE:
+def index_of(x, classes, value):
+    """The first class whose number in a row is this one; 0 if there is none."""
+    wanted = constant_for(x, value)
+    for c in range(0, classes, LANES):
+        if any_lane(equal(load_padded(x, classes, c, math.nan), wanted)):
+            while element(x, c) != value:
+                c += 1
             return c
     return 0
 

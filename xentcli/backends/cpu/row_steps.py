@@ -2,7 +2,7 @@
 
 A step's numbers are one vector, or the two of `half_lines`. Which it is follows from the buffer of
 exponentials: a pointer, or the two of `Planes`, and from nothing at run time. So the loops in
-`long_rows_passes` are written once.
+`long_rows_fast_passes` are written once.
 """
 
 from __future__ import annotations

@@ -110,9 +110,9 @@ def _llvm_function(name: str, arity: int) -> Any:
     return intrinsic(shapes[arity])
 
 
-floor = _llvm_function("floor", 1)
+floor, absolute = _llvm_function("floor", 1), _llvm_function("fabs", 1)
 fma = _llvm_function("fma", 3)  # a·b + c, rounded once
-absolute = _llvm_function("fabs", 1)
+copysign = _llvm_function("copysign", 2)
 maximum = _llvm_function("maximum", 2)  # NaN if either is
 fmin = _llvm_function("minnum", 2)  # the other argument if one is NaN
 

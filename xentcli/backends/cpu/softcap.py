@@ -31,14 +31,19 @@ from xentcli.backends.cpu.arithmetic import (
     quotient,
 )
 from xentcli.backends.cpu.exponential import (
+    LN2,
+    SLOPE_BITS,
     SLOPE_ONE,
     SLOPE_UNIT,
     exp_and_expm1,
     exp_and_expm1_in_two_words,
+    expm1_45,
+    short_range,
 )
 from xentcli.backends.cpu.simd import (
     absolute,
     constant,
+    copysign,
     equal,
     floor,
     fma,
@@ -51,6 +56,7 @@ from xentcli.backends.cpu.simd import (
 from xentcli.backends.elementary import ROUND
 
 LIMIT = 480.0  # from this angle on tanh is 1, and its slope 0: the next one would be 10⁻⁴¹⁷
+ANGLE_OF_1 = (SLOPE_BITS + 1023) * LN2  # twice such an angle: exp(−it) has the bits of 0
 
 
 class Angles(NamedTuple):
@@ -100,9 +106,9 @@ def angles_of(like, scalars):
 
 @inline_jit
 def in_units(x, angles):
-    """Logits in the units of `angles.by`, at most `LIMIT` angles from 0."""
+    """Logits in the units of `angles.by`, at most `LIMIT` angles from 0; NaN of NaN."""
     limit = angles.by * LIMIT
-    return select_max(select_min(x * angles.first * angles.second, limit), 0.0 - limit)
+    return select_max(0.0 - limit, select_min(limit, x * angles.first * angles.second))
 
 
 @inline_jit
@@ -195,3 +201,58 @@ def times_slope(value, slope):
     small = less(slope, constant(slope, SLOPE_UNIT))
     one, unit = constant(slope, 1.0), constant(slope, SLOPE_UNIT)
     return value * select(small, unit, one) * (slope * select(small, one, unit))
+
+
+class Cap(NamedTuple):
+    """What z of a logit takes where results have the digits of float32."""
+
+    rate: Any  # 2 / (T·κ)
+    half: Any  # κ / 2
+    z: Any  # of the largest logit
+
+
+@inline_jit
+def is_usual(scalars):
+    """Whether gaps may be differences of z, of which the error is 2⁻⁴⁷·κ."""
+    near = 2.0**-100 < scalars.softcap < 2.0**16
+    return near and 2.0**-100 < scalars.temperature < 2.0**100
+
+
+@inline_jit
+def cap_of(x, scalars):
+    """The same for a row whose largest logit is x."""
+    rate = constant(x, 2.0 / (scalars.softcap * scalars.temperature))
+    found = Cap(rate, constant(x, 0.5 * scalars.softcap), rate)
+    return Cap(found.rate, found.half, capped(x, found)[0])
+
+
+@inline_jit
+def cap_stage1(x, cap):
+    """The first stage of `capped`: r and a power of two, 0 where tanh is 1."""
+    return short_range(select_min(constant(x, ANGLE_OF_1), absolute(x) * cap.rate), SLOPE_BITS)
+
+
+@inline_jit
+def cap_stage2(parts, x, cap):
+    """The second stage."""
+    r, power = parts
+    u = fma(power, expm1_45(r), power)
+    m = fma(u, constant(u, 0.0 - SLOPE_UNIT), constant(u, 1.0))
+    inverse = 2.0 / (2.0 - m)
+    return copysign(cap.half * (m * inverse), x), u * (inverse * inverse)
+
+
+@inline_jit
+def capped(x, cap):
+    """z = κ·tanh(x / (T·κ)), and its slope times 2⁵⁰⁰ and the temperature; NaN of NaN.
+
+    With u = exp(−2·|x| / (T·κ)), tanh = (1 − u) / (1 + u), and the slope is 4·u / (1 + u)².
+    """
+    return cap_stage2(cap_stage1(x, cap), x, cap)
+
+
+@inline_jit
+def times_usual_slope(e, slope):
+    """An exponential that was multiplied by 2⁹⁰⁰ times a slope that was by 2⁵⁰⁰, where `is_usual`:
+    what underflows is 0 as a float32 whatever it is multiplied by."""
+    return e * SLOPE_UNIT * slope

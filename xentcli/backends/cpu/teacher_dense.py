@@ -29,8 +29,8 @@ from xentcli.backends.cpu.gradient_formulas import (
     row_factors,
 )
 from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64
-from xentcli.backends.cpu.load_store import load, prefetch, store
-from xentcli.backends.cpu.long_rows import row_buffers
+from xentcli.backends.cpu.load_store import float64_at, load, prefetch, store
+from xentcli.backends.cpu.long_rows_pass import long_row_offsets
 from xentcli.backends.cpu.row_ops import (
     fill,
     load_padded,
@@ -57,6 +57,14 @@ from xentcli.backends.cpu.teacher_formulas import (
 from xentcli.backends.teacher import Kind
 
 LOGITS, LOG_PROBS, PROBS = int(Kind.LOGITS), int(Kind.LOG_PROBS), int(Kind.PROBS)
+
+
+class Buffers(NamedTuple):
+    """What pass 2 stores of a row: float64, one number for each class."""
+
+    exps: Any
+    q: Any
+    y: Any  # then x or u
 
 
 class Teacher(NamedTuple):
@@ -143,8 +151,8 @@ def store_row(rows, classes, peak, teacher, options, buffers):
         if cross:
             y = select(equal(cost, constant(cost, math.inf)), zero, gap + error)
         store(buffers.exps, c, e)
-        store(buffers.slopes, c, q)
-        store(buffers.gaps, c, y)
+        store(buffers.q, c, q)
+        store(buffers.y, c, y)
         sums = add_exponential(sums, e, one)
         if exact:
             sums = sums[0], sums[1], sums[2] + lost
@@ -195,12 +203,12 @@ def sum_terms(classes, sums, units, costs, buffers):
     by = UNSCALE / (1.0 + (sums.others + sums.others_low) * UNSCALE)
     high, low, middle, middle_low = zero, zero, zero, zero
     for c in range(0, classes, LANES):
-        p, q = load(buffers.exps, c) * by, load(buffers.slopes, c) * unit
-        value, x = term(costs, p, q, load(buffers.gaps, c) + log_ratio)
+        p, q = load(buffers.exps, c) * by, load(buffers.q, c) * unit
+        value, x = term(costs, p, q, load(buffers.y, c) + log_ratio)
         inside = lanes_below(classes - c)
         high, low = add(high, low, select(inside, value, zero))
         if costs.divergence >= REVERSE_KL:
-            store(buffers.gaps, c, x)
+            store(buffers.y, c, x)
         if costs.divergence == JSD:
             pull = select(inside, product_or_zero(p, x), zero)
             middle, middle_low = add(middle, middle_low, pull)
@@ -220,7 +228,7 @@ def write_pulled(classes, sums, row, factors, exact, buffers, grad):
     share = others / (1.0 + others) * (1.0 + row.surplus)
     of_max = (sums.rest * row.unit - share) * factors.per_mass * factors.unit
     for c in range(0, classes, LANES):
-        e, q = load(buffers.exps, c), load(buffers.slopes, c) * row.unit
+        e, q = load(buffers.exps, c), load(buffers.q, c) * row.unit
         g = entries_with_masses(e * wide.before, q * wide.per_mass, wide, exact)
         if others < 1.0:
             g = select(equal(e, one), constant(g, of_max), g)
@@ -232,7 +240,7 @@ def write_shifted(classes, row, factors, buffers, grad):
     """Pass 4 of reverse KL and JSD: p·(x − Σ p·x), or with u."""
     wide = in_every_lane(buffers.exps, factors)
     for c in range(0, classes, LANES):
-        e, x = load(buffers.exps, c) * wide.before, load(buffers.gaps, c)
+        e, x = load(buffers.exps, c) * wide.before, load(buffers.y, c)
         p = fma(e, wide.high, e * wide.low) * wide.unit
         g = product_or_zero(p, x - row.middle)
         store_padded(grad, classes, c, cast_for(grad, g) + constant_for(grad, 0.0))
@@ -261,7 +269,11 @@ def dense_range(count, logits, teachers, targets, shared, per_row, grad, space, 
     """Some rows."""
     classes, scalars = shared
     write_ignored_rows(count, classes, targets, per_row, grad)
-    buffers, exact = row_buffers(space, classes), is_float64(space)
+    second, _, _, _, _ = long_row_offsets(classes, 0, 0)
+    buffers = Buffers(
+        float64_at(space, 0), float64_at(space, second), float64_at(space, 2 * second)
+    )
+    exact = is_float64(space)
     student, costs = softmax_options(scalars.temperature), costs_of(scalars)
     options = student, costs.divergence == CE, exact
     for i in range(count):

@@ -31,7 +31,7 @@ from xentcli.backends.cpu.load_store import (
     store_masked,
     stream_store,
 )
-from xentcli.backends.cpu.long_rows_passes import long_row_offsets
+from xentcli.backends.cpu.long_rows_fast_passes import long_row_offsets
 from xentcli.backends.cpu.row_ops import (
     elements_to_boundary,
     find_rows_not_ignored,

@@ -32,7 +32,7 @@ from xentcli.backends.cpu.long_rows_again import (
     replace_by_gradient,
     write_float64_gradient,
 )
-from xentcli.backends.cpu.long_rows_passes import (
+from xentcli.backends.cpu.long_rows_fast_passes import (
     GradientScale,
     exp_pass,
     exp_pass_and_write,

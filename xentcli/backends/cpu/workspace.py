@@ -15,15 +15,17 @@ LANES = 16  # as in `simd`
 # Up to this many classes 16 rows are computed at a time: at 64 both ways take the same time.
 SHORT = 64
 BLOCK = 256  # vectors of 16 numbers in a block of tiles: 16 KiB of float32
+GAP_BLOCK = 1024  # classes whose gaps are computed before their exponentials
+GAP_BYTES = (GAP_BLOCK + 64) * 8  # and those that empty a pipeline
 CHUNK = 1 << 16  # logits that are copied at a time where the classes of a row are not contiguous
 
 
 def long_row_offsets(classes: int, rows: int, copied: int) -> tuple[int, int, int, int, int]:
     """Of a second row of exponentials, of indices of rows, and of copies of logits, of
     probabilities and of gradients, for `copied` rows. A first row of exponentials is at 0, a third
-    row of numbers as far behind the second."""
+    row of numbers as far behind the second, and then blocks of gaps and of their errors."""
     second = (classes // 8 + 25) * LINE
-    indices = 3 * second
+    indices = 3 * second + 2 * GAP_BYTES
     logits = indices + (rows // 8 + 1) * LINE
     copy = classes * copied // 8 * LINE
     return second, indices, logits, logits + copy, logits + 2 * copy

@@ -51,12 +51,12 @@ NAMES = tuple(name for name in get_args(options.Backend) if name != "auto")
 # Measured on 2 cores with kept kernels, processor time:
 #
 #     logits        100      1,000     10,000     30,000
-#     in a loop    0.7 ms    0.8 ms    2 ms       6 ms       NumPy (the float64 reference)
-#                  0.1 ms    0.1 ms    0.1 ms     0.2 ms     kernels
+#     in a loop    0.5 ms    0.6 ms    2 ms       5 ms       NumPy (the float64 reference)
+#                  0.03 ms   0.04 ms   0.06 ms    0.08 ms    kernels
 #     a command    0.10 s    0.10 s    0.10 s     0.11 s     NumPy
 #                  0.13 s    0.13 s    0.13 s     0.13 s     kernels, of which 0.03 s to load them
 #
-# So a loop is 7 to 40 times as fast with the kernels, and a command up to 0.03 s slower below
+# So a loop is 15 to 60 times as fast with the kernels, and a command up to 0.03 s slower below
 # 150,000 logits; its first job of a kind takes 3 or 4 s more, which `xent compile` does ahead.
 # Neither is known here: the rule depends on the size alone, so that the same job always gives the
 # same bits.

@@ -101,6 +101,17 @@ def any_lane(typing: Any, mask: Any) -> Any:
     return types.boolean(mask), generate
 
 
+@intrinsic(prefer_literal=True)
+def flag(typing: Any, value: Any) -> Any:
+    """True or False as a constant for LLVM only: for Numba a literal argument is a type of its own,
+    and each function that it is passed to is compiled again."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return ir.Constant(ir.IntType(1), int(value.literal_value))
+
+    return types.boolean(value), generate
+
+
 @intrinsic
 def every_lane(typing: Any, mask: Any) -> Any:
     """Whether a comparison of vectors is true in every lane."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from xentcli.backends.cpu.arithmetic import inline_jit, jit
+from xentcli.backends.cpu.arithmetic import flag, inline_jit, jit
 from xentcli.backends.cpu.gradient_formulas import (
     entries,
     entries_with_masses,
@@ -150,8 +150,8 @@ def write_gradient(q, setup, scale, streaming, buffers, sums, specials, grad):
         multiply(buffers.exps, setup.classes, factors.before)
     row = Entries(in_every_lane(buffers.exps, factors), specials, of_target, of_max)
     if not setup.has_masses:
-        write_row(q, setup, row, buffers, grad, streaming, (False, False))
+        write_row(q, setup, row, buffers, grad, streaming, (flag(False), flag(False)))
     elif setup.are_plain:
-        write_row(q, setup, row, buffers, grad, streaming, (True, True))
+        write_row(q, setup, row, buffers, grad, streaming, (flag(True), flag(True)))
     else:
-        write_row(q, setup, row, buffers, grad, streaming, (True, False))
+        write_row(q, setup, row, buffers, grad, streaming, (flag(True), flag(False)))

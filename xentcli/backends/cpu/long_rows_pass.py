@@ -13,7 +13,7 @@ import math
 from typing import Any, NamedTuple
 
 from xentcli.backends.cpu import workspace
-from xentcli.backends.cpu.arithmetic import add_exponential, any_lane, inline_jit, jit
+from xentcli.backends.cpu.arithmetic import add_exponential, any_lane, flag, inline_jit, jit
 from xentcli.backends.cpu.exponential import ONE, gap_stage1, gap_stage2, gap_stage3
 from xentcli.backends.cpu.formulas import (
     finite_or_zero,
@@ -149,7 +149,7 @@ def fill_near_gaps(rows, span, top, buffers, maximum):
         following = as_float64(load(x, min(c + LANES, body - LANES)))
         stage1 = cap_stage1(following, top.cap)
         z, slope = cap_stage2(parts, logits, top.cap)
-        store_gaps(buffers, begin, c, (top.cap.z - z, zero, slope), True, False)
+        store_gaps(buffers, begin, c, (top.cap.z - z, zero, slope), flag(True), flag(False))
         parts, logits = stage1, following
     return maximum
 
@@ -168,7 +168,7 @@ def fill_end(rows, span, top, setup, buffers, maximum):
         gap, error = select(inside, gap, zero), select(inside, error, zero)
         store_gaps(buffers, begin, c, (gap, error, slope), scalars.softcap < math.inf, exact)
     for c in range(max(body, classes + -classes % LANES), end, LANES):
-        store_gaps(buffers, begin, c, (zero, zero, zero), False, exact)
+        store_gaps(buffers, begin, c, (zero, zero, zero), flag(False), exact)
     return maximum
 
 
@@ -181,9 +181,9 @@ def fill_block(rows, span, top, setup, buffers, maximum):
         if top.is_near:
             maximum = fill_near_gaps(rows, (begin, body), top, buffers, maximum)
         elif setup.scalars.softcap < math.inf:
-            maximum = fill_gaps(rows, (begin, body), top, setup, buffers, maximum, True)
+            maximum = fill_gaps(rows, (begin, body), top, setup, buffers, maximum, flag(True))
         else:
-            maximum = fill_gaps(rows, (begin, body), top, setup, buffers, maximum, False)
+            maximum = fill_gaps(rows, (begin, body), top, setup, buffers, maximum, flag(False))
     return fill_end(rows, (begin, body, end), top, setup, buffers, maximum)
 
 
@@ -203,7 +203,9 @@ def start_pass(exps, exact):
     """Empty sums, and exponentials that are 0 in the pipeline."""
     zero = constant_for(exps, 0.0)
     stage1 = gap_stage1(constant_for(exps, math.inf), zero, exact)
-    return PassState((zero, zero, zero), no_masses(zero), stage1, gap_stage2(stage1, exact, False))
+    return PassState(
+        (zero, zero, zero), no_masses(zero), stage1, gap_stage2(stage1, exact, flag(False))
+    )
 
 
 @inline_jit
@@ -266,13 +268,13 @@ def exp_pass(rows, top, q, setup, buffers, with_slopes):
         span, ahead = (begin, end), advance(rows[0], min(end, classes) - begin)
         maximum = fill_block(rows, span, top, setup, buffers, maximum)
         if not setup.has_masses:
-            wants = False, False, with_slopes, top.is_near
+            wants = flag(False), flag(False), with_slopes, top.is_near
             state = add_exponentials(state, q, ahead, span, setup, buffers, wants)
         elif setup.are_plain:
-            wants = True, True, with_slopes, top.is_near
+            wants = flag(True), flag(True), with_slopes, top.is_near
             state = add_exponentials(state, q, ahead, span, setup, buffers, wants)
         else:
-            wants = True, False, with_slopes, top.is_near
+            wants = flag(True), flag(False), with_slopes, top.is_near
             state = add_exponentials(state, q, ahead, span, setup, buffers, wants)
     ones, high, low = sums_across(state.sums)
     beyond = float(-classes % LANES)  # their gaps are 0

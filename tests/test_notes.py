@@ -8,8 +8,8 @@ from cli import LOGITS, TARGETS, assert_done, assert_error, inside, npy, run
 
 from xentcli import cross_entropy
 from xentcli.arrays.dtypes import BF16, NAMES, narrow, widen
-from xentcli.engine import notes
-from xentcli.engine.notes import LogitsCheck
+from xentcli.engine import logits_check
+from xentcli.engine.logits_check import LogitsCheck
 from xentcli.errors import OptionError, ShapeError
 from xentcli.files.opening import load
 from xentcli.files.options import ReadOptions
@@ -94,10 +94,10 @@ def test_masked_logits_that_a_softcap_makes_finite_are_counted(dtype):
 def test_the_first_row_tells_that_logits_are_no_probabilities(monkeypatch, dtype, first):
     """All logits in bfloat16 were converted for that: 11 ms, where their kernel takes 4."""
     looked_at = []
-    monkeypatch.setattr(notes, "_all_right", lambda q, _: bool(looked_at.append(q.size)))
+    monkeypatch.setattr(logits_check, "all_right", lambda q, _: bool(looked_at.append(q.size)))
     x = np.array([[first], [[0.5, 0.25, 0.25]]], "f4").reshape(2, 3, 1)
     x = narrow(x, BF16) if dtype == "bf16" else x.astype(dtype)
-    monkeypatch.setattr(notes, "widen", lambda a, d: looked_at.append(a.size) or widen(a, d))
+    monkeypatch.setattr(logits_check, "widen", lambda a, d: looked_at.append(a.size) or widen(a, d))
     LogitsCheck().add(x)
     assert all(size <= 3 for size in looked_at)
 

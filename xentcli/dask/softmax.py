@@ -21,7 +21,8 @@ from xentcli.dask.memory import of_client, require_fit
 from xentcli.dask.plan import ChunkSpec, place_pair
 from xentcli.dask.rows import How, result_meta
 from xentcli.dask.worker import run_for
-from xentcli.engine.notes import LogitsCheck, NonfiniteRows
+from xentcli.engine.logits_check import LogitsCheck
+from xentcli.engine.notes import NonfiniteRows
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import without_targets
 from xentcli.engine.rows import RowPiece

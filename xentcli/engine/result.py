@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
-from xentcli.engine.notes import LogitsCheck, NonfiniteRows, Note, ProbabilityCheck
+from xentcli.engine.logits_check import LogitsCheck
+from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
 from xentcli.engine.reduction import ReductionPlan
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import Layout, dense, find
 from xentcli.backends import Scalars
 from xentcli.engine.cross_entropy import Run
-from xentcli.engine.notes import LogitsCheck, NonfiniteRows, Note
+from xentcli.engine.logits_check import LogitsCheck
+from xentcli.engine.notes import NonfiniteRows, Note
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import without_targets
 from xentcli.engine.rows import RowPiece

@@ -14,7 +14,7 @@ from xentcli.arrays.layout import Block, dense
 from xentcli.arrays.sums import exact_sum
 from xentcli.backends.reference import clear_negative_zero
 from xentcli.engine.cross_entropy import LossCalculation, RowLosses, Run
-from xentcli.engine.notes import LogitsCheck
+from xentcli.engine.logits_check import LogitsCheck
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import Problem
 from xentcli.engine.reduction import plan

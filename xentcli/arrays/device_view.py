@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from operator import index
@@ -27,6 +26,7 @@ from xentcli.arrays.dtypes import (
 )
 from xentcli.arrays.layout import overlaps_itself
 from xentcli.errors import DataError, DtypeError, ShapeError, XentError, reason
+from xentcli.records import dataclass
 
 CUDA = 2  # DLPack's device type
 LEGACY = 1  # the interface's value for the default stream, whose handle is 0

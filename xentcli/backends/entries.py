@@ -13,10 +13,10 @@ The key is text that names everything the code depends on; of it, the file's nam
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from xentcli.backends.checksum import checksum
 from xentcli.backends.private_folder import DamagedError
+from xentcli.records import dataclass
 
 MAGIC = b"xentcode"
 _LENGTHS = struct.Struct("<IIQ")

@@ -10,7 +10,7 @@ bits however the rows are cut: parts of the rows may be walked elsewhere, and me
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from xentcli.arrays.dtypes import NAMES, Array, as_array, as_logits, widen
 from xentcli.arrays.layout import Block, Layout
 from xentcli.engine.pipeline import ALIVE
 from xentcli.engine.problem import Problem
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.files.reader import Reader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -21,6 +20,7 @@ from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import without_targets
 from xentcli.engine.rows import RowPiece
 from xentcli.options import Backend, LogitsOptions, remembered
+from xentcli.records import dataclass
 
 logits_options = remembered(LogitsOptions)
 

@@ -8,7 +8,6 @@ weights and upstream gradients if there are any.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -25,6 +24,7 @@ from xentcli.engine.result import CrossEntropy
 from xentcli.engine.rows import PieceBuffers, RowPiece, RowSource, walk
 from xentcli.engine.softmax import Probabilities, SoftmaxCalculation
 from xentcli.options import LogitsOptions, LossOptions
+from xentcli.records import dataclass
 
 if TYPE_CHECKING:
     from xentcli.engine.teacher.calculation import TeacherCalculation

@@ -12,7 +12,7 @@ from xentcli.backends.cpu.arithmetic import add_wide_exponential, inline_jit
 from xentcli.backends.cpu.exponential import ONE, exp_of_gap
 from xentcli.backends.cpu.formulas import gap_over, total_of
 from xentcli.backends.cpu.gradient_formulas import entries, in_every_lane
-from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for
+from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, is_float64
 from xentcli.backends.cpu.load_store import load, store
 from xentcli.backends.cpu.row_ops import load_padded, sums_across
 from xentcli.backends.cpu.simd import LANES, constant
@@ -22,14 +22,15 @@ from xentcli.backends.cpu.simd import LANES, constant
 def float64_exponentials(x, classes, c, peak, scalars):
     """16 exponentials of float32 logits, multiplied by 2⁹⁰⁰."""
     z = as_float64(load_padded(x, classes, c, -math.inf))
-    gap, _ = gap_over(constant(z, peak), z, scalars, False)
-    return exp_of_gap(gap, z, False)[0]
+    exact = is_float64(x)  # never; a literal would be a second copy of both functions
+    gap, _ = gap_over(constant(z, peak), z, scalars, exact)
+    return exp_of_gap(gap, z, exact)[0]
 
 
 @inline_jit
 def float64_sum(x, classes, peak, scalars):
     """The sum of all exponentials but one largest, multiplied by 2⁹⁰⁰."""
-    zero = constant(float64_exponentials(x, classes, 0, peak, scalars), 0.0)
+    zero = as_float64(constant_for(x, 0.0))
     sums = zero, zero, zero
     for c in range(0, classes, LANES):
         e = float64_exponentials(x, classes, c, peak, scalars)

@@ -66,7 +66,7 @@ from xentcli.backends.cpu.row_ops import (
     write_ignored_rows,
 )
 from xentcli.backends.cpu.row_steps import buffer_for
-from xentcli.backends.cpu.simd import LANES
+from xentcli.backends.cpu.simd import LANES, constant, first_lane
 
 
 @inline_jit
@@ -114,8 +114,9 @@ def gradient_scale(x, y, row, exps, scale, sums, scalars, enough):
     classes, peak, hot = row
     exact, target_x = is_float64(exps), element(x, y)
     factors = row_factors(sums, scale, scalars, False, exact)
-    gap, error = gap_over(peak, target_x, scalars, exact)
-    (e, _), is_max = exp_of_gap(gap, error, exact), target_x == peak
+    wide = as_float64(constant_for(x, 0.0))  # scalars would be a second copy of all formulas
+    gap, error = gap_over(constant(wide, peak), constant(wide, target_x), scalars, exact)
+    e, is_max = first_lane(exp_of_gap(gap, error, exact)[0]), target_x == peak
     if scalars.z_loss > 0.0:
         target = entry_with_mass(e, hot, is_max, sums, factors, SLOPE_ONE, exact)
     else:
@@ -176,7 +177,8 @@ def fast_rows(count, logits, targets, shared, per_row, grad, space, streaming, i
             if grad is not None:
                 if itemsize(grad.data) > 2:
                     others = others + lost
-                row_sums = sums_of_row(row, target_x, (others, low), scalars, is_float64(space))
+                both = others, low
+                row_sums = sums_of_row(kept, row, target_x, both, scalars, is_float64(space))
                 u = per_row.scale[i * per_row.scale_step]
                 grad_scale = gradient_scale(x, y, row, exps, u, row_sums, scalars, enough)
         peak = next_peak

@@ -17,13 +17,14 @@ from xentcli.backends.cpu.formulas import (
     hot_gap,
     largest,
 )
+from xentcli.backends.cpu.half_types import constant_for
 from xentcli.backends.cpu.load_store import load, store
-from xentcli.backends.cpu.simd import LANES, constant, equal
+from xentcli.backends.cpu.simd import LANES, constant, equal, first_lane
 
 
 @inline_jit
 def finish(peak, target_x, hot, others, scalars, exact):
-    """Loss, log-sum-exp and the gradient's sums, of one row or of 16."""
+    """Loss, log-sum-exp and the gradient's sums of 16 rows."""
     gap, error = gap_over(peak, target_x, scalars, exact)
     distance, zero = hot_gap(hot, gap, error, exact), constant(peak, 0.0)
     masses = Masses(hot, zero, zero, equal(target_x, peak))
@@ -31,15 +32,25 @@ def finish(peak, target_x, hot, others, scalars, exact):
 
 
 @inline_jit
-def sums_of_row(row, target_x, others, scalars, exact):
+def sums_of_row(kept, row, target_x, others, scalars, exact):
     """The gradient's sums of one row; without z-loss they need no logarithm."""
     _, peak, hot = row
-    if scalars.z_loss != 0.0:
-        return finish(peak, target_x, hot, others, scalars, exact)[2]
+    if scalars.z_loss != 0.0:  # as 16 equal rows: scalars would be a second copy of all formulas
+        both = constant_for(kept, others[0]), constant_for(kept, others[1])
+        x, a = constant_for(kept, target_x), constant_for(kept, hot)
+        sums = finish(constant_for(kept, peak), x, a, both, scalars, exact)[2]
+        return first_sums(sums)
     sum_ = others[0]
     if not abs(largest(peak, 0.0, scalars, exact)[0]) < math.inf:
         sum_ = math.nan
     return RowSums(sum_, others[1], 0.0 if target_x == peak else hot, hot, 0.0)
+
+
+@inline_jit
+def first_sums(sums):
+    """Those of the first of 16 rows."""
+    one, low, rest = first_lane(sums.others), first_lane(sums.others_low), first_lane(sums.rest)
+    return RowSums(one, low, rest, first_lane(sums.b), first_lane(sums.b_low))
 
 
 @inline_jit

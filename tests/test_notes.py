@@ -10,6 +10,7 @@ from xentcli import cross_entropy
 from xentcli.arrays.dtypes import BF16, NAMES, narrow, widen
 from xentcli.engine import logits_check
 from xentcli.engine.logits_check import LogitsCheck
+from xentcli.engine.notes import ProbabilityCheck
 from xentcli.errors import OptionError, ShapeError
 from xentcli.files.opening import load
 from xentcli.files.options import ReadOptions
@@ -262,3 +263,19 @@ def test_raw_integers_of_16_bits_are_what_their_layout_says(files, capfdbinary):
     raw = ["--raw", "i16", "--shape", "1,3", "--dtype", "bf16", "-f", "csv"]
     result = inside(capfdbinary, "softmax", "l.bin", *raw, "--strict")
     assert result.text.startswith("0.66")
+
+
+@pytest.mark.parametrize("classes", [2, 100, 5000])
+@pytest.mark.parametrize("wrong", [None, 0, 0.5, 1])
+def test_several_threads_look_for_what_is_no_distribution(rng, classes, wrong):
+    q = rng.random((2_400_000 // classes, classes))
+    q /= q.sum(axis=1, keepdims=True)
+    if wrong is not None:
+        q[int(wrong * (len(q) - 1))] *= 1.5
+    found = []
+    for threads in (1, 4):
+        check = ProbabilityCheck()
+        check.add(q, threads)
+        found.append([note.text for note in check.notes()])
+    assert found[0] == found[1]
+    assert bool(found[0]) == (wrong is not None)

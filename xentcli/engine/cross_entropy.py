@@ -13,6 +13,7 @@ from xentcli.arrays.device_view import device_array, require_host
 from xentcli.arrays.dtypes import Array, as_logits
 from xentcli.arrays.float_errors import ignoring_float_errors
 from xentcli.arrays.layout import Block, dense
+from xentcli.backends.processors import default_threads
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import Extras, Problem, build
 from xentcli.engine.reduction import ReductionPlan, plan
@@ -104,7 +105,7 @@ class LossCalculation:
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
-            self.totals.probabilities.add(targets)
+            self.totals.probabilities.add(targets, self.run.threads or default_threads())
         else:
             assert piece.problem.targets is not None
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)

@@ -558,3 +558,15 @@ def test_a_note_on_probabilities_does_not_depend_on_blocks(shape, dtype):
                 check.add(block.of(layout.boxed(q)))
             notes.append(check.notes())
         assert notes[0] == notes[1] == notes[2]
+
+
+def test_several_threads_add_up_losses_to_the_same_bits(rng):
+    x, y = rng.normal(size=(700_000, 2)).astype("f4") * 20, rng.integers(0, 2, 700_000)
+    found = [cross_entropy(x, y, threads=threads, grad=False) for threads in (1, 2, 3)]
+    assert len({each.loss for each in found}) == 1
+    x[600_000], x[5] = np.nan, np.inf
+    found = [cross_entropy(x, y, threads=threads, grad=False) for threads in (1, 2, 3)]
+    texts = [[note.text for note in each.notes] for each in found]
+    assert texts[0] == texts[1] == texts[2]
+    assert "2 of 700000 rows" in texts[0][0]
+    assert "row 5 " in texts[0][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,7 @@ from xentcli.backends.processors import default_threads
 from xentcli.engine.output_buffer import Destination
 from xentcli.engine.problem import Extras, Problem, build
 from xentcli.engine.reduction import ReductionPlan, plan
-from xentcli.engine.result import CrossEntropy, LossTotals, RowArrays
+from xentcli.engine.result import LEAST_PART, CrossEntropy, LossTotals, RowArrays
 from xentcli.engine.rows import RowPiece
 from xentcli.engine.targets import Whole, as_targets
 from xentcli.options import (
@@ -76,6 +77,11 @@ class LossCalculation:
         self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
         self._weight: Array | None = None  # not allocated before there is a row with classes
 
+    @cached_property
+    def threads(self) -> int:
+        """How many threads may check and add up large arrays."""
+        return self.run.threads or default_threads()
+
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
         """Compute the next rows; `grad`, of their shape, takes the gradient."""
         plan, results = self.plan.of(piece.problem), np.empty((2, piece.layout.rows))
@@ -83,7 +89,7 @@ class LossCalculation:
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
             losses = out[0]
-            self.totals.add_losses(losses)
+            self.totals.add_losses(losses, self.threads if losses.size > LEAST_PART else 1)
             plan.unscale(losses)
             self.rows += block.stop - block.start
             if self.run.progress:
@@ -105,7 +111,7 @@ class LossCalculation:
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
-            self.totals.probabilities.add(targets, self.run.threads or default_threads())
+            self.totals.probabilities.add(targets, self.threads)
         else:
             assert piece.problem.targets is not None
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)

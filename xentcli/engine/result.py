@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
+from xentcli.backends.cpu.threads import run
 from xentcli.engine.logits_check import LogitsCheck
 from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
 from xentcli.engine.reduction import ReductionPlan
@@ -61,6 +63,9 @@ class RowArrays(NamedTuple):
     lse: Any = None
 
 
+LEAST_PART = 1 << 18  # losses for a thread, which take it 0.5 ms
+
+
 class LossTotals:
     """The sum of the losses, and the notes on losses and probabilities.
 
@@ -79,13 +84,27 @@ class LossTotals:
         self.probabilities = ProbabilityCheck()
         self.logits = LogitsCheck(softcap)
 
-    def add_losses(self, losses: Array) -> None:
-        """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,)."""
+    def add_losses(self, losses: Array, threads: int = 1) -> None:
+        """The next rows' losses as `ReductionPlan.weigh` gives them, float64 (n,).
+
+        The sum is exact: it does not depend on how many threads add up parts of it.
+        """
         if self.sum.add_few(losses):
             self.nonfinite.rows += len(losses)
             return
+        parts = min(threads, len(losses) // LEAST_PART)
+        if parts > 1:
+            self._add_parts(losses, parts)
+            return
         self.sum.add(losses)
         self.nonfinite.add(losses)
+
+    def _add_parts(self, losses: Array, parts: int) -> None:
+        ends = [len(losses) * part // parts for part in range(parts + 1)]
+        totals = {begin: LossTotals() for begin in ends[:-1]}
+        run(lambda a, b: totals[a].add_losses(losses[a:b]), [*pairwise(ends)], parts)
+        for each in totals.values():
+            self.merge(each)
 
     def merge(self, other: LossTotals) -> None:
         """Take the totals of the rows that follow."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,10 +76,10 @@ class LossCalculation:
         self.totals, self.run, self.rows = LossTotals(options.softcap), run, 0
         self._weight: Array | None = None  # not allocated before there is a row with classes
 
-    @cached_property
-    def threads(self) -> int:
-        """How many threads may check and add up large arrays."""
-        return self.run.threads or default_threads()
+    def _threads(self, array: Array) -> int:
+        """How many threads may check an array or add it up; to ask takes as long as a small job."""
+        large = array.size > LEAST_PART
+        return (self.run.threads or default_threads()) if large else 1
 
     def add(self, piece: RowPiece, grad: Destination | None = None) -> RowLosses:
         """Compute the next rows; `grad`, of their shape, takes the gradient."""
@@ -89,7 +88,7 @@ class LossCalculation:
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
             losses = out[0]
-            self.totals.add_losses(losses, self.threads if losses.size > LEAST_PART else 1)
+            self.totals.add_losses(losses, self._threads(losses))
             plan.unscale(losses)
             self.rows += block.stop - block.start
             if self.run.progress:
@@ -111,7 +110,7 @@ class LossCalculation:
         buffer = grad.buffer(block) if grad else None
         if piece.probs is not None:
             targets = dense(as_logits(block.of(piece.probs), "targets"))
-            self.totals.probabilities.add(targets, self.threads)
+            self.totals.probabilities.add(targets, self._threads(targets))
         else:
             assert piece.problem.targets is not None
             targets = np.asarray(piece.problem.targets[block.rows], np.int64)

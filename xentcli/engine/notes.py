@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import pairwise
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from xentcli.arrays.dtypes import HALVES, NAMES, Array, widen
 from xentcli.arrays.sums import extremes
-from xentcli.backends.cpu.threads import run
+from xentcli.backends.cpu.threads import equal_parts, run
 from xentcli.errors import Setting, StrictError, Words, plural, worded
 
 LEAST_PART = 1 << 19  # numbers for a thread, which take it 0.1 ms
@@ -118,12 +117,9 @@ def all_right(box: Array, tolerance: float, threads: int = 1) -> bool:
     These sums are off by less than a quarter of the tolerance. What is not clear is checked
     again by rows, so that the result does not depend on how the rows are cut.
     """
-    parts = min(threads, len(box), box.size // LEAST_PART)
-    if parts <= 1:
-        return _are_right(box, tolerance)
+    parts = equal_parts(len(box), min(threads, box.size // LEAST_PART))
     found: list[bool] = []
-    ends = [len(box) * part // parts for part in range(parts + 1)]
-    run(lambda a, b: found.append(_are_right(box[a:b], tolerance)), [*pairwise(ends)], parts)
+    run(lambda a, b: found.append(_are_right(box[a:b], tolerance)), parts, threads)
     return all(found)
 
 

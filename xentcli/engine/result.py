@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xentcli.arrays.dtypes import Array
 from xentcli.arrays.sums import RunningSum
-from xentcli.backends.cpu.threads import run
+from xentcli.backends.cpu.threads import equal_parts, run
 from xentcli.engine.logits_check import LogitsCheck
 from xentcli.engine.notes import NonfiniteRows, Note, ProbabilityCheck
 from xentcli.engine.reduction import ReductionPlan
@@ -92,19 +91,15 @@ class LossTotals:
         if self.sum.add_few(losses):
             self.nonfinite.rows += len(losses)
             return
-        parts = min(threads, len(losses) // LEAST_PART)
-        if parts > 1:
-            self._add_parts(losses, parts)
+        parts = equal_parts(len(losses), min(threads, len(losses) // LEAST_PART))
+        if len(parts) > 1:
+            totals = {begin: LossTotals() for begin, _ in parts}
+            run(lambda a, b: totals[a].add_losses(losses[a:b]), parts, threads)
+            for each in totals.values():
+                self.merge(each)
             return
         self.sum.add(losses)
         self.nonfinite.add(losses)
-
-    def _add_parts(self, losses: Array, parts: int) -> None:
-        ends = [len(losses) * part // parts for part in range(parts + 1)]
-        totals = {begin: LossTotals() for begin in ends[:-1]}
-        run(lambda a, b: totals[a].add_losses(losses[a:b]), [*pairwise(ends)], parts)
-        for each in totals.values():
-            self.merge(each)
 
     def merge(self, other: LossTotals) -> None:
         """Take the totals of the rows that follow."""

@@ -27,8 +27,7 @@ from xentcli.backends.cpu.gaps import (
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for
 from xentcli.backends.cpu.load_store import prefetch
-from xentcli.backends.cpu.row_ops import load_padded, max_across, row_max, row_pointer
-from xentcli.backends.cpu.row_statistics import across
+from xentcli.backends.cpu.row_ops import load_padded, max_across, row_max, row_pointer, total_across
 from xentcli.backends.cpu.simd import (
     LANES,
     absolute,
@@ -140,21 +139,21 @@ def term(pair, totals, r):
 def row_divergence(rows, classes, peaks, scalars):
     """KL of one row; both largest logits are finite."""
     sums = pair_sums(rows, classes, peaks, scalars)
-    if across(sums.excluded) > 0.0:
+    if total_across(sums.excluded) > 0.0:
         return math.inf
-    others = (across(sums.ones) - 1.0) + across(sums.others)
-    model_others = (across(sums.other_ones) - 1.0) + across(sums.other_others)
+    others = (total_across(sums.ones) - 1.0) + total_across(sums.others)
+    model_others = (total_across(sums.other_ones) - 1.0) + total_across(sums.other_others)
     totals = 1.0 + others, 1.0 + model_others
     r = log1p(model_others, 0.0)[0] - log1p(others, 0.0)[0]
     if max_across(sums.largest) < 1.0:
-        change = across(sums.change) / totals[0]
+        change = total_across(sums.change) / totals[0]
         size = change if change >= 0.0 else -change / (1.0 + change)
         r = math.copysign(log1p(size, 0.0)[0], change)
     total = constant(sums.ones, 0.0)
     for c in range(0, classes, LANES):
         found = term(pair_of(rows, classes, c, peaks, scalars), totals, r)
         total = total + select(lanes_below(classes - c), found, constant(found, 0.0))
-    return across(total) + 0.0
+    return total_across(total) + 0.0
 
 
 @jit

@@ -23,9 +23,9 @@ from xentcli.backends.cpu.formulas import (
     total_of,
 )
 from xentcli.backends.cpu.half_types import as_float64, constant_for, itemsize
-from xentcli.backends.cpu.load_store import advance, float64_at, load, prefetch, store
+from xentcli.backends.cpu.load_store import advance, float64_at, load, store
 from xentcli.backends.cpu.long_rows_masses import add_masses, no_masses
-from xentcli.backends.cpu.row_ops import load_padded, max_across, sums_across
+from xentcli.backends.cpu.row_ops import load_padded, max_across, prefetch_line, sums_across
 from xentcli.backends.cpu.simd import LANES, constant, equal, lanes_below, select, select_max
 from xentcli.backends.cpu.softcap import (
     Cap,
@@ -108,14 +108,6 @@ def gap_of(top, x, scalars, exact):
 def gap_apart(top, x, scalars, exact):
     """The same as a function of its own, where it is called a few times for each row."""
     return gap_of(top, x, scalars, exact)
-
-
-@inline_jit
-def prefetch_line(x, c):
-    """Prefetch 16 numbers."""
-    prefetch(x, c)
-    if itemsize(x) == 8:
-        prefetch(x, c + LANES // 2)
 
 
 @inline_jit

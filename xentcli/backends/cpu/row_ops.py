@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import overload
 
 from xentcli.backends.cpu.arithmetic import JIT_OPTIONS, add, any_lane, inline_jit
-from xentcli.backends.cpu.half_types import cast_for, constant_for, itemsize
+from xentcli.backends.cpu.half_types import as_float64, cast_for, constant_for, itemsize
 from xentcli.backends.cpu.load_store import (
     address,
     advance,
@@ -18,6 +18,7 @@ from xentcli.backends.cpu.load_store import (
     load_element,
     load_masked,
     pointer,
+    prefetch,
     store,
     store_element,
     store_masked,
@@ -78,6 +79,14 @@ def with_lane(array, values, lane, number):
 
 
 @inline_jit
+def prefetch_line(x, c):
+    """Prefetch 16 numbers, which are two lines of memory in float64."""
+    prefetch(x, c)
+    if itemsize(x) == 8:
+        prefetch(x, c + LANES // 2)
+
+
+@inline_jit
 def max_across(a):
     """The largest of 16 numbers as float64; NaN if any is NaN."""
     a = maximum(a, rotate(a, 8))
@@ -123,7 +132,8 @@ def sums_across(sums):
 
 @inline_jit
 def total_across(a):
-    """The sum of 16 float64 that were float32: it has more digits than they."""
+    """The sum of 16 numbers in float64, without its rounding errors: for float32 or counts."""
+    a = as_float64(a)
     a = a + rotate(a, 8)
     a = a + rotate(a, 4)
     a = a + rotate(a, 2)

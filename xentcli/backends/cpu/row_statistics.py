@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 from xentcli.backends.cpu.arithmetic import inline_jit, jit, log1p
 from xentcli.backends.cpu.formulas import divisor
 from xentcli.backends.cpu.gaps import SCALE, UNSCALE, bounded_gap_and_e, gap_of, peak_of_row
-from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64, itemsize
+from xentcli.backends.cpu.half_types import as_float64, constant_for, is_float64
 from xentcli.backends.cpu.load_store import advance, load, prefetch
 from xentcli.backends.cpu.row_ops import (
     element,
     load_padded,
     max_across,
+    prefetch_line,
     row_max,
     row_pointer,
+    total_across,
 )
 from xentcli.backends.cpu.simd import (
     LANES,
@@ -34,7 +36,6 @@ from xentcli.backends.cpu.simd import (
     lane_indices,
     lanes_below,
     less,
-    rotate,
     select,
     select_min,
     splat,
@@ -103,14 +104,6 @@ def added(sums, values, indices, gap_and_e, marks):
 
 
 @inline_jit
-def prefetch_same(x, c):
-    """Prefetch 16 logits."""
-    prefetch(x, c)
-    if itemsize(x) == 8:
-        prefetch(x, c + LANES // 2)
-
-
-@inline_jit
 def row_sums(x, classes, y, limits, scalars, exact):
     """Pass 2. Ranks are those of the logits as they are: temperature and softcap keep the order."""
     largest, peak = limits
@@ -136,27 +129,20 @@ def row_sums(x, classes, y, limits, scalars, exact):
         gap, e = any_gap_and_e(peak, values, scalars, exact)
         e = select(lanes_below(classes - c), e, zero)  # a softcap makes −inf finite
         sums, indices = added(sums, values, indices, (gap, e), marks), indices + step
-        prefetch_same(x, c + classes)
+        prefetch_line(x, c + classes)
         c += LANES
     return sums
 
 
 @inline_jit
-def across(values):
-    """The sum of 16 lanes, as float64."""
-    total = as_float64(values)
-    total = total + rotate(total, 8)
-    total = total + rotate(total, 4)
-    total = total + rotate(total, 2)
-    return first_lane(total + rotate(total, 1))
-
-
-@inline_jit
 def unscaled(sums):
     """The sums as numbers, without the scale."""
-    squares, gaps = across(sums.squares) * UNSCALE * UNSCALE, across(sums.gaps) * UNSCALE
-    ones, others = across(sums.ones) * UNSCALE, across(sums.others) * UNSCALE
-    return ones, (ones - 1.0) + others, squares, gaps, across(sums.gap_squares) * UNSCALE
+    squares, gaps = (
+        total_across(sums.squares) * UNSCALE * UNSCALE,
+        total_across(sums.gaps) * UNSCALE,
+    )
+    ones, others = total_across(sums.ones) * UNSCALE, total_across(sums.others) * UNSCALE
+    return ones, (ones - 1.0) + others, squares, gaps, total_across(sums.gap_squares) * UNSCALE
 
 
 @inline_jit
@@ -178,8 +164,8 @@ def write_fields(x, y, peak, sums, how, out):
     to[ENTROPY * stride] = log_total + mean
     to[BRIER * stride] = (squares + rest * rest) / (total * total)
     to[PREDICTION * stride] = 0.0 - max_across(constant(sums.place, 0.0) - sums.place)
-    to[ABOVE * stride] = across(sums.above)
-    to[TIES * stride] = across(sums.equal) - 1.0
+    to[ABOVE * stride] = total_across(sums.above)
+    to[TIES * stride] = total_across(sums.equal) - 1.0
     to[LSE * stride] = first_lane(peak.z) / divisor(scalars) + log_total
     to[TARGET_GAP * stride] = gap
     to[MEAN_GAP * stride] = mean

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from queue import SimpleQueue
 
 Part = tuple[int, int]
@@ -122,6 +123,17 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def equal_parts(length: int, count: int) -> list[Part]:
+    """So many equal parts of a range, at least one and none that is empty unless the range is.
+
+    >>> equal_parts(10, 3), equal_parts(2, 3), equal_parts(0, 3)
+    ([(0, 3), (3, 6), (6, 10)], [(0, 1), (1, 2)], [(0, 0)])
+    """
+    count = max(1, min(count, length))
+    ends = [length * part // count for part in range(count + 1)]
+    return [*pairwise(ends)]
 
 
 def run(function: Callable[[int, int], None], parts: Sequence[Part], most: int) -> None:

@@ -88,7 +88,7 @@ class LossCalculation:
             out = results[:, block.rows]
             self._compute(block, piece, plan, out, grad)
             losses = out[0]
-            self.totals.add_losses(losses, self._threads(losses))
+            self.totals.add_losses(losses, self._threads(losses) if losses.size > LEAST_PART else 1)
             plan.unscale(losses)
             self.rows += block.stop - block.start
             if self.run.progress:

@@ -117,6 +117,8 @@ def all_right(box: Array, tolerance: float, threads: int = 1) -> bool:
     These sums are off by less than a quarter of the tolerance. What is not clear is checked
     again by rows, so that the result does not depend on how the rows are cut.
     """
+    if threads == 1:  # as for every small job
+        return _are_right(box, tolerance)
     parts = equal_parts(len(box), min(threads, box.size // LEAST_PART))
     found: list[bool] = []
     run(lambda a, b: found.append(_are_right(box[a:b], tolerance)), parts, threads)
